@@ -1,0 +1,48 @@
+# Run `make` alone to see what there is.
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?= python3
+READY  := $(VENV)/.ready
+
+REALDATA := ../shared/realdata
+PHOTO    := $(REALDATA)/images/cat_dog.png
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check format lint types docs bench clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+env: $(READY) ## make the environment in .venv (every other target does it too)
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $(READY)
+
+demo: $(READY) ## explain a photograph of a dog and a cat, for both
+	@test -f $(PHOTO) || { echo "make demo explains $(PHOTO), which is not there; see README.md for explaining a photo of yours"; exit 1; }
+	$(BIN)/relume explain $(PHOTO) --model torchvision:squeezenet1_0 \
+	  --weights $(REALDATA)/weights/squeezenet1_0.safetensors --labels $(REALDATA)/imagenet_classes.txt \
+	  --target 243,282 --output out
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+check: format lint types test ## everything that CI runs: format, lint, types, tests (which execute README and docs)
+
+format: $(READY) ## is the code formatted? (`make fix` formats it)
+	$(BIN)/ruff format --check .
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+fix: $(READY) ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and everything generated
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

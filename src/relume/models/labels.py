@@ -1,0 +1,73 @@
+"""Class names: read them from a file, and find the class that a name means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from relume.errors import ModelError, TargetError
+
+__all__ = ["find_class", "parse_targets", "read_labels"]
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Class names, one a line; the line is the class index.
+
+    Raises:
+        ModelError: the file is missing, no text, or empty.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ModelError(f"the labels file {str(path)!r} cannot be read: {reason}; give a text file with a class name a line") from None
+    if not any(lines):
+        raise ModelError(f"the labels file {str(path)!r} is empty; give a text file with a class name a line")
+    return tuple(lines)
+
+
+def find_class(name: str, labels: Sequence[str]) -> int:
+    """The class called ``name``: its whole label, or one of the synonyms that a label lists between commas.
+
+    Raises:
+        TargetError: no class, or several, go by that name; the message suggests the nearest.
+    """
+    wanted = name.strip().casefold()
+    for known in ([[label.casefold()] for label in labels], [_synonyms(label) for label in labels]):
+        found = [index for index, names in enumerate(known) if wanted in names]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(f"{i} ({labels[i]})" for i in found)
+            raise TargetError(f"several classes are called {name!r}: {listed}; give the index")
+    every = {synonym: label for label in labels for synonym in _synonyms(label)}
+    close = difflib.get_close_matches(wanted, every, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else "give a class index"
+    raise TargetError(f"no class is called {name!r}; {hint}")
+
+
+def _synonyms(label: str) -> list[str]:
+    return [part.strip().casefold() for part in label.split(",")]
+
+
+def parse_targets(text: str, labels: Sequence[str] | None) -> list[int]:
+    """The classes in ``text``: indices or names between commas, or one name that itself holds commas.
+
+    Raises:
+        TargetError: a name is unknown, or no labels are known to find it in.
+    """
+    if labels is not None and text.strip().casefold() in (label.casefold() for label in labels):
+        return [find_class(text, labels)]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise TargetError(f"the target {text!r} names no class; give indices or names, such as 243,282 or tabby")
+    return list(dict.fromkeys(_class(part, labels) for part in parts))
+
+
+def _class(part: str, labels: Sequence[str] | None) -> int:
+    if part.lstrip("-").isdecimal():
+        return int(part)
+    if labels is None:
+        raise TargetError(f"the class name {part!r} cannot be looked up without labels; give --labels FILE or a class index")
+    return find_class(part, labels)

@@ -1,0 +1,191 @@
+"""The rectifiers ``y = f(x)`` that relume guides, and what each one's node in the autograd graph tells about it.
+
+One table, :data:`RECTIFIERS`, from a node's name to a :class:`Rectifier`. Nodes are read through their ``_saved_*``
+attributes; the in-place forms have other names or save the result in place of the input. A clamp, threshold or maximum is a
+rectifier only at zero: the same node at another bound is arithmetic and keeps its ordinary gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["RECTIFIERS", "Rectifier", "rectifier_of"]
+
+# Which values a node saves (`_saved_self`, `_saved_min`, ...) depends on its operation; no type checker knows them.
+Saved: TypeAlias = Any
+
+
+def _always(_: Saved) -> bool:
+    return True
+
+
+def _never(_: Saved) -> bool:
+    return False
+
+
+def _first(_: Saved) -> int:
+    return 0
+
+
+def _input_positive(node: Saved) -> Tensor:
+    positive: Tensor = node._saved_self > 0
+    return positive
+
+
+@dataclass(frozen=True, slots=True)
+class Rectifier:
+    """How one kind of rectifier appears in the graph; every field but the first is asked with the node.
+
+    Attributes:
+        label: the name users know it by.
+        output: ``f(x)``.
+        active: ``f(x) > 0``.
+        sealed: is ``f'(x)`` zero wherever ``f(x) <= 0``? Then a pulled gradient needs no mask.
+        rises: is ``f'(x) >= 0`` wherever ``f(x) > 0``? Only a negative slope makes it false.
+        rectifies: is this node a rectifier at all?
+        operand: the position of ``x`` among the node's inputs.
+    """
+
+    label: str
+    output: Callable[[Saved], Tensor]
+    active: Callable[[Saved], Tensor] = _input_positive
+    sealed: Callable[[Saved], bool] = _never
+    rises: Callable[[Saved], bool] = _always
+    rectifies: Callable[[Saved], bool] = _always
+    operand: Callable[[Saved], int] = _first
+
+
+# --- Clamps, thresholds and maxima ---------------------------------------------------------------------------------------
+
+
+def _all(condition: Tensor | bool) -> bool:
+    return bool(torch.as_tensor(condition).all())
+
+
+def _clamp(label: str) -> Rectifier:
+    """Not sealed: the derivative of torch's clamp at the bound itself is 1."""
+
+    def ceiling(node: Saved) -> float | Tensor | None:
+        return getattr(node, "_saved_max", None)
+
+    def at_zero(node: Saved) -> bool:
+        low, high = node._saved_min, ceiling(node)
+        return low is not None and _all(low == 0) and (high is None or _all(high > 0))
+
+    return Rectifier(label, lambda n: n._saved_self.clamp(n._saved_min, ceiling(n)), rectifies=at_zero)
+
+
+def _maximum(label: str) -> Rectifier:
+    """Of two operands, one constant and zero. Not sealed: the derivative of torch's maximum at a tie is 1/2."""
+
+    def operand(node: Saved) -> int:
+        return 0 if node.next_functions[0][0] is not None else 1
+
+    def sides(node: Saved) -> tuple[Tensor, Tensor]:
+        x, constant = node._saved_self, node._saved_other
+        return (x, constant) if operand(node) == 0 else (constant, x)
+
+    def with_zero(node: Saved) -> bool:
+        return any(source is None for source, _ in node.next_functions) and _all(sides(node)[1] == 0)
+
+    return Rectifier(
+        label, lambda n: sides(n)[0].clamp(min=0), lambda n: sides(n)[0] > 0, rectifies=with_zero, operand=operand
+    )
+
+
+def _threshold(node: Saved) -> Tensor:
+    # the node does not tell the value that f takes below its threshold, and need not: it has no derivative there
+    return F.threshold(node._saved_self, node._saved_threshold, 0)
+
+
+_THRESHOLD = Rectifier(
+    "threshold",
+    _threshold,
+    lambda n: _threshold(n) > 0,
+    sealed=_always,
+    rectifies=lambda n: bool(n._saved_threshold >= 0),
+)
+
+
+# --- Leaky and smooth ones -----------------------------------------------------------------------------------------------
+
+
+def _sloped(
+    label: str, slope: Callable[[Saved], float | Tensor], negative: Callable[[Saved], Tensor], scale: Callable[[Saved], float] = lambda _: 1
+) -> Rectifier:
+    """``scale · x`` for positive ``x``, ``negative`` otherwise, whose sign is that of ``-slope`` there."""
+
+    def output(node: Saved) -> Tensor:
+        x = node._saved_self
+        return torch.where(x > 0, x * scale(node), negative(node))
+
+    def rises(node: Saved) -> bool:
+        return _all(torch.as_tensor(slope(node)) >= 0)
+
+    return Rectifier(label, output, lambda n: _input_positive(n) if rises(n) else output(n) > 0, rises=rises)
+
+
+def _overwritten(label: str) -> Rectifier:
+    """An in-place form that saved its result; torch itself refuses a negative slope in these."""
+    return Rectifier(label, lambda n: n._saved_result, lambda n: n._saved_result > 0)
+
+
+def _rrelu_slope(node: Saved) -> float | Tensor:
+    noise: Tensor = node._saved_noise
+    return noise if node._saved_training else (node._saved_lower + node._saved_upper) / 2
+
+
+RECTIFIERS: dict[str, Rectifier] = {
+    "ReluBackward0": Rectifier("relu", lambda n: n._saved_result, lambda n: n._saved_result > 0, sealed=_always),
+    "HardtanhBackward0": Rectifier(
+        "hardtanh",
+        lambda n: F.hardtanh(n._saved_self, n._saved_min_val, n._saved_max_val),
+        sealed=lambda n: bool(n._saved_min_val >= 0),
+    ),
+    "ClampBackward0": _clamp("clamp"),
+    "ClampBackward1": _clamp("clamp"),
+    "ClampMinBackward0": _clamp("clamp_min"),
+    "ClampMinBackward1": _clamp("clamp_min"),
+    "ThresholdBackward0": _THRESHOLD,
+    "ThresholdBackward1": _THRESHOLD,
+    "MaximumBackward0": _maximum("maximum"),
+    "FmaxBackward0": _maximum("fmax"),
+    "LeakyReluBackward0": _sloped(
+        "leaky_relu", lambda n: n._saved_negative_slope, lambda n: n._saved_self * n._saved_negative_slope
+    ),
+    "LeakyReluBackward1": _overwritten("leaky_relu"),
+    "PreluKernelBackward0": _sloped("prelu", lambda n: n._saved_weight, lambda n: n._saved_self * n._saved_weight),
+    "EluBackward0": _sloped(
+        "elu",
+        lambda n: n._saved_alpha,
+        lambda n: torch.expm1(n._saved_self * n._saved_input_scale) * (n._saved_alpha * n._saved_scale),
+        lambda n: n._saved_scale,
+    ),
+    "EluBackward1": _overwritten("elu"),
+    "CeluBackward0": Rectifier("celu", lambda n: F.celu(n._saved_self, n._saved_alpha)),
+    "CeluBackward1": _overwritten("celu"),
+    "GeluBackward0": Rectifier("gelu", lambda n: F.gelu(n._saved_self, approximate=n._saved_approximate)),
+    "SiluBackward0": Rectifier("silu", lambda n: F.silu(n._saved_self)),
+    "MishBackward0": Rectifier("mish", lambda n: F.mish(n._saved_self)),
+    "HardswishBackward0": Rectifier("hardswish", lambda n: F.hardswish(n._saved_self)),
+    "SoftplusBackward0": Rectifier(
+        "softplus",
+        lambda n: F.softplus(n._saved_self, n._saved_beta, n._saved_threshold),
+        lambda n: torch.ones_like(n._saved_self, dtype=torch.bool),
+        sealed=_always,
+    ),
+    "RreluWithNoiseBackward0": _sloped("rrelu", _rrelu_slope, lambda n: n._saved_self * _rrelu_slope(n)),
+    "RreluWithNoiseBackward1": _overwritten("rrelu"),
+}
+
+
+def rectifier_of(node: Saved) -> Rectifier | None:
+    """The kind of rectifier that ``node`` is, or None: it is something else, or clamps at another bound than zero."""
+    kind = RECTIFIERS.get(type(node).__name__)
+    return kind if kind is not None and kind.rectifies(node) else None

@@ -1,0 +1,62 @@
+"""Write a folder of results, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from relume.errors import OutputError
+
+__all__ = ["write_folder"]
+
+
+def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
+    """Write ``files``, by relative path, into ``directory``; other files there stay, those of the same name are replaced.
+
+    Everything is written beside its place first and then moved in; a failure on the way puts back what was there.
+
+    Raises:
+        OutputError: something could not be written; the directory is as it was.
+    """
+    made = _first_missing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".relume-", dir=directory) as name, ExitStack() as undo:
+            new, old = Path(name, "new"), Path(name, "old")
+            for path, content in files.items():
+                (new / path).parent.mkdir(parents=True, exist_ok=True)
+                (new / path).write_bytes(content)
+            for path in files:
+                place = directory / path
+                undo.callback(_remove_empty, place.parent, directory)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.exists():
+                    (old / path).parent.mkdir(parents=True, exist_ok=True)
+                    place.replace(old / path)
+                    undo.callback((old / path).replace, place)
+                (new / path).replace(place)
+                undo.callback(place.unlink, missing_ok=True)
+            undo.pop_all()
+    except OSError as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise OutputError(
+            f"cannot write results to {str(directory)!r}: {error.strerror or error}; name a writable folder"
+        ) from error
+    return directory
+
+
+def _first_missing(directory: Path) -> Path | None:
+    """The topmost folder that writing to ``directory`` will have to make."""
+    missing = [p for p in (directory, *directory.parents) if not os.path.lexists(p)]
+    return missing[-1] if missing else None
+
+
+def _remove_empty(folder: Path, stop: Path) -> None:
+    while folder != stop and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

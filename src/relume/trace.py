@@ -1,0 +1,228 @@
+"""One forward pass, then gradients by any rule as often as asked.
+
+    trace = Trace.run(model, images, layer="layer4")
+    score = trace.score(target=243)
+    gradients = trace.grad(score, [trace.images], rules.guided)
+
+The forward pass runs on a private replica (:mod:`relume.replica`), so the model is never touched; the graph it leaves is the
+trace's own, so nothing has to be cleaned up but the hooks of each backward pass, and threads cannot meet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from relume.errors import (
+    GraphError,
+    HiddenRegionError,
+    InputError,
+    LayerError,
+    NonFiniteError,
+    NoRectifierError,
+    TargetError,
+)
+from relume.graph import Survey, between, hooked, survey
+from relume.layers import Layer, Probe, layer_name
+from relume.replica import replicate, unwrap
+from relume.result import Coverage, CoverageRow
+from relume.rules import Rule, gradient
+from relume.targets import ClassTarget, Target, TargetLike, resolve
+
+__all__ = ["Inputs", "Model", "Score", "Trace", "recording"]
+
+Model: TypeAlias = "nn.Module | Callable[..., Any]"
+Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record graphs and make ordinary tensors wherever the caller stands: under ``no_grad``, under ``inference_mode``."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        yield
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """What is explained: ``value`` of shape ``(N,)``, and the frozen ``target`` that gave it."""
+
+    value: Tensor
+    target: Target
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The class of each sample, ``(N,)`` int64, or None where the target is not a class."""
+        return self.target.index if isinstance(self.target, ClassTarget) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """What one forward pass left behind.
+
+    Attributes:
+        model: the network as given; kept only to say which of its weights is not finite.
+        images: the explained input, a leaf of the graph, ``(N, C, *spatial)``.
+        outputs: what the network returned.
+        layer: the target layer, where one was asked for.
+    """
+
+    model: Model
+    images: Tensor
+    outputs: Any
+    layer: Layer | None
+
+    @classmethod
+    @recording()
+    def run(
+        cls,
+        model: Model,
+        inputs: Inputs,
+        *,
+        layer: nn.Module | str | None = None,
+        need_layer: bool = False,
+        wrt: int | str | None = None,
+    ) -> Trace:
+        """Run the network once.
+
+        Args:
+            model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
+            inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
+            layer: the layer to capture: a module of the model, its dotted name, or None to choose.
+            need_layer: capture a layer at all.
+            wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
+
+        Raises:
+            InputError: the inputs are not floating-point tensors of at least one sample.
+            LayerError: the layer does not exist, did not run exactly once, or returned no map.
+            NonFiniteError: the explained input holds NaN or infinity.
+        """
+        args, kwargs, images = _feed(inputs, wrt)
+        if not isinstance(model, nn.Module):
+            if need_layer:
+                raise LayerError(
+                    f"Grad-CAM reads a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
+                )
+            return cls(model, images, model(*args, **kwargs), None)
+        original, replica = unwrap(model), replicate(unwrap(model))
+        if not need_layer:
+            return cls(model, images, replica(*args, **kwargs), None)
+        probe = Probe(replica, None if layer is None else layer_name(original, layer), images.ndim)
+        outputs = replica(*args, **kwargs)
+        return cls(model, images, outputs, probe.layer())
+
+    @recording()
+    def score(self, target: TargetLike = None) -> Score:
+        """Freeze ``target`` on these outputs and give the score of each sample.
+
+        Raises:
+            TargetError: the target does not fit the outputs.
+            NonFiniteError: a score is NaN or infinite.
+            GraphError: the score does not depend on the explained input.
+        """
+        frozen = resolve(target, self.outputs, len(self.images))
+        value = frozen(self.outputs)
+        if not isinstance(value, Tensor) or value.shape != (len(self.images),):
+            seen = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TargetError(f"a target gives one score per sample, shape ({len(self.images)},); this one gave {seen}")
+        if not torch.isfinite(value).all():
+            raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
+        if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
+            raise GraphError(
+                "the score does not depend on the input through the autograd graph; "
+                "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
+            )
+        return Score(value, frozen)
+
+    @recording()
+    def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
+        """One backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
+
+        Weights never get a gradient. ``last`` frees the graph as the pass goes.
+
+        Raises:
+            NoRectifierError: ``rule`` is not the plain gradient and no rectifier lies between score and ``wrt``.
+            HiddenRegionError: ``rule`` is not the plain gradient and part of the graph hides its operations.
+            HookError: a rectifier was not guided exactly once.
+            LayerError: the score does not depend on the target layer.
+        """
+        with hooked(() if rule is gradient else self._guidable(score, wrt).rectifiers, rule):
+            gradients = torch.autograd.grad(
+                score.value, wrt, torch.ones_like(score.value), retain_graph=not last, allow_unused=True
+            )
+        if any(g is None for g in gradients):
+            raise LayerError(f"the score does not depend on layer {self.layer.name if self.layer else ''!r}; name another")
+        return list(gradients)
+
+    @recording()
+    def coverage(self, score: Score) -> Coverage:
+        """Which rectifiers ran between score and input, and which of them a rule reaches."""
+        found = self._survey(score, [self.images])
+        rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
+        rows.update((name, False, why) for name, why in (*found.custom, *found.hidden))
+        return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
+
+    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
+        root = score.value.grad_fn
+        return survey(between(root, [get_gradient_edge(t).node for t in wrt]) if root is not None else ())
+
+    def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
+        found = self._survey(score, wrt)
+        if found.hidden:
+            name, why = found.hidden[0]
+            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
+        if not found.rectifiers:
+            custom = ", ".join(f"{name} ({why})" for name, why in dict(found.custom).items())
+            raise NoRectifierError(
+                "no rectifier ran between score and input, so every rule would give the plain gradient; "
+                f"ask for 'gradient' or 'gradcam'{'; found ' + custom if custom else ''}"
+            )
+        return found
+
+    def _culprit(self) -> str:
+        if isinstance(self.model, nn.Module):
+            for kind, tensors in (("weight", self.model.named_parameters()), ("buffer", self.model.named_buffers())):
+                for name, tensor in tensors:
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        return f"the {kind} {name!r} holds {_extremes(tensor)}"
+        return "input and weights are finite, so the network overflowed on its way; try a wider dtype or check the scale of the input"
+
+
+def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, Any], Tensor]:
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one; the caller's tensors stay untouched."""
+    if isinstance(inputs, Tensor):
+        inputs = [inputs]
+    if not isinstance(inputs, Mapping | Sequence) or isinstance(inputs, str | bytes):
+        raise InputError(
+            f"images are a tensor (N, C, H, W), a sequence of inputs or a mapping of them; got {type(inputs).__name__}; "
+            "relume.preprocess_image reads a picture file, torch.from_numpy takes an array"
+        )
+    entries: dict[int | str, Any] = dict(inputs if isinstance(inputs, Mapping) else enumerate(inputs))
+    if wrt is None:
+        wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
+    explained = entries.get(wrt) if wrt is not None else None
+    if not isinstance(explained, Tensor) or not explained.is_floating_point():
+        seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
+        raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
+    if explained.ndim < 1 or explained.numel() == 0:
+        raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
+    if not torch.isfinite(explained).all():
+        raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
+    # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
+    leaf = explained.detach().clone().requires_grad_()
+    copies = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entries.items() if k != wrt}
+    fed = {k: leaf.clone() if k == wrt else copies[k] for k in entries}
+    if isinstance(inputs, Mapping):
+        return [], {str(k): v for k, v in fed.items()}, leaf
+    return list(fed.values()), {}, leaf
+
+
+def _extremes(tensor: Tensor) -> str:
+    nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    return " and ".join(f"{n} {what}" for n, what in ((nans, "NaN"), (infinities, "infinite values")) if n)

@@ -1,0 +1,83 @@
+"""Small networks that more than one test needs."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Small(nn.Module):
+    """Conv–BN–ReLU in place, a residual sum with an in-place ReLU after it, pooling, a classifier with a ReLU of its own."""
+
+    def __init__(self, classes=5, channels=3):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU())
+        self.head = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, classes))
+        for bn in (self.bn1, self.bn2):
+            nn.init.uniform_(bn.running_mean, -0.5, 0.5)
+            nn.init.uniform_(bn.running_var, 0.5, 2)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(x))
+        y += x
+        x = self.body(self.relu(y))
+        return self.head(x.mean((2, 3)))
+
+
+class ResNet20(nn.Module):
+    """The CIFAR-10 ResNet-20 of the real data: functional ReLUs only, shortcuts without parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        for i, (before, width) in enumerate([(16, 16), (16, 32), (32, 64)], start=1):
+            setattr(self, f"layer{i}", nn.Sequential(*[ResNet20Block(before if b == 0 else width, width) for b in range(3)]))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+
+
+class ResNet20Block(nn.Module):
+    def __init__(self, before, width):
+        super().__init__()
+        self.stride, self.pad = (1 if before == width else 2), (width - before) // 2
+        self.conv1, self.bn1 = nn.Conv2d(before, width, 3, self.stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+def snapshot(model):
+    """Everything that a call must leave as it was, by value where it is a value and by identity where it is an object."""
+    modules = {
+        name: (
+            id(m),
+            type(m),
+            m.training,
+            {k: (id(v) if isinstance(v, torch.nn.Parameter | nn.Module) else repr(v)) for k, v in vars(m).items()},
+            {k: list(v) for k, v in vars(m).items() if k.endswith("_hooks")},
+        )
+        for name, m in model.named_modules()
+    }
+    parameters = {
+        n: (id(p), p.requires_grad, p._version, p.data_ptr(), None if p.grad is None else p.grad.clone(), p._backward_hooks)
+        for n, p in model.named_parameters()
+    }
+    buffers = {n: (id(b), b._version, b.clone()) for n, b in model.named_buffers()}
+    return modules, parameters, buffers
+
+
+def assert_unchanged(before, after):
+    for one, other in zip(before, after, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            for a, b in zip(one[name], other[name], strict=True):
+                same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+                assert same, f"{name}: {a} became {b}"
