@@ -67,7 +67,14 @@ def snapshot(model):
         for name, m in model.named_modules()
     }
     parameters = {
-        n: (id(p), p.requires_grad, p._version, p.data_ptr(), None if p.grad is None else p.grad.clone(), p._backward_hooks)
+        n: (
+            id(p),
+            p.requires_grad,
+            p._version,
+            p.data_ptr(),
+            None if p.grad is None else p.grad.clone(),
+            p._backward_hooks,
+        )
         for n, p in model.named_parameters()
     }
     buffers = {n: (id(b), b._version, b.clone()) for n, b in model.named_buffers()}

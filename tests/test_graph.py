@@ -157,11 +157,15 @@ def test_a_slice_that_is_assigned_hides_nothing():
 def test_non_reentrant_checkpoint_is_guided():
     net = Net(lambda net, x: checkpoint(lambda y: F.relu(y) - y, x, use_reentrant=False)).double()
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    expected, _, _ = twin.attribution(lambda y: net.head((F.relu(net.conv(y)) - net.conv(y)).mean((2, 3))), x, [1, 2], twin.guided)
+    expected, _, _ = twin.attribution(
+        lambda y: net.head((F.relu(net.conv(y)) - net.conv(y)).mean((2, 3))), x, [1, 2], twin.guided
+    )
     torch.testing.assert_close(relume.GuidedBackpropagation(net).attribute(x, [1, 2]), expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.compile itself
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of torch.compile itself
 def test_a_compiled_part_is_refused_and_a_compiled_whole_is_unwrapped():
     inner = torch.compile(lambda y: F.relu(y) * 2, backend="aot_eager")
     x = torch.randn(1, 3, 5, 5)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
@@ -100,7 +100,7 @@ def _name(node: Node) -> str:
 
 
 def _is_custom(node: Node) -> bool:
-    return isinstance(node, BackwardCFunction) or "CppNode" in node.name()
+    return issubclass(type(node), BackwardCFunction) or "CppNode" in node.name()
 
 
 def _guides(node: Node) -> bool:
@@ -125,31 +125,39 @@ class NodeLocal:
     __slots__ = ("_grad_in", "_grad_out", "_kind", "_node")
 
     def __init__(self, node: Node, kind: Rectifier, grad_out: Tensor, grad_in: Tensor) -> None:
-        self._node, self._kind, self._grad_out = node, kind, grad_out
+        """Answer for ``node``, whose post-hook was given ``grad_out`` and ``grad_in``."""
+        self._node: Any = node  # calling it runs its backward formula, which its type does not tell
+        self._kind, self._grad_out = kind, grad_out
         self._grad_in: Tensor | None = grad_in
 
     @property
     def output(self) -> Tensor:
+        """``f(x)``."""
         return self._kind.output(self._node)
 
     @property
     def active(self) -> Tensor:
+        """``f(x) > 0``."""
         return self._kind.active(self._node)
 
     def pull(self, grad: Tensor) -> Tensor:
+        """``grad · f'(x)``."""
         if grad is self._grad_out and self._grad_in is not None:
-            pulled, self._grad_in = self._grad_in, None  # handed over once: the rule may write into it
-            return pulled
-        pulled = self._node(grad)
-        return pulled[self._kind.operand(self._node)] if isinstance(pulled, tuple) else pulled
+            fresh, self._grad_in = self._grad_in, None  # handed over once: the rule may write into it
+            return fresh
+        result = self._node(grad)
+        pulled: Tensor = result[self._kind.operand(self._node)] if isinstance(result, tuple) else result
+        return pulled
 
     def pull_positive(self, grad: Tensor) -> Tensor:
+        """``max(grad, 0) · f'(x)``."""
         # max(g, 0) f' = max(g f', 0) where f' is not negative: no second pass through the node, no allocation
         if self._kind.rises(self._node):
             return self.pull(grad).clamp_(min=0)
         return self.pull(grad.clamp(min=0))
 
     def where_active(self, grad: Tensor) -> Tensor:
+        """``grad · 1[f(x) > 0]``."""
         return grad if self._kind.sealed(self._node) else grad * self.active
 
 
@@ -175,9 +183,7 @@ def hooked(rectifiers: Sequence[tuple[Node, Rectifier]], rule: NodeRule) -> Iter
 def _hook(
     node: Node, kind: Rectifier, rule: NodeRule, runs: list[int], i: int
 ) -> Callable[[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:
-    def apply(
-        grad_inputs: tuple[Tensor | None, ...], grad_outputs: tuple[Tensor | None, ...]
-    ) -> tuple[Tensor | None, ...]:
+    def apply(grad_inputs: tuple[Tensor | None, ...], grad_outputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         runs[i] += 1
         operand = kind.operand(node)
         grad_out, grad_in = grad_outputs[0], grad_inputs[operand]

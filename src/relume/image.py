@@ -45,7 +45,7 @@ class Preprocessing:
         longer = int(self.resize * long / short)
         if longer * self.resize > _MOST_PIXELS:
             raise ImageError(
-                f"a picture of {width}×{height} pixels is too narrow to be resized to a shorter side of {self.resize}; crop it first"
+                f"a picture of {width}×{height} pixels is too narrow for a shorter side of {self.resize}; crop it first"
             )
         size = (self.resize, longer) if width <= height else (longer, self.resize)
         method = Image.Resampling[self.interpolation.upper()]

@@ -34,7 +34,7 @@ def layer_name(model: nn.Module, layer: nn.Module | str) -> str:
     Raises:
         LayerError: no such module in the model.
     """
-    names = {module: name for name, module in model.named_modules()}
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
     if isinstance(layer, nn.Module):
         if layer in names:
             return names[layer]

@@ -100,7 +100,7 @@ def explain(
     *,
     wrt: int | str | None = None,
 ) -> Explanation:
-    """Explain one score of each image by any set of methods: one forward pass, and one backward pass for each rule.
+    """Explain one score of each image by any set of methods: one forward pass, one backward pass for each rule.
 
     Args:
         model: a network, left exactly as it is; it runs as in evaluation mode.
@@ -154,7 +154,8 @@ def _methods(methods: Sequence[str | Method]) -> list[Method]:
     for key in methods:
         if isinstance(key, str) and key not in METHODS:
             close = difflib.get_close_matches(key, METHODS, n=1)
-            raise InputError(f"there is no method {key!r}; {f'did you mean {close[0]!r}, of' if close else 'choose from'} {', '.join(METHODS)}")
+            hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
+            raise InputError(f"there is no method {key!r}; {hint} {', '.join(METHODS)}")
     return list({m.key: m for m in (METHODS[m] if isinstance(m, str) else m for m in methods)}.values())
 
 
@@ -217,9 +218,7 @@ class _Attribution:
         """
         return self._explain(images, target, wrt)[self._method.key]
 
-    def __call__(
-        self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None
-    ) -> Tensor:
+    def __call__(self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None) -> Tensor:
         """The saliency, ``(N, *spatial)``, not negative; ``device`` is where the model is and the images go."""
         return self._explain(images.to(device), target, None).saliency(self._method.key)
 
@@ -295,7 +294,8 @@ class GuidedReLU(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         """``g · 1[x > 0] · 1[g > 0]``."""
         (y,) = ctx.saved_tensors
-        return grad_outputs[0].clamp(min=0) * (y > 0)
+        grad: Tensor = grad_outputs[0].clamp(min=0) * (y > 0)
+        return grad
 
 
 def compute_guided_gradcam(

@@ -64,7 +64,7 @@ class Rectifier:
 # --- Clamps, thresholds and maxima ---------------------------------------------------------------------------------------
 
 
-def _all(condition: Tensor | bool) -> bool:
+def _all(condition: Any) -> bool:
     return bool(torch.as_tensor(condition).all())
 
 
@@ -94,9 +94,7 @@ def _maximum(label: str) -> Rectifier:
     def with_zero(node: Saved) -> bool:
         return any(source is None for source, _ in node.next_functions) and _all(sides(node)[1] == 0)
 
-    return Rectifier(
-        label, lambda n: sides(n)[0].clamp(min=0), lambda n: sides(n)[0] > 0, rectifies=with_zero, operand=operand
-    )
+    return Rectifier(label, lambda n: sides(n)[0].clamp(min=0), lambda n: sides(n)[0] > 0, rectifies=with_zero, operand=operand)
 
 
 def _threshold(node: Saved) -> Tensor:
@@ -117,7 +115,10 @@ _THRESHOLD = Rectifier(
 
 
 def _sloped(
-    label: str, slope: Callable[[Saved], float | Tensor], negative: Callable[[Saved], Tensor], scale: Callable[[Saved], float] = lambda _: 1
+    label: str,
+    slope: Callable[[Saved], float | Tensor],
+    negative: Callable[[Saved], Tensor],
+    scale: Callable[[Saved], float] = lambda _: 1,
 ) -> Rectifier:
     """``scale · x`` for positive ``x``, ``negative`` otherwise, whose sign is that of ``-slope`` there."""
 

@@ -75,25 +75,31 @@ def png(image: Image.Image) -> bytes:
 
 
 def figure(rows: Sequence[tuple[str, Mapping[str, Image.Image]]], caption: str) -> Figure:
-    """A sheet of pictures: each row a title and its pictures by name, the names above the first row, ``caption`` below."""
+    """A sheet of pictures: each row a title and its pictures by name, the names above the columns, ``caption`` below."""
     from matplotlib.figure import Figure
 
     columns = list(rows[0][1])
     first = rows[0][1][columns[0]]
-    cell = 2.4
-    height = cell * min(max(first.height / first.width, 0.3), 3)
-    sheet = Figure(figsize=(cell * len(columns), (height + 0.3) * len(rows) + 0.55), dpi=150, layout="constrained")
-    axes = sheet.subplots(len(rows), len(columns), squeeze=False)
-    for row, (title, pictures) in zip(axes, rows, strict=True):
-        for axis, name in zip(row, columns, strict=True):
-            axis.imshow(np.asarray(pictures[name]), interpolation="nearest" if pictures[name].width < 100 else "antialiased")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-        row[0].set_xlabel(title, loc="left", fontsize=9, labelpad=4)
-    for axis, name in zip(axes[0], columns, strict=True):
-        axis.set_title(name, loc="left", fontsize=9, color="#555")
-    sheet.supxlabel(caption, x=0.012, ha="left", fontsize=7, color="#777")
+    cell, gap, line = 2.4, 0.08, 0.3  # inches
+    tall = cell * min(max(first.height / first.width, 0.3), 3)
+    width = len(columns) * (cell + gap) + gap
+    height = len(rows) * (tall + line) + 2 * line
+    sheet = Figure(figsize=(width, height), dpi=150, facecolor="white")
+
+    def write(x: float, y: float, words: str, size: float, color: str) -> None:
+        sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center")
+
+    for j, name in enumerate(columns):
+        write(gap + j * (cell + gap), height - line / 2, name, 9, "#555")
+    for i, (title, pictures) in enumerate(rows):
+        bottom = height - line - tall - i * (tall + line)
+        for j, name in enumerate(columns):
+            place = (gap + j * (cell + gap)) / width, bottom / height, cell / width, tall / height
+            axes = sheet.add_axes(place)
+            axes.imshow(np.asarray(pictures[name]), interpolation="nearest" if first.width < 100 else "antialiased")
+            axes.set_axis_off()
+        write(gap, bottom - line / 2, title, 9.5, "black")
+    write(gap, line / 2, caption, 7, "#777")
     return sheet
 
 

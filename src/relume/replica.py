@@ -40,7 +40,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def replicate(model: nn.Module) -> nn.Module:
-    """A replica of ``model`` in evaluation mode that shares its weights; its modules have the names they have in ``unwrap(model)``.
+    """A replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
 
     Raises:
         ModelError: the model has lazy parameters that no forward pass has given a shape.
@@ -101,20 +101,14 @@ def _rebind(value: Any, memo: dict[int, Any]) -> Any:
     """``value`` with every module, parameter and buffer in it exchanged for the replica's; containers anew, all else shared."""
     if id(value) in memo:
         return memo[id(value)]
-    match value:
-        case dict():
-            rebound = copy.copy(value)
-            rebound.update((key, _rebind(item, memo)) for key, item in value.items())
-            return rebound
-        case list():
-            return [_rebind(item, memo) for item in value]
-        case tuple() if type(value) is tuple:
-            return tuple(_rebind(item, memo) for item in value)
-        case types.MethodType():
-            return types.MethodType(value.__func__, _rebind(value.__self__, memo))
-        case functools.partial():
-            return functools.partial(
-                _rebind(value.func, memo), *_rebind(value.args, memo), **_rebind(value.keywords, memo)
-            )
-        case _:
-            return value
+    if isinstance(value, dict):
+        rebound = copy.copy(value)
+        rebound.update((key, _rebind(item, memo)) for key, item in value.items())
+        return rebound
+    if type(value) in (list, tuple):
+        return type(value)(_rebind(item, memo) for item in value)
+    if isinstance(value, types.MethodType):
+        return types.MethodType(value.__func__, _rebind(value.__self__, memo))
+    if isinstance(value, functools.partial):
+        return functools.partial(_rebind(value.func, memo), *_rebind(value.args, memo), **_rebind(value.keywords, memo))
+    return value

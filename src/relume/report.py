@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relume.errors import OutputError
 
-__all__ = ["write_folder"]
+__all__ = ["check_writable", "write_folder"]
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
@@ -48,6 +48,19 @@ def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
             f"cannot write results to {str(directory)!r}: {error.strerror or error}; name a writable folder"
         ) from error
     return directory
+
+
+def check_writable(directory: Path) -> None:
+    """Whether results can go to ``directory``, made or not yet, before any work is done for them.
+
+    Raises:
+        OutputError: it is not a folder, or not one that may be written to.
+    """
+    nearest = next(p for p in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(p))
+    if not nearest.is_dir():
+        raise OutputError(f"cannot write results to {str(directory)!r}: {str(nearest)!r} is not a folder; name another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write results to {str(directory)!r}: {str(nearest)!r} is not writable; name another folder")
 
 
 def _first_missing(directory: Path) -> Path | None:

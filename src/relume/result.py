@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Coverage", "CoverageRow", "Explanation", "saliency", "upsample"]
+__all__ = ["Coverage", "CoverageRow", "Explanation", "saliency", "sheet", "upsample"]
+
+#: What figures call the methods.
+NAMES = {
+    "gradient": "gradient",
+    "deconvnet": "deconvnet",
+    "guided_backprop": "guided backpropagation",
+    "gradcam": "Grad-CAM",
+    "guided_gradcam": "Guided Grad-CAM",
+}
 
 
 def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:
@@ -33,7 +42,7 @@ def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def saliency(values: Tensor) -> Tensor:
-    """``|values|``, maximum over channels: ``(N, C, *spatial)`` to ``(N, *spatial)``, not negative. Simonyan et al. 2013, section 3.1."""
+    """``max_c |values|``: ``(N, C, *spatial)`` to ``(N, *spatial)``, not negative. Simonyan et al. 2013, section 3.1."""
     return values.abs().amax(dim=1)
 
 
@@ -73,8 +82,7 @@ class Coverage:
             return "no rectifier ran"
         width = max(len("rectifier"), *(len(row.kind) for row in self.rows))
         lines = [f"{'rectifier':<{width}}    ran  guided"]
-        for row in self.rows:
-            lines.append(f"{row.kind:<{width}}  {row.count:>5}  {row.count if row.guided else 0:>6}  {row.why}".rstrip())
+        lines += [f"{r.kind:<{width}}  {r.count:>5}  {r.count * r.guided:>6}  {r.why}".rstrip() for r in self.rows]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,7 +149,7 @@ class Explanation:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
     def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
-        """The ``count`` highest classes of one image: index, name, softmax probability. Empty for outputs that are no classes."""
+        """The ``count`` highest classes of one image: index, name, softmax probability. Empty if the outputs are no classes."""
         if self.scores.ndim != 2:
             return []
         values, indices = self.scores[sample].float().softmax(0).topk(min(count, self.scores.shape[1]))
@@ -176,13 +184,7 @@ class Explanation:
 
     def figure(self, *, shared: bool = False) -> Figure:
         """A figure: a row for each image, with the photo and every map; ``shared`` draws the images on one scale."""
-        self._check_drawable()
-        rows = []
-        for i in range(len(self)):
-            scales = {m: self.scale(m, shared=shared)[i] for m in self.maps}
-            pictures = {m.replace("_", " "): self.picture(m, i, scale=scales[m]) for m in self.maps}
-            rows.append((self.title(i), {"input": self.photo(i), **pictures}))
-        return render.figure(rows, self._caption(shared=shared))
+        return sheet([self], shared=shared)
 
     def title(self, sample: int = 0) -> str:
         """The class explained in one image, with its probability, in words."""
@@ -192,11 +194,6 @@ class Explanation:
         name = self.name(index)
         probability = float(self.scores[sample].float().softmax(0)[index])
         return f"{name if name == str(index) else f'{name} ({index})'}, {probability:.1%}"
-
-    def _caption(self, *, shared: bool) -> str:
-        parts = [self.model, f"layer {self.layer}" if self.layer else "", f"{self.coverage.guided} rectifiers guided"]
-        parts.append(f"scale: 99.5th percentile, {'shared' if shared else 'per map'}")
-        return "  ·  ".join(part for part in parts if part)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON."""
@@ -223,14 +220,15 @@ class Explanation:
             "versions": {"relume": version("relume"), "torch": torch.__version__},
         }
 
-    def files(self) -> dict[str, bytes]:
+    def files(self, *, figure: bool = True) -> dict[str, bytes]:
         """The files that :meth:`save` writes, by name: a PNG of each map and image, the figure, the raw maps, the facts."""
         files = {}
         if self._drawable:
             for method in self.maps:
                 for i in range(len(self)):
                     files[f"{method}.png" if len(self) == 1 else f"{method}.{i}.png"] = render.png(self.picture(method, i))
-            files["figure.png"] = render.figure_png(self.figure())
+            if figure:
+                files["figure.png"] = render.figure_png(self.figure())
         files["maps.safetensors"] = save_tensors({m: v.contiguous().cpu() for m, v in self.maps.items()})
         files["explanation.json"] = (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode()
         return files
@@ -250,13 +248,34 @@ class Explanation:
     def _check_drawable(self) -> None:
         if not self._drawable:
             raise InputError(
-                f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; plot e[method] yourself"
+                f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; "
+                "plot e[method] yourself"
             )
 
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
         layer = f", layer {self.layer}" if self.layer else ""
-        return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
+        reached = f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
+        return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {reached}"
 
     def _repr_png_(self) -> bytes | None:
         return render.figure_png(self.figure()) if self._drawable else None
+
+
+def sheet(explanations: Sequence[Explanation], *, shared: bool = False) -> Figure:
+    """A figure of explanations by the same methods, such as several targets of one photo: a row for each image of each.
+
+    Every map is drawn on its own scale, or those of one method in one explanation on one if ``shared``; the caption says which.
+    """
+    rows = []
+    for e in explanations:
+        scales = {m: e.scale(m, shared=shared) for m in e.maps}
+        for i in range(len(e)):
+            pictures = {NAMES.get(m, m): e.picture(m, i, scale=scales[m][i]) for m in e.maps}
+            blank = [NAMES.get(m, m) for m in e.maps if scales[m][i] == 0]
+            note = f"  ·  zero everywhere: {', '.join(blank)}" if blank else ""
+            rows.append((e.title(i) + note, {"input": e.photo(i), **pictures}))
+    first = explanations[0]
+    parts = [first.model, f"layer {first.layer}" if first.layer else "", f"{first.coverage.guided} rectifiers guided"]
+    parts.append(f"full strength at the 99.5th percentile, {'shared' if shared else 'each map its own'}")
+    return render.figure(rows, "  ·  ".join(part for part in parts if part))

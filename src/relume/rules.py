@@ -50,11 +50,11 @@ def gradient(grad_out: Tensor, local: Local) -> Tensor:
     return local.pull(grad_out)
 
 
-def deconvnet(grad_out: Tensor, local: Local) -> Tensor:  # noqa: ARG001 - a rule is asked with both
+def deconvnet(grad_out: Tensor, local: Local) -> Tensor:  # noqa: ARG001 - every rule is given both
     """``max(g, 0)``: Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1."""
     return grad_out.clamp(min=0)
 
 
 def guided(grad_out: Tensor, local: Local) -> Tensor:
-    """``max(g, 0) · f'(x) · 1[f(x) > 0]``: Springenberg et al. 2015, arXiv:1412.6806, section 3.4 (for ReLU, equation in figure 1)."""
+    """``max(g, 0) · f'(x) · 1[f(x) > 0]``: Springenberg et al. 2015, arXiv:1412.6806, figure 1, there for ReLU."""
     return local.where_active(local.pull_positive(grad_out))

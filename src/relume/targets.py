@@ -20,7 +20,7 @@ from relume.errors import TargetError
 __all__ = ["ClassTarget", "Target", "TargetLike", "class_scores", "resolve"]
 
 Target: TypeAlias = Callable[[Any], Tensor]
-TargetLike: TypeAlias = "None | int | Sequence[int] | Tensor | Target"
+TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Target | None"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,7 @@ class ClassTarget:
     index: Tensor
 
     def __call__(self, outputs: Any) -> Tensor:
+        """The score of each sample's class, ``(N,)``."""
         return class_scores(outputs).gather(1, self.index[:, None])[:, 0]
 
 
@@ -105,10 +106,11 @@ def _indices(target: Any) -> list[int]:
     values = target.tolist() if hasattr(target, "tolist") else target
     values = list(values) if isinstance(values, list | tuple) else [values]
     try:
-        if any(isinstance(value, bool) for value in values):
-            raise TypeError
-        return [operator.index(value) for value in values]
+        indices = [operator.index(value) for value in values]
     except TypeError:
+        indices = []
+    if len(indices) != len(values) or any(isinstance(value, bool) for value in values):
         raise TargetError(
             f"a target is None, a class index, one index per sample, or a callable outputs -> (N,); got {target!r}"
-        ) from None
+        )
+    return indices

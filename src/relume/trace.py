@@ -128,9 +128,12 @@ class Trace:
         """
         frozen = resolve(target, self.outputs, len(self.images))
         value = frozen(self.outputs)
-        if not isinstance(value, Tensor) or value.shape != (len(self.images),):
-            seen = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise TargetError(f"a target gives one score per sample, shape ({len(self.images)},); this one gave {seen}")
+        shape = tuple(getattr(value, "shape", ()))
+        if shape != (len(self.images),):
+            raise TargetError(
+                f"a target gives one score per sample, a tensor of shape ({len(self.images)},); "
+                f"this one gave a {type(value).__name__} of shape {shape}"
+            )
         if not torch.isfinite(value).all():
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
         if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
@@ -191,19 +194,19 @@ class Trace:
                 for name, tensor in tensors:
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         return f"the {kind} {name!r} holds {_extremes(tensor)}"
-        return "input and weights are finite, so the network overflowed on its way; try a wider dtype or check the scale of the input"
+        return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
 def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one; the caller's tensors stay untouched."""
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one; the caller's tensors are copied."""
     if isinstance(inputs, Tensor):
         inputs = [inputs]
-    if not isinstance(inputs, Mapping | Sequence) or isinstance(inputs, str | bytes):
+    if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence):
         raise InputError(
             f"images are a tensor (N, C, H, W), a sequence of inputs or a mapping of them; got {type(inputs).__name__}; "
             "relume.preprocess_image reads a picture file, torch.from_numpy takes an array"
         )
-    entries: dict[int | str, Any] = dict(inputs if isinstance(inputs, Mapping) else enumerate(inputs))
+    entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
     if wrt is None:
         wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
     explained = entries.get(wrt) if wrt is not None else None

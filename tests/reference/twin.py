@@ -116,7 +116,7 @@ class Rectifier(torch.autograd.Function):
 
 
 def _call(name, *, overwrites=False, **fixed):
-    """A reader of one spelling: the call's arguments to the input, the formula, its parameters, and whether x is overwritten."""
+    """A reader of one spelling: from a call's arguments to x, the formula, its parameters, and whether x is overwritten."""
 
     def read(x, inplace=False, **given):
         return x, name, fixed | given, overwrites or inplace
@@ -153,7 +153,7 @@ def _leaky(x, negative_slope=0.01, inplace=False):
 
 
 def _prelu(x, weight):
-    return x, "leaky", {"slope": weight.reshape(1, -1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight}, False
+    return x, "leaky", {"slope": weight.reshape(1, -1, *[1] * (x.ndim - 2))}, False
 
 
 def _rrelu(x, lower=1 / 8, upper=1 / 3, training=False, inplace=False):
@@ -180,7 +180,10 @@ SPELLINGS = {
     **dict.fromkeys([F.relu_, torch.relu_, torch.Tensor.relu_], _call("relu", overwrites=True)),
     F.relu6: _call("hardtanh", **_RELU6),
     F.hardtanh: _hardtanh,
-    **dict.fromkeys([torch.clamp, torch.Tensor.clamp, torch.clip, torch.Tensor.clip, torch.clamp_min, torch.Tensor.clamp_min], _clamp),
+    **dict.fromkeys(
+        [torch.clamp, torch.Tensor.clamp, torch.clip, torch.Tensor.clip, torch.clamp_min, torch.Tensor.clamp_min],
+        _clamp,
+    ),
     **dict.fromkeys([torch.clamp_, torch.Tensor.clamp_, torch.Tensor.clamp_min_], _clamp_),
     F.threshold: _threshold,
     **dict.fromkeys([torch.maximum, torch.Tensor.maximum, torch.fmax], _maximum),

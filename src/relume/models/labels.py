@@ -21,7 +21,9 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ModelError(f"the labels file {str(path)!r} cannot be read: {reason}; give a text file with a class name a line") from None
+        raise ModelError(
+            f"the labels file {str(path)!r} cannot be read: {reason}; give a text file with a class name a line"
+        ) from None
     if not any(lines):
         raise ModelError(f"the labels file {str(path)!r} is empty; give a text file with a class name a line")
     return tuple(lines)

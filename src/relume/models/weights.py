@@ -51,7 +51,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path:
     # BatchNorm's batch counter is absent from old checkpoints and has no effect in evaluation mode
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in wanted]
-    misfits = [f"{k} {tuple(state[k].shape)} for {tuple(wanted[k].shape)}" for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    misfits = [
+        f"{k} {tuple(state[k].shape)} for {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
     if missing or extra or misfits:
         found = (("missing", missing), ("not in the network", extra), ("of another shape", misfits))
         raise ModelError(

@@ -1,0 +1,5 @@
+"""``python -m relume`` is the command ``relume``."""
+
+from relume.cli import main
+
+main()

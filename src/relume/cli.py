@@ -1,0 +1,217 @@
+"""The command ``relume``: it translates options into calls of the library, and results and errors into words.
+
+Nothing heavy is imported until a command runs, so ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from relume import __version__
+from relume.errors import ImageError, NonFiniteError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.models import Opened
+    from relume.result import Explanation
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="relume",
+    help="Which pixels made a vision network decide? Guided backpropagation and Guided Grad-CAM for PyTorch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how typer calls it
+    if wanted:
+        out.print(f"relume {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _relume(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(error: RelumeError | str, code: int) -> NoReturn:
+    _complain(error)
+    raise typer.Exit(code)
+
+
+def _complain(error: RelumeError | str) -> None:
+    err.print(Text.assemble(("relume: ", "bold red"), str(error)))
+
+
+@app.command(
+    epilog="""Examples:
+
+  relume explain dog.jpg --model torchvision:resnet50
+
+  relume explain photos/*.jpg --model torchvision:resnet50 --target "tabby" --output maps
+
+  relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
+"""
+)
+def explain(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="The network: torchvision:NAME, such as torchvision:resnet50.", show_default=False)
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its weights, .safetensors or .pth. [default: downloaded by torchvision]"),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="Classes to explain, by index or name, between commas. [default: the predicted class]",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHODS",
+            help="gradient, deconvnet, guided_backprop, gradcam, guided_gradcam, between commas, or 'all'. "
+            "[default: guided_backprop,gradcam,guided_gradcam]",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class names, one a line. [default: those of the weights]")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
+) -> None:
+    """Explain photos: which pixels speak for a class?
+
+    For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
+    """
+    from relume.methods import METHODS
+    from relume.models import open_model
+    from relume.models.labels import parse_targets, read_labels
+    from relume.report import check_writable
+
+    keys = [key.strip() for part in method or ["guided_backprop,gradcam,guided_gradcam"] for key in part.split(",")]
+    keys = list(METHODS) if keys == ["all"] else keys
+    try:
+        check_writable(output)
+        names = read_labels(labels) if labels else None
+        opened = open_model(model, weights)
+        opened = dataclasses.replace(opened, labels=names or opened.labels)
+        targets = [None] if target is None else parse_targets(target, opened.labels)
+    except RelumeError as error:
+        _fail(error, 2)
+    failed = 0
+    done: list[tuple[Path, Path, list[Explanation]]] = []
+    with _progress(photos) as steps:
+        for photo, folder in zip(steps, _folders(photos, output), strict=True):
+            try:
+                explained = _explain_photo(photo, opened, targets, keys, layer)
+                _save(explained, folder)
+                done.append((photo, folder, explained))
+            except (ImageError, NonFiniteError) as error:
+                failed += 1
+                _complain(error if isinstance(error, ImageError) else f"{str(photo)!r}: {error}")
+            except RelumeError as error:
+                _fail(error, 2)
+    _summarise(done, chosen=layer is None)
+    if failed:
+        _fail(f"{failed} of {len(photos)} photos could not be explained", 1)
+
+
+def _explain_photo(
+    photo: Path, opened: Opened, targets: Sequence[int | None], methods: Sequence[str], layer: str | None
+) -> list[Explanation]:
+    from relume.image import load_picture
+    from relume.methods import explain_targets
+
+    view = opened.preprocessing.view(load_picture(photo))
+    facts = {"file": photo.name, "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}
+    return [
+        dataclasses.replace(e, model=opened.name, labels=opened.labels, photos=[view], source=facts)
+        for e in explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+    ]
+
+
+def _save(explained: Sequence[Explanation], folder: Path) -> None:
+    from relume.render import figure_png
+    from relume.report import write_folder
+    from relume.result import sheet
+
+    files = {f"{_slug(e)}/{name}": content for e in explained for name, content in e.files(figure=False).items()}
+    files["overview.png"] = figure_png(sheet(explained))
+    write_folder(folder, files)
+
+
+def _slug(e: Explanation) -> str:
+    """A folder name for the class explained: ``243-bull-mastiff``."""
+    assert e.target is not None, "the command explains classes"
+    index = int(e.target[0])
+    name = "".join(c if c.isalnum() else "-" for c in e.name(index).partition(",")[0].casefold()).strip("-")
+    return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
+    """A folder for each photo, named after it; photos of the same name are numbered."""
+    taken: set[str] = set()
+    for photo in photos:
+        name, number = photo.stem or "photo", 1
+        while name in taken:
+            number += 1
+            name = f"{photo.stem}-{number}"
+        taken.add(name)
+        yield output / name
+
+
+@contextmanager
+def _progress(photos: Sequence[Path]) -> Iterator[Iterator[Path]]:
+    """The photos one after the other, with a bar if there are several."""
+    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=len(photos) < 2) as progress:
+        yield iter(progress.track(photos))
+
+
+def _summarise(done: Sequence[tuple[Path, Path, Sequence[Explanation]]], *, chosen: bool) -> None:
+    for photo, folder, explained in done:
+        out.print(Text.assemble((photo.name, "bold")))
+        for _, name, probability in explained[0].top(count=3):
+            out.print(Text.assemble("  ", (f"{probability:>6.1%}", "cyan"), f"  {name}"))
+        out.print(Text.assemble("  explained: ", "; ".join(e.title() for e in explained)))
+        out.print(Text.assemble("  → ", (str(folder), "green")))
+    if not done:
+        return
+    e = done[-1][2][0]
+    if e.layer:
+        out.print(
+            f"\nlayer {e.layer}" + (" (the last with spatial axes before pooling; --layer names another)" if chosen else "")
+        )
+    for row in e.coverage.rows:
+        state = "guided" if row.guided else f"not guided: {row.why}"
+        out.print(f"{row.count} {row.kind} {state}")
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()
