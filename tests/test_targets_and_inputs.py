@@ -1,0 +1,289 @@
+"""Batches, targets, inputs and outputs of every form: CONFORMANCE 8, 10, 11 and 27."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import relume
+from relume import errors
+
+from .networks import Small
+from .reference import twin
+
+ALL = list(relume.METHODS)
+
+
+@pytest.fixture
+def net():
+    return Small(classes=6).double().eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 3, 8, 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_batch_equals_its_samples_one_by_one(net, x, method):
+    batch = relume.explain(net, x, [4, 0, 2], [method], "body")
+    for i, target in enumerate([4, 0, 2]):
+        alone = relume.explain(net, x[i : i + 1], target, [method], "body")
+        torch.testing.assert_close(batch[method][i], alone[method][0], rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(batch.saliency(method)[i], alone.saliency(method)[0], rtol=1e-12, atol=1e-15)
+
+
+SAME = {
+    "list": [5, 1, 1],
+    "tuple": (5, 1, 1),
+    "tensor": torch.tensor([5, 1, 1]),
+    "int32 tensor": torch.tensor([5, 1, 1], dtype=torch.int32),
+    "numpy array": np.array([5, 1, 1]),
+    "numpy ints": [np.int64(5), np.int64(1), np.int64(1)],
+    "callable": lambda out: out[torch.arange(3), torch.tensor([5, 1, 1])],
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_every_form_of_a_target(net, x, form):
+    expected, _, _ = twin.attribution(net, x, [5, 1, 1], twin.guided)
+    e = relume.explain(net, x, SAME[form], ["guided_backprop"])
+    torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
+    if form != "callable":
+        assert e.target.tolist() == [5, 1, 1]
+        assert torch.equal(e.score, e.scores[torch.arange(3), e.target])
+
+
+@pytest.mark.parametrize("target", [2, np.int64(2), torch.tensor(2)])
+def test_one_class_for_all(net, x, target):
+    assert relume.explain(net, x, target, ["gradient"]).target.tolist() == [2, 2, 2]
+
+
+def test_no_target_is_the_prediction_of_evaluation_mode(net, x):
+    e = relume.explain(net.train(), x, methods=["gradient"])
+    assert torch.equal(e.target, net.eval()(x).argmax(1))
+
+
+def test_an_explicit_target_is_obeyed(net, x):
+    predicted = net(x).argmax(1)
+    other = (predicted + 1) % 6
+    e = relume.explain(net, x, other, ["guided_backprop"])
+    assert torch.equal(e.target, other)
+    expected, _, _ = twin.attribution(net, x, other, twin.guided)
+    torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (6, r"class 6 is out of range: the network has 6 classes, 0 to 5"),
+        (-1, r"class -1 is out of range"),
+        ([0, 1, 6], r"class 6 is out of range"),
+        ([0, 1], r"2 targets were given for 3 samples"),
+        ([1], r"1 targets were given for 3 samples"),
+        ([], r"0 targets were given for 3 samples"),
+        (torch.tensor([[0, 1, 2]]), r"a target is None, a class index"),
+        (1.0, r"got 1.0"),
+        ("dog", r"got 'dog'"),
+        (True, r"got True"),
+        ([0, 1, None], r"a target is None"),
+        (torch.tensor([0.0, 1.0, 2.0]), r"a target is None"),
+        (lambda out: out, r"one score per sample, a tensor of shape \(3,\); this one gave a Tensor of shape \(3, 6\)"),
+        (lambda out: 3.0, r"this one gave a float of shape \(\)"),
+        (lambda out: out.sum(), r"this one gave a Tensor of shape \(\)"),
+    ],
+)
+def test_targets_that_do_not_fit(net, x, target, says):
+    with pytest.raises(errors.TargetError, match=says):
+        relume.explain(net, x, target, ["gradient"])
+
+
+# --- Inputs ---
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.embed, self.head = nn.Conv2d(3, 4, 3), nn.Embedding(5, 4), nn.Linear(4, 3)
+
+    def forward(self, image, kind, *, other=None, scale=1.0):
+        y = F.relu(self.conv(image)).mean((2, 3)) * scale
+        if other is not None:
+            y = y - F.relu(self.conv(other)).mean((2, 3))
+        return self.head(F.relu(y + self.embed(kind)))
+
+
+def test_several_inputs_positional_and_keyword():
+    net = TwoInputs().double()
+    image, other = torch.randn(2, 2, 3, 6, 6, dtype=torch.float64)
+    kind = torch.tensor([1, 4])
+    expected, _, _ = twin.attribution(lambda y: net(y, kind), image, [0, 2], twin.guided)
+    positional = relume.explain(net, (image, kind), [0, 2], ["guided_backprop"])
+    keyword = relume.explain(net, {"image": image, "kind": kind}, [0, 2], ["guided_backprop"])
+    for e in (positional, keyword):
+        torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
+    both = {"kind": kind, "image": image, "other": other, "scale": 2.0}
+    expected, _, _ = twin.attribution(lambda y: net(image, kind, other=y, scale=2.0), other, [0, 2], twin.guided)
+    got = relume.GuidedBackpropagation(net).attribute(both, [0, 2], wrt="other")
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool", "shape"),
+    [(nn.Conv1d, (2,), (2, 3, 20)), (nn.Conv3d, (2, 3, 4), (2, 3, 5, 6, 7))],
+    ids=["signal", "volume"],
+)
+def test_signals_and_volumes(conv, pool, shape):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(conv(3, 4, 3), nn.ReLU(), conv(4, 4, 2, 2), nn.ReLU())
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.body(x).mean(pool))
+
+    net = Net().double()
+    x = torch.randn(shape, dtype=torch.float64)
+    expected, _, _ = twin.attribution(net, x, [2, 0], twin.guided)
+    e = relume.explain(net, x, [2, 0], ALL)
+    assert e.layer == "body"
+    torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
+    coarse = net.body(x).shape[2:]
+    assert e["gradcam"].shape == (2, *coarse)
+    assert e.saliency("gradcam").shape == (2, *shape[2:])
+    mode = {1: "linear", 3: "trilinear"}[len(coarse)]
+    fine = F.interpolate(e["gradcam"][:, None], shape[2:], mode=mode, align_corners=False)
+    torch.testing.assert_close(e["guided_gradcam"], expected * fine, rtol=1e-12, atol=1e-15)
+    with pytest.raises(errors.InputError, match="only two-dimensional images are drawn"):
+        e.figure()
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ("dog.jpg", "preprocess_image reads a picture file"),
+        (np.zeros((1, 3, 8, 8)), "torch.from_numpy"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "images must be floats"),
+        (torch.zeros(0, 3, 8, 8), "hold no sample"),
+        ((1, 2), "no floating-point tensor to explain"),
+        ({"x": torch.tensor([1])}, "no floating-point tensor to explain"),
+    ],
+)
+def test_inputs_that_cannot_be_explained(images, says):
+    with pytest.raises(errors.InputError, match=says):
+        relume.explain(Small(), images)
+
+
+def test_an_image_without_its_batch_axis_is_said():
+    class Anything(nn.Module):
+        def forward(self, x):
+            return F.relu(x).sum((-1, -2))[None]
+
+    with pytest.raises(errors.TargetError, match=r"scores for 1 samples and was given 3; pass a batch"):
+        relume.explain(Anything(), torch.randn(3, 8, 8), 0, ["gradient"])
+
+
+# --- Outputs ---
+
+Aux = namedtuple("Aux", ["logits", "aux"])
+
+
+@dataclass
+class Output:
+    loss: object
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+OUTPUTS = {
+    "tuple": lambda s: (s, s * 2),
+    "list, the scores not first": lambda s: [s[:, 0], s],
+    "namedtuple": lambda s: Aux(s, s * 3),
+    "dict": lambda s: {"aux": s * 2, "logits": s},
+    "nested dict": lambda s: {"features": s[:, :, None], "out": {"logits": s}},
+    "dataclass": lambda s: Output(None, s * 2, s),
+}
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_every_form_of_output(net, x, form):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return OUTPUTS[form](self.net(x))
+
+    plain = relume.explain(net, x, [1, 2, 3], ALL, "body")
+    wrapped = relume.explain(Wrapped(), x, [1, 2, 3], ALL, "net.body")
+    assert torch.equal(wrapped.scores, plain.scores)
+    for method in ALL:
+        assert torch.equal(wrapped[method], plain[method])
+
+
+def test_outputs_without_class_scores_need_a_callable():
+    class Dense(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 3, padding=1)
+
+        def forward(self, x):
+            return {"out": F.relu(self.conv(x))}
+
+    net, x = Dense(), torch.randn(2, 3, 6, 6)
+    with pytest.raises(errors.TargetError, match=r"the network returned out \(2, 5, 6, 6\); pass a callable"):
+        relume.explain(net, x, 1, ["guided_backprop"])
+    e = relume.explain(net, x, lambda out: out["out"][:, 1].mean((1, 2)), ["guided_backprop"])
+    assert e.target is None
+    assert e.scores.shape == e.score.shape == (2,)
+    assert e.top() == []
+
+
+# --- NaN and infinity ---
+
+
+def test_the_error_says_where_the_nan_is(net, x):
+    bad = x.clone()
+    bad[0, 1, 2, 3], bad[1, 0, 0, 0] = float("nan"), float("inf")
+    with pytest.raises(errors.NonFiniteError, match="the input holds 1 NaN and 1 infinite values"):
+        relume.explain(net, bad)
+    net.conv2.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(errors.NonFiniteError, match=r"the weight 'conv2.weight' holds 1 NaN"):
+        relume.explain(net, x)
+    net.conv2.weight.data[0, 0, 0, 0] = 0
+    net.bn1.running_var[0] = float("inf")
+    net.bn1.running_mean[0] = float("nan")
+    with pytest.raises(errors.NonFiniteError, match=r"the buffer 'bn1.running_mean' holds 1 NaN"):
+        relume.explain(net, x)
+
+
+def test_overflow_in_the_forward_and_in_the_map_are_told_apart():
+    class Square(nn.Module):
+        def forward(self, x):
+            return F.relu(x).flatten(1) ** 2
+
+    class RootOfSquare(nn.Module):
+        def forward(self, x):
+            return (x * x).sqrt().flatten(1)
+
+    with pytest.raises(errors.NonFiniteError, match="the network overflowed"):
+        relume.explain(Square(), torch.full((1, 1, 2, 2), 1e30), 0, ["gradient"])
+    with pytest.raises(errors.NonFiniteError, match="the gradient map holds NaN or infinity although the scores are finite"):
+        relume.explain(RootOfSquare(), torch.zeros(1, 1, 2, 2), 0, ["gradient"])
+
+
+def test_methods_that_do_not_exist(net, x):
+    with pytest.raises(errors.InputError, match="no method 'guided_bckprop'; did you mean 'guided_backprop'"):
+        relume.explain(net, x, methods=["guided_bckprop"])
+    with pytest.raises(errors.InputError, match="list of keys"):
+        relume.explain(net, x, methods="gradient")
+    with pytest.raises(errors.InputError, match="list of keys"):
+        relume.explain(net, x, methods=[])
+    with pytest.raises(errors.InputError, match="no map 'gradcam' in this explanation; it holds gradient"):
+        relume.explain(net, x, methods=["gradient"])["gradcam"]
