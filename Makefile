@@ -8,7 +8,7 @@ REALDATA := ../shared/realdata
 PHOTO    := $(REALDATA)/images/cat_dog.png
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format lint types docs bench clean
+.PHONY: help env demo test check format lint types fix clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -16,7 +16,6 @@ help: ## list these targets
 env: $(READY) ## make the environment in .venv (every other target does it too)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $(READY)
 

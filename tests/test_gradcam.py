@@ -118,7 +118,9 @@ def test_layers_that_do_not_fit(layer, says):
 
 
 def test_a_callable_has_no_layers(net, x):
-    function = lambda y: net(y)  # noqa: E731 - the point is that it is no module
+    def function(y):
+        return net(y)
+
     assert torch.equal(
         relume.GuidedBackpropagation(function).attribute(x, 1), relume.GuidedBackpropagation(net).attribute(x, 1)
     )
@@ -285,6 +287,7 @@ def test_each_class_is_its_method(net, x, name, method):
 
 def test_the_recipe_runs_as_written(tmp_path):
     from PIL import Image
+
     from relume import GuidedBackpropagation, compute_guided_gradcam, preprocess_image
 
     Image.effect_noise((300, 260), 80).convert("RGB").save(tmp_path / "dog.jpg")

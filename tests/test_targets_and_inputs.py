@@ -1,7 +1,7 @@
 """Batches, targets, inputs and outputs of every form: CONFORMANCE 8, 10, 11 and 27."""
 
-from collections import namedtuple
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -190,7 +190,10 @@ def test_an_image_without_its_batch_axis_is_said():
 
 # --- Outputs ---
 
-Aux = namedtuple("Aux", ["logits", "aux"])
+
+class Aux(NamedTuple):
+    logits: torch.Tensor
+    aux: torch.Tensor
 
 
 @dataclass

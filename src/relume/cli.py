@@ -52,9 +52,10 @@ def _relume(
     pass
 
 
-def _fail(error: RelumeError | str, code: int) -> NoReturn:
+def _fail(error: RelumeError) -> NoReturn:
+    """What was asked for cannot be done: exit code 2."""
     _complain(error)
-    raise typer.Exit(code)
+    raise typer.Exit(2)
 
 
 def _complain(error: RelumeError | str) -> None:
@@ -122,7 +123,7 @@ def explain(
         opened = dataclasses.replace(opened, labels=names or opened.labels)
         targets = [None] if target is None else parse_targets(target, opened.labels)
     except RelumeError as error:
-        _fail(error, 2)
+        _fail(error)
     failed = 0
     done: list[tuple[Path, Path, list[Explanation]]] = []
     with _progress(photos) as steps:
@@ -135,10 +136,12 @@ def explain(
                 failed += 1
                 _complain(error if isinstance(error, ImageError) else f"{str(photo)!r}: {error}")
             except RelumeError as error:
-                _fail(error, 2)
+                _fail(error)
     _summarise(done, chosen=layer is None)
     if failed:
-        _fail(f"{failed} of {len(photos)} photos could not be explained", 1)
+        if len(photos) > 1:
+            _complain(f"{failed} of {len(photos)} photos could not be explained")
+        raise typer.Exit(1)
 
 
 def _explain_photo(
@@ -187,9 +190,9 @@ def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _progress(photos: Sequence[Path]) -> Iterator[Iterator[Path]]:
-    """The photos one after the other, with a bar if there are several."""
+    """The photos one after the other, with a bar if there are several and somebody to see it."""
     columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=len(photos) < 2) as progress:
+    with Progress(*columns, console=err, transient=True, disable=len(photos) < 2 or not err.is_terminal) as progress:
         yield iter(progress.track(photos))
 
 

@@ -104,8 +104,8 @@ def explain(
 
     Args:
         model: a network, left exactly as it is; it runs as in evaluation mode.
-        images: ``(N, C, *spatial)``, floating point, preprocessed as the network expects; or a sequence of positional inputs, or
-            a mapping of keyword inputs, of which one is explained.
+        images: ``(N, C, *spatial)``, floating point, preprocessed as the network expects; or a sequence of positional
+            inputs, or a mapping of keyword inputs, of which one is explained.
         target: None (each image's predicted class), a class, one class per image, or a callable ``outputs -> (N,)``.
         methods: keys of :data:`METHODS`, or :class:`Method` objects.
         layer: Grad-CAM's target layer: a module of the model, its dotted name, or None for the last one with spatial axes

@@ -2,7 +2,7 @@
 
 relume promises that a model is never changed, not even for the time of a call and not in the eyes of another thread. Yet
 a network in training mode is to run as in evaluation mode, and a layer's output can only be had by a hook on its module. So
-each call runs a replica: new module objects over the same storage, a fraction of a millisecond for a hundred modules. In it
+each call runs a replica, new module objects over the same storage. In it
 
 * parameters are aliases that need no gradient, so no weight gradient exists to be computed;
 * buffers are copies, so a forward pass that updates them leaves the original's alone;
@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,8 +103,9 @@ def _rebind(value: Any, memo: dict[int, Any]) -> Any:
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, dict):
-        rebound = copy.copy(value)
-        rebound.update((key, _rebind(item, memo)) for key, item in value.items())
+        rebound = value.copy() if type(value) in (dict, OrderedDict) else copy.copy(value)
+        for key, item in value.items():
+            rebound[key] = _rebind(item, memo)
         return rebound
     if type(value) in (list, tuple):
         return type(value)(_rebind(item, memo) for item in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -34,6 +35,8 @@ def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
                 place = directory / path
                 undo.callback(_remove_empty, place.parent, directory)
                 place.parent.mkdir(parents=True, exist_ok=True)
+                if place.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, f"{path!r} there is a folder")
                 if place.exists():
                     (old / path).parent.mkdir(parents=True, exist_ok=True)
                     place.replace(old / path)

@@ -1,0 +1,121 @@
+"""README and docs are executed: every Python block, every command, every link, every option."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+import relume
+from relume.cli import app
+from relume.models.vision import import_torchvision
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """Where a reader would stand: photos in the folder, and weights that torchvision could download."""
+    for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.effect_noise((260, 240), 60).convert("RGB").save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    vision = import_torchvision()
+
+    def downloaded(self, *_args, **_kwargs):
+        name = next(n for n in vision.models.list_models(vision.models) if self in vision.models.get_model_weights(n))
+        torch.manual_seed(0)
+        return vision.models.get_model(name, weights=None).state_dict()
+
+    monkeypatch.setattr(vision.models.WeightsEnum, "get_state_dict", downloaded)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_python_blocks_run(page, user):
+    namespace = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), namespace)
+    if page.name == "README.md":
+        assert namespace["saliency"].shape == (1, 224, 224)
+        assert namespace["cam"].shape == (1, 7, 7)
+        assert namespace["e"]["guided_gradcam"].shape == (2, 3, 224, 224)
+        assert (user / "out" / "explanation.json").is_file()
+
+
+def test_the_rectgrad_of_the_docs_is_rectgrad():
+    """Against RectGrad written out for a network of two layers."""
+    namespace = {}
+    exec(next(b for b in blocks(ROOT / "docs" / "rules.md", "python") if "def rectgrad" in b), namespace)
+    first, second = nn.Conv2d(2, 4, 3).double(), nn.Linear(4 * 16, 3).double()
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    pre = first(x)
+    activation = pre.clamp(min=0)
+    relevance = second.weight[1].view(1, 4, 4, 4).expand_as(activation)
+    passed = torch.zeros_like(relevance)
+    for n in range(2):
+        contribution = activation[n] * relevance[n]
+        threshold = torch.quantile(contribution.flatten(), 0.8)
+        passed[n] = torch.where(contribution > threshold, relevance[n], 0)
+    (expected,) = torch.autograd.grad(pre, x, passed)
+    net = nn.Sequential(first, nn.ReLU(), nn.Flatten(), second)
+    got = relume.Backpropagation(net, namespace["rectgrad"]).attribute(x, 1)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+    assert got.any()
+
+
+def test_commands_of_the_readme_run(user):
+    commands = [line[2:] for block in blocks(ROOT / "README.md", "console") for line in block.splitlines() if line[:2] == "$ "]
+    ran = 0
+    for command in commands:
+        program, *args = shlex.split(command, comments=True)
+        if program == "make":
+            assert re.search(rf"^{args[0]}:.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), command
+        elif program == "relume":
+            args = [str(p) for a in args for p in (sorted(user.glob(a)) if "*" in a else [a])]
+            result = CliRunner().invoke(app, args)
+            assert result.exit_code == 0, result.output
+            ran += 1
+        else:
+            assert (program, args[0]) == ("pip", "install"), command
+    assert ran == 2
+    assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
+
+
+def test_the_command_page_has_every_option_and_no_other():
+    page = (ROOT / "docs" / "command.md").read_text()
+    for name, command in typer.main.get_command(app).commands.items():
+        section = page.partition(f"## relume {name}\n")[2]
+        assert section, f"docs/command.md has no section for relume {name}"
+        documented = set(re.findall(r"^\| `(--[a-z-]+)", section, flags=re.MULTILINE))
+        assert documented == {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_tables_name_what_there_is():
+    """The page on how it works lists every node of the table of rectifiers and every module of the package."""
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    from relume.rectifiers import RECTIFIERS
+
+    written = set(re.findall(r"\b([A-Z][A-Za-z0-9]+Backward[0-9])\b", page))
+    written |= {name[:-1] + "1" for name in re.findall(r"\b([A-Z][A-Za-z0-9]+Backward0)/1", page)}
+    assert written == set(RECTIFIERS)
+    modules = {p.stem for p in (ROOT / "src" / "relume").glob("*.py")} - {"__init__", "__main__"} | {"models"}
+    listed = page.partition("## The modules")[2]
+    assert set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\|(.*?)\|", listed, flags=re.MULTILINE)))) == modules

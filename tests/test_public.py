@@ -1,0 +1,110 @@
+"""The public surface, the weight of an import, and the direction of imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import relume
+
+SOURCE = Path(relume.__file__).parent
+
+# each may import those before it
+ORDER = [
+    "errors",
+    "rules",
+    "rectifiers",
+    "graph",
+    "targets",
+    "replica",
+    "layers",
+    "render",
+    "report",
+    "result",
+    "trace",
+    "methods",
+    "image",
+    "models.weights",
+    "models.labels",
+    "models",
+    "models.vision",
+    "cli",
+    "__main__",
+]
+
+SURFACE = [
+    "Backpropagation",
+    "Coverage",
+    "Deconvolution",
+    "Explanation",
+    "GradCAM",
+    "Gradient",
+    "GuidedBackpropagation",
+    "GuidedGradCAM",
+    "GuidedReLU",
+    "METHODS",
+    "Method",
+    "__version__",
+    "compute_guided_gradcam",
+    "coverage",
+    "errors",
+    "explain",
+    "explain_targets",
+    "preprocess_image",
+    "rules",
+    "targets",
+]
+
+
+def test_the_public_surface():
+    assert sorted(relume.__all__) == SURFACE == sorted(dir(relume))
+    for name in SURFACE:
+        assert getattr(relume, name) is not None
+    assert list(relume.METHODS) == ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
+    assert not hasattr(relume, "nonsense")
+
+
+def test_every_public_thing_says_what_it_is():
+    for name in SURFACE:
+        if name not in ("METHODS", "__version__"):
+            assert getattr(relume, name).__doc__, name
+
+
+def test_importing_the_package_is_light():
+    heavy = ["torch", "numpy", "matplotlib", "PIL", "typer", "torchvision", "safetensors"]
+    code = f"import sys, relume; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
+
+
+def imports(path):
+    """Modules of the package that ``path`` imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relume":
+            inside = node.module.partition(".")[2]
+            for alias in node.names:
+                name = f"{inside}.{alias.name}" if inside else alias.name
+                yield name if name in ORDER else inside
+
+
+def test_imports_run_downwards():
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        if name != "__init__":  # the package itself only says where its names live
+            found[name] = {target for target in imports(path) if target}
+    assert found.keys() == set(ORDER)
+    for name, targets in found.items():
+        for target in targets - {"__version__"}:
+            # the one exception: models opens a network by importing its library's module when asked to
+            assert ORDER.index(target) < ORDER.index(name) or (name, target) == ("models", "models.vision"), (name, target)
+    assert found["rules"] == found["targets"] - {"errors"} == found["rectifiers"] == set()
+
+
+def test_files_and_functions_stay_small():
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.name != "explain":  # whose length is its options
+                assert node.end_lineno - node.lineno < 60, f"{path}:{node.name}"
