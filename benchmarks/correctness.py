@@ -11,11 +11,11 @@ import warnings
 
 import torch
 from captum.attr import GuidedBackprop
+from tests.networks import torchvision_network
 from tests.reference import twin
-from torch import Tensor, nn
+from torch import Tensor
 
 import relume
-from relume.models.vision import import_torchvision
 
 NETWORKS = (
     "alexnet",
@@ -34,19 +34,6 @@ NETWORKS = (
 )
 
 
-def build(name: str) -> nn.Module:
-    """The network with random weights, and random statistics and shifts in place of the tidy initial ones."""
-    torch.manual_seed(0)
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model: nn.Module = import_torchvision().models.get_model(name, weights=None, **quick).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.1)
-    return model
-
-
 def off(got: Tensor, expected: Tensor) -> float:
     """The relative error."""
     return float((got - expected).detach().norm() / expected.norm())
@@ -56,7 +43,7 @@ def main() -> None:
     """Print the table."""
     print("| network | rectifiers | relume | Captum |\n|---|---|---|---|")
     for name in NETWORKS:
-        model = build(name)
+        model = torchvision_network(name).double()
         x = torch.randn(1, 3, 128, 128, dtype=torch.float64)
         expected, _, calls = twin.attribution(model, x, [7], twin.guided)
         ours = relume.GuidedBackpropagation(model).attribute(x, 7)

@@ -23,8 +23,8 @@ METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
 def picture() -> Image.Image:
     """The cat above, the cup below, 448 pixels square."""
     both = Image.new("RGB", (448, 448))
-    cat = Image.fromarray(data.chelsea())
-    cup = Image.fromarray(data.coffee())
+    cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
+    cup = Image.fromarray(data.coffee())  # type: ignore[no-untyped-call]
     both.paste(cat.resize((448, 298)).crop((0, 20, 448, 244)), (0, 0))
     both.paste(cup.resize((448, 299)).crop((0, 40, 448, 264)), (0, 224))
     return both

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from relume.models.vision import import_torchvision
+
 
 class Small(nn.Module):
     """Conv–BN–ReLU in place, a residual sum with an in-place ReLU after it, pooling, a classifier with a ReLU of its own."""
@@ -52,6 +54,19 @@ class ResNet20Block(nn.Module):
     def forward(self, x):
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+def torchvision_network(name):
+    """A network of torchvision with random weights, and random statistics and shifts in place of the tidy initial ones."""
+    torch.manual_seed(0)
+    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = import_torchvision().models.get_model(name, weights=None, **quick).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return model
 
 
 def snapshot(model):
