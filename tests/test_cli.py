@@ -115,6 +115,14 @@ def test_what_it_says(explain, files, tmp_path):
     assert lines[-1] == "26 relu guided"
 
 
+def test_many_photos_take_a_line_each(explain, files, tmp_path):
+    photos = [files / n for n in ("one.jpg", "two.png", "three.png", "pixel.png", "deep.png")]
+    lines = explain(*photos, "--method", "gradient").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == [p.name for p in photos]
+    assert lines[0].endswith(f"→ {tmp_path / 'out' / 'one'}")
+    assert lines[5:] == ["", "26 relu guided"]
+
+
 def test_no_target_explains_the_prediction_and_torch_checkpoints_load(explain, files, tmp_path):
     assert explain(files / "one.jpg", "--method", "gradient").exit_code == 0
     again = explain(files / "one.jpg", "--method", "gradient", weights="weights.pth", output=tmp_path / "again")

@@ -124,20 +124,22 @@ def explain(
         targets = [None] if target is None else parse_targets(target, opened.labels)
     except RelumeError as error:
         _fail(error)
-    failed = 0
-    done: list[tuple[Path, Path, list[Explanation]]] = []
+    failed, found, closing = 0, [], Text()
     with _progress(photos) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
                 explained = _explain_photo(photo, opened, targets, keys, layer)
                 _save(explained, folder)
-                done.append((photo, folder, explained))
             except (ImageError, NonFiniteError) as error:
                 failed += 1
                 _complain(error if isinstance(error, ImageError) else f"{str(photo)!r}: {error}")
             except RelumeError as error:
                 _fail(error)
-    _summarise(done, chosen=layer is None)
+            else:
+                found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
+                closing = _reached(explained[0], chosen=layer is None)
+    if found:
+        out.print(*found, closing, sep="\n")
     if failed:
         if len(photos) > 1:
             _complain(f"{failed} of {len(photos)} photos could not be explained")
@@ -196,23 +198,21 @@ def _progress(photos: Sequence[Path]) -> Iterator[Iterator[Path]]:
         yield iter(progress.track(photos))
 
 
-def _summarise(done: Sequence[tuple[Path, Path, Sequence[Explanation]]], *, chosen: bool) -> None:
-    for photo, folder, explained in done:
-        out.print(Text.assemble((photo.name, "bold")))
-        for _, name, probability in explained[0].top(count=3):
-            out.print(Text.assemble("  ", (f"{probability:>6.1%}", "cyan"), f"  {name}"))
-        out.print(Text.assemble("  explained: ", "; ".join(e.title() for e in explained)))
-        out.print(Text.assemble("  → ", (str(folder), "green")))
-    if not done:
-        return
-    e = done[-1][2][0]
-    if e.layer:
-        out.print(
-            f"\nlayer {e.layer}" + (" (the last with spatial axes before pooling; --layer names another)" if chosen else "")
-        )
-    for row in e.coverage.rows:
-        state = "guided" if row.guided else f"not guided: {row.why}"
-        out.print(f"{row.count} {row.kind} {state}")
+def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
+    """What was found in one photo and where it is: a few lines, or one."""
+    titles = "; ".join(e.title() for e in explained)
+    if brief:
+        return Text.assemble((photo.name, "bold"), f"  {titles}  → ", (str(folder), "green"))
+    top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
+    return Text.assemble((photo.name, "bold"), *top, f"\n  explained: {titles}\n  → ", (str(folder), "green"))
+
+
+def _reached(e: Explanation, *, chosen: bool) -> Text:
+    """Which layer was read and which rectifiers were guided: the same for every photo of one network."""
+    how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
+    lines = [f"layer {e.layer}{how}"] if e.layer else []
+    lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
+    return Text("\n" + "\n".join(lines))
 
 
 def main() -> None:
