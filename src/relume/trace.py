@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,6 +47,11 @@ def recording() -> Iterator[None]:
     """Record graphs and make ordinary tensors wherever the caller stands: under ``no_grad``, under ``inference_mode``."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         yield
+
+
+def _full_precision(device: str) -> AbstractContextManager[Any]:
+    """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +160,8 @@ class Trace:
             HookError: a rectifier was not guided exactly once.
             LayerError: the score does not depend on the target layer.
         """
-        with hooked(() if rule is gradient else self._guidable(score, wrt).rectifiers, rule):
+        rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
+        with _full_precision(self.images.device.type), hooked(rectifiers, rule):
             gradients = torch.autograd.grad(
                 score.value, wrt, torch.ones_like(score.value), retain_graph=not last, allow_unused=True
             )
