@@ -1,7 +1,9 @@
 """The result and its pictures: CONFORMANCE 25, by value; saves all or nothing."""
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -51,6 +53,19 @@ def test_it_is_frozen(e):
         e.layer = "other"
     with pytest.raises(TypeError):
         e.maps["gradient"] = None
+
+
+def test_it_can_be_copied_and_pickled(e):
+    for again in (copy.deepcopy(e), pickle.loads(pickle.dumps(e))):
+        assert again.maps.keys() == e.maps.keys()
+        assert all(torch.equal(again[m], e[m]) for m in e.maps)
+        assert (again.coverage, again.layer, again.model) == (e.coverage, e.layer, e.model)
+
+
+def test_it_keeps_no_graph_alive(e):
+    for tensor in (*e.maps.values(), e.images, e.scores, e.score):
+        assert tensor.grad_fn is None
+        assert not tensor.requires_grad
 
 
 def test_signed_maps_are_colour_about_mid_grey():

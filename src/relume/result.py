@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -121,6 +121,10 @@ class Explanation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
+
+    def __reduce__(self) -> tuple[type[Explanation], tuple[Any, ...]]:
+        # a read-only view of a mapping cannot be pickled; the mapping can
+        return Explanation, (dict(self.maps), *(getattr(self, f.name) for f in fields(self)[1:]))
 
     def __len__(self) -> int:
         return len(self.images)
