@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.image import IMAGENET, load_picture
-from relume.models.labels import find_class, parse_targets
+from relume.models.labels import find_class, parse_targets, read_labels
 from relume.models.vision import import_torchvision, open_classifier
 
 SPEC = "torchvision:squeezenet1_1"
@@ -41,6 +41,9 @@ def files(tmp_path_factory):
     )
     torch.save({"model": model}, folder / "pickled.pth")
     (folder / "damaged.pth").write_bytes((folder / "weights.pth").read_bytes()[:5000])
+    (folder / "empty.pth").write_bytes(b"")
+    torch.save({1: torch.zeros(2)}, folder / "numbered.pth")
+    save_file({k: v.int() for k, v in model.state_dict().items()}, folder / "integers.safetensors")
     (folder / "damaged.safetensors").write_bytes(b"\x00" * 100)
     names = [f"thing {i}" for i in range(1000)]
     names[7:10] = ["tabby, tabby cat", "crane, bird", "crane, derrick"]
@@ -93,7 +96,7 @@ def test_what_it_writes(explain, files, tmp_path):
         assert facts["samples"][0]["score"] == pytest.approx(float(e.score[0]))
         assert len(facts["samples"][0]["top"]) == 5
         assert (facts["layer"], facts["model"], facts["coverage"]["guided"]) == ("features.12", SPEC, 26)
-        assert facts["source"]["file"] == "one.jpg"
+        assert facts["source"]["file"] == str(files / "one.jpg")
         assert facts["source"]["preprocessing"]["crop"] == 224
         for method in relume.METHODS:
             with Image.open(out / folder / f"{method}.png") as picture:
@@ -107,7 +110,7 @@ def test_what_it_says(explain, files, tmp_path):
     result = explain(files / "one.jpg", files / "two.png", "--labels", files / "labels.txt")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == "one.jpg"
+    assert lines[0] == str(files / "one.jpg")
     assert "%  thing" in lines[1]
     assert any(line.startswith("  explained: thing") for line in lines)
     assert f"  → {tmp_path / 'out' / 'two'}" in lines
@@ -118,7 +121,7 @@ def test_what_it_says(explain, files, tmp_path):
 def test_many_photos_take_a_line_each(explain, files, tmp_path):
     photos = [files / n for n in ("one.jpg", "two.png", "three.png", "pixel.png", "deep.png")]
     lines = explain(*photos, "--method", "gradient").stdout.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == [p.name for p in photos]
+    assert [line.split()[0] for line in lines[:5]] == [str(p) for p in photos]
     assert lines[0].endswith(f"→ {tmp_path / 'out' / 'one'}")
     assert lines[5:] == ["", "26 relu guided"]
 
@@ -180,6 +183,7 @@ def test_a_bad_photo_fails_alone(explain, files, tmp_path, photo, says):
 
 USAGE = {
     "class out of range": (["--target", "1000"], {}, "class 1000 is out of range: the network has 1000 classes, 0 to 999"),
+    "no number": (["--target=--1"], {}, "the class name '--1' cannot|no class is called '--1'"),
     "negative class": (["--target=-1"], {}, "class -1 is out of range"),
     "unknown label": (["--target", "taby", "--labels", "LABELS"], {}, "no class is called 'taby'; did you mean 'tabby'"),
     "hopeless label": (["--target", "xqzw", "--labels", "LABELS"], {}, "no class is called 'xqzw'; give a class index"),
@@ -208,6 +212,10 @@ USAGE = {
     "no weights": ([], {"weights": "nowhere.pth"}, "there is no weights file"),
     "pickled": ([], {"weights": "pickled.pth"}, "is not a checkpoint of plain tensors"),
     "damaged": ([], {"weights": "damaged.pth"}, "damaged.pth' cannot be read|is damaged"),
+    "empty checkpoint": ([], {"weights": "empty.pth"}, "cannot be read: it is no torch checkpoint, or is damaged"),
+    "text checkpoint": ([], {"weights": "labels.txt"}, "cannot be read|is not a checkpoint"),
+    "numbered": ([], {"weights": "numbered.pth"}, "holds no named tensors"),
+    "integers": ([], {"weights": "integers.safetensors"}, "52 with integers for floats .features.0.weight"),
     "damaged safetensors": ([], {"weights": "damaged.safetensors"}, "damaged.safetensors' cannot be read"),
     "no labels": (["--labels", "nowhere.txt"], {}, "labels file 'nowhere.txt' cannot be read: No such file"),
     "empty labels": (["--labels", "EMPTY"], {}, "is empty; give a text file"),
@@ -266,6 +274,85 @@ def test_weights_that_are_not_finite(explain, files, tmp_path):
     save_file(state, tmp_path / "nan.safetensors")
     said = sentence(explain(files / "one.jpg", weights=tmp_path / "nan.safetensors"), 1)
     assert "the weight 'features.0.bias' holds 1 NaN" in said
+
+
+def test_results_stay_inside_the_output(explain, files, tmp_path):
+    for name in ("...png", "..png", "..."):
+        (files / "odd").mkdir(exist_ok=True)
+        (files / "odd" / name).write_bytes((files / "two.png").read_bytes())
+    photos = sorted((files / "odd").iterdir())
+    assert explain(*photos, "--method", "gradient").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["photo", "photo-2", "photo-3"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_pictures_of_an_earlier_run_do_not_stay_beside_facts_that_are_not_theirs(explain, files, tmp_path):
+    assert explain(files / "one.jpg", "--target", "3", "--method", "all").exit_code == 0
+    (folder,) = (tmp_path / "out" / "one").glob("3*")
+    (folder / "notes.txt").write_text("mine")
+    assert explain(files / "one.jpg", "--target", "3", "--method", "gradcam", "--layer", "features.3").exit_code == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["explanation.json", "gradcam.png", "maps.safetensors", "notes.txt"]
+
+
+def test_labels_must_be_one_for_each_class(explain, files, tmp_path):
+    (tmp_path / "more.txt").write_text("background\n" + (files / "labels.txt").read_text())
+    said = sentence(explain(files / "one.jpg", "--labels", tmp_path / "more.txt"), 2)
+    assert "1001 labels were given for a network of 1000 classes" in said
+
+
+def test_labels_with_a_mark_and_odd_characters(tmp_path):
+    (tmp_path / "labels.txt").write_bytes("\ufefftench\r\nfish\u2028bowl\r\ncost $a$ $\\frac{$\r\n".encode())
+    labels = read_labels(tmp_path / "labels.txt")
+    assert [label.strip() for label in labels] == ["tench", "fish\u2028bowl", "cost $a$ $\\frac{$"]
+    assert find_class("tench", labels) == 0
+
+
+@pytest.mark.parametrize("label", ["cost $a$ $\\frac{$ 5", "虎猫", "x" * 400, "../../up", "//"])
+def test_odd_labels_are_drawn_and_filed(explain, files, tmp_path, label):
+    names = (files / "labels.txt").read_text().split("\n")
+    names[3] = label
+    (tmp_path / "odd.txt").write_text("\n".join(names), encoding="utf-8")
+    result = explain(files / "one.jpg", "--target", "3", "--labels", tmp_path / "odd.txt", "--method", "gradient")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (folder,) = (p for p in (tmp_path / "out" / "one").iterdir() if p.is_dir())
+    assert folder.name.startswith("3")
+    assert json.loads((folder / "explanation.json").read_text())["samples"][0]["target_name"] == label
+
+
+def test_an_output_that_fails_for_one_photo_fails_alone(explain, files, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "two").write_text("in the way")
+    result = explain(files / "one.jpg", files / "two.png", files / "three.png", "--method", "gradient")
+    assert result.exit_code == 1
+    assert "1 of 3 photos could not be explained" in result.stderr
+    assert (tmp_path / "out" / "three" / "overview.png").exists()
+    assert (tmp_path / "out" / "two").read_text() == "in the way"
+
+
+def test_options_are_checked_before_any_photo(explain, files):
+    assert "no method 'zzz'" in sentence(explain("nope.jpg", "--method", "zzz"), 2)
+    assert "no layer 'nolayer'" in sentence(explain("nope.jpg", "--layer", "nolayer", "--method", "gradient"), 2)
+    assert explain(files / "one.jpg", "--method", "all,gradcam").exit_code == 0
+
+
+def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monkeypatch):
+    def interrupted(path):
+        if path.name == "two.png":
+            raise KeyboardInterrupt
+        return load_picture(path)
+
+    monkeypatch.setattr("relume.image.load_picture", interrupted)
+    result = explain(files / "one.jpg", files / "two.png", "--method", "gradient")
+    assert result.exit_code == 130
+    assert "stopped after 1 of 2 photos" in result.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_weights_from_a_file_make_the_network_that_a_download_makes(tmp_path, name):
+    model = import_torchvision().models.get_model(name, weights=None, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    assert open_classifier(name, tmp_path / "weights.pth").model.transform_input
 
 
 def test_missing_options_are_usage():

@@ -108,8 +108,9 @@ class Pair(nn.Module):
         ("off", r"the score does not depend on layer 'off'"),
         ("lost", r"no layer 'lost'; candidates: last"),
         ("nowhere.at.all", r"no layer 'nowhere.at.all'"),
-        ("", r"layer '' did not run|no layer"),
-        (nn.Conv2d(3, 4, 3), r"the layer Conv2d is not a module of this model; candidates: .*conv"),
+        ("", r"the model has no layer ''; candidates: conv"),
+        (3, r"a layer is a module of the model, its dotted name or None; got 3"),
+        (nn.Conv2d(3, 4, 3), r"the layer Conv2d is not a module inside this model; candidates: .*conv"),
     ],
 )
 def test_layers_that_do_not_fit(layer, says):
@@ -126,6 +127,94 @@ def test_a_callable_has_no_layers(net, x):
     )
     with pytest.raises(errors.LayerError, match=r"a function has none; pass the torch.nn.Module itself"):
         relume.GradCAM(function, "body").attribute(x, 1)
+
+
+class PassedOn(nn.Module):
+    """Layers that hand their input on, which other operations read too, or overwrite afterwards."""
+
+    def __init__(self, overwrite):
+        super().__init__()
+        self.conv, self.ident, self.drop, self.head = nn.Conv2d(3, 4, 3), nn.Identity(), nn.Dropout(0.9), nn.Linear(4, 3)
+        self.overwrite = overwrite
+
+    def forward(self, x):
+        a = self.conv(x)
+        y = self.drop(self.ident(a)) * 1
+        z = a.relu_() if self.overwrite else a.tanh()
+        return self.head((y + 3 * z).mean((2, 3)))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("layer", ["ident", "drop"])
+def test_a_layer_that_hands_its_input_on(layer, overwrite):
+    """The map is of what the layer gave and of what was made of that, not of its input's other readers."""
+    net = PassedOn(overwrite).double().eval()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    activation = net.conv(x).detach()
+    gradient = net.head.weight[[1, 2]].detach()[:, :, None, None].expand_as(activation) / activation[0, 0].numel()
+    expected = twin.grad_cam(activation, gradient)
+    torch.testing.assert_close(relume.GradCAM(net, layer).attribute(x, [1, 2]), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_an_in_place_layer_whose_result_is_not_used_by_name():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            self.relu(y)
+            return self.head(y.mean((2, 3)))
+
+    net, x = Silent().double(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    e = relume.explain(net, x, 1, ["gradcam"])
+    assert e.layer == "relu"
+    activation = F.relu(net.conv(x)).detach()
+    gradient = net.head.weight[1].detach()[None, :, None, None].expand_as(activation) / 16
+    torch.testing.assert_close(e["gradcam"], twin.grad_cam(activation, gradient), rtol=1e-12, atol=1e-15)
+
+
+def test_layers_inside_wrapped_parts():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+            self.conv = torch.compile(nn.Conv2d(4, 4, 1), backend="eager")
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.conv(self.body.module(x)).mean((2, 3)))
+
+    net, x = Wrapped().double(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    by_name = relume.GradCAM(net, "body.module.1").attribute(x, 1)
+    assert torch.equal(relume.GradCAM(net, net.body.module[1]).attribute(x, 1), by_name)
+    compiled = relume.explain(net, x, 1, ["gradcam"])
+    assert compiled.layer == "conv"
+    for layer in ("conv", "conv._orig_mod", net.conv, net.conv._orig_mod):
+        assert torch.equal(relume.GradCAM(net, layer).attribute(x, 1), compiled["gradcam"])
+
+
+def test_a_layer_over_memory_that_is_not_torchs(net, x):
+    class Foreign(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return torch.from_numpy(y.detach().numpy().copy())
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    expected = relume.GradCAM(net).attribute(x, 1)
+    net.conv1.register_forward_hook(lambda _m, _a, out: Foreign.apply(out))
+    torch.testing.assert_close(relume.GradCAM(net).attribute(x, 1), expected)
+
+
+def test_the_map_is_made_in_the_precision_of_the_layer():
+    net, x = Small().eval(), torch.randn(2, 3, 8, 8)
+    net.body.register_forward_hook(lambda _m, _a, out: out.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relume.GradCAM(net, "body").attribute(x, 1).dtype == torch.float32
 
 
 # --- The chosen layer ---

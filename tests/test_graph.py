@@ -10,8 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import relume
 from relume import errors
-from relume.graph import between, hooked, survey
-from relume.rectifiers import rectifier_of
+from relume.graph import between, hooked, survey, walk
 
 from .reference import twin
 
@@ -142,6 +141,87 @@ def test_a_hidden_region_is_an_error_that_says_what_to_do(case):
     assert not relume.coverage(net, torch.randn(1, 3, 5, 5)).complete
 
 
+BY_HAND = {
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "mask": lambda x: x * (x > 0),
+    "minimum": lambda x: -torch.minimum(-x, torch.zeros(())),
+    "clamp max": lambda x: -(-x).clamp(max=0),
+    "foreach": lambda x: torch._foreach_clamp_min([x], 0.0)[0],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_what_may_be_a_rectifier_by_hand_is_listed_as_not_guided(name):
+    net = Net(lambda net, x: net.relu(BY_HAND[name](x)))
+    coverage = relume.coverage(net, torch.randn(1, 3, 5, 5))
+    assert (coverage.guided, coverage.unguided, coverage.complete) == (1, 1, False)
+    assert "may be a rectifier written by hand" in str(coverage)
+
+
+def test_arithmetic_is_not_taken_for_a_rectifier():
+    net = Net(lambda net, x: net.relu(torch.where(x > 0, x, x * 2) * x.sigmoid() + torch.minimum(x, -x)).clamp(max=3) * 2)
+    assert relume.coverage(net, torch.randn(1, 3, 5, 5)).complete
+
+
+VIEWS = {
+    "clamp with tensors": (lambda v: v.clamp_(min=torch.zeros(())), errors.HiddenRegionError),
+    "relu": (lambda v: v.relu_(), errors.HiddenRegionError),
+    "clamp_min with a tensor": (lambda v: v.clamp_min_(torch.zeros(())), None),
+    "mask": (lambda v: v.mul_(v > 0), None),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_in_place_on_a_view_is_refused_or_listed(name):
+    change, refusal = VIEWS[name]
+
+    def body(net, x):
+        y = x.clone()
+        change(y.view(-1))
+        return net.relu(y)
+
+    net, x = Net(body), torch.randn(1, 3, 5, 5)
+    coverage = relume.coverage(net, x)
+    assert not coverage.complete
+    assert "in-place operation on a view" in str(coverage)
+    if refusal:
+        with pytest.raises(refusal):
+            relume.GuidedBackpropagation(net).attribute(x, 0)
+
+
+BROADCAST = {
+    "maximum": lambda x: torch.maximum(x, torch.zeros(1, 1, 3, 3, dtype=x.dtype)),
+    "maximum, promoted": lambda x: torch.maximum(x.float(), torch.zeros(1, 1, 3, 3, dtype=torch.float64)),
+    "clamp": lambda x: x.clamp(min=torch.zeros(1, 1, 3, 3, dtype=x.dtype)),
+}
+
+
+@pytest.mark.parametrize("rule", ["gradient", "deconvnet", "guided_backprop"])
+@pytest.mark.parametrize("name", BROADCAST)
+def test_a_broadcast_or_promoted_input_is_guided_before_its_gradient_is_summed(name, rule):
+    """``x`` of one pixel against a field of zeros: the rule belongs to each place, the sum comes after."""
+    weight = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, 3)
+    net = Net(lambda net, x: BROADCAST[name](x.mean((2, 3), keepdim=True)) * weight).double()
+    expanded = Net(lambda net, x: F.relu(x.mean((2, 3), keepdim=True).expand(-1, -1, 3, 3)) * weight).double()
+    expanded.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    formula = {"gradient": twin.gradient, "deconvnet": twin.deconvnet, "guided_backprop": twin.guided}[rule]
+    expected, _, _ = twin.attribution(expanded, x, [1, 2], formula)
+    got = relume.explain(net, x, [1, 2], [rule])[rule]
+    single = "promoted" in name
+    torch.testing.assert_close(got, expected, rtol=1e-5 if single else 1e-12, atol=1e-7 if single else 1e-14)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.cond, which compiles its branches
+def test_a_higher_order_operation_is_refused():
+    def body(net, x):
+        return net.relu(torch.cond(x.sum() > 0, lambda y: y.relu() * 2, lambda y: y.relu() * 3, (x,)))
+
+    with pytest.raises(errors.HiddenRegionError, match=r"torch.cond, map, scan"):
+        relume.GuidedBackpropagation(Net(body)).attribute(torch.randn(1, 3, 5, 5), 0)
+
+
 def test_a_slice_that_is_assigned_hides_nothing():
     def assign(net, x):
         y = x.clone()
@@ -154,13 +234,29 @@ def test_a_slice_that_is_assigned_hides_nothing():
     torch.testing.assert_close(relume.GuidedBackpropagation(net).attribute(x, 1), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_non_reentrant_checkpoint_is_guided():
-    net = Net(lambda net, x: checkpoint(lambda y: F.relu(y) - y, x, use_reentrant=False)).double()
+CHECKPOINTED = {
+    "relu": lambda y: F.relu(y) - y,
+    "gelu": lambda y: F.gelu(y) - y,
+    "leaky": lambda y: F.leaky_relu(y, 0.2) * y,
+    "prelu": lambda y: F.prelu(y, torch.tensor([-0.5], dtype=y.dtype)),
+    "clamp": lambda y: y.clamp(min=0) - y,
+    "maximum": lambda y: torch.maximum(y, torch.zeros_like(y)) - y,
+    "hardswish": F.hardswish,
+}
+
+
+@pytest.mark.parametrize("rule", ["gradient", "deconvnet", "guided_backprop"])
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_non_reentrant_checkpoints_are_guided(name, rule):
+    """Each look at a saved value of a checkpointed region recomputes it."""
+    f = CHECKPOINTED[name]
+    net = Net(lambda net, x: checkpoint(f, x, use_reentrant=False)).double()
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    expected, _, _ = twin.attribution(
-        lambda y: net.head((F.relu(net.conv(y)) - net.conv(y)).mean((2, 3))), x, [1, 2], twin.guided
-    )
-    torch.testing.assert_close(relume.GuidedBackpropagation(net).attribute(x, [1, 2]), expected, rtol=1e-12, atol=1e-14)
+    formula = {"gradient": twin.gradient, "deconvnet": twin.deconvnet, "guided_backprop": twin.guided}[rule]
+    plain = lambda y: net.head(f(net.conv(y)).mean((2, 3)))  # noqa: E731
+    expected, _, _ = twin.attribution(plain, x, [1, 2], formula)
+    e = relume.explain(net, x, [1, 2], [rule])
+    torch.testing.assert_close(e[rule], expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.filterwarnings(
@@ -196,6 +292,18 @@ def test_between_is_what_the_engine_runs():
     assert len(survey(between(y.grad_fn, [end])).rectifiers) == 2
 
 
+def test_a_walk_puts_producers_before_consumers():
+    """Also where a node is met first from afar: a consumer's nearer edge must not be decided before it."""
+    x = torch.randn(3, requires_grad=True)
+    near = x.relu()
+    far = near
+    for _ in range(5):
+        far = far.relu() + near
+    order = {node: i for i, node in enumerate(walk((far * near).grad_fn))}
+    for node, place in order.items():
+        assert all(order[source] < place for source, _ in node.next_functions if source is not None)
+
+
 def test_a_graph_deeper_than_the_recursion_limit():
     x = torch.ones(1, 1, requires_grad=True)
 
@@ -212,7 +320,7 @@ def test_a_hook_that_does_not_run_is_an_error():
     """The count is real: hooked nodes that the pass leaves out make it fail."""
     x = torch.randn(4, requires_grad=True)
     y, unrelated = x.relu(), x.relu()
-    found = [(t.grad_fn, rectifier_of(t.grad_fn)) for t in (y, unrelated)]
+    found = survey([y.grad_fn, unrelated.grad_fn]).rectifiers
     with pytest.raises(errors.HookError, match="1 of 2 rectifiers"), hooked(found, relume.rules.guided):
         torch.autograd.grad(y.sum(), x)
 
@@ -220,7 +328,7 @@ def test_a_hook_that_does_not_run_is_an_error():
 def test_a_hook_that_runs_twice_is_an_error():
     x = torch.randn(4, requires_grad=True)
     y = x.relu()
-    with pytest.raises(errors.HookError), hooked([(y.grad_fn, rectifier_of(y.grad_fn))], relume.rules.guided):
+    with pytest.raises(errors.HookError), hooked(survey([y.grad_fn]).rectifiers, relume.rules.guided):
         torch.autograd.grad(y.sum(), x, retain_graph=True)
         torch.autograd.grad(y.sum(), x)
 

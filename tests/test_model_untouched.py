@@ -11,10 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import relume
-from relume.replica import replicate
 
 from .networks import Small, assert_unchanged, snapshot
-from .reference import twin
 
 ALL = list(relume.METHODS)
 
@@ -246,57 +244,3 @@ def test_four_threads_with_four_rules_agree_with_one_after_the_other():
     for expected, got in zip(one_by_one, results, strict=True):
         assert len(got) == 50
         assert all(torch.equal(expected, g) for g in got)
-
-
-# --- The replica ---
-
-
-class Tangled(nn.Module):
-    """Refers to its own modules in every way but the registered one."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
-        self.steps = [self.a, self.b]
-        self.table = {"drop": nn.Dropout(0.9), "step": self.b}
-        self.drop = self.table["drop"]
-        self.method = self._finish
-        self.register_buffer("calls", torch.zeros(1))
-        self.seen = []
-
-    def _finish(self, x):
-        return F.relu(x).flatten(1) if not self.training else x.flatten(1) * float("nan")
-
-    def forward(self, x):
-        self.calls += 1
-        self.seen.append(x)
-        self.last = x
-        for step in self.steps:
-            x = step(x)
-        return self.method(self.table["drop"](x))
-
-
-def test_references_beside_the_registered_ones_lead_to_the_replica():
-    net = Tangled().train()
-    before = snapshot(net)
-    x = torch.randn(2, 3, 4, 4)
-    got = relume.GuidedBackpropagation(net).attribute(x, 1)
-    assert_unchanged(before, snapshot(net))
-    assert not hasattr(net, "last")
-    assert net.calls == 0
-    expected, _, _ = twin.attribution(net.eval(), x, [1, 1], twin.guided)
-    torch.testing.assert_close(got, expected)
-
-
-def test_tied_weights_stay_tied_and_wrappers_are_opened():
-    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
-    net[2].weight = net[0].weight
-    replica = replicate(nn.DataParallel(net))
-    assert replica[2].weight is replica[0].weight
-    assert replica[0].weight.data_ptr() == net[0].weight.data_ptr()
-    assert not replica[0].weight.requires_grad
-
-
-def test_lazy_parameters_are_refused():
-    with pytest.raises(relume.errors.ModelError, match="lazy parameters"):
-        relume.GuidedBackpropagation(nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.ReLU())).attribute(torch.ones(1, 3))

@@ -33,6 +33,7 @@ def blank(values, classes=4):
         maps=values,
         images=torch.zeros(n, 3, 8, 8),
         target=torch.zeros(n, dtype=torch.int64),
+        score=torch.zeros(n),
         scores=torch.zeros(n, classes),
         coverage=Coverage((CoverageRow("relu", 3, guided=True),)),
         layer=None,
@@ -139,6 +140,39 @@ def test_figure_and_sheet(e):
     assert "shared" in e.figure(shared=True).texts[-1].get_text()
     assert len(sheet([e, e]).axes) == 4 * 6
     assert e._repr_png_().startswith(b"\x89PNG")
+
+
+def test_probabilities_are_not_made_up():
+    scores = torch.tensor([[0.2, 0.7, 0.1]])
+    b = blank({"gradient": torch.ones(1, 3, 8, 8)})
+    assert dataclasses.replace(b, scores=scores).title() == "0, 20.0%"
+    assert dataclasses.replace(b, scores=scores * 10).title() == f"0, {float((scores * 10).softmax(1)[0, 0]):.1%}"
+    single = dataclasses.replace(b, scores=torch.tensor([[3.25]]), score=torch.tensor([3.25]))
+    assert (single.title(), single.top()) == ("0, score 3.25", [])
+
+
+def test_a_large_batch_is_a_figure_of_its_first_images():
+    b = blank({"gradient": torch.ones(40, 3, 8, 8)})
+    figure = b.figure()
+    assert len(figure.axes) == 2 * 16
+    assert "the first 16 of 40 rows" in figure.texts[-1].get_text().replace("\n", " ")
+
+
+def test_the_caption_fits(e):
+    """With one method the figure is narrow: the caption is wrapped, not cut off."""
+    figure = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body").figure()
+    figure.canvas.draw()
+    box = figure.texts[-1].get_window_extent()
+    assert "each map its own" in figure.texts[-1].get_text().replace("\n", " ")
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+
+
+def test_it_contains_its_methods(e):
+    assert "gradcam" in e
+    assert "nonsense" not in e
+    assert list(e) == list(relume.METHODS)
+    assert len(repr(e).splitlines()) == 3
 
 
 def test_words(e):

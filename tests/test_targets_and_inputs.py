@@ -11,6 +11,7 @@ from torch import nn
 
 import relume
 from relume import errors
+from relume.methods import backpropagation
 
 from .networks import Small
 from .reference import twin
@@ -43,6 +44,7 @@ SAME = {
     "tensor": torch.tensor([5, 1, 1]),
     "int32 tensor": torch.tensor([5, 1, 1], dtype=torch.int32),
     "numpy array": np.array([5, 1, 1]),
+    "range": range(3),
     "numpy ints": [np.int64(5), np.int64(1), np.int64(1)],
     "callable": lambda out: out[torch.arange(3), torch.tensor([5, 1, 1])],
 }
@@ -50,12 +52,24 @@ SAME = {
 
 @pytest.mark.parametrize("form", SAME)
 def test_every_form_of_a_target(net, x, form):
-    expected, _, _ = twin.attribution(net, x, [5, 1, 1], twin.guided)
+    classes = [0, 1, 2] if form == "range" else [5, 1, 1]
+    expected, _, _ = twin.attribution(net, x, classes, twin.guided)
     e = relume.explain(net, x, SAME[form], ["guided_backprop"])
     torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
     if form != "callable":
-        assert e.target.tolist() == [5, 1, 1]
+        assert e.target.tolist() == classes
         assert torch.equal(e.score, e.scores[torch.arange(3), e.target])
+
+
+def test_a_callable_over_class_scores_explains_its_own_score(net, x, tmp_path):
+    """Why this class and not that one: the score is the callable's, the classes stay what they are."""
+    e = relume.explain(net, x, lambda out: out[:, 1] - out[:, 0], ["guided_backprop"])
+    assert torch.equal(e.score, net(x)[:, 1] - net(x)[:, 0])
+    assert e.scores.shape == (3, 6)
+    assert e.title(0) == f"score {float(e.score[0]):.3g}"
+    assert e.save(tmp_path / "out").is_dir()
+    assert e._repr_png_()
+    assert e.as_dict()["samples"][2]["score"] == pytest.approx(float(e.score[2]))
 
 
 @pytest.mark.parametrize("target", [2, np.int64(2), torch.tensor(2)])
@@ -188,6 +202,53 @@ def test_an_image_without_its_batch_axis_is_said():
         relume.explain(Anything(), torch.randn(3, 8, 8), 0, ["gradient"])
 
 
+def test_what_the_network_raises_is_raised_with_the_shape_it_was_given():
+    with pytest.raises(RuntimeError) as caught:
+        relume.explain(Small(), torch.randn(8, 8))
+    assert "an input of shape (8, 8)" in caught.value.__notes__[0]
+
+
+def test_a_subclass_of_tensor_is_explained(net, x):
+    class Tagged(torch.Tensor):
+        pass
+
+    got = relume.GuidedBackpropagation(net).attribute(x.as_subclass(Tagged), 1)
+    assert torch.equal(got, relume.GuidedBackpropagation(net).attribute(x, 1))
+
+
+def test_what_is_no_model_or_no_tensor(net, x):
+    with pytest.raises(errors.InputError, match="a model is a torch.nn.Module or another callable; got None"):
+        relume.explain(None, x)
+    with pytest.raises(errors.InputError, match="images are a tensor"):
+        relume.GuidedBackpropagation(net)(x.numpy(), 1, "cpu")
+
+
+def test_a_forward_under_no_grad_is_said_before_anything_about_layers(x):
+    class Frozen(Small):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    with pytest.raises(errors.GraphError, match="look for torch.no_grad"):
+        relume.explain(Frozen().double(), x)
+
+
+def test_a_derivative_that_is_none_is_said():
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return None
+
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
+    net[0].register_forward_hook(lambda _m, _a, out: Cut.apply(out))
+    with pytest.raises(errors.GraphError, match="no gradient reached the input"):
+        relume.explain(net, torch.randn(1, 3, 3, 3), 0, ["gradient"])
+
+
 # --- Outputs ---
 
 
@@ -288,5 +349,10 @@ def test_methods_that_do_not_exist(net, x):
         relume.explain(net, x, methods="gradient")
     with pytest.raises(errors.InputError, match="list of keys"):
         relume.explain(net, x, methods=[])
+    with pytest.raises(errors.InputError, match="a method is a key of relume.METHODS or a relume.Method; got 3"):
+        relume.explain(net, x, methods=[3])
+    with pytest.raises(errors.InputError, match="two different methods are called 'gradient'"):
+        relume.explain(net, x, methods=["gradient", backpropagation("gradient", relume.rules.guided)])
+    assert list(relume.explain(net, x, methods=(m for m in ["gradient"]))) == ["gradient"]
     with pytest.raises(errors.InputError, match="no map 'gradcam' in this explanation; it holds gradient"):
         relume.explain(net, x, methods=["gradient"])["gradcam"]

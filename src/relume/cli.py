@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from relume import __version__
-from relume.errors import ImageError, NonFiniteError, RelumeError
+from relume.errors import ImageError, ModelError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
     from relume.models import Opened
@@ -73,13 +73,17 @@ def _complain(error: RelumeError | str) -> None:
 """
 )
 def explain(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False)],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False, readable=False)
+    ],
     model: Annotated[
         str, typer.Option(help="The network: torchvision:NAME, such as torchvision:resnet50.", show_default=False)
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Its weights, .safetensors or .pth. [default: downloaded by torchvision]"),
+        typer.Option(
+            metavar="FILE", readable=False, help="Its weights, .safetensors or .pth. [default: downloaded by torchvision]"
+        ),
     ] = None,
     target: Annotated[
         str | None,
@@ -101,7 +105,8 @@ def explain(
         typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class names, one a line. [default: those of the weights]")
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Class names, one a line. [default: those of the weights]"),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
@@ -109,30 +114,29 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.methods import METHODS
-    from relume.models import open_model
-    from relume.models.labels import parse_targets, read_labels
+    from relume.models.labels import parse_targets
     from relume.report import check_writable
 
-    keys = [key.strip() for part in method or ["guided_backprop,gradcam,guided_gradcam"] for key in part.split(",")]
-    keys = list(METHODS) if keys == ["all"] else keys
     try:
         check_writable(output)
-        names = read_labels(labels) if labels else None
-        opened = open_model(model, weights)
-        opened = dataclasses.replace(opened, labels=names or opened.labels)
+        keys = _keys(method)
+        opened = _open(model, weights, labels, layer)
         targets = [None] if target is None else parse_targets(target, opened.labels)
     except RelumeError as error:
         _fail(error)
-    failed, found, closing = 0, [], Text()
+    failed, closing = 0, Text()
+    found: list[Text] = []
     with _progress(photos) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
                 explained = _explain_photo(photo, opened, targets, keys, layer)
                 _save(explained, folder)
-            except (ImageError, NonFiniteError) as error:
+            except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
-                _complain(error if isinstance(error, ImageError) else f"{str(photo)!r}: {error}")
+                _complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")
+            except KeyboardInterrupt:
+                _complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
+                raise typer.Exit(130) from None
             except RelumeError as error:
                 _fail(error)
             else:
@@ -146,6 +150,27 @@ def explain(
         raise typer.Exit(1)
 
 
+def _keys(method: Sequence[str] | None) -> list[str]:
+    """The methods asked for, known ones, before anything is opened for them."""
+    from relume.methods import METHODS, resolve_methods
+
+    keys = [key.strip() for part in method or ["guided_backprop,gradcam,guided_gradcam"] for key in part.split(",")]
+    return [m.key for m in resolve_methods(list(METHODS) if "all" in keys else keys)]
+
+
+def _open(spec: str, weights: Path | None, labels: Path | None, layer: str | None) -> Opened:
+    """The network with its labels, in which ``layer`` exists."""
+    from relume.layers import layer_name
+    from relume.models import open_model
+    from relume.models.labels import read_labels
+
+    names = read_labels(labels) if labels else None
+    opened = open_model(spec, weights)
+    if layer is not None:
+        layer_name(opened.model, layer)
+    return dataclasses.replace(opened, labels=names or opened.labels)
+
+
 def _explain_photo(
     photo: Path, opened: Opened, targets: Sequence[int | None], methods: Sequence[str], layer: str | None
 ) -> list[Explanation]:
@@ -153,40 +178,45 @@ def _explain_photo(
     from relume.methods import explain_targets
 
     view = opened.preprocessing.view(load_picture(photo))
-    facts = {"file": photo.name, "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}
-    return [
-        dataclasses.replace(e, model=opened.name, labels=opened.labels, photos=[view], source=facts)
-        for e in explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
-    ]
+    facts = {"file": str(photo), "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}
+    explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+    classes = explained[0].scores.shape[1]
+    if opened.labels is not None and len(opened.labels) != classes:
+        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+    return [dataclasses.replace(e, model=opened.name, labels=opened.labels, photos=[view], source=facts) for e in explained]
 
 
 def _save(explained: Sequence[Explanation], folder: Path) -> None:
+    from relume.methods import METHODS
     from relume.render import figure_png
     from relume.report import write_folder
     from relume.result import sheet
 
     files = {f"{_slug(e)}/{name}": content for e in explained for name, content in e.files(figure=False).items()}
     files["overview.png"] = figure_png(sheet(explained))
-    write_folder(folder, files)
+    # pictures of an earlier run by other methods would stand beside facts that are not theirs
+    stale = {f"{_slug(e)}/{method}.png" for e in explained for method in METHODS} - files.keys()
+    write_folder(folder, files, stale=stale)
 
 
 def _slug(e: Explanation) -> str:
     """A folder name for the class explained: ``243-bull-mastiff``."""
     assert e.target is not None, "the command explains classes"
     index = int(e.target[0])
-    name = "".join(c if c.isalnum() else "-" for c in e.name(index).partition(",")[0].casefold()).strip("-")
+    name = "".join(c if c.isalnum() else "-" for c in e.name(index).partition(",")[0].casefold())[:60].strip("-")
     return str(index) if name in ("", str(index)) else f"{index}-{name}"
 
 
 def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
-    """A folder for each photo, named after it; photos of the same name are numbered."""
+    """A folder for each photo, named after it; photos of the same name, in any case of letters, are numbered."""
     taken: set[str] = set()
     for photo in photos:
-        name, number = photo.stem or "photo", 1
-        while name in taken:
+        stem = photo.stem.strip(".") or "photo"
+        name, number = stem, 1
+        while name.casefold() in taken:
             number += 1
-            name = f"{photo.stem}-{number}"
-        taken.add(name)
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
         yield output / name
 
 
@@ -202,9 +232,9 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
     """What was found in one photo and where it is: a few lines, or one."""
     titles = "; ".join(e.title() for e in explained)
     if brief:
-        return Text.assemble((photo.name, "bold"), f"  {titles}  → ", (str(folder), "green"))
+        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
     top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
-    return Text.assemble((photo.name, "bold"), *top, f"\n  explained: {titles}\n  → ", (str(folder), "green"))
+    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}\n  → ", (str(folder), "green"))
 
 
 def _reached(e: Explanation, *, chosen: bool) -> Text:

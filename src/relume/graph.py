@@ -13,19 +13,20 @@ there and never to modules or to torch's functions. What shapes this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from relume.errors import HookError
-from relume.rectifiers import Rectifier, rectifier_of
+from relume.rectifiers import Rectifier, may_rectify, rectifier_of
 
-__all__ = ["NodeLocal", "Survey", "between", "hooked", "survey"]
+__all__ = ["NodeLocal", "Survey", "between", "hooked", "survey", "walk"]
 
 NodeRule: TypeAlias = Callable[[Tensor, "NodeLocal"], Tensor]
 
@@ -35,34 +36,63 @@ _HIDING = {
     "CheckpointFunctionBackward": "reentrant checkpointing re-runs them out of sight; use checkpoint(..., use_reentrant=False)",
     "DifferentiableGraphBackward": "TorchScript fused its operations; pass the Python module it was made from",
 }
-_HIDDEN_IN_PLACE = "an in-place operation on a view hides what it computes; write it out of place, y = f(x[...])"
+_HIGHER_ORDER = "torch.cond, map, scan and the like keep their branches to themselves; write the branch in Python"
+_IN_PLACE_ON_A_VIEW = "an in-place operation on a view hides what it computes; write it out of place, y = f(x[...])"
 _CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
 _OWN_RULE = "brings its own guided backward"
+_BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
+
+
+def _looking() -> AbstractContextManager[Any]:
+    """Around every look at what a node saved: a checkpointed region recomputes it, for each look in a group of its own."""
+    group = getattr(torch.utils.checkpoint, "GraphExecGroup", nullcontext)  # without groups, torch allows one look only
+    context: AbstractContextManager[Any] = group()
+    return context
+
+
+class _Saved:
+    """The attributes of a node, each looked at once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __getattr__(self, name: str) -> Any:
+        with _looking():
+            value = getattr(self._node, name)
+        self.__dict__[name] = value
+        return value
 
 
 # --- Walking -------------------------------------------------------------------------------------------------------------
 
 
-def between(root: Node, ends: Collection[Node]) -> list[Node]:
-    """The nodes that a backward pass from ``root`` to ``ends`` runs, each once, consumers after producers.
-
-    These are the nodes with at least one edge that leads to an end: an end itself runs only if another end lies behind it.
-    """
-    ends = set(ends)
-    leads: dict[Node, bool] = {}
+def walk(root: Node) -> list[Node]:
+    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers."""
+    seen: set[Node] = set()
     order: list[Node] = []
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, expanded = stack.pop()
         if expanded:
-            leads[node] = any(leads[source] or source in ends for source in _sources(node))
-            if leads[node]:
-                order.append(node)
-        elif node not in leads:
-            leads[node] = False
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
             stack.append((node, True))
-            stack.extend((source, False) for source in _sources(node) if source not in leads)
+            stack.extend((source, False) for source in _sources(node) if source not in seen)
     return order
+
+
+def between(root: Node, ends: Collection[Node]) -> list[Node]:
+    """The nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
+
+    These are the nodes with at least one edge that leads to an end: an end itself runs only if another end lies behind it.
+    """
+    ends = set(ends)
+    leads: dict[Node, None] = {}
+    for node in walk(root):
+        if any(source in leads or source in ends for source in _sources(node)):
+            leads[node] = None
+    return list(leads)
 
 
 def _sources(node: Node) -> list[Node]:
@@ -75,45 +105,60 @@ class Survey:
 
     Attributes:
         rectifiers: every rectifier with its kind.
-        custom: name and reason of every custom Function, which may rectify and cannot be guided.
+        unguided: name and reason of every node that may rectify and cannot be guided.
         hidden: name and reason of every node that stands for operations it does not show.
     """
 
     rectifiers: tuple[tuple[Node, Rectifier], ...]
-    custom: tuple[tuple[str, str], ...]
+    unguided: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
 
 
-def survey(nodes: Sequence[Node]) -> Survey:
+def survey(nodes: Iterable[Node]) -> Survey:
     """Sort ``nodes`` by what a rule can do about them."""
-    hidden = [(node, reason) for node in nodes if (reason := _hides(node))]
-    custom = [node for node in nodes if _is_custom(node) and not _hides(node)]
-    return Survey(
-        rectifiers=tuple((node, kind) for node in nodes if (kind := rectifier_of(node))),
-        custom=tuple((_name(node), _OWN_RULE if _guides(node) else _CUSTOM) for node in custom),
-        hidden=tuple((_name(node), reason) for node, reason in hidden),
-    )
+    rectifiers, unguided, hidden = [], [], []
+    for node in nodes:
+        kind = rectifier_of(node.name(), _Saved(node))
+        if kind is not None:
+            rectifiers.append((node, kind))
+        elif reason := _hides(node):
+            hidden.append((_name(node), reason))
+        elif reason := _may_rectify(node):
+            unguided.append((_name(node), reason))
+    return Survey(tuple(rectifiers), tuple(unguided), tuple(hidden))
 
 
 def _name(node: Node) -> str:
-    return node.name().removeprefix("torch::autograd::").removesuffix("Backward")
+    name = node.name()
+    return (name if "<" in name else name.rpartition("::")[2]).removeprefix("torch::autograd::").removesuffix("Backward")
 
 
-def _is_custom(node: Node) -> bool:
-    return issubclass(type(node), BackwardCFunction) or "CppNode" in node.name()
-
-
-def _guides(node: Node) -> bool:
-    """Whether the node is of a Function that says, as :class:`relume.GuidedReLU` does, that its backward is guided."""
-    return bool(getattr(getattr(type(node), "_forward_cls", None), "guides", False))
+def _function(node: Node) -> type | None:
+    """The class of the autograd.Function written in Python that the node is of, if it is."""
+    return getattr(type(node), "_forward_cls", None) if issubclass(type(node), BackwardCFunction) else None
 
 
 def _hides(node: Node) -> str | None:
     name = node.name().rpartition("::")[2]
-    # a copy into a view has a second edge, to what was copied; with one edge the operation itself is inside the node
-    if name == "CopySlices" and len(node.next_functions) == 1:
-        return _HIDDEN_IN_PLACE
+    # besides the base it writes to, a copy into a view has an edge to what was copied; relu_() has none, clamp_(tensors) empty
+    # ones; with a single empty one it may be either, and _may_rectify lists it
+    if name == "CopySlices":
+        others = [source for source, _ in node.next_functions[1:]]
+        return _IN_PLACE_ON_A_VIEW if len(others) != 1 and not any(others) else None
+    if getattr(_function(node), "__module__", "").startswith("torch._higher_order_ops"):
+        return _HIGHER_ORDER
     return _HIDING.get(name)
+
+
+def _may_rectify(node: Node) -> str | None:
+    function = _function(node)
+    if function is not None:
+        return _OWN_RULE if getattr(function, "guides", False) else _CUSTOM
+    if "CppNode" in node.name():
+        return _CUSTOM
+    if node.name().endswith("CopySlices"):
+        return _IN_PLACE_ON_A_VIEW if [source for source, _ in node.next_functions[1:]] == [None] else None
+    return _BY_HAND if may_rectify(node.name(), _Saved(node)) else None
 
 
 # --- Hooking -------------------------------------------------------------------------------------------------------------
@@ -122,43 +167,45 @@ def _hides(node: Node) -> str | None:
 class NodeLocal:
     """What :class:`relume.rules.Local` promises, answered by a node while its post-hook runs."""
 
-    __slots__ = ("_grad_in", "_grad_out", "_kind", "_node")
+    __slots__ = ("_grad_in", "_grad_out", "_kind", "_node", "_saved")
 
-    def __init__(self, node: Node, kind: Rectifier, grad_out: Tensor, grad_in: Tensor) -> None:
-        """Answer for ``node``, whose post-hook was given ``grad_out`` and ``grad_in``."""
+    def __init__(self, node: Node, kind: Rectifier, grad_out: Tensor, grad_in: Tensor | None) -> None:
+        """Answer for ``node``, at which ``grad_out`` arrived; ``grad_in`` is that pulled through it, if that is at hand."""
         self._node: Any = node  # calling it runs its backward formula, which its type does not tell
+        self._saved = _Saved(node)
         self._kind, self._grad_out = kind, grad_out
-        self._grad_in: Tensor | None = grad_in
+        self._grad_in = grad_in
 
     @property
     def output(self) -> Tensor:
         """``f(x)``."""
-        return self._kind.output(self._node)
+        return self._kind.output(self._saved)
 
     @property
     def active(self) -> Tensor:
         """``f(x) > 0``."""
-        return self._kind.active(self._node)
+        return self._kind.active(self._saved)
 
     def pull(self, grad: Tensor) -> Tensor:
         """``grad · f'(x)``."""
         if grad is self._grad_out and self._grad_in is not None:
             fresh, self._grad_in = self._grad_in, None  # handed over once: the rule may write into it
             return fresh
-        result = self._node(grad)
-        pulled: Tensor = result[self._kind.operand(self._node)] if isinstance(result, tuple) else result
+        with _looking():
+            result = self._node(grad)
+        pulled: Tensor = result[self._kind.operand(self._saved)] if isinstance(result, tuple) else result
         return pulled
 
     def pull_positive(self, grad: Tensor) -> Tensor:
         """``max(grad, 0) · f'(x)``."""
         # max(g, 0) f' = max(g f', 0) where f' is not negative: no second pass through the node, no allocation
-        if self._kind.rises(self._node):
+        if grad is self._grad_out and self._grad_in is not None and self._kind.rises(self._saved):
             return self.pull(grad).clamp_(min=0)
         return self.pull(grad.clamp(min=0))
 
     def where_active(self, grad: Tensor) -> Tensor:
         """``grad · 1[f(x) > 0]``."""
-        return grad if self._kind.sealed(self._node) else grad * self.active
+        return grad if self._kind.sealed(self._saved) else grad * self.active
 
 
 @contextmanager
@@ -189,7 +236,11 @@ def _hook(
         grad_out, grad_in = grad_outputs[0], grad_inputs[operand]
         if grad_out is None or grad_in is None:  # nothing arrived, nothing passes
             return grad_inputs
-        guided = rule(grad_out, NodeLocal(node, kind, grad_out, grad_in))
-        return (*grad_inputs[:operand], guided, *grad_inputs[operand + 1 :])
+        # where x was broadcast or promoted, the node has summed or cast its gradient already, and a rule comes before that
+        alike = grad_out.shape == grad_in.shape and grad_out.dtype == grad_in.dtype
+        passed = rule(grad_out, NodeLocal(node, kind, grad_out, grad_in if alike else None))
+        if not alike:
+            passed = passed.sum_to_size(grad_in.shape).to(grad_in.dtype)
+        return (*grad_inputs[:operand], passed, *grad_inputs[operand + 1 :])
 
     return apply

@@ -85,6 +85,8 @@ def load_picture(path: str | Path) -> Image.Image:
             with Image.open(path) as file:
                 file.load()
                 return _rgb(ImageOps.exif_transpose(file))
+    except ImageError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"there is no file {str(path)!r}; check the path") from None
     except UnidentifiedImageError:

@@ -7,7 +7,8 @@ everything, then one backward pass for each rule and target.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -19,7 +20,7 @@ from relume.errors import InputError, NonFiniteError, TargetError
 from relume.result import Coverage, Explanation, upsample
 from relume.rules import Rule
 from relume.targets import TargetLike, class_scores
-from relume.trace import Inputs, Model, Score, Trace, recording
+from relume.trace import Inputs, Model, Score, Trace, full_precision, recording
 
 __all__ = [
     "METHODS",
@@ -36,6 +37,7 @@ __all__ = [
     "coverage",
     "explain",
     "explain_targets",
+    "resolve_methods",
 ]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
@@ -60,7 +62,11 @@ class Method:
 
 def backpropagation(key: str, rule: Rule) -> Method:
     """The gradient of the score with respect to the input by ``rule``: signed, ``(N, C, *spatial)``."""
-    return Method(key, frozenset({("input", rule)}), lambda g, _: g["input", rule])
+    return Method(key, frozenset({("input", rule)}), functools.partial(_input_gradient, rule))
+
+
+def _input_gradient(rule: Rule, g: Mapping[Need, Tensor], _activation: Tensor | None) -> Tensor:
+    return g["input", rule]
 
 
 def _gradcam(g: Mapping[Need, Tensor], activation: Tensor | None) -> Tensor:
@@ -95,7 +101,7 @@ def explain(
     model: Model,
     images: Inputs,
     target: TargetLike = None,
-    methods: Sequence[str | Method] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[str | Method] = ("guided_backprop", "guided_gradcam"),
     layer: nn.Module | str | None = None,
     *,
     wrt: int | str | None = None,
@@ -125,13 +131,13 @@ def explain_targets(
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
-    methods: Sequence[str | Method] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[str | Method] = ("guided_backprop", "guided_gradcam"),
     layer: nn.Module | str | None = None,
     *,
     wrt: int | str | None = None,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
-    asked = _methods(methods)
+    asked = resolve_methods(methods)
     trace = Trace.run(model, images, layer=layer, need_layer=any(m.needs_layer for m in asked), wrt=wrt)
     scores = [trace.score(target) for target in targets]
     return [
@@ -140,6 +146,7 @@ def explain_targets(
             maps=_maps(trace, score, asked, last=score is scores[-1]),
             images=trace.images.detach(),
             target=score.classes,
+            score=score.value.detach(),
             scores=_scores(trace, score),
             layer=trace.layer.name if trace.layer else None,
             model=type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model)),
@@ -148,15 +155,27 @@ def explain_targets(
     ]
 
 
-def _methods(methods: Sequence[str | Method]) -> list[Method]:
-    if isinstance(methods, str) or not methods:
+def resolve_methods(methods: Iterable[str | Method]) -> list[Method]:
+    """The methods that ``methods`` names, each once.
+
+    Raises:
+        InputError: an unknown key, something that is no method, two methods of one key, or none at all.
+    """
+    asked = [] if isinstance(methods, str) else list(methods)
+    if not asked:
         raise InputError(f"methods are a list of keys, such as ['guided_backprop']; got {methods!r}")
-    for key in methods:
-        if isinstance(key, str) and key not in METHODS:
-            close = difflib.get_close_matches(key, METHODS, n=1)
+    found: dict[str, Method] = {}
+    for key in asked:
+        method = METHODS.get(key) if isinstance(key, str) else key
+        if method is None:
+            close = difflib.get_close_matches(str(key), METHODS, n=1)
             hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
             raise InputError(f"there is no method {key!r}; {hint} {', '.join(METHODS)}")
-    return list({m.key: m for m in (METHODS[m] if isinstance(m, str) else m for m in methods)}.values())
+        if not isinstance(method, Method):
+            raise InputError(f"a method is a key of relume.METHODS or a relume.Method; got {key!r}")
+        if found.setdefault(method.key, method) is not method:
+            raise InputError(f"two different methods are called {method.key!r}; give one another key")
+    return list(found.values())
 
 
 def _maps(trace: Trace, score: Score, methods: Sequence[Method], *, last: bool) -> dict[str, Tensor]:
@@ -169,7 +188,8 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], *, last: bool) 
     for i, (rule, places) in enumerate(passes.items(), start=1):
         gradients = trace.grad(score, [ends[w] for w in places], rule, last=last and i == len(passes))
         found.update({(where, rule): g for where, g in zip(places, gradients, strict=True)})
-    return {m.key: _finite(m.key, m.compute(found, ends.get("layer"))) for m in methods}
+    with full_precision(trace.images.device.type):
+        return {m.key: _finite(m.key, m.compute(found, ends.get("layer"))) for m in methods}
 
 
 def _finite(key: str, values: Tensor) -> Tensor:
@@ -220,6 +240,8 @@ class _Attribution:
 
     def __call__(self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None) -> Tensor:
         """The saliency, ``(N, *spatial)``, not negative; ``device`` is where the model is and the images go."""
+        if not isinstance(images, Tensor):
+            raise InputError(f"images are a tensor (N, C, H, W); got {type(images).__name__}")
         return self._explain(images.to(device), target, None).saliency(self._method.key)
 
     def remove_hooks(self) -> None:

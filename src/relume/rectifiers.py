@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["RECTIFIERS", "Rectifier", "rectifier_of"]
+__all__ = ["RECTIFIERS", "Rectifier", "may_rectify", "rectifier_of"]
 
 # Which values a node saves (`_saved_self`, `_saved_min`, ...) depends on its operation; no type checker knows them.
 Saved: TypeAlias = Any
@@ -107,7 +107,7 @@ _THRESHOLD = Rectifier(
     _threshold,
     lambda n: _threshold(n) > 0,
     sealed=_always,
-    rectifies=lambda n: bool(n._saved_threshold >= 0),
+    rectifies=lambda n: bool(n._saved_threshold == 0),
 )
 
 
@@ -180,13 +180,42 @@ RECTIFIERS: dict[str, Rectifier] = {
         lambda n: F.softplus(n._saved_self, n._saved_beta, n._saved_threshold),
         lambda n: torch.ones_like(n._saved_self, dtype=torch.bool),
         sealed=_always,
+        rectifies=lambda n: bool(n._saved_beta > 0),
     ),
     "RreluWithNoiseBackward0": _sloped("rrelu", _rrelu_slope, lambda n: n._saved_self * _rrelu_slope(n)),
     "RreluWithNoiseBackward1": _overwritten("rrelu"),
 }
 
 
-def rectifier_of(node: Saved) -> Rectifier | None:
-    """The kind of rectifier that ``node`` is, or None: it is something else, or clamps at another bound than zero."""
-    kind = RECTIFIERS.get(type(node).__name__)
-    return kind if kind is not None and kind.rectifies(node) else None
+# --- Operations that people write rectifiers with ------------------------------------------------------------------------
+
+
+def _constant_sides(node: Saved) -> int:
+    return sum(source is None for source, _ in node.next_functions[:2])
+
+
+_LOOKALIKES: dict[str, Callable[[Saved], bool]] = {
+    "WhereBackward0": lambda n: _constant_sides(n) == 1,
+    "MaskedFillBackward0": lambda n: all(source is None for source, _ in n.next_functions[1:]),
+    "MulBackward0": lambda n: any(getattr(s, "dtype", None) == torch.bool for s in (n._saved_self, n._saved_other)),
+    "MinimumBackward0": lambda n: _constant_sides(n) == 1,
+    "ClampBackward1": lambda n: n._saved_min is None and n._saved_max == 0,
+    "ClampMaxBackward0": lambda n: bool(n._saved_max == 0),
+    "RreluWithNoiseFunctionalBackward0": _always,
+}
+
+
+def may_rectify(name: str, saved: Saved) -> bool:
+    """Whether a node may be part of a rectifier written by hand, such as ``torch.where(x > 0, x, 0)`` or ``x * (x > 0)``.
+
+    The node does not tell the condition from the value, so this is said and not guessed.
+    """
+    return name.startswith(("ForeachClamp", "ForeachMaximum", "ForeachMinimum")) or (
+        name in _LOOKALIKES and _LOOKALIKES[name](saved)
+    )
+
+
+def rectifier_of(name: str, saved: Saved) -> Rectifier | None:
+    """The kind of rectifier that a node of this name is; None if it is none, or clamps at another bound than zero."""
+    kind = RECTIFIERS.get(name)
+    return kind if kind is not None and kind.rectifies(saved) else None

@@ -6,6 +6,8 @@ Every function takes plain arrays and the scale to draw at, and knows nothing of
 from __future__ import annotations
 
 import io
+import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -83,11 +85,13 @@ def figure(rows: Sequence[tuple[str, Mapping[str, Image.Image]]], caption: str) 
     cell, gap, line = 2.4, 0.08, 0.3  # inches
     tall = cell * min(max(first.height / first.width, 0.3), 3)
     width = len(columns) * (cell + gap) + gap
-    height = len(rows) * (tall + line) + 2 * line
+    lines = textwrap.wrap(caption, max(20, int(width / 0.06)))  # a character of the caption is about 0.06 inches wide
+    foot = line + 0.12 * (len(lines) - 1)
+    height = len(rows) * (tall + line) + line + foot
     sheet = Figure(figsize=(width, height), dpi=150, facecolor="white")
 
     def write(x: float, y: float, words: str, size: float, color: str) -> None:
-        sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center")
+        sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center", parse_math=False)
 
     for j, name in enumerate(columns):
         write(gap + j * (cell + gap), height - line / 2, name, 9, "#555")
@@ -99,12 +103,14 @@ def figure(rows: Sequence[tuple[str, Mapping[str, Image.Image]]], caption: str) 
             axes.imshow(np.asarray(pictures[name]), interpolation="nearest" if first.width < 100 else "antialiased")
             axes.set_axis_off()
         write(gap, bottom - line / 2, title, 9.5, "black")
-    write(gap, line / 2, caption, 7, "#777")
+    write(gap, foot / 2, "\n".join(lines), 7, "#777")
     return sheet
 
 
 def figure_png(sheet: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    sheet.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")  # a label in a script that the font lacks
+        sheet.savefig(buffer, format="png")
     return buffer.getvalue()

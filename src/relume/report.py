@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from relume.errors import OutputError
 __all__ = ["check_writable", "write_folder"]
 
 
-def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
-    """Write ``files``, by relative path, into ``directory``; other files there stay, those of the same name are replaced.
+def write_folder(directory: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = ()) -> Path:
+    """Write ``files``, by relative path, into ``directory``, replacing those there; ``stale`` ones go; all others stay.
 
     Everything is written beside its place first and then moved in; a failure on the way puts back what was there.
 
@@ -31,16 +31,18 @@ def write_folder(directory: Path, files: Mapping[str, bytes]) -> Path:
             for path, content in files.items():
                 (new / path).parent.mkdir(parents=True, exist_ok=True)
                 (new / path).write_bytes(content)
-            for path in files:
+            for path in (*files, *stale):
                 place = directory / path
-                undo.callback(_remove_empty, place.parent, directory)
-                place.parent.mkdir(parents=True, exist_ok=True)
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, f"{path!r} there is a folder")
                 if place.exists():
                     (old / path).parent.mkdir(parents=True, exist_ok=True)
                     place.replace(old / path)
                     undo.callback((old / path).replace, place)
+            for path in files:
+                place = directory / path
+                undo.callback(_remove_empty, place.parent, directory)
+                place.parent.mkdir(parents=True, exist_ok=True)
                 (new / path).replace(place)
                 undo.callback(place.unlink, missing_ok=True)
             undo.pop_all()

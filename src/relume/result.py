@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Coverage", "CoverageRow", "Explanation", "saliency", "sheet", "upsample"]
+
+#: More rows than these are no picture any more.
+MOST_ROWS = 16
 
 #: What figures call the methods.
 NAMES = {
@@ -91,7 +94,7 @@ class Coverage:
         return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explanation:
     """The answer for one target of a batch of ``N`` images: raw maps and where they come from.
 
@@ -99,7 +102,8 @@ class Explanation:
         maps: raw map of each method, signed, never scaled: ``(N, C, *spatial)``, or ``(N, *coarse)`` for Grad-CAM.
         images: the network's input, ``(N, C, *spatial)``.
         target: the class explained in each image, ``(N,)`` int64; None for a callable target.
-        scores: all class scores ``(N, classes)``; the score explained ``(N,)`` where the outputs are no classes.
+        score: the score explained in each image, ``(N,)``.
+        scores: all class scores ``(N, classes)``; ``score`` again where the outputs are no classes.
         coverage: which rectifiers ran, and which a rule reaches.
         layer: Grad-CAM's target layer, given or chosen; None if no method read one.
         model: the network's name.
@@ -111,6 +115,7 @@ class Explanation:
     maps: Mapping[str, Tensor]
     images: Tensor
     target: Tensor | None
+    score: Tensor
     scores: Tensor
     coverage: Coverage
     layer: str | None
@@ -136,6 +141,12 @@ class Explanation:
         except KeyError:
             raise InputError(f"no map {method!r} in this explanation; it holds {', '.join(self.maps)}") from None
 
+    def __contains__(self, method: object) -> bool:
+        return method in self.maps
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.maps)
+
     def saliency(self, method: str) -> Tensor:
         """What is drawn: ``(N, *spatial)``, not negative, not scaled; Grad-CAM is upsampled to the input."""
         values = self[method]
@@ -143,20 +154,27 @@ class Explanation:
             return saliency(values)
         return upsample(values, self.images.shape[2:])
 
-    @property
-    def score(self) -> Tensor:
-        """The score explained in each image, ``(N,)``."""
-        return self.scores if self.target is None else self.scores.gather(1, self.target[:, None])[:, 0]
-
     def name(self, index: int) -> str:
         """The name of a class: its label if labels are known, else its index."""
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
+    def probabilities(self, sample: int = 0) -> Tensor | None:
+        """The class probabilities of one image: its scores if they already are probabilities, else their softmax.
+
+        None if the outputs are no classes, or a single one, of which softmax would say 1 whatever the score.
+        """
+        if self.scores.ndim != 2 or self.scores.shape[1] < 2:
+            return None
+        scores = self.scores[sample].float()
+        are_already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
+        return scores if are_already else scores.softmax(0)
+
     def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
-        """The ``count`` highest classes of one image: index, name, softmax probability. Empty if the outputs are no classes."""
-        if self.scores.ndim != 2:
+        """The ``count`` highest classes of one image: index, name, probability. Empty where there are no probabilities."""
+        probabilities = self.probabilities(sample)
+        if probabilities is None:
             return []
-        values, indices = self.scores[sample].float().softmax(0).topk(min(count, self.scores.shape[1]))
+        values, indices = probabilities.topk(min(count, len(probabilities)))
         return [(int(i), self.name(int(i)), float(p)) for p, i in zip(values, indices, strict=True)]
 
     # --- Pictures and files ----------------------------------------------------------------------------------------------
@@ -191,13 +209,14 @@ class Explanation:
         return sheet([self], shared=shared)
 
     def title(self, sample: int = 0) -> str:
-        """The class explained in one image, with its probability, in words."""
+        """The class explained in one image, with its probability, in words; the score where there is no probability."""
+        score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
         if self.target is None:
-            return f"score {float(self.score[sample]):.3g}"
+            return score
         index = int(self.target[sample])
         name = self.name(index)
-        probability = float(self.scores[sample].float().softmax(0)[index])
-        return f"{name if name == str(index) else f'{name} ({index})'}, {probability:.1%}"
+        certainty = score if probabilities is None else f"{float(probabilities[index]):.1%}"
+        return f"{name if name == str(index) else f'{name} ({index})'}, {certainty}"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON."""
@@ -262,6 +281,8 @@ class Explanation:
         reached = f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
         return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {reached}"
 
+    __repr__ = __str__
+
     def _repr_png_(self) -> bytes | None:
         return render.figure_png(self.figure()) if self._drawable else None
 
@@ -270,11 +291,12 @@ def sheet(explanations: Sequence[Explanation], *, shared: bool = False) -> Figur
     """A figure of explanations by the same methods, such as several targets of one photo: a row for each image of each.
 
     Every map is drawn on its own scale, or those of one method in one explanation on one if ``shared``; the caption says which.
+    At most :data:`MOST_ROWS` rows are drawn; the caption says if there are more.
     """
-    rows = []
+    rows: list[tuple[str, dict[str, Image]]] = []
     for e in explanations:
         scales = {m: e.scale(m, shared=shared) for m in e.maps}
-        for i in range(len(e)):
+        for i in range(min(len(e), MOST_ROWS - len(rows))):
             pictures = {NAMES.get(m, m): e.picture(m, i, scale=scales[m][i]) for m in e.maps}
             blank = [NAMES.get(m, m) for m in e.maps if scales[m][i] == 0]
             note = f"  ·  zero everywhere: {', '.join(blank)}" if blank else ""
@@ -282,4 +304,6 @@ def sheet(explanations: Sequence[Explanation], *, shared: bool = False) -> Figur
     first = explanations[0]
     parts = [first.model, f"layer {first.layer}" if first.layer else "", f"{first.coverage.guided} rectifiers guided"]
     parts.append(f"full strength at the 99.5th percentile, {'shared' if shared else 'each map its own'}")
+    total = sum(len(e) for e in explanations)
+    parts.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
     return render.figure(rows, "  ·  ".join(part for part in parts if part))

@@ -2,7 +2,7 @@
 
 ``grad_out`` is the gradient ``g`` arriving at the output of a rectifier ``y = f(x)``; ``local`` answers for that rectifier,
 in that run, everything a rule may ask. A rule of your own is one more function of this shape; hand it to
-``relume.Backpropagation(model, rule)``.
+``relume.Backpropagation(model, rule)``. ``grad_out`` is not a rule's to write into: others read it too.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from relume.errors import TargetError
 
-__all__ = ["ClassTarget", "Target", "TargetLike", "class_scores", "resolve"]
+__all__ = ["ClassTarget", "Target", "TargetLike", "class_scores", "resolve", "tensors_in"]
 
 Target: TypeAlias = Callable[[Any], Tensor]
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Target | None"
@@ -40,7 +40,7 @@ def class_scores(outputs: Any) -> Tensor:
     Raises:
         TargetError: nothing of that shape was returned.
     """
-    named = list(_tensors(outputs))
+    named = list(tensors_in(outputs))
     fitting = [(name, t) for name, t in named if t.ndim == 2 and t.is_floating_point()]
     if not fitting:
         seen = ", ".join(f"{name or 'output'} {tuple(t.shape)}" for name, t in named) or type(outputs).__name__
@@ -51,7 +51,8 @@ def class_scores(outputs: Any) -> Tensor:
     return next((t for name, t in fitting if name == "logits"), fitting[0][1])
 
 
-def _tensors(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def tensors_in(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in what a network returned, with the name nearest to it."""
     if isinstance(outputs, Tensor):
         yield name, outputs
         return
@@ -61,10 +62,10 @@ def _tensors(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         outputs = dict(zip(outputs._fields, outputs, strict=True))
     if isinstance(outputs, Mapping):
         for key, value in outputs.items():
-            yield from _tensors(value, str(key))
+            yield from tensors_in(value, str(key))
     elif isinstance(outputs, list | tuple):
         for i, value in enumerate(outputs):
-            yield from _tensors(value, f"{name}[{i}]")
+            yield from tensors_in(value, f"{name}[{i}]")
 
 
 def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
@@ -104,7 +105,7 @@ def _is_scalar(target: object) -> bool:
 def _indices(target: Any) -> list[int]:
     """The plain ints in ``target``; what only looks like an int (bool, float, str) is refused."""
     values = target.tolist() if hasattr(target, "tolist") else target
-    values = list(values) if isinstance(values, list | tuple) else [values]
+    values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     try:
         indices = [operator.index(value) for value in values]
     except TypeError:

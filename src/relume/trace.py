@@ -18,25 +18,31 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 
 from relume.errors import (
     GraphError,
     HiddenRegionError,
     InputError,
     LayerError,
+    ModelError,
     NonFiniteError,
     NoRectifierError,
     TargetError,
 )
-from relume.graph import Survey, between, hooked, survey
+from relume.graph import Survey, between, hooked, survey, walk
 from relume.layers import Layer, Probe, layer_name
-from relume.replica import replicate, unwrap
+from relume.replica import leaked, replicate, unwrap
 from relume.result import Coverage, CoverageRow
 from relume.rules import Rule, gradient
-from relume.targets import ClassTarget, Target, TargetLike, resolve
+from relume.targets import ClassTarget, Target, TargetLike, resolve, tensors_in
 
-__all__ = ["Inputs", "Model", "Score", "Trace", "recording"]
+__all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "recording"]
+
+_CUT_OFF = (
+    "the score does not depend on the input through the autograd graph; "
+    "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
+)
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
 Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
@@ -49,7 +55,7 @@ def recording() -> Iterator[None]:
         yield
 
 
-def _full_precision(device: str) -> AbstractContextManager[Any]:
+def full_precision(device: str) -> AbstractContextManager[Any]:
     """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
@@ -108,19 +114,27 @@ class Trace:
             LayerError: the layer does not exist, did not run exactly once, or returned no map.
             NonFiniteError: the explained input holds NaN or infinity.
         """
+        if not callable(model):
+            raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         args, kwargs, images = _feed(inputs, wrt)
-        if not isinstance(model, nn.Module):
+        runs, probe = model, None
+        if isinstance(model, nn.Module):
+            runs = replicate(model)
             if need_layer:
-                raise LayerError(
-                    f"Grad-CAM reads a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
-                )
-            return cls(model, images, model(*args, **kwargs), None)
-        original, replica = unwrap(model), replicate(unwrap(model))
-        if not need_layer:
-            return cls(model, images, replica(*args, **kwargs), None)
-        probe = Probe(replica, None if layer is None else layer_name(original, layer), images.ndim)
-        outputs = replica(*args, **kwargs)
-        return cls(model, images, outputs, probe.layer())
+                probe = Probe(runs, None if layer is None else layer_name(unwrap(model), layer), images.ndim)
+        elif need_layer:
+            raise LayerError(
+                f"Grad-CAM reads a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
+            )
+        try:
+            outputs = runs(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
+            raise
+        found = [tensor for _, tensor in tensors_in(outputs)]
+        if found and not any(tensor.requires_grad for tensor in found):
+            raise GraphError(_CUT_OFF)
+        return cls(model, images, outputs, probe.layer() if probe else None)
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:
@@ -142,11 +156,19 @@ class Trace:
         if not torch.isfinite(value).all():
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
         if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
-            raise GraphError(
-                "the score does not depend on the input through the autograd graph; "
-                "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
-            )
+            raise GraphError(_CUT_OFF)
+        self._check_private(value.grad_fn)
         return Score(value, frozen)
+
+    def _check_private(self, root: Node) -> None:
+        """No module of the original may have run in the replica's place: in training mode it would not do what it says."""
+        if not isinstance(self.model, nn.Module) or not any(m.training for m in self.model.modules()):
+            return
+        if name := leaked(self.model, walk(root)):
+            raise ModelError(
+                f"the model reaches its own modules through an object that relume cannot follow (it used {name!r}), "
+                "and they ran in training mode; call model.eval() before explaining it"
+            )
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
@@ -161,20 +183,23 @@ class Trace:
             LayerError: the score does not depend on the target layer.
         """
         rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-        with _full_precision(self.images.device.type), hooked(rectifiers, rule):
-            gradients = torch.autograd.grad(
+        with full_precision(self.images.device.type), hooked(rectifiers, rule):
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(
                 score.value, wrt, torch.ones_like(score.value), retain_graph=not last, allow_unused=True
             )
-        if any(g is None for g in gradients):
+        missing = [tensor for tensor, found in zip(wrt, gradients, strict=True) if found is None]
+        if any(tensor is self.images for tensor in missing):
+            raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
+        if missing:
             raise LayerError(f"the score does not depend on layer {self.layer.name if self.layer else ''!r}; name another")
-        return list(gradients)
+        return [g for g in gradients if g is not None]
 
     @recording()
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
         found = self._survey(score, [self.images])
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
-        rows.update((name, False, why) for name, why in (*found.custom, *found.hidden))
+        rows.update((name, False, why) for name, why in (*found.unguided, *found.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
     def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
@@ -187,10 +212,10 @@ class Trace:
             name, why = found.hidden[0]
             raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
         if not found.rectifiers:
-            custom = ", ".join(f"{name} ({why})" for name, why in dict(found.custom).items())
+            seen = ", ".join(f"{name} ({why})" for name, why in dict(found.unguided).items())
             raise NoRectifierError(
                 "no rectifier ran between score and input, so every rule would give the plain gradient; "
-                f"ask for 'gradient' or 'gradcam'{'; found ' + custom if custom else ''}"
+                f"ask for 'gradient' or 'gradcam'{'; found ' + seen if seen else ''}"
             )
         return found
 
@@ -224,7 +249,7 @@ def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, A
     if not torch.isfinite(explained).all():
         raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
     # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
-    leaf = explained.detach().clone().requires_grad_()
+    leaf = explained.detach().as_subclass(Tensor).clone().requires_grad_()
     copies = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entries.items() if k != wrt}
     fed = {k: leaf.clone() if k == wrt else copies[k] for k in entries}
     if isinstance(inputs, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         ModelError: the file is missing, no text, or empty.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # not splitlines, which also splits at characters that a name may hold; a byte order mark is no part of the first name
+        lines = Path(path).read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise ModelError(
@@ -68,7 +70,7 @@ def parse_targets(text: str, labels: Sequence[str] | None) -> list[int]:
 
 
 def _class(part: str, labels: Sequence[str] | None) -> int:
-    if part.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?[0-9]+", part):
         return int(part)
     if labels is None:
         raise TargetError(f"the class name {part!r} cannot be looked up without labels; give --labels FILE or a class index")

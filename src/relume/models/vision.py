@@ -70,9 +70,10 @@ def open_classifier(name: str, weights: Path | None) -> Opened:
     preset = getattr(pretrained, "DEFAULT", None)
     if weights is not None:
         state = read_state(weights)  # before the network is built: a wrong path should not cost seconds
-        # googlenet and inception_v3 draw initial weights slowly, with a warning, unless told not to
-        quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        model = models.get_model(name, weights=None, **quick)
+        # These two draw initial weights slowly, with a warning, unless told not to; and torchvision's own weights for them
+        # expect the normalisation undone inside the network, which it turns on only when it downloads them itself.
+        ported = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+        model = models.get_model(name, weights=None, **ported)
         load_weights(model, state, name, weights)
     else:
         try:

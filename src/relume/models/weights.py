@@ -16,6 +16,19 @@ from relume.errors import ModelError
 
 __all__ = ["load_weights", "read_state"]
 
+# Bytes that are no checkpoint are opcodes to an unpickler, which then fails in any of these ways.
+_UNREADABLE = (
+    SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors by name in ``path``: safetensors by its suffix, else a torch checkpoint read with ``weights_only=True``.
@@ -34,9 +47,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{str(path)!r} is not a checkpoint of plain tensors, or is damaged; save the network's state_dict() "
             "(nothing else in it is executed)"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the weights file {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    except _UNREADABLE as error:
+        kind = "safetensors file" if path.suffix == ".safetensors" else "torch checkpoint"
+        raise ModelError(f"the weights file {str(path)!r} cannot be read: it is no {kind}, or is damaged") from error
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{str(path)!r} holds no named tensors at its top level; save the network's state_dict()")
     return dict(state)
 
@@ -45,7 +59,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path:
     """Load ``state`` into ``model``, every key and shape fitting; other dtypes are cast.
 
     Raises:
-        ModelError: keys are missing, left over, or of another shape; the message names them.
+        ModelError: keys are missing, left over, of another shape or no floats; the message names them.
     """
     wanted = model.state_dict()
     # BatchNorm's batch counter is absent from old checkpoints and has no effect in evaluation mode
@@ -56,8 +70,14 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path:
         for k in wanted
         if k in state and state[k].shape != wanted[k].shape
     ]
-    if missing or extra or misfits:
-        found = (("missing", missing), ("not in the network", extra), ("of another shape", misfits))
+    integers = [k for k in wanted if k in state and wanted[k].is_floating_point() and not state[k].is_floating_point()]
+    if missing or extra or misfits or integers:
+        found = (
+            ("missing", missing),
+            ("not in the network", extra),
+            ("of another shape", misfits),
+            ("with integers for floats", integers),
+        )
         raise ModelError(
             f"the weights in {str(path)!r} do not fit {name}: "
             + "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in found if keys)
