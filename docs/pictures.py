@@ -1,7 +1,7 @@
 """Draw the picture of the README: `python docs/pictures.py WEIGHTS`, with torchvision's SqueezeNet 1.0 weights.
 
 The two photographs come with scikit-image and are in the public domain (CC0): Chelsea the cat, by Stefan van der Walt, and
-a cup of espresso, by Rachel Michetti. One above the other they are one picture of two things.
+a cup of espresso, by Rachel Michetti. Side by side they are one picture of two things.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
 
 
 def picture() -> Image.Image:
-    """The cat above, the cup below, 448 pixels square."""
+    """The cat on the left, the cup on the right, 448 pixels square."""
     both = Image.new("RGB", (448, 448))
     cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
     cup = Image.fromarray(data.coffee())  # type: ignore[no-untyped-call]
-    both.paste(cat.resize((448, 298)).crop((0, 20, 448, 244)), (0, 0))
-    both.paste(cup.resize((448, 299)).crop((0, 40, 448, 264)), (0, 224))
+    both.paste(cat.resize((673, 448)).crop((201, 0, 471, 448)), (0, 0))
+    both.paste(cup.resize((672, 448)).crop((247, 0, 425, 448)), (270, 0))
     return both
 
 

@@ -69,9 +69,12 @@ def replicate(model: nn.Module) -> nn.Module:
 
 def leaked(model: nn.Module, nodes: Iterable[Node]) -> str | None:
     """The name of a parameter of the original that ``nodes`` of its replica's graph lead to, if any."""
-    names = {id(p): name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {}
+    for prefix, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):  # which run as they are
+            names.update((p, f"{prefix}.{key}".lstrip(".")) for key, p in module._parameters.items() if p is not None)
     used = (getattr(node, "variable", None) for node in nodes)
-    return next((names[id(p)] for p in used if id(p) in names), None)
+    return next((names[p] for p in used if p in names), None)
 
 
 # --- First everything owned gets an empty replica, then each is filled -----------------------------------------------------
