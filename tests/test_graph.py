@@ -147,6 +147,8 @@ BY_HAND = {
     "mask": lambda x: x * (x > 0),
     "minimum": lambda x: -torch.minimum(-x, torch.zeros(())),
     "clamp max": lambda x: -(-x).clamp(max=0),
+    "clamp max tensor": lambda x: -(-x).clamp(max=torch.zeros(())),
+    "clamp_max tensor": lambda x: -torch.clamp_max(-x, torch.zeros(())),
     "foreach": lambda x: torch._foreach_clamp_min([x], 0.0)[0],
 }
 

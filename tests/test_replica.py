@@ -130,7 +130,62 @@ def _in_a_namedtuple(net):
     return lambda: pair
 
 
+def _recursive(net):
+    def go(depth=3):
+        return (net.conv, net.bn) if depth == 0 else go(depth - 1)
+
+    return go
+
+
+def _mutual(net):
+    def ping(n=3):
+        return (net.conv, net.bn) if n == 0 else pong(n - 1)
+
+    def pong(n):
+        return ping(n)
+
+    return ping
+
+
+def _keyword_default(net):
+    def get(*, conv=net.conv, bn=net.bn):
+        return conv, bn
+
+    return get
+
+
+def _weak_method(net):
+    method = weakref.WeakMethod(net._both)
+    return lambda: method().__call__()
+
+
+def _builtin(net):
+    net.outs = []
+    net.put = net.outs.append
+
+    def get():
+        net.put((net.conv, net.bn))
+        return net.outs.pop()
+
+    return get
+
+
+class Attributes(dict):
+    __getattr__ = dict.__getitem__
+
+
+def _attributes(net):
+    net.table = Attributes(conv=net.conv, bn=net.bn)
+    return lambda: (net.table.conv, net.table.bn)
+
+
 HOLDS = {
+    "recursive closure": _recursive,
+    "mutually recursive closures": _mutual,
+    "keyword default": _keyword_default,
+    "weak method": _weak_method,
+    "builtin method": _builtin,
+    "dict subclass": _attributes,
     "closure": lambda net: lambda: (net.conv, net.bn),
     "closure over the modules": _over_modules,
     "nested closure and default": _nested,
@@ -179,13 +234,33 @@ class Helper:
         return self.net.conv, self.net.bn
 
 
-def test_what_cannot_be_followed_is_an_error_in_training_mode_and_right_in_evaluation():
-    net = Held(Helper).double()
+@pytest.mark.parametrize("methods", [["guided_backprop"], ["guided_gradcam"]])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_cannot_be_followed_is_an_error_in_training_mode_and_right_in_evaluation(methods, frozen):
+    net = Held(Helper).double().requires_grad_(not frozen)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    with pytest.raises(errors.ModelError, match=r"an object that relume cannot follow \(it used 'bn.bias'\).*model.eval\(\)"):
-        relume.GuidedBackpropagation(net.train()).attribute(x, 1)
+    before = snapshot(net.train())
+    with pytest.raises(errors.ModelError, match=r"reaches 'conv.weight' through an object.*model.eval\(\)"):
+        relume.explain(net, x, 1, methods, "conv")
+    assert_unchanged(before, snapshot(net))
     expected, _, _ = twin.attribution(net.eval(), x, [1, 1], twin.guided)
     torch.testing.assert_close(relume.GuidedBackpropagation(net).attribute(x, 1), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_lazy_buffers_are_refused_too():
+    with pytest.raises(errors.ModelError, match="lazy parameters"):
+        relume.GuidedBackpropagation(nn.Sequential(nn.LazyBatchNorm2d(affine=False), nn.ReLU())).attribute(
+            torch.ones(1, 3, 2, 2)
+        )
+
+
+def test_an_immutable_container_is_left_as_it_is():
+    from torch.fx.immutable_collections import immutable_dict, immutable_list
+
+    net = Held(HOLDS["closure"])
+    net.sizes, net.names = immutable_list([1, 2]), immutable_dict(a=1)
+    replica = replicate(net)
+    assert (replica.sizes, replica.names) == ([1, 2], {"a": 1})
 
 
 def test_an_extractor_of_features_made_of_hooks():

@@ -224,6 +224,18 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path):
     assert tree(tmp_path) == {"out/a.txt": b"new", "out/sub/b.txt": b"new", "out/mine.txt": b"mine"}
 
 
+def test_a_failure_leaves_what_was_there_also_in_folders_that_were_emptied(tmp_path):
+    files = {"dog/a.png": b"old", "dog/b.bin": b"old", "overview.png": b"old"}
+    write_folder(tmp_path, files)
+    (tmp_path / "cat").write_text("a file in the way of a folder")
+    before = tree(tmp_path)
+    with pytest.raises(errors.OutputError, match="cannot write results"):
+        write_folder(tmp_path, dict.fromkeys(["dog/a.png", "cat/a.png"], b"new"), stale=["dog/b.bin", "overview.png"])
+    assert tree(tmp_path) == before
+    write_folder(tmp_path, {"dog/a.png": b"new"}, stale=["dog/b.bin", "nothing.png"])
+    assert tree(tmp_path) == {"dog/a.png": b"new", "overview.png": b"old", "cat": b"a file in the way of a folder"}
+
+
 def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(errors.OutputError, match="file"):

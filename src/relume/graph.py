@@ -44,8 +44,10 @@ _BY_HAND = "may be a rectifier written by hand, which the graph does not tell fr
 
 
 def _looking() -> AbstractContextManager[Any]:
-    """Around every look at what a node saved: a checkpointed region recomputes it, for each look in a group of its own."""
-    group = getattr(torch.utils.checkpoint, "GraphExecGroup", nullcontext)  # without groups, torch allows one look only
+    """Around looks at what nodes saved: a checkpointed region recomputes it, once in each group of looks."""
+    group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
+    if group is None or group._get_current_group() is not None:
+        return nullcontext()
     context: AbstractContextManager[Any] = group()
     return context
 
@@ -117,14 +119,15 @@ class Survey:
 def survey(nodes: Iterable[Node]) -> Survey:
     """Sort ``nodes`` by what a rule can do about them."""
     rectifiers, unguided, hidden = [], [], []
-    for node in nodes:
-        kind = rectifier_of(node.name(), _Saved(node))
-        if kind is not None:
-            rectifiers.append((node, kind))
-        elif reason := _hides(node):
-            hidden.append((_name(node), reason))
-        elif reason := _may_rectify(node):
-            unguided.append((_name(node), reason))
+    with _looking():
+        for node in nodes:
+            kind = rectifier_of(node.name(), _Saved(node))
+            if kind is not None:
+                rectifiers.append((node, kind))
+            elif reason := _hides(node):
+                hidden.append((_name(node), reason))
+            elif reason := _may_rectify(node):
+                unguided.append((_name(node), reason))
     return Survey(tuple(rectifiers), tuple(unguided), tuple(hidden))
 
 

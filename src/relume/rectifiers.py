@@ -197,10 +197,14 @@ def _constant_sides(node: Saved) -> int:
 _LOOKALIKES: dict[str, Callable[[Saved], bool]] = {
     "WhereBackward0": lambda n: _constant_sides(n) == 1,
     "MaskedFillBackward0": lambda n: all(source is None for source, _ in n.next_functions[1:]),
-    "MulBackward0": lambda n: any(getattr(s, "dtype", None) == torch.bool for s in (n._saved_self, n._saved_other)),
+    "MulBackward0": lambda n: (
+        _constant_sides(n) == 1 and any(getattr(s, "dtype", None) == torch.bool for s in (n._saved_self, n._saved_other))
+    ),
     "MinimumBackward0": lambda n: _constant_sides(n) == 1,
-    "ClampBackward1": lambda n: n._saved_min is None and n._saved_max == 0,
-    "ClampMaxBackward0": lambda n: bool(n._saved_max == 0),
+    "ClampBackward0": lambda n: n._saved_min is None and _all(n._saved_max == 0),
+    "ClampBackward1": lambda n: n._saved_min is None and _all(n._saved_max == 0),
+    "ClampMaxBackward0": lambda n: _all(n._saved_max == 0),
+    "ClampMaxBackward1": lambda n: _all(n._saved_max == 0),
     "RreluWithNoiseFunctionalBackward0": _always,
 }
 

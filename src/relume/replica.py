@@ -11,7 +11,7 @@ each call runs a replica, new module objects over the same storage. In it
 
 Everything mutable that the modules own, in lists, dicts and sets too, has its own replica, and whatever refers to it from
 there (bound methods, partials, closures, weak references) refers to the replica. A reference from any other object leads to
-the original; :func:`leaked` tells when a forward pass took one.
+the original; :class:`Guard` stops a forward pass that follows one before it reads or writes anything there.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ import copy
 import functools
 import types
 import weakref
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 
 from relume.errors import ModelError
 
-__all__ = ["leaked", "replicate", "unwrap"]
-
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
+__all__ = ["Guard", "replicate", "unwrap"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -67,14 +64,34 @@ def replicate(model: nn.Module) -> nn.Module:
     return result
 
 
-def leaked(model: nn.Module, nodes: Iterable[Node]) -> str | None:
-    """The name of a parameter of the original that ``nodes`` of its replica's graph lead to, if any."""
-    names: dict[Tensor, str] = {}
-    for prefix, module in model.named_modules():
-        if not isinstance(module, torch.jit.ScriptModule):  # which run as they are
-            names.update((p, f"{prefix}.{key}".lstrip(".")) for key, p in module._parameters.items() if p is not None)
-    used = (getattr(node, "variable", None) for node in nodes)
-    return next((names[p] for p in used if p in names), None)
+class Guard(TorchFunctionMode):
+    """Around a replica's forward pass: an operation on a parameter or buffer of the original is an error.
+
+    Modules of the original would do in training mode what an explanation must not: drop units at random, normalise by the
+    batch, update statistics.
+    """
+
+    def __init__(self, original: nn.Module) -> None:
+        """Guard the tensors of ``original``; those of TorchScript modules, which run as they are, excepted."""
+        super().__init__()
+        self._names: dict[int, str] = {}
+        self._held: list[Tensor] = []  # an id means something while its object lives
+        for prefix, module in original.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                    if tensor is not None:
+                        self._names[id(tensor)] = f"{prefix}.{name}".lstrip(".")
+                        self._held.append(tensor)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func`` unless one of its arguments is guarded."""
+        for value in (*args, *(kwargs or {}).values()):
+            if id(value) in self._names:
+                raise ModelError(
+                    f"the model reaches {self._names[id(value)]!r} through an object that relume cannot follow, "
+                    "and in training mode its own modules may not run; call model.eval() before explaining it"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 # --- First everything owned gets an empty replica, then each is filled -----------------------------------------------------
@@ -87,10 +104,12 @@ def _collect(value: Any, memo: dict[int, Any], owned: list[tuple[Any, Any]]) -> 
     if isinstance(value, nn.Module):
         _collect_module(value, memo, owned)
     elif isinstance(value, Tensor):
-        memo[id(value)] = _alias(value) if isinstance(value, nn.Parameter) else _carry(value, value.detach().clone())
-    elif type(value) in _CONTAINERS:
-        memo[id(value)] = _empty(value)
-        owned.append((memo[id(value)], value))
+        if torch.nn.parameter.is_lazy(value):
+            raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
+        memo[id(value)] = _carry(value, _alias(value) if isinstance(value, nn.Parameter) else value.detach().clone())
+    elif isinstance(value, dict | list | deque | set) and (empty := _empty(value)) is not None:
+        memo[id(value)] = empty
+        owned.append((empty, value))
         for item in list(value.items()) if isinstance(value, dict) else list(value):
             _collect(item, memo, owned)
     elif isinstance(value, tuple | frozenset):
@@ -114,22 +133,22 @@ def _collect_module(module: nn.Module, memo: dict[int, Any], owned: list[tuple[A
 
 
 def _empty(container: Any) -> Any:
-    match container:
-        case defaultdict():
-            return defaultdict(container.default_factory)
-        case deque():
-            return deque(maxlen=container.maxlen)
-        case _:
-            return type(container)()
+    """A new container of the same kind, without its items; None if it refuses to be emptied, being immutable."""
+    if type(container) in (dict, list, set, OrderedDict):
+        return type(container)()
+    try:
+        empty = copy.copy(container)
+        empty.clear()
+    except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError):
+        return None
+    return empty
 
 
 def _alias(parameter: nn.Parameter) -> Tensor:
-    if torch.nn.parameter.is_lazy(parameter):
-        raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
     data = parameter.detach()
     if data.is_inference():  # made under inference_mode, it cannot be saved for a backward pass
         data = data.clone()
-    return _carry(parameter, torch.Tensor._make_subclass(type(parameter), data, False))
+    return torch.Tensor._make_subclass(type(parameter), data, False)
 
 
 def _carry(tensor: Tensor, replica: Tensor) -> Tensor:
@@ -144,7 +163,8 @@ def _fill(replica: Any, value: Any, memo: dict[int, Any]) -> None:
             replica.__dict__[name] = _exchange(attribute, memo)
         replica.__dict__.update(_backward_hooks=OrderedDict(), _backward_pre_hooks=OrderedDict(), _compiled_call_impl=None)
     elif isinstance(value, dict):
-        replica.update((_exchange(key, memo), _exchange(item, memo)) for key, item in list(value.items()))
+        for key, item in list(value.items()):
+            replica[_exchange(key, memo)] = _exchange(item, memo)
     else:
         (replica.update if isinstance(value, set) else replica.extend)([_exchange(item, memo) for item in list(value)])
 
@@ -168,6 +188,10 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
         exchanged = functools.partial(_exchange(value.func, memo), *_exchange(value.args, memo), **keywords)
     elif isinstance(value, types.FunctionType):
         exchanged = _exchange_function(value, memo)
+    elif isinstance(value, types.BuiltinMethodType) and id(value.__self__) in memo:
+        exchanged = getattr(memo[id(value.__self__)], value.__name__)
+    elif isinstance(value, weakref.WeakMethod) and (method := value()) is not None:
+        exchanged = weakref.WeakMethod(_exchange(method, memo)) if id(method.__self__) in memo else value
     elif type(value) is weakref.ref and id(value()) in memo:
         exchanged = weakref.ref(memo[id(value())])
     return exchanged
@@ -175,23 +199,21 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
 
 def _exchange_function(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
     """The function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
-    memo[id(function)] = function  # it may refer to itself
-    closure = tuple(_exchange_cell(cell, memo) for cell in function.__closure__ or ())
-    defaults = _exchange(function.__defaults__, memo)
-    kept = all(new is old for new, old in zip(closure, function.__closure__ or (), strict=True))
-    if not kept or defaults is not function.__defaults__:
-        new = types.FunctionType(function.__code__, function.__globals__, function.__name__, defaults, closure)
-        new.__kwdefaults__ = function.__kwdefaults__
-        new.__dict__.update(function.__dict__)
-        memo[id(function)] = new
-    result: types.FunctionType = memo[id(function)]
-    return result
-
-
-def _exchange_cell(cell: types.CellType, memo: dict[int, Any]) -> types.CellType:
-    try:
-        content = cell.cell_contents
-    except ValueError:  # a variable that was never assigned
-        return cell
-    new = _exchange(content, memo)
-    return cell if new is content else types.CellType(new)
+    cells = [(cell, types.CellType()) for cell in function.__closure__ or ()]
+    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, tuple(c for _, c in cells))
+    memo[id(function)] = new  # before its cells are filled: it may refer to itself
+    same = True
+    for cell, new_cell in cells:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # a variable that was never assigned
+            continue
+        new_cell.cell_contents = _exchange(content, memo)
+        same = same and (content is function or new_cell.cell_contents is content)
+    new.__defaults__ = _exchange(function.__defaults__, memo)
+    given = function.__kwdefaults__ or {}
+    new.__kwdefaults__ = {key: _exchange(value, memo) for key, value in given.items()}
+    same = same and new.__defaults__ is function.__defaults__ and all(new.__kwdefaults__[k] is given[k] for k in given)
+    new.__dict__.update(function.__dict__)
+    memo[id(function)] = function if same else new
+    return function if same else new

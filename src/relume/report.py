@@ -39,6 +39,7 @@ def write_folder(directory: Path, files: Mapping[str, bytes], *, stale: Iterable
                     (old / path).parent.mkdir(parents=True, exist_ok=True)
                     place.replace(old / path)
                     undo.callback((old / path).replace, place)
+                    undo.callback(place.parent.mkdir, parents=True, exist_ok=True)  # undone first: it may be gone by then
             for path in files:
                 place = directory / path
                 undo.callback(_remove_empty, place.parent, directory)

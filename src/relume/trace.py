@@ -18,21 +18,21 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from relume.errors import (
     GraphError,
     HiddenRegionError,
     InputError,
     LayerError,
-    ModelError,
     NonFiniteError,
     NoRectifierError,
+    RelumeError,
     TargetError,
 )
-from relume.graph import Survey, between, hooked, survey, walk
+from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, Probe, layer_name
-from relume.replica import leaked, replicate, unwrap
+from relume.replica import Guard, replicate, unwrap
 from relume.result import Coverage, CoverageRow
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Target, TargetLike, resolve, tensors_in
@@ -113,6 +113,8 @@ class Trace:
             InputError: the inputs are not floating-point tensors of at least one sample.
             LayerError: the layer does not exist, did not run exactly once, or returned no map.
             NonFiniteError: the explained input holds NaN or infinity.
+            ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
+            GraphError: nothing that the network returned depends on the input.
         """
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
@@ -127,7 +129,10 @@ class Trace:
                 f"Grad-CAM reads a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
             )
         try:
-            outputs = runs(*args, **kwargs)
+            with _guard(model):
+                outputs = runs(*args, **kwargs)
+        except RelumeError:
+            raise
         except Exception as error:
             error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
             raise
@@ -157,18 +162,7 @@ class Trace:
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
         if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
             raise GraphError(_CUT_OFF)
-        self._check_private(value.grad_fn)
         return Score(value, frozen)
-
-    def _check_private(self, root: Node) -> None:
-        """No module of the original may have run in the replica's place: in training mode it would not do what it says."""
-        if not isinstance(self.model, nn.Module) or not any(m.training for m in self.model.modules()):
-            return
-        if name := leaked(self.model, walk(root)):
-            raise ModelError(
-                f"the model reaches its own modules through an object that relume cannot follow (it used {name!r}), "
-                "and they ran in training mode; call model.eval() before explaining it"
-            )
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
@@ -226,6 +220,13 @@ class Trace:
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         return f"the {kind} {name!r} holds {_extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
+
+
+def _guard(model: Model) -> AbstractContextManager[Any]:
+    """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
+    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
+        return Guard(model)
+    return nullcontext()
 
 
 def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, Any], Tensor]:
