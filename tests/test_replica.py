@@ -383,7 +383,7 @@ def test_another_thread_may_set_attributes_meanwhile():
     thread.start()
     try:
         for _ in range(300):
-            replicate(net)
+            assert replicate(net)[3].weight.data_ptr() == net[3].weight.data_ptr()
     finally:
         stop.set()
         thread.join()

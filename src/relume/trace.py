@@ -27,7 +27,6 @@ from relume.errors import (
     LayerError,
     NonFiniteError,
     NoRectifierError,
-    RelumeError,
     TargetError,
 )
 from relume.graph import Survey, between, hooked, survey
@@ -131,8 +130,6 @@ class Trace:
         try:
             with _guard(model):
                 outputs = runs(*args, **kwargs)
-        except RelumeError:
-            raise
         except Exception as error:
             error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
             raise
