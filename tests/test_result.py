@@ -202,6 +202,14 @@ def test_save_writes_raw_maps_pictures_and_facts(e, tmp_path):
         assert np.array_equal(np.asarray(drawn), np.asarray(e.picture("guided_gradcam", 1)))
 
 
+def test_pictures_of_an_earlier_save_go(e, tmp_path):
+    e.save(tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    alone = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body")
+    alone.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*alone.files(), "mine.png"}
+
+
 # --- All or nothing ---
 
 
@@ -234,6 +242,19 @@ def test_a_failure_leaves_what_was_there_also_in_folders_that_were_emptied(tmp_p
     assert tree(tmp_path) == before
     write_folder(tmp_path, {"dog/a.png": b"new"}, stale=["dog/b.bin", "nothing.png"])
     assert tree(tmp_path) == {"dog/a.png": b"new", "overview.png": b"old", "cat": b"a file in the way of a folder"}
+
+
+def test_an_interrupted_save_leaves_nothing_of_its_own_and_all_of_others(tmp_path):
+    class Interrupting(dict):
+        def items(self):
+            (tmp_path / "new" / "theirs.txt").write_text("written by another run meanwhile")
+            yield from super().items()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "new" / "out", Interrupting(a=b"1"))
+    assert tree(tmp_path) == {"new/theirs.txt": b"written by another run meanwhile"}
+    assert not (tmp_path / "new" / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):

@@ -221,6 +221,7 @@ class Explanation:
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON."""
         samples = []
+        scales = {m: self.scale(m) for m in self.maps}
         for i in range(len(self)):
             index = None if self.target is None else int(self.target[i])
             samples.append(
@@ -229,7 +230,7 @@ class Explanation:
                     "target_name": None if index is None else self.name(index),
                     "score": float(self.score[i]),
                     "top": [{"class": c, "name": n, "probability": p} for c, n, p in self.top(i)],
-                    "scale": {m: self.scale(m)[i] for m in self.maps},
+                    "scale": {m: scales[m][i] for m in self.maps},
                 }
             )
         return {
@@ -248,8 +249,9 @@ class Explanation:
         files = {}
         if self._drawable:
             for method in self.maps:
-                for i in range(len(self)):
-                    files[f"{method}.png" if len(self) == 1 else f"{method}.{i}.png"] = render.png(self.picture(method, i))
+                for i, scale in enumerate(self.scale(method)):
+                    name = f"{method}.png" if len(self) == 1 else f"{method}.{i}.png"
+                    files[name] = render.png(self.picture(method, i, scale=scale))
             if figure:
                 files["figure.png"] = render.figure_png(self.figure())
         files["maps.safetensors"] = save_tensors({m: v.contiguous().cpu() for m, v in self.maps.items()})
@@ -257,12 +259,14 @@ class Explanation:
         return files
 
     def save(self, directory: str | Path) -> Path:
-        """Write :meth:`files` into ``directory``, all or nothing, and return it.
+        """Write :meth:`files` into ``directory``, all or nothing, and return it; pictures of an earlier save there go.
 
         Raises:
             OutputError: the directory cannot be written to; nothing was left behind.
         """
-        return write_folder(Path(directory), self.files())
+        directory, files = Path(directory), self.files()
+        earlier = {p.name for m in NAMES for p in (*directory.glob(f"{m}.png"), *directory.glob(f"{m}.[0-9]*.png"))}
+        return write_folder(directory, files, stale=earlier - files.keys())
 
     @property
     def _drawable(self) -> bool:
