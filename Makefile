@@ -4,9 +4,6 @@ BIN    := $(VENV)/bin
 PYTHON ?= python3
 READY  := $(VENV)/.ready
 
-REALDATA := ../shared/realdata
-PHOTO    := $(REALDATA)/images/cat_dog.png
-
 .DEFAULT_GOAL := help
 .PHONY: help env demo test check format lint types fix clean
 
@@ -19,11 +16,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $(READY)
 
-demo: $(READY) ## explain a photograph of a dog and a cat, for both
-	@test -f $(PHOTO) || { echo "make demo explains $(PHOTO), which is not there; see README.md for explaining a photo of yours"; exit 1; }
-	$(BIN)/relume explain $(PHOTO) --model torchvision:squeezenet1_0 \
-	  --weights $(REALDATA)/weights/squeezenet1_0.safetensors --labels $(REALDATA)/imagenet_classes.txt \
-	  --target 243,282 --output out
+demo: $(READY) ## explain a drawn cat and dog, with the network in the package
+	$(BIN)/relume demo --output out
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest

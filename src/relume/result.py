@@ -110,6 +110,7 @@ class Explanation:
         labels: class names by index, if known.
         photos: what the network saw of each picture, at its input's resolution, if known; drawn beneath the maps.
         source: further provenance, as plain data: file, preprocessing, weights.
+        multilabel: each class is a yes or no of its own, so that its probability is the sigmoid of its score.
     """
 
     maps: Mapping[str, Tensor]
@@ -123,6 +124,7 @@ class Explanation:
     labels: Sequence[str] | None = None
     photos: Sequence[Image] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    multilabel: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -161,11 +163,14 @@ class Explanation:
     def probabilities(self, sample: int = 0) -> Tensor | None:
         """The class probabilities of one image: its scores if they already are probabilities, else their softmax.
 
-        None if the outputs are no classes, or a single one, of which softmax would say 1 whatever the score.
+        Of a multilabel network, the sigmoid of each score. None if the outputs are no classes, or a single one, of which
+        softmax would say 1 whatever the score.
         """
-        if self.scores.ndim != 2 or self.scores.shape[1] < 2:
+        if self.scores.ndim != 2 or (self.scores.shape[1] < 2 and not self.multilabel):
             return None
         scores = self.scores[sample].float()
+        if self.multilabel:
+            return scores.sigmoid()
         are_already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
         return scores if are_already else scores.softmax(0)
 

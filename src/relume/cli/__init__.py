@@ -1,0 +1,47 @@
+"""The command ``relume``: it translates options into calls of the library, and results and errors into words.
+
+Nothing heavy is imported until a command runs, so ``--help`` answers at once. Each command is a module, and what they share is
+in ``common``.
+"""
+
+from typing import Annotated
+
+import typer
+
+from relume import __version__
+from relume.cli import demo, evaluate, explain
+from relume.cli.common import out
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="relume",
+    help="Which pixels made a vision network decide? Guided backpropagation and Guided Grad-CAM for PyTorch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+for module in (demo, explain, evaluate):
+    app.command(epilog=module.EXAMPLES)(getattr(module, module.__name__.rpartition(".")[2]))
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how typer calls it
+    if wanted:
+        out.print(f"relume {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _relume(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()

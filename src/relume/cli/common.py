@@ -1,0 +1,164 @@
+"""What the commands share: options, how a network is opened and a picture explained, and how things are said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from relume.errors import ModelError, RelumeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from relume.models import Opened
+    from relume.result import Explanation
+
+__all__ = [
+    "Labels",
+    "Layer",
+    "Spec",
+    "Weights",
+    "complain",
+    "err",
+    "explain_picture",
+    "fail",
+    "method_keys",
+    "method_option",
+    "open_network",
+    "out",
+    "reached",
+    "tracked",
+    "write_explained",
+]
+
+T = TypeVar("T")
+
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+Spec: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="SPEC", help="The network: demo, or torchvision:NAME, such as torchvision:resnet50. [default: demo]"
+    ),
+]
+Weights: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", readable=False, help="Its weights, .safetensors or .pth. [default: the network's own]"),
+]
+Layer: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
+]
+Labels: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", readable=False, help="Class names, one a line. [default: the network's own]"),
+]
+
+
+def method_option(default: str) -> Any:
+    """The option that names methods, saying which a command takes without it."""
+    keys = "gradient, deconvnet, guided_backprop, gradcam, guided_gradcam, between commas, or 'all'."
+    return typer.Option("--method", metavar="METHODS", help=f"{keys} [default: {default}]")
+
+
+def fail(error: RelumeError) -> NoReturn:
+    """What was asked for cannot be done: exit code 2."""
+    complain(error)
+    raise typer.Exit(2)
+
+
+def complain(error: RelumeError | str) -> None:
+    """Say what was wrong, on stderr."""
+    err.print(Text.assemble(("relume: ", "bold red"), str(error)))
+
+
+@contextmanager
+def tracked(what: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
+    """The items one after the other, with a bar if there are several and somebody to see it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=total < 2 or not err.is_terminal) as progress:
+        yield iter(progress.track(items, total))
+
+
+def method_keys(method: Sequence[str] | None, default: str) -> list[str]:
+    """The methods asked for, known ones, before anything is opened for them."""
+    from relume.methods import METHODS, resolve_methods
+
+    keys = [key.strip() for part in method or [default] for key in part.split(",")]
+    return [m.key for m in resolve_methods(list(METHODS) if "all" in keys else keys)]
+
+
+def open_network(spec: str | None, weights: Path | None, labels: Path | None, layer: str | None) -> Opened:
+    """The network with its labels, in which ``layer`` exists; the demo network if no ``spec`` is given."""
+    from relume.layers import layer_name
+    from relume.models import open_model
+    from relume.models.labels import read_labels
+
+    names = read_labels(labels) if labels else None
+    opened = open_model(spec or "demo", weights)
+    if layer is not None:
+        layer_name(opened.model, layer)
+    return dataclasses.replace(opened, labels=names or opened.labels)
+
+
+def explain_picture(
+    picture: Image,
+    opened: Opened,
+    targets: Sequence[int | None],
+    methods: Sequence[str],
+    layer: str | None,
+    source: Mapping[str, Any],
+) -> list[Explanation]:
+    """A picture's explanations for each target, knowing where they come from."""
+    from relume.methods import explain_targets
+
+    view = opened.preprocessing.view(picture)
+    facts = {**source, "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}
+    explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+    classes = explained[0].scores.shape[1]
+    if opened.labels is not None and len(opened.labels) != classes:
+        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+    return [
+        dataclasses.replace(
+            e, model=opened.name, labels=opened.labels, multilabel=opened.multilabel, photos=[view], source=facts
+        )
+        for e in explained
+    ]
+
+
+def write_explained(explained: Sequence[Explanation], folder: Path, extra: Mapping[str, bytes] | None = None) -> None:
+    """Write a picture's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
+    from relume.methods import METHODS
+    from relume.render import figure_png
+    from relume.report import write_folder
+    from relume.result import sheet
+
+    files = {f"{_slug(e)}/{name}": content for e in explained for name, content in e.files(figure=False).items()}
+    files |= {"overview.png": figure_png(sheet(explained)), **(extra or {})}
+    # pictures of an earlier run by other methods would stand beside facts that are not theirs
+    stale = {f"{_slug(e)}/{method}.png" for e in explained for method in METHODS} - files.keys()
+    write_folder(folder, files, stale=stale)
+
+
+def _slug(e: Explanation) -> str:
+    """A folder name for the class explained: ``243-bull-mastiff``."""
+    assert e.target is not None, "the command explains classes"
+    index = int(e.target[0])
+    name = "".join(c if c.isalnum() else "-" for c in e.name(index).partition(",")[0].casefold())[:60].strip("-")
+    return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def reached(e: Explanation, *, chosen: bool) -> Text:
+    """Which layer was read and which rectifiers were guided: the same for every photo of one network."""
+    how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
+    lines = [f"layer {e.layer}{how}"] if e.layer else []
+    lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
+    return Text("\n" + "\n".join(lines))

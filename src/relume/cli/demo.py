@@ -1,0 +1,79 @@
+"""``relume demo``: the main job, on what ships in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import fail, out
+from relume.errors import RelumeError
+
+if TYPE_CHECKING:
+    from relume.result import Explanation
+
+__all__ = ["EXAMPLES", "demo"]
+
+EXAMPLES = """Examples:
+
+  relume demo
+
+  relume demo --seed 7 --output seven
+"""
+
+PAIR = ("cat", "dog")
+
+
+def demo(
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scene: any number not below zero.")] = 0,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("out"),
+) -> None:
+    """Draw a scene with a cat and a dog, and explain both by every method.
+
+    Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
+    """
+    from relume.demo import CLASSES, draw_scene
+    from relume.methods import METHODS
+    from relume.render import png
+    from relume.report import check_writable
+
+    try:
+        check_writable(output)
+        scene = draw_scene(seed, PAIR)
+        opened = common.open_network("demo", None, None, None)
+        targets = [CLASSES.index(name) for name in PAIR]
+        explained = common.explain_picture(scene.picture, opened, targets, list(METHODS), None, {"scene": seed})
+        common.write_explained(explained, output, {"scene.png": png(scene.picture)})
+    except RelumeError as error:
+        fail(error)
+    out.print(_scores(explained[0]), common.reached(explained[0], chosen=True), _next_steps(output), sep="\n")
+
+
+def _scores(e: Explanation) -> Table:
+    """Every class that the network sees, and one that it does not, with score and probability."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("class")
+    table.add_column("score", justify="right")
+    table.add_column("probability", justify="right")
+    for index, name, probability in e.top(count=3):
+        table.add_row(name, f"{float(e.scores[0, index]):.2f}", f"{probability:.1%}", style="bold" if name in PAIR else "dim")
+    return table
+
+
+def _next_steps(output: Path) -> Text:
+    scene = output / "scene.png"
+    return Text.assemble(
+        ("\n→ ", "green"),
+        (str(output / "overview.png"), "bold green"),
+        "  both targets by every method: look at this first\n  ",
+        (str(scene), "green"),
+        "  the bare scene\n\nTry next:\n",
+        f"  relume explain {scene} --target cat --method all\n",
+        "  relume demo --seed 1\n",
+        "  relume evaluate --scenes 100\n",
+        "  relume explain photo.jpg --model torchvision:resnet50",
+    )

@@ -1,0 +1,105 @@
+"""``relume evaluate``: which method's maps show what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import complain, fail, out
+from relume.errors import ImageError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.evidence import Evaluation, Sample
+
+__all__ = ["EXAMPLES", "evaluate"]
+
+EXAMPLES = """Examples:
+
+  relume evaluate --scenes 100
+
+  relume evaluate --output evaluation
+
+  relume evaluate --model torchvision:resnet50 --data pictures --output evaluation
+"""
+
+
+def evaluate(
+    scenes: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="How many drawn scenes of two classes or more.")] = 500,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scenes, and of what is random.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", readable=False, help="Pictures of yours instead, with masks listed in masks.csv there."),
+    ] = None,
+    model: common.Spec = None,
+    weights: common.Weights = None,
+    method: Annotated[list[str] | None, common.method_option("all")] = None,
+    layer: common.Layer = None,
+    labels: common.Labels = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write evaluation.json, .md and .png. [default: not written]")
+    ] = None,
+) -> None:
+    """Measure each method's maps against ground truth: class discrimination, resolution, noise.
+
+    On drawn scenes whose truth is known, or on pictures of yours with masks.
+    """
+    from relume.evidence import evaluate as compare
+    from relume.evidence import folder_samples, scene_samples
+    from relume.report import check_writable
+
+    try:
+        if output is not None:
+            check_writable(output)
+        keys = common.method_keys(method, "all")
+        opened = common.open_network(model, weights, labels, layer)
+        if data is None:
+            loaders, total = scene_samples(scenes, seed, opened), scenes
+        else:
+            listed = folder_samples(data, opened)
+            loaders, total = iter(listed), len(listed)
+        skipped: list[str] = []
+        with common.tracked("evaluating", loaders, total) as steps:
+            facts = {"model": opened.name, "data": "scenes" if data is None else str(data)}
+            evaluation = compare(opened.model, _loaded(steps, skipped), keys, layer, seed=seed, facts=facts)
+        _show(evaluation)
+        if output is not None:
+            out.print(Text.assemble(("\n→ ", "green"), (str(evaluation.save(output)), "green")))
+    except RelumeError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        complain("stopped; nothing was measured to the end and nothing was written")
+        raise typer.Exit(130) from None
+    if skipped:
+        complain(f"{len(skipped)} of {total} pictures could not be used")
+        raise typer.Exit(1)
+
+
+def _loaded(loaders: Iterator[Callable[[], Sample]], skipped: list[str]) -> Iterator[Sample]:
+    """The samples that can be had; of the others, what was wrong is said and kept in ``skipped``."""
+    for load in loaders:
+        try:
+            yield load()
+        except ImageError as error:
+            complain(error)
+            skipped.append(str(error))
+
+
+def _show(evaluation: Evaluation) -> None:
+    """The tables: a row for each map, a column for each measure."""
+    for group, columns in evaluation.groups.items():
+        table = Table(title=group, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("", no_wrap=True)
+        for column in columns.values():
+            table.add_column(str(column), justify="right")
+        for name, figures in evaluation.rows.items():
+            cells = (figures[key].brief() for key in columns)
+            table.add_row(name, *cells, style="" if name in evaluation.methods else "dim")
+        out.print(table, "")
+    for note in evaluation.notes:
+        out.print(Text(note, style="dim"))

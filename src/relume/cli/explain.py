@@ -1,0 +1,116 @@
+"""``relume explain``: photos to maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import complain, fail, out
+from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.result import Explanation
+
+__all__ = ["EXAMPLES", "explain"]
+
+EXAMPLES = """Examples:
+
+  relume explain dog.jpg --model torchvision:resnet50
+
+  relume explain photos/*.jpg --model torchvision:resnet50 --target "tabby" --output maps
+
+  relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
+"""
+
+DEFAULT = "guided_backprop,gradcam,guided_gradcam"
+
+DEMO_NOTE = """
+
+This was the demo network, which knows drawings of twelve things and nothing of photographs; for those, name another:
+--model torchvision:resnet50"""
+
+
+def explain(
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False, readable=False)
+    ],
+    model: common.Spec = None,
+    weights: common.Weights = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="Classes to explain, by index or name, between commas. [default: the predicted class]",
+        ),
+    ] = None,
+    method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
+    layer: common.Layer = None,
+    labels: common.Labels = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
+) -> None:
+    """Explain photos: which pixels speak for a class?
+
+    For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
+    """
+    from relume.image import load_picture
+    from relume.models.labels import parse_targets
+    from relume.report import check_writable
+
+    try:
+        check_writable(output)
+        keys = common.method_keys(method, DEFAULT)
+        opened = common.open_network(model, weights, labels, layer)
+        targets = [None] if target is None else parse_targets(target, opened.labels)
+    except RelumeError as error:
+        fail(error)
+    failed, closing = 0, Text()
+    found: list[Text] = []
+    with common.tracked("explaining", photos, len(photos)) as steps:
+        for photo, folder in zip(steps, _folders(photos, output), strict=True):
+            try:
+                explained = common.explain_picture(load_picture(photo), opened, targets, keys, layer, {"file": str(photo)})
+                common.write_explained(explained, folder)
+            except (ImageError, NonFiniteError, OutputError) as error:
+                failed += 1
+                complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")
+            except KeyboardInterrupt:
+                complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
+                raise typer.Exit(130) from None
+            except RelumeError as error:
+                fail(error)
+            else:
+                found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
+                closing = common.reached(explained[0], chosen=layer is None).append("" if model else DEMO_NOTE)
+    if found:
+        out.print(*found, closing, sep="\n")
+    if failed:
+        if len(photos) > 1:
+            complain(f"{failed} of {len(photos)} photos could not be explained")
+        raise typer.Exit(1)
+
+
+def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
+    """A folder for each photo, named after it; photos of the same name, in any case of letters, are numbered."""
+    taken: set[str] = set()
+    for photo in photos:
+        stem = photo.stem.strip(".") or "photo"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        yield output / name
+
+
+def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
+    """What was found in one photo and where it is: a few lines, or one."""
+    titles = "; ".join(e.title() for e in explained)
+    if brief:
+        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
+    top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
+    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}\n  → ", (str(folder), "green"))

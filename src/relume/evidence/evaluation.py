@@ -1,0 +1,215 @@
+"""The comparison of methods against ground truth, over scenes or a user's own pictures with masks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relume.errors import InputError
+from relume.evidence import estimates
+from relume.evidence.baselines import BASELINES, REFERENCE
+from relume.evidence.estimates import Column, Rows, estimate
+from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
+from relume.methods import METHODS, Method, explain_targets, resolve_methods
+from relume.render import figure_png
+from relume.report import write_folder
+from relume.result import NAMES, Explanation
+
+__all__ = ["COLUMNS", "Evaluation", "Sample", "evaluate"]
+
+COLUMNS: Mapping[str, Column] = MappingProxyType(
+    {
+        **{key: Column(m.title, m.better) for key, m in MEASURES.items()},
+        "class_correlation": Column("correlation between classes", "low"),
+    }
+)
+
+#: The columns by what they are about.
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Class discrimination": ("mass_accuracy", "rank_accuracy", "right_thing", "class_correlation"),
+        "Resolution": ("correlation_length", "boundary", "within"),
+        "Noise and pointing": ("noise", "local_noise", "pointing", "pointing_tolerant"),
+    }
+)
+
+#: A bootstrap of fewer pictures than these is no confidence interval.
+FEW = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture with its truth.
+
+    Attributes:
+        name: what it is called.
+        image: the network's input, ``(C, H, W)``.
+        targets: for each class to explain, where it is, ``(H, W)``.
+        things: where anything is, ``(H, W)``.
+    """
+
+    name: str
+    image: Tensor
+    targets: Mapping[int, Mask]
+    things: Mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """How well each method's maps show what is there.
+
+    Attributes:
+        methods: what the rows of the methods are called.
+        rows: for each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
+        empty: how many maps of each row were zero everywhere and so are in no average.
+        pictures: how many pictures were explained.
+        targets: how many classes of them, in all.
+        facts: where this comes from, as plain data.
+    """
+
+    methods: tuple[str, ...]
+    rows: Rows
+    empty: Mapping[str, int]
+    pictures: int
+    targets: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, dict[str, Column]]:
+        """The columns by what they are about."""
+        return {group: {key: COLUMNS[key] for key in keys} for group, keys in GROUPS.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know, in sentences."""
+        notes = [
+            f"{self.pictures} pictures, {self.targets} classes explained; means over pictures, bootstrap 95 % intervals.",
+            f"{REFERENCE[0].capitalize()}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
+        ]
+        if self.pictures < FEW:
+            notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
+        for name, count in self.empty.items():
+            if count:
+                notes.append(f"{count} of {self.targets} maps by {name} were zero everywhere and are left out.")
+        return notes
+
+    def markdown(self) -> str:
+        """The tables, in Markdown."""
+        tables = (f"### {group}\n\n{estimates.markdown(self.rows, columns)}\n" for group, columns in self.groups.items())
+        return "".join(tables) + "".join(f"* {note}\n" for note in self.notes)
+
+    def figure(self) -> Any:
+        """The figures with their intervals as a matplotlib figure."""
+        return estimates.figure(self.rows, self.groups, self.methods, " ".join(self.notes))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON; what is undefined is null."""
+        figures = {
+            name: {
+                key: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "pictures": e.count}
+                for key, e in row.items()
+            }
+            for name, row in self.rows.items()
+        }
+        return {
+            "pictures": self.pictures,
+            "targets": self.targets,
+            "figures": figures,
+            "empty_maps": dict(self.empty),
+            **self.facts,
+            "versions": {"relume": version("relume"), "torch": torch.__version__},
+        }
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``evaluation.json``, ``.md`` and ``.png`` into ``directory``, all or nothing, and return it.
+
+        Raises:
+            OutputError: the directory cannot be written to; nothing was left behind.
+        """
+        files = {
+            "evaluation.json": (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
+            "evaluation.md": self.markdown().encode(),
+            "evaluation.png": figure_png(self.figure()),
+        }
+        return write_folder(Path(directory), files)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def evaluate(
+    model: nn.Module,
+    samples: Iterable[Sample],
+    methods: Iterable[str | Method] = tuple(METHODS),
+    layer: nn.Module | str | None = None,
+    *,
+    seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Compare methods on pictures whose truth is known, beside baselines that know nothing and the truth itself, blurred.
+
+    One forward pass for each picture, one backward pass for each rule and class. The same arguments give the same figures.
+
+    Args:
+        model: the network.
+        samples: pictures with masks; of each, every class in ``targets`` is explained.
+        methods: keys of :data:`relume.METHODS`, or :class:`~relume.Method` objects.
+        layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        seed: of the random baseline and the bootstrap.
+        facts: further provenance, as plain data.
+
+    Raises:
+        InputError: there is nothing to evaluate; or as :func:`relume.explain`.
+    """
+    asked, rng = resolve_methods(methods), np.random.default_rng(seed)
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    empty: Counter[str] = Counter()
+    pictures, targets, read = 0, 0, None
+    for sample in samples:
+        pictures, targets = pictures + 1, targets + len(sample.targets)
+        explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer)
+        truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
+        read = explained[0].layer
+        for name, maps in _maps(explained, sample, truths, rng).items():
+            empty[name] += sum(not heat.any() for heat in maps)
+            for key, value in _score(maps, truths).items():
+                scores[name][key].append(value)
+    if not pictures:
+        raise InputError("there is no picture to evaluate; give samples with at least one class in each")
+    rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
+    names = tuple(NAMES.get(method.key, method.key) for method in asked)
+    return Evaluation(names, rows, dict(empty), pictures, targets, {"seed": seed, "layer": read, **(facts or {})})
+
+
+def _maps(
+    explained: Sequence[Explanation], sample: Sample, truths: Sequence[Truth], rng: np.random.Generator
+) -> dict[str, list[Map]]:
+    """The saliency of every class of one picture, by row of the table."""
+    image = sample.image.float().cpu().numpy()
+    maps = {NAMES.get(m, m): [e.saliency(m)[0].float().cpu().numpy() for e in explained] for m in explained[0]}
+    maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
+    return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
+
+
+def _score(maps: Sequence[Map], truths: Sequence[Truth]) -> dict[str, float]:
+    """Each measure of one picture's maps by one method, averaged over its classes, or pairs of classes."""
+    measured = [measure(heat, truth) for heat, truth in zip(maps, truths, strict=True)]
+    scores = {key: _mean([m[key] for m in measured]) for key in MEASURES}
+    return scores | {"class_correlation": _mean([rank_correlation(a, b) for a, b in combinations(maps, 2)])}
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not np.isnan(value)]
+    return sum(defined) / len(defined) if defined else np.nan
