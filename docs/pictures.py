@@ -1,7 +1,8 @@
-"""Draw the picture of the README: `python docs/pictures.py WEIGHTS`, with torchvision's SqueezeNet 1.0 weights.
+"""Draw the pictures of the documentation: `python docs/pictures.py [WEIGHTS]`.
 
-The two photographs come with scikit-image and are in the public domain (CC0): Chelsea the cat, by Stefan van der Walt, and
-a cup of espresso, by Rachel Michetti. Side by side they are one picture of two things.
+The README's first picture is drawn if WEIGHTS, torchvision's SqueezeNet 1.0, are given. Its two photographs come with
+scikit-image and are in the public domain (CC0): Chelsea the cat, by Stefan van der Walt, and a cup of espresso, by Rachel
+Michetti. Side by side they are one picture of two things.
 """
 
 import dataclasses
@@ -13,14 +14,15 @@ from PIL import Image
 from skimage import data
 
 import relume
-from relume.models import open_model
+from relume.demo import CLASSES, draw_scene
+from relume.models import Opened, open_model
 from relume.render import figure_png
 from relume.result import sheet
 
-METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
+IMAGES = Path(__file__).with_name("images")
 
 
-def picture() -> Image.Image:
+def photographs() -> Image.Image:
     """The cat on the left, the cup on the right, 448 pixels square."""
     both = Image.new("RGB", (448, 448))
     cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
@@ -30,17 +32,41 @@ def picture() -> Image.Image:
     return both
 
 
-def main() -> None:
-    """Explain it for both and draw the sheet."""
-    opened = open_model("torchvision:squeezenet1_0", sys.argv[1])
-    view = opened.preprocessing.view(picture())
+def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[int], methods: list[str], layer: str) -> None:
+    """Explain a picture for each target and draw the sheet."""
+    view = opened.preprocessing.view(picture)
     x = opened.preprocessing.tensor(view)[None]
+    known = {"labels": opened.labels, "model": opened.name, "multilabel": opened.multilabel}
     explained = [
-        dataclasses.replace(e, photos=[view], labels=opened.labels, model="SqueezeNet 1.0")
-        for e in relume.explain_targets(opened.model, x, [285, 967], METHODS, "features.12")
+        dataclasses.replace(e, photos=[view], **known)  # type: ignore[arg-type]
+        for e in relume.explain_targets(opened.model, x, targets, methods, layer)
     ]
-    drawn = Image.open(io.BytesIO(figure_png(sheet(explained))))
-    drawn.convert("RGB").save(Path(__file__).with_name("images") / "readme.jpg", quality=88)
+    save(Image.open(io.BytesIO(figure_png(sheet(explained)))), name)
+
+
+def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> None:
+    """The first scenes, side by side."""
+    side = 128 + gap
+    wall = Image.new("RGB", (columns * side - gap, rows * side - gap), "white")
+    for i in range(columns * rows):
+        wall.paste(draw_scene(i).picture, (i % columns * side, i // columns * side))
+    save(wall, name)
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write a picture small enough for a repository."""
+    picture.convert("RGB").save(IMAGES / name, quality=88)
+
+
+def main() -> None:
+    """Draw them all."""
+    draw_scenes("scenes.jpg")
+    scene = draw_scene(0, ["cat", "dog"]).picture
+    draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*relume.METHODS], "layer3")
+    if len(sys.argv) > 1:
+        opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", sys.argv[1]), name="SqueezeNet 1.0")
+        methods = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
+        draw_sheet("readme.jpg", opened, photographs(), [285, 967], methods, "features.12")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import relume
 from relume.cli import app
+from relume.demo import draw_scene
 from relume.models.vision import import_torchvision
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,11 @@ def user(tmp_path, monkeypatch):
     for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.effect_noise((260, 240), 60).convert("RGB").save(tmp_path / name)
+    scene = draw_scene(0, ["cat"])
+    (tmp_path / "pictures").mkdir()
+    scene.picture.resize((256, 256)).save(tmp_path / "pictures" / "cat.png")
+    Image.fromarray(scene.things[0].mask).resize((256, 256)).save(tmp_path / "pictures" / "mask.png")
+    (tmp_path / "pictures" / "masks.csv").write_text("picture,mask,class\ncat.png,mask.png,281\n")
     monkeypatch.chdir(tmp_path)
     vision = import_torchvision()
 
@@ -52,6 +58,8 @@ def test_python_blocks_run(page, user):
         assert namespace["cam"].shape == (1, 7, 7)
         assert namespace["e"]["guided_gradcam"].shape == (2, 3, 224, 224)
         assert (user / "out" / "explanation.json").is_file()
+    if page.name == "comparison.md":
+        assert (user / "evaluation" / "evaluation.json").is_file()
 
 
 def test_the_rectgrad_of_the_docs_is_rectgrad():
@@ -89,14 +97,29 @@ def test_commands_of_the_readme_run(user):
             ran += 1
         else:
             assert (program, args[0]) == ("pip", "install"), command
-    assert ran == 2
+    assert ran == 3
     assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
+
+
+def test_the_readme_repeats_the_figures_of_the_comparison():
+    """Of the measured table, four columns, rounded alike."""
+    measured = {}
+    for row in re.findall(r"^\| (.*) \|$", (ROOT / "docs" / "comparison.md").read_text(), flags=re.MULTILINE):
+        name, *cells = row.split(" | ")
+        measured[name] = measured.get(name, []) + [cell.partition(" ")[0] for cell in cells]
+    readme = (ROOT / "README.md").read_text().partition("rank correlation between classes")[2].partition("## ")[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| ([^-].*) \|$", readme, flags=re.MULTILINE)]
+    assert len(rows) == 6
+    for name, *cells in rows:
+        mass, _, right, between, length = measured[name.strip("*")][:5]
+        assert cells[:3] == [mass, right, between]
+        assert float(cells[3].removesuffix(" px")) == pytest.approx(float(length), abs=0.051)
 
 
 def test_the_command_page_has_every_option_and_no_other():
     page = (ROOT / "docs" / "command.md").read_text()
     for name, command in typer.main.get_command(app).commands.items():
-        section = page.partition(f"## relume {name}\n")[2]
+        section = page.partition(f"\n## relume {name}\n")[2].partition("\n## ")[0]
         assert section, f"docs/command.md has no section for relume {name}"
         documented = set(re.findall(r"^\| `(--[a-z-]+)", section, flags=re.MULTILINE))
         assert documented == {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}

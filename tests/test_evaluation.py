@@ -109,7 +109,7 @@ def test_maps_of_zeros_are_counted_and_left_out():
     assert got.empty["gradient"] == 2
     assert got.rows["gradient"]["mass_accuracy"].count == 2
     assert got.rows["gradient"]["class_correlation"].count == 0
-    assert "2 of 4 maps by gradient were zero everywhere and are left out." in got.notes
+    assert "Zero everywhere and left out: 2 of 4 maps by gradient." in got.notes
     assert got.as_dict()["figures"]["gradient"]["class_correlation"]["mean"] is None
 
 

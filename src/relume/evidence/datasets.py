@@ -92,7 +92,7 @@ class _Row:
     index: int | None
 
 
-def folder_samples(folder: Path, opened: Opened) -> list[Loader]:
+def folder_samples(folder: str | Path, opened: Opened) -> list[Loader]:
     """The pictures that ``masks.csv`` in ``folder`` lists, each with all its masks.
 
     Its columns are ``picture`` and ``mask`` (files, relative to the folder; a mask has one channel and the size of its
@@ -103,6 +103,7 @@ def folder_samples(folder: Path, opened: Opened) -> list[Loader]:
     Raises:
         InputError: the list is missing, is no such table, names files that are not there, or unknown classes.
     """
+    folder = Path(folder)
     path = folder / MASKS
     try:
         text = path.read_text(encoding="utf-8-sig")

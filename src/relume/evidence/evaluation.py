@@ -101,7 +101,7 @@ class Evaluation:
             notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
         for name, count in self.empty.items():
             if count:
-                notes.append(f"{count} of {self.targets} maps by {name} were zero everywhere and are left out.")
+                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {name}.")
         return notes
 
     def markdown(self) -> str:
