@@ -176,6 +176,7 @@ def test_evaluate_on_pictures_with_masks(tmp_path):
 def test_what_is_wrong_with_an_evaluation_is_said(tmp_path):
     assert "masks.csv' cannot be read" in said(relume_command("evaluate", "--data", tmp_path), 2)
     assert "a seed here is a number from 0 to 4293; got 5000" in said(relume_command("evaluate", "--seed", "5000"), 2)
+    assert "give one of the two" in said(relume_command("evaluate", "--data", tmp_path, "--scenes", "5"), 2)
     assert "no method 'cam'" in said(relume_command("evaluate", "--method", "cam"), 2)
     assert "'layer9'" in said(relume_command("evaluate", "--layer", "layer9"), 2)
     (tmp_path / "file").touch()

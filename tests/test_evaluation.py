@@ -211,6 +211,7 @@ def test_a_folder_of_pictures_with_masks(folder, small):
         ("picture,mask,class\nno.png,wide-mask.png,0\n", "line 2 of .* names 'no.png', and there is no such file"),
         ("picture,mask,class\nwide.png,,0\n", "line 2 of .* names ''"),
         ("picture,mask,class\nwide.png,wide-mask.png,green\n", "line 2 of .*no class is called 'green'"),
+        ("picture,mask,class\nwide.png,wide-mask.png,2\n", "line 2 of .*there is no class 2; small has 0 to 1"),
         ("picture,mask,class,value\nwide.png,wide-mask.png,0,x\n", "line 2 of .*'x' is no list of pixel values"),
         ("picture,mask,class\nwide.png\n", "line 2 of .* names None"),
     ],

@@ -243,6 +243,7 @@ class Explanation:
             "methods": list(self.maps),
             "layer": self.layer,
             "model": self.model,
+            "multilabel": self.multilabel,
             "coverage": self.coverage.as_dict(),
             "input_shape": list(self.images.shape),
             "source": dict(self.source),

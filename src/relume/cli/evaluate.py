@@ -12,7 +12,7 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, fail, out
-from relume.errors import ImageError, RelumeError
+from relume.errors import ImageError, InputError, RelumeError
 
 if TYPE_CHECKING:
     from relume.evidence import Evaluation, Sample
@@ -30,7 +30,10 @@ EXAMPLES = """Examples:
 
 
 def evaluate(
-    scenes: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="How many drawn scenes of two classes or more.")] = 500,
+    scenes: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", min=1, help="How many drawn scenes of two classes or more. [default: 500]"),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scenes, and of what is random.")] = 0,
     data: Annotated[
         Path | None,
@@ -59,7 +62,10 @@ def evaluate(
         keys = common.method_keys(method, "all")
         opened = common.open_network(model, weights, labels, layer)
         if data is None:
-            loaders, total = scene_samples(scenes, seed, opened), scenes
+            total = scenes or 500
+            loaders = scene_samples(total, seed, opened)
+        elif scenes is not None:
+            raise InputError("--scenes are drawn and --data are pictures of yours; give one of the two")
         else:
             listed = folder_samples(data, opened)
             loaders, total = iter(listed), len(listed)

@@ -140,6 +140,8 @@ def _row(folder: Path, line: Mapping[str, str | None], place: str, opened: Opene
         values = tuple(int(value) for value in (line.get("value") or "").split())
         known = name.isdecimal() or not name
         index = (int(name) if name else None) if known else find_class(name, opened.labels or ())
+        if index is not None and opened.labels is not None and index >= len(opened.labels):
+            raise TargetError(f"there is no class {index}; {opened.name} has 0 to {len(opened.labels) - 1}")
     except ValueError as error:  # a TargetError is one, and says more
         reason = error if isinstance(error, TargetError) else f"{line.get('value')!r} is no list of pixel values"
         raise InputError(f"{place}: {reason}") from None

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from relume.methods import METHODS, Method, explain_targets, resolve_methods
 from relume.render import figure_png
 from relume.report import write_folder
 from relume.result import NAMES, Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["COLUMNS", "Evaluation", "Sample", "evaluate"]
 
@@ -109,7 +112,7 @@ class Evaluation:
         tables = (f"### {group}\n\n{estimates.markdown(self.rows, columns)}\n" for group, columns in self.groups.items())
         return "".join(tables) + "".join(f"* {note}\n" for note in self.notes)
 
-    def figure(self) -> Any:
+    def figure(self) -> Figure:
         """The figures with their intervals as a matplotlib figure."""
         return estimates.figure(self.rows, self.groups, self.methods, " ".join(self.notes))
 
@@ -198,7 +201,7 @@ def _maps(
 ) -> dict[str, list[Map]]:
     """The saliency of every class of one picture, by row of the table."""
     image = sample.image.float().cpu().numpy()
-    maps = {NAMES.get(m, m): [e.saliency(m)[0].float().cpu().numpy() for e in explained] for m in explained[0]}
+    maps = {NAMES.get(m, m): [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0]}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 
