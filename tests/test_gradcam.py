@@ -100,8 +100,7 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "says"),
     [
-        ("twice", r"layer 'twice' ran 2 times in this forward pass, and must run once; candidates: off, conv, last"),
-        ("pair", r"layer 'pair' returned a tuple.*candidates: off, conv, last"),
+        ("twice", r"layer 'twice' ran 2 times in this forward pass, and must run once; candidates: off, conv, pair, last"),
         ("unused", r"layer 'unused' did not run"),
         ("pool", r"layer 'pool' returned shape \(1, 4, 1, 1\), not a map"),
         ("head", r"layer 'head' returned shape \(1, 3\)"),
@@ -250,13 +249,15 @@ def test_the_layer_chosen_is_the_last_with_spatial_axes_before_pooling(name, lay
     assert torch.equal(chosen["gradcam"], named["gradcam"])
 
 
-def test_tokens_are_not_taken_for_a_map():
+def test_where_no_tokens_matter_no_layer_is_chosen():
+    """A head of zeros: nothing depends on anything, and the patches before the tokens are not taken instead."""
     model = import_torchvision().models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=4)
-    nn.init.normal_(model.heads.head.weight)  # zero at first: nothing would depend on anything
     with pytest.raises(
         errors.LayerError, match=r"'conv_proj', is followed by .* tokens of shape \(1, 17, 16\); name the target"
     ):
         relume.explain(model, torch.randn(1, 3, 32, 32), 1, ["gradcam"])
+    nn.init.normal_(model.heads.head.weight)
+    assert relume.explain(model, torch.randn(1, 3, 32, 32), 1, ["gradcam"]).layer == "encoder.layers.encoder_layer_0"
 
 
 def test_no_layer_to_choose():

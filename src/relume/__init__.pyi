@@ -1,7 +1,5 @@
 from . import errors, rules, targets
-from .image import preprocess_image
-from .methods import (
-    METHODS,
+from .attribution import (
     Backpropagation,
     Deconvolution,
     GradCAM,
@@ -9,12 +7,11 @@ from .methods import (
     GuidedBackpropagation,
     GuidedGradCAM,
     GuidedReLU,
-    Method,
     compute_guided_gradcam,
-    coverage,
-    explain,
-    explain_targets,
 )
+from .explaining import coverage, explain, explain_targets
+from .image import preprocess_image
+from .methods import METHODS, Method
 from .result import Coverage, Explanation
 
 __version__: str

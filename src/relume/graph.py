@@ -39,6 +39,7 @@ _HIDING = {
 _HIGHER_ORDER = "torch.cond, map, scan and the like keep their branches to themselves; write the branch in Python"
 _IN_PLACE_ON_A_VIEW = "an in-place operation on a view hides what it computes; write it out of place, y = f(x[...])"
 _CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
+_EXCLUDED = "not of the ReLU family, and rectifiers='relu' was asked for"
 _OWN_RULE = "brings its own guided backward"
 _BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
 
@@ -107,28 +108,33 @@ class Survey:
 
     Attributes:
         rectifiers: every rectifier with its kind.
+        excluded: name and reason of every rectifier that was not asked for.
         unguided: name and reason of every node that may rectify and cannot be guided.
         hidden: name and reason of every node that stands for operations it does not show.
     """
 
     rectifiers: tuple[tuple[Node, Rectifier], ...]
+    excluded: tuple[tuple[str, str], ...]
     unguided: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
 
 
-def survey(nodes: Iterable[Node]) -> Survey:
-    """Sort ``nodes`` by what a rule can do about them."""
-    rectifiers, unguided, hidden = [], [], []
+def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
+    """Sort ``nodes`` by what a rule can do about them; with ``relu_only`` it is for the ReLU family alone."""
+    rectifiers, excluded, unguided, hidden = [], [], [], []
     with _looking():
         for node in nodes:
-            kind = rectifier_of(node.name(), _Saved(node))
-            if kind is not None:
+            saved = _Saved(node)
+            kind = rectifier_of(node.name(), saved)
+            if kind is not None and relu_only and not kind.relu(saved):
+                excluded.append((kind.label, _EXCLUDED))
+            elif kind is not None:
                 rectifiers.append((node, kind))
             elif reason := _hides(node):
                 hidden.append((_name(node), reason))
             elif reason := _may_rectify(node):
                 unguided.append((_name(node), reason))
-    return Survey(tuple(rectifiers), tuple(unguided), tuple(hidden))
+    return Survey(tuple(rectifiers), tuple(excluded), tuple(unguided), tuple(hidden))
 
 
 def _name(node: Node) -> str:

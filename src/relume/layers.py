@@ -1,24 +1,28 @@
-"""Find the layer that Grad-CAM reads, and capture its output while a replica runs.
+"""Find the layers that Grad-CAM reads, and capture their outputs while a replica runs.
 
 Layers are modules, rectifiers are graph nodes, and this file is where the two meet: a :class:`Probe` hooks the modules of a
-private replica and keeps the output of the layer asked for, or of the last layer with spatial axes before pooling.
+private replica and keeps the outputs of the layers asked for, or of the last layer with spatial axes before pooling.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from relume.errors import LayerError
+from relume.grids import Grid, find_grid
+from relume.targets import tensors_in
 
-__all__ = ["Layer", "Probe", "layer_name"]
+__all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
+
+Reshape: TypeAlias = Callable[[Tensor], Tensor]
+LayerLike: TypeAlias = "nn.Module | str"
 
 
 def _copy(output: Tensor) -> Tensor:
@@ -29,15 +33,34 @@ def _copy(output: Tensor) -> Tensor:
         return output.clone()
 
 
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A captured layer: its dotted ``name`` and its ``output``, ``(N, channels, *spatial)``."""
+    """A captured layer: its dotted ``name``, its ``output`` as it was, and what makes a map of it or of its gradient."""
 
     name: str
     output: Tensor
+    to_map: Reshape
+
+    def map(self, values: Tensor) -> Tensor:
+        """``values`` of the output's shape as ``(N, channels, *spatial)``.
+
+        Raises:
+            LayerError: the caller's own ``reshape`` gave something else.
+        """
+        made: Any = self.to_map(values)
+        if not isinstance(made, Tensor) or made.ndim < 3 or len(made) != len(values):
+            raise LayerError(
+                f"reshape made {_describe(made)} of layer {self.name!r}, of shape {tuple(values.shape)}; "
+                "it is to return (N, channels, *spatial)"
+            )
+        return made
 
 
-def layer_name(model: nn.Module, layer: nn.Module | str) -> str:
+def layer_name(model: nn.Module, layer: LayerLike) -> str:
     """The dotted name of ``layer``, a module of ``model`` or a name.
 
     Raises:
@@ -65,19 +88,36 @@ def _suggest(names: Collection[str], wanted: str = "") -> str:
 
 
 class Probe:
-    """Watches a replica's modules run and keeps one layer's output.
+    """Watches a replica's modules run and keeps outputs.
 
-    The output kept is the layer's own, also when a later operation overwrites it in place: what goes on downstream is a
+    An output kept is the layer's own, also when a later operation overwrites it in place: what goes on downstream is a
     clone, made lazily, so that memory is copied only where something does write into it.
     """
 
-    def __init__(self, replica: nn.Module, name: str | None, ndim: int) -> None:
-        """Watch for the layer ``name``, or choose one (None); ``ndim`` is the number of axes of the input."""
-        self._wanted, self._ndim = name, ndim
+    def __init__(
+        self,
+        replica: nn.Module,
+        images: Tensor,
+        names: Sequence[str] | None = (),
+        *,
+        units: Collection[str] = (),
+        reshape: Reshape | None = None,
+    ) -> None:
+        """Watch for the layers ``names``, or choose one (None); and for those that ``units`` to explain belong to.
+
+        ``reshape`` makes maps of what the layers return, in place of what their shapes tell.
+        """
+        self._names, self._units, self._reshape = names, units, reshape
+        self._batch, self._image = len(images), tuple(images.shape[2:])
         self._runs: Counter[str] = Counter()
+        self._seen: list[tuple[int, ...]] = []
+        self._counts: set[int] = set()  # of tokens, so far
         self._spatial: list[str] = []
-        self._kept: Layer | None = None
-        self._trouble = ""
+        self._kept: dict[str, Layer] = {}
+        self._tokens: list[Layer] = []  # of blocks, after the last map
+        self._after = ""  # what works on tokens after the last map
+        self._read: dict[str, Layer] = {}
+        self._trouble: dict[str, str] = {}
         for module_name, module in replica.named_modules():
             # hooks on the inside of TorchScript register without error and never fire
             if module_name and not isinstance(module, torch.jit.ScriptModule):
@@ -86,67 +126,123 @@ class Probe:
     def _hook(self, name: str) -> Any:
         def watch(module: nn.Module, args: Any, output: Any) -> Any:
             self._runs[name] += 1
+            first, *rest = output if type(output) is tuple and output else (output,)
+            if not isinstance(first, Tensor) or not first.requires_grad:
+                self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+                return None
             # a layer that hands its input on must not be confused with its input, which others may read, or overwrite;
             # one that overwrote its input in place is what they read
-            passed_on = any(output is arg for arg in args) and not getattr(module, "inplace", False)
-            if self._wanted is None:
-                return self._consider(name, output, passed_on=passed_on)
-            if self._is_map(output):
-                self._spatial.append(name)
-            return self._keep(name, output, passed_on=passed_on) if name == self._wanted else None
+            own = _copy(first) if any(first is arg for arg in args) and not getattr(module, "inplace", False) else first
+            if not self._take(name, own, block=bool(module._modules)):
+                return None
+            passed_on = _copy(own)
+            return (passed_on, *rest) if type(output) is tuple else passed_on
 
         return watch
 
-    def _is_map(self, output: Any) -> bool:
-        return (
-            isinstance(output, Tensor)
-            and output.requires_grad
-            and output.ndim == self._ndim >= 3
-            and math.prod(output.shape[2:]) > 1
-        )
+    def _take(self, name: str, output: Tensor, *, block: bool) -> bool:
+        """Keep ``output`` if it is wanted, and say whether it was kept."""
+        grid = self._grid(output)
+        if grid is not None:
+            self._spatial.append(name)
+            if grid.kind != "tokens":
+                self._seen.append(grid.spatial)
+        if wanted := name in self._units:
+            self._read[name] = Layer(name, output, self._reshape or grid or _as_it_is)
+        if self._names is None:
+            return self._consider(name, output, grid, block=block) or wanted
+        if name in self._names:
+            to_map = self._reshape or grid
+            if to_map is None:
+                self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+            else:
+                self._kept[name] = Layer(name, output, to_map)
+        return wanted or name in self._names
 
-    def _keep(self, name: str, output: Any, *, passed_on: bool) -> Tensor | None:
-        if not self._is_map(output):
-            self._trouble = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+    def _grid(self, output: Tensor) -> Grid | None:
+        """The grid in an output, if there is one; none in what attention has between tokens, one axis of which are these."""
+        if len(output) != self._batch or (output.ndim > 3 and self._counts & set(output.shape[2:])):
             return None
-        self._kept = Layer(name, _copy(output) if passed_on else output)
-        return _copy(self._kept.output)
+        grid = find_grid(output.shape, self._image, self._seen)
+        if grid is not None and grid.kind == "tokens":
+            self._counts.add(output.shape[1])
+        return grid
 
-    def _consider(self, name: str, output: Any, *, passed_on: bool) -> Tensor | None:
-        """Keep the output if it is a map, not yet pooled, of a layer that runs once."""
-        if self._kept is not None and self._kept.name == name:
-            self._kept = None  # runs again: its name would not tell which run is meant
-        if self._is_map(output):
-            if self._runs[name] == 1 and not _is_pooled(output):
-                self._trouble = ""
-                return self._keep(name, output, passed_on=passed_on)
-        elif isinstance(output, Tensor) and output.ndim == 3 < self._ndim and output.shape[1] > 1:
-            self._trouble = f"is followed by {name!r}, which works on tokens of shape {tuple(output.shape)}"
-        return None
+    def _consider(self, name: str, output: Tensor, grid: Grid | None, *, block: bool) -> bool:
+        """Keep the output if it is a map, not yet pooled, of a layer that runs once; or, of a block, tokens after that."""
+        if self._runs[name] > 1:  # its name would not tell which run is meant
+            self._kept.pop(name, None)
+            self._tokens = [layer for layer in self._tokens if layer.name != name]
+        elif grid is not None and grid.kind != "tokens":
+            if not _is_pooled(output):
+                self._kept, self._tokens, self._after = {name: Layer(name, output, self._reshape or grid)}, [], ""
+                return True
+        elif output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1:
+            self._after = self._after or f"{name!r}, which works on tokens of shape {tuple(output.shape)}"
+            if grid is not None and block:
+                self._tokens.append(Layer(name, output, self._reshape or grid))
+                return True
+        return False
 
-    def layer(self) -> Layer:
-        """The layer kept, handed over.
+    def units(self) -> dict[str, Layer]:
+        """The layers that units belong to, by name, handed over.
 
         Raises:
-            LayerError: it did not run, ran more than once, or has no map; the message names candidates.
+            LayerError: one did not run, ran more than once, or returned no tensor.
         """
-        kept, self._kept = self._kept, None  # a replica in a reference cycle must not hold the graph until it is collected
-        name = self._wanted
-        if name is None:
-            if kept is None:
-                raise LayerError("no layer with spatial axes ran once before pooling; name a target layer that has them")
-            if self._trouble:
-                raise LayerError(
-                    f"no target layer can be chosen: the last map, {kept.name!r}, {self._trouble}; name the target layer"
-                )
-            return kept
+        read, self._read = self._read, {}
+        for name in self._units:
+            self._check(name, kept=name in read)
+        return read
+
+    def layers(self, outputs: Any) -> tuple[Layer, ...]:
+        """The layers kept, handed over; ``outputs`` of the network tell which tokens matter to it.
+
+        Raises:
+            LayerError: one did not run, ran more than once, or has no map; the message names candidates.
+        """
+        # a replica in a reference cycle must not hold the graph until it is collected
+        kept, tokens = self._kept, self._tokens
+        self._kept, self._tokens = {}, []
+        if self._names is None:
+            return (self._chosen(list(kept.values()), tokens, outputs),)
+        for name in self._names:
+            self._check(name, kept=name in kept)
+        return tuple(kept[name] for name in self._names)
+
+    def _chosen(self, maps: list[Layer], tokens: list[Layer], outputs: Any) -> Layer:
+        """The last map; of tokens after it, those of the last block whose patches matter to the outputs.
+
+        In the last block of a transformer that reads its class token alone, they no longer do.
+        """
+        for layer in reversed(tokens):
+            if _matters(layer, outputs):
+                return layer
+        if not maps:
+            raise LayerError("no layer with spatial axes ran once before pooling; name a target layer that has them")
+        if self._after:
+            raise LayerError(
+                f"no target layer can be chosen: the last map, {maps[0].name!r}, is followed by {self._after}; "
+                "name the target layer, with reshape= if its output is no map"
+            )
+        return maps[0]
+
+    def _check(self, name: str, *, kept: bool) -> None:
         others = ", ".join(list(dict.fromkeys(n for n in self._spatial if self._runs[n] == 1))[-8:]) or "none"
         if self._runs[name] != 1:
             runs = f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
             raise LayerError(f"layer {name!r} {runs} in this forward pass, and must run once; candidates: {others}")
-        if kept is None:
-            raise LayerError(f"layer {name!r} {self._trouble}; candidates: {others}")
-        return kept
+        if not kept:
+            raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
+
+
+def _matters(layer: Layer, outputs: Any) -> bool:
+    """Whether the outputs depend on any cell of the layer's map."""
+    given = [tensor for _, tensor in tensors_in(outputs) if tensor.requires_grad]
+    scores = [tensor for tensor in given if tensor.ndim == 2] or given
+    total = torch.stack([tensor.float().square().sum() for tensor in scores]).sum()
+    found: Sequence[Tensor | None] = torch.autograd.grad(total, layer.output, retain_graph=True, allow_unused=True)
+    return found[0] is not None and bool(layer.map(found[0]).any())
 
 
 def _is_pooled(output: Tensor) -> bool:

@@ -50,6 +50,7 @@ class Rectifier:
         rises: is ``f'(x) >= 0`` wherever ``f(x) > 0``? Only a negative slope makes it false.
         rectifies: is this node a rectifier at all?
         operand: the position of ``x`` among the node's inputs.
+        relu: is this node of the ReLU family, ``max(x, 0)`` or that cut off above?
     """
 
     label: str
@@ -59,6 +60,7 @@ class Rectifier:
     rises: Callable[[Saved], bool] = _always
     rectifies: Callable[[Saved], bool] = _always
     operand: Callable[[Saved], int] = _first
+    relu: Callable[[Saved], bool] = _never
 
 
 # --- Clamps, thresholds and maxima ---------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def _clamp(label: str) -> Rectifier:
         low, high = node._saved_min, ceiling(node)
         return low is not None and _all(low == 0) and (high is None or _all(high > 0))
 
-    return Rectifier(label, lambda n: n._saved_self.clamp(n._saved_min, ceiling(n)), rectifies=at_zero)
+    return Rectifier(label, lambda n: n._saved_self.clamp(n._saved_min, ceiling(n)), rectifies=at_zero, relu=_always)
 
 
 def _maximum(label: str) -> Rectifier:
@@ -94,7 +96,14 @@ def _maximum(label: str) -> Rectifier:
     def with_zero(node: Saved) -> bool:
         return any(source is None for source, _ in node.next_functions) and _all(sides(node)[1] == 0)
 
-    return Rectifier(label, lambda n: sides(n)[0].clamp(min=0), lambda n: sides(n)[0] > 0, rectifies=with_zero, operand=operand)
+    return Rectifier(
+        label,
+        lambda n: sides(n)[0].clamp(min=0),
+        lambda n: sides(n)[0] > 0,
+        rectifies=with_zero,
+        operand=operand,
+        relu=_always,
+    )
 
 
 def _threshold(node: Saved) -> Tensor:
@@ -108,6 +117,7 @@ _THRESHOLD = Rectifier(
     lambda n: _threshold(n) > 0,
     sealed=_always,
     rectifies=lambda n: bool(n._saved_threshold == 0),
+    relu=_always,
 )
 
 
@@ -143,11 +153,12 @@ def _rrelu_slope(node: Saved) -> float | Tensor:
 
 
 RECTIFIERS: dict[str, Rectifier] = {
-    "ReluBackward0": Rectifier("relu", lambda n: n._saved_result, lambda n: n._saved_result > 0, sealed=_always),
+    "ReluBackward0": Rectifier("relu", lambda n: n._saved_result, lambda n: n._saved_result > 0, sealed=_always, relu=_always),
     "HardtanhBackward0": Rectifier(
         "hardtanh",
         lambda n: F.hardtanh(n._saved_self, n._saved_min_val, n._saved_max_val),
         sealed=lambda n: bool(n._saved_min_val >= 0),
+        relu=lambda n: bool(n._saved_min_val == 0),
     ),
     "ClampBackward0": _clamp("clamp"),
     "ClampBackward1": _clamp("clamp"),

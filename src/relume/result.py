@@ -111,6 +111,8 @@ class Explanation:
         photos: what the network saw of each picture, at its input's resolution, if known; drawn beneath the maps.
         source: further provenance, as plain data: file, preprocessing, weights.
         multilabel: each class is a yes or no of its own, so that its probability is the sigmoid of its score.
+        versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
+        unit: the unit of the network that is explained, in words, if it is one.
     """
 
     maps: Mapping[str, Tensor]
@@ -125,6 +127,8 @@ class Explanation:
     photos: Sequence[Image] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     multilabel: bool = False
+    versus: Tensor | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -217,11 +221,15 @@ class Explanation:
         """The class explained in one image, with its probability, in words; the score where there is no probability."""
         score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
         if self.target is None:
-            return score
+            return f"{self.unit}, {score}" if self.unit else score
         index = int(self.target[sample])
+        if self.versus is not None:
+            return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
+        return f"{self._called(index)}, {score if probabilities is None else f'{float(probabilities[index]):.1%}'}"
+
+    def _called(self, index: int) -> str:
         name = self.name(index)
-        certainty = score if probabilities is None else f"{float(probabilities[index]):.1%}"
-        return f"{name if name == str(index) else f'{name} ({index})'}, {certainty}"
+        return name if name == str(index) else f"{name} ({index})"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON."""
@@ -233,6 +241,8 @@ class Explanation:
                 {
                     "target": index,
                     "target_name": None if index is None else self.name(index),
+                    "versus": None if self.versus is None else int(self.versus[i]),
+                    "unit": self.unit,
                     "score": float(self.score[i]),
                     "top": [{"class": c, "name": n, "probability": p} for c, n, p in self.top(i)],
                     "scale": {m: scales[m][i] for m in self.maps},

@@ -2,25 +2,42 @@
 
 A resolved target is frozen: the predicted class is decided once, on the outputs it is resolved with, and stays the same
 when the target is asked again about outputs of a smoothed, perturbed or randomised run.
+
+Beside classes there are :class:`Contrast` (why this class and not that), :class:`Segmentation`, :class:`Box`, and units inside
+the network, :class:`Neuron` and :class:`Channel`, which are asked about the output of their layer and not of the network.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relume.errors import TargetError
 
-__all__ = ["ClassTarget", "Target", "TargetLike", "class_scores", "resolve", "tensors_in"]
+__all__ = [
+    "Box",
+    "Channel",
+    "ClassTarget",
+    "Contrast",
+    "Neuron",
+    "Segmentation",
+    "Target",
+    "TargetLike",
+    "Unit",
+    "class_scores",
+    "resolve",
+    "tensors_in",
+]
 
 Target: TypeAlias = Callable[[Any], Tensor]
-TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Target | None"
+TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Target | Unit | None"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +94,8 @@ def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
     Raises:
         TargetError: wrong type, wrong length, or a class that the network does not have.
     """
+    if isinstance(target, Contrast | Segmentation | Box):
+        return target.frozen(outputs, batch)
     if callable(target) and not isinstance(target, Tensor):
         return target
     scores = class_scores(outputs)
@@ -96,6 +115,206 @@ def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
         if not 0 <= index < known:
             raise TargetError(f"class {index} is out of range: the network has {known} classes, 0 to {known - 1}")
     return ClassTarget(torch.tensor(classes, device=scores.device))
+
+
+# --- More than a class ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contrast:
+    """Why ``a`` and not ``b``: the difference of two scores, each any target, such as ``Contrast(None, 281)``.
+
+    Prabhushankar et al. 2020, arXiv:2008.00178, explain networks by such questions.
+    """
+
+    a: TargetLike
+    b: TargetLike
+
+    def frozen(self, outputs: Any, batch: int) -> Contrast:
+        """The same with both sides resolved."""
+        return Contrast(resolve(self.a, outputs, batch), resolve(self.b, outputs, batch))
+
+    def __call__(self, outputs: Any) -> Tensor:
+        """The score of ``a`` less that of ``b``, ``(N,)``; both resolved."""
+        assert callable(self.a), "resolved before it is asked"
+        assert callable(self.b), "resolved before it is asked"
+        return self.a(outputs) - self.b(outputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """The scores of a class summed over pixels: those of ``mask``, or those that the network itself gives to the class.
+
+    Vinogradova et al. 2020, arXiv:2002.11434.
+
+    Attributes:
+        index: the class.
+        mask: boolean, ``(H, W)`` or ``(N, H, W)``, of the size of the network's output; None for the predicted pixels.
+    """
+
+    index: int
+    mask: Tensor | None = None
+
+    def frozen(self, outputs: Any, batch: int) -> Segmentation:
+        """The same with its pixels decided.
+
+        Raises:
+            TargetError: no such class, a mask of another size, or no pixel at all.
+        """
+        scores = _pixel_scores(outputs)
+        known, size = scores.shape[1], tuple(scores.shape[2:])
+        if not 0 <= self.index < known:
+            raise TargetError(f"class {self.index} is out of range: the network has {known} classes, 0 to {known - 1}")
+        mask = scores.detach().argmax(1) == self.index if self.mask is None else torch.as_tensor(self.mask).bool()
+        if tuple(mask.shape) not in (size, (batch, *size)):
+            raise TargetError(f"the mask has shape {tuple(mask.shape)}, and the network's output {size}; give one of that size")
+        mask = mask.to(scores.device).expand(batch, *size)
+        if empty := [i for i, of in enumerate(mask.flatten(1).any(1).tolist()) if not of]:
+            raise TargetError(f"no pixel of image {empty[0]} belongs to class {self.index} or its mask; give another")
+        return Segmentation(self.index, mask)
+
+    def __call__(self, outputs: Any) -> Tensor:
+        """The sum of each sample's scores over its pixels, ``(N,)``."""
+        assert self.mask is not None, "resolved before it is asked"
+        scores = _pixel_scores(outputs)[:, self.index]
+        # a product with booleans would be listed as a rectifier that somebody may have written by hand
+        return (scores * self.mask.to(scores.dtype)).flatten(1).sum(1)
+
+
+def _pixel_scores(outputs: Any) -> Tensor:
+    """The ``(N, K, H, W)`` scores in what a network returned: its ``out`` or ``logits`` if it names them, else the first."""
+    named = [(name, t) for name, t in tensors_in(outputs) if t.ndim == 4 and t.is_floating_point()]
+    if not named:
+        raise TargetError("a segmentation target needs scores of shape (N, classes, H, W), and the network returned none")
+    return next((t for name, t in named if name in ("out", "logits")), named[0][1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Box:
+    """The score of one detection in each image, of a detector that returns ``boxes``, ``labels`` and ``scores`` for each.
+
+    Attributes:
+        label: the class it must have; any if None.
+        box: ``x0 y0 x1 y1``: the detection that overlaps most with it is meant; the one of the highest score if None.
+    """
+
+    label: int | None = None
+    box: tuple[float, float, float, float] | None = None
+
+    def frozen(self, outputs: Any, batch: int) -> Target:
+        """Which box and label is meant in each image, decided.
+
+        Raises:
+            TargetError: the network is no detector, or found nothing that fits.
+        """
+        found = _detections(outputs, batch)
+        meant: list[tuple[Tensor, int]] = []
+        for i, detected in enumerate(found):
+            fits = (
+                torch.ones_like(detected["scores"], dtype=torch.bool)
+                if self.label is None
+                else detected["labels"] == self.label
+            )
+            rank = detected["scores"].detach() if self.box is None else _overlap(detected["boxes"].detach(), self.box)
+            rank = rank.masked_fill(~fits, 0)
+            if not rank.any():
+                raise TargetError(f"nothing was detected in image {i} that fits {self}")
+            best = int(rank.argmax())
+            meant.append((detected["boxes"][best].detach(), int(detected["labels"][best])))
+
+        def scores(outputs: Any) -> Tensor:
+            return torch.stack([_score_at(d, *m) for d, m in zip(_detections(outputs, batch), meant, strict=True)])
+
+        return scores
+
+
+def _detections(outputs: Any, batch: int) -> Sequence[Mapping[str, Tensor]]:
+    needed = {"boxes", "labels", "scores"}
+    if (
+        isinstance(outputs, Sequence)
+        and len(outputs) == batch
+        and all(isinstance(d, Mapping) and needed <= d.keys() for d in outputs)
+    ):
+        return outputs
+    raise TargetError(
+        "a box target needs a detector that returns boxes, labels and scores for each image; this network does not"
+    )
+
+
+def _score_at(detected: Mapping[str, Tensor], box: Tensor, label: int) -> Tensor:
+    """The score of the detection of this label that overlaps most with ``box``; zero where none does."""
+    overlap = _overlap(detected["boxes"].detach(), box).masked_fill(detected["labels"] != label, 0)
+    return detected["scores"][overlap.argmax()] if overlap.any() else detected["scores"].sum() * 0
+
+
+def _overlap(boxes: Tensor, box: Any) -> Tensor:
+    """Intersection over union of each of ``boxes`` ``(D, 4)`` with ``box``."""
+    other = torch.as_tensor(box, dtype=boxes.dtype, device=boxes.device)
+    sides = (torch.minimum(boxes[:, 2:], other[2:]) - torch.maximum(boxes[:, :2], other[:2])).clamp(min=0)
+    areas = [(b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, other)]
+    shared = sides.prod(-1)
+    return shared / (areas[0] + areas[1] - shared)
+
+
+# --- Units inside the network --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A channel of a layer: what does it look for? Springenberg et al. 2015 and Zeiler & Fergus 2014 explain these.
+
+    Attributes:
+        layer: a module of the model or its dotted name.
+        channel: which of its channels.
+    """
+
+    layer: nn.Module | str
+    channel: int
+
+    def __str__(self) -> str:
+        return f"channel {self.channel}"
+
+    def frozen(self, name: str, values: Tensor) -> Target:
+        """The unit's value as a function of its layer's output ``(N, channels, *spatial)``, its place decided.
+
+        Raises:
+            TargetError: the layer, called ``name``, has no such channel or place.
+        """
+        channels = values.shape[1]
+        if not 0 <= self.channel < channels:
+            raise TargetError(f"layer {name!r} has {channels} channels, 0 to {channels - 1}; there is no {self.channel}")
+        return self._value(name, values)
+
+    def _value(self, name: str, values: Tensor) -> Target:
+        raise NotImplementedError
+
+
+class Channel(Unit):
+    """The mean of a channel over its map: ``Channel("layer4", 7)``."""
+
+    def _value(self, name: str, values: Tensor) -> Target:  # noqa: ARG002 - a neuron needs them
+        return lambda values: values[:, self.channel].flatten(1).mean(1) if values.ndim > 2 else values[:, self.channel]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neuron(Unit):
+    """One place of a channel's map: ``Neuron("layer4", 7, (3, 5))``; where it is highest in each image, if not given."""
+
+    position: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"channel {self.channel}" + (f" at {self.position}" if self.position else " where it is highest")
+
+    def _value(self, name: str, values: Tensor) -> Target:
+        size, flat = tuple(values.shape[2:]), values[:, self.channel].flatten(1)
+        if self.position is None:
+            places = flat.detach().argmax(1)
+        elif len(self.position) == len(size) and all(0 <= p < s for p, s in zip(self.position, size, strict=True)):
+            place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(self.position))
+            places = torch.full((len(values),), place, device=values.device)
+        else:
+            raise TargetError(f"layer {name!r} has a map of {size}, and {self.position} is no place in it")
+        return lambda values: values[:, self.channel].flatten(1).gather(1, places[:, None])[:, 0]
 
 
 def _is_scalar(target: object) -> bool:

@@ -1,6 +1,6 @@
 """One forward pass, then gradients by any rule as often as asked.
 
-    trace = Trace.run(model, images, layer="layer4")
+    trace = Trace.run(model, images, ["layer4"])
     score = trace.score(target=243)
     gradients = trace.grad(score, [trace.images], rules.guided)
 
@@ -11,9 +11,9 @@ trace's own, so nothing has to be cleaned up but the hooks of each backward pass
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -30,11 +30,11 @@ from relume.errors import (
     TargetError,
 )
 from relume.graph import Survey, between, hooked, survey
-from relume.layers import Layer, Probe, layer_name
+from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.replica import Guard, replicate, unwrap
 from relume.result import Coverage, CoverageRow
 from relume.rules import Rule, gradient
-from relume.targets import ClassTarget, Target, TargetLike, resolve, tensors_in
+from relume.targets import ClassTarget, Contrast, Target, TargetLike, Unit, resolve, tensors_in
 
 __all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "recording"]
 
@@ -45,6 +45,7 @@ _CUT_OFF = (
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
 Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
+Output: TypeAlias = "int | str | Callable[[Any], Any] | None"
 
 
 @contextmanager
@@ -61,15 +62,23 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """What is explained: ``value`` of shape ``(N,)``, and the frozen ``target`` that gave it."""
+    """What is explained: ``value`` of shape ``(N,)``, the frozen ``target`` that gave it, and the ``unit`` that it is."""
 
     value: Tensor
     target: Target
+    unit: str | None = None
 
     @property
     def classes(self) -> Tensor | None:
-        """The class of each sample, ``(N,)`` int64, or None where the target is not a class."""
-        return self.target.index if isinstance(self.target, ClassTarget) else None
+        """The class of each sample, ``(N,)`` int64, of a contrast the first one; None where the target is not a class."""
+        target = self.target.a if isinstance(self.target, Contrast) else self.target
+        return target.index if isinstance(target, ClassTarget) else None
+
+    @property
+    def versus(self) -> Tensor | None:
+        """The class that each sample's is contrasted with, ``(N,)`` int64, if there is one."""
+        target = self.target.b if isinstance(self.target, Contrast) else None
+        return target.index if isinstance(target, ClassTarget) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +89,17 @@ class Trace:
         model: the network as given; kept only to say which of its weights is not finite.
         images: the explained input, a leaf of the graph, ``(N, C, *spatial)``.
         outputs: what the network returned.
-        layer: the target layer, where one was asked for.
+        layers: the target layers, where they were asked for.
+        units: the layers of the units to explain, by name.
+        relu_only: rules are for the ReLU family alone.
     """
 
     model: Model
     images: Tensor
     outputs: Any
-    layer: Layer | None
+    layers: tuple[Layer, ...] = ()
+    units: Mapping[str, Layer] = field(default_factory=dict)
+    relu_only: bool = False
 
     @classmethod
     @recording()
@@ -94,19 +107,25 @@ class Trace:
         cls,
         model: Model,
         inputs: Inputs,
+        layers: Sequence[LayerLike] | None = (),
         *,
-        layer: nn.Module | str | None = None,
-        need_layer: bool = False,
+        units: Iterable[Unit] = (),
+        reshape: Reshape | None = None,
         wrt: int | str | None = None,
+        output: Output = None,
+        relu_only: bool = False,
     ) -> Trace:
         """Run the network once.
 
         Args:
             model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
             inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
-            layer: the layer to capture: a module of the model, its dotted name, or None to choose.
-            need_layer: capture a layer at all.
+            layers: the layers to capture: modules of the model or their dotted names; None to choose one.
+            units: whose layers are captured too.
+            reshape: makes a map ``(N, channels, *spatial)`` of what a layer returns; found from its shape if None.
             wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
+            output: which part of what the network returns is meant: a key, an index, or a callable; all of it if None.
+            relu_only: apply rules to the ReLU family alone.
 
         Raises:
             InputError: the inputs are not floating-point tensors of at least one sample.
@@ -119,13 +138,16 @@ class Trace:
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         args, kwargs, images = _feed(inputs, wrt)
         runs, probe = model, None
+        asked = [unit.layer for unit in units]
         if isinstance(model, nn.Module):
             runs = replicate(model)
-            if need_layer:
-                probe = Probe(runs, None if layer is None else layer_name(unwrap(model), layer), images.ndim)
-        elif need_layer:
+            if asked or layers is None or layers:
+                inner = unwrap(model)
+                names = None if layers is None else [layer_name(inner, layer) for layer in layers]
+                probe = Probe(runs, images, names, units={layer_name(inner, layer) for layer in asked}, reshape=reshape)
+        elif asked or layers is None or layers:
             raise LayerError(
-                f"Grad-CAM reads a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
+                f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
             )
         try:
             with _guard(model):
@@ -136,7 +158,10 @@ class Trace:
         found = [tensor for _, tensor in tensors_in(outputs)]
         if found and not any(tensor.requires_grad for tensor in found):
             raise GraphError(_CUT_OFF)
-        return cls(model, images, outputs, probe.layer() if probe else None)
+        outputs = _pick(outputs, output)
+        if probe is None:
+            return cls(model, images, outputs, relu_only=relu_only)
+        return cls(model, images, outputs, probe.layers(outputs), probe.units(), relu_only)
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:
@@ -147,8 +172,16 @@ class Trace:
             NonFiniteError: a score is NaN or infinite.
             GraphError: the score does not depend on the explained input.
         """
-        frozen = resolve(target, self.outputs, len(self.images))
-        value = frozen(self.outputs)
+        unit = None
+        if isinstance(target, Unit):
+            assert isinstance(self.model, nn.Module), "only a module has layers"
+            layer = self.units[layer_name(unwrap(self.model), target.layer)]
+            values, unit = layer.to_map(layer.output), f"{layer.name}, {target}"
+            frozen = target.frozen(layer.name, values)
+            value = frozen(values)
+        else:
+            frozen = resolve(target, self.outputs, len(self.images))
+            value = frozen(self.outputs)
         shape = tuple(getattr(value, "shape", ()))
         if shape != (len(self.images),):
             raise TargetError(
@@ -159,7 +192,7 @@ class Trace:
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
         if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
             raise GraphError(_CUT_OFF)
-        return Score(value, frozen)
+        return Score(value, frozen, unit)
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
@@ -182,7 +215,8 @@ class Trace:
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
-            raise LayerError(f"the score does not depend on layer {self.layer.name if self.layer else ''!r}; name another")
+            name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
+            raise LayerError(f"the score does not depend on layer {name!r}; name another")
         return [g for g in gradients if g is not None]
 
     @recording()
@@ -190,12 +224,13 @@ class Trace:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
         found = self._survey(score, [self.images])
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
-        rows.update((name, False, why) for name, why in (*found.unguided, *found.hidden))
+        rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
     def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         root = score.value.grad_fn
-        return survey(between(root, [get_gradient_edge(t).node for t in wrt]) if root is not None else ())
+        nodes = between(root, [get_gradient_edge(t).node for t in wrt]) if root is not None else ()
+        return survey(nodes, relu_only=self.relu_only)
 
     def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         found = self._survey(score, wrt)
@@ -203,7 +238,7 @@ class Trace:
             name, why = found.hidden[0]
             raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
         if not found.rectifiers:
-            seen = ", ".join(f"{name} ({why})" for name, why in dict(found.unguided).items())
+            seen = ", ".join(f"{name} ({why})" for name, why in dict((*found.excluded, *found.unguided)).items())
             raise NoRectifierError(
                 "no rectifier ran between score and input, so every rule would give the plain gradient; "
                 f"ask for 'gradient' or 'gradcam'{'; found ' + seen if seen else ''}"
@@ -217,6 +252,26 @@ class Trace:
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         return f"the {kind} {name!r} holds {_extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
+
+
+def _pick(outputs: Any, output: Output) -> Any:
+    """The part of ``outputs`` that ``output`` names.
+
+    Raises:
+        TargetError: there is no such part; the message says what there is.
+    """
+    if output is None:
+        return outputs
+    if callable(output):
+        return output(outputs)
+    try:
+        return getattr(outputs, output) if isinstance(output, str) and hasattr(outputs, output) else outputs[output]
+    except (LookupError, TypeError):
+        keys = list(outputs) if isinstance(outputs, Mapping) else [name or "a tensor" for name, _ in tensors_in(outputs)]
+        raise TargetError(
+            f"the network returned no output {output!r}, but a {type(outputs).__name__} of "
+            f"{', '.join(map(str, keys)) or 'nothing'}; name one of these, or give a callable that takes what it returns"
+        ) from None
 
 
 def _guard(model: Model) -> AbstractContextManager[Any]:

@@ -118,7 +118,7 @@ def explain_picture(
     source: Mapping[str, Any],
 ) -> list[Explanation]:
     """A picture's explanations for each target, knowing where they come from."""
-    from relume.methods import explain_targets
+    from relume.explaining import explain_targets
 
     view = opened.preprocessing.view(picture)
     facts = {**source, "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}

@@ -21,7 +21,8 @@ from relume.evidence import estimates
 from relume.evidence.baselines import BASELINES, REFERENCE
 from relume.evidence.estimates import Column, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
-from relume.methods import METHODS, Method, explain_targets, resolve_methods
+from relume.explaining import explain_targets
+from relume.methods import METHODS, Method, resolve_methods
 from relume.render import figure_png
 from relume.report import write_folder
 from relume.result import NAMES, Explanation
