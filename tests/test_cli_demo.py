@@ -2,14 +2,17 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from safetensors.torch import load_file
 
+from relume.cli import app
 from relume.demo import draw_scene
-from relume.evidence import COLUMNS
+from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
 from tests.test_cli import relume_command
 
@@ -61,7 +64,8 @@ def test_demo_says_scores_coverage_and_what_to_try_next(shown):
     assert "13 relu guided" in text
     assert str(folder / "overview.png") in text
     for command in re.findall(r"^  relume (.*)$", text, flags=re.MULTILINE):
-        assert relume_command(command.split()[0], "--help").exit_code == 0
+        name, *args = shlex.split(command)
+        typer.main.get_command(app).commands[name].make_context(name, args)  # every option of it exists
     assert f"relume explain {folder / 'scene.png'} --target cat --method all" in text
 
 
@@ -106,18 +110,18 @@ def measured(tmp_path_factory):
 def test_evaluate_prints_and_writes_every_figure(measured):
     facts, text, folder = measured
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "evaluation.md", "evaluation.png"}
-    assert (facts["pictures"], facts["model"], facts["layer"], facts["data"], facts["seed"]) == (
-        15,
-        "demo",
-        "layer3",
-        "scenes",
-        0,
-    )
+    keys = ("pictures", "model", "weights", "layer", "data", "seed")
+    assert [facts[key] for key in keys] == [15, "demo", None, "layer3", "drawn scenes", 0]
+    assert "Model demo; layer layer3; data drawn scenes." in text
     rows = [*TITLES, "Sobel edges", "centred Gaussian", "uniform", "random", "blurred target mask"]
     assert list(facts["figures"]) == rows
     for name in rows:
         assert facts["figures"][name].keys() == COLUMNS.keys()
-        assert text.count(f"\n{name} ") == 3  # in each of the three tables
+        printed = re.findall(rf"^{re.escape(name)}  +(.*?) *$", text, flags=re.MULTILINE)
+        expected = [[facts["figures"][name][key] for key in keys] for keys in evaluation_module.GROUPS.values()]
+        assert [re.split("  +", line) for line in printed] == [
+            ["–" if f["mean"] is None else Estimate(f["mean"], f["low"], f["high"], 2).brief() for f in row] for row in expected
+        ]
     assert f"→ {folder}" in text
     assert max(len(line) for line in text.splitlines() if "→" not in line) <= 100
 
@@ -163,14 +167,18 @@ def test_evaluate_on_pictures_with_masks(tmp_path):
     (tmp_path / "masks.csv").write_text("\n".join(lines) + "\n")
     result = relume_command("evaluate", "--data", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "1 pictures, 2 classes explained" in result.stdout
+    assert "1 picture, 2 classes explained" in result.stdout
     assert "Intervals from fewer than 10 pictures" in result.stdout
     (tmp_path / "masks.csv").write_text("\n".join([*lines, "broken.png,cat.png,cat"]) + "\n")
     result = relume_command("evaluate", "--data", tmp_path)
     assert result.exit_code == 1
-    assert "1 pictures, 2 classes explained" in result.stdout
+    assert "1 picture, 2 classes explained" in result.stdout
     assert "broken.png' is not a picture" in result.stderr
     assert "1 of 2 pictures could not be used" in result.stderr
+    (tmp_path / "masks.csv").write_text("picture,mask,class\nbroken.png,cat.png,cat\n")
+    result = relume_command("evaluate", "--data", tmp_path)
+    assert result.exit_code == 1
+    assert "none of 1 pictures could be used" in result.stderr
 
 
 def test_what_is_wrong_with_an_evaluation_is_said(tmp_path):
@@ -188,5 +196,7 @@ def test_an_interrupted_evaluation_says_so(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation_module, "explain_targets", interrupted)
-    assert "stopped" in said(relume_command("evaluate", "--scenes", "3", "--output", tmp_path / "new"), 130)
+    assert "stopped; nothing was written" in said(
+        relume_command("evaluate", "--scenes", "3", "--output", tmp_path / "new"), 130
+    )
     assert not (tmp_path / "new").exists()

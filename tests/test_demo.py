@@ -111,12 +111,25 @@ def test_training_goes_on_where_it_was_stopped(tiny, tmp_path):
         train.train(tmp_path / "parts.pt", steps=5, report=stop)
     steps = []
     parts = train.train(tmp_path / "parts.pt", steps=5, report=lambda step, _loss: steps.append(step))
-    assert steps == [3, 4, 5]  # the last that was kept was the second
+    assert steps == [2, 3, 4, 5]  # the last that was kept was the second
     for one, other in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)
     assert not torch.equal(whole.fc.weight, DemoNet().fc.weight)
-    with pytest.raises(ModelError, match="belongs to a training with .*'steps': 5.*this one has .*'steps': 6.*remove it"):
+    with pytest.raises(
+        ModelError, match="belongs to a training with seed 0 and 5 steps, and this one has seed 0 and 6 steps; remove it"
+    ):
         train.train(tmp_path / "parts.pt", steps=6)
+
+
+@pytest.mark.parametrize("junk", [b"no checkpoint", b"", "other"])
+def test_what_is_no_checkpoint_is_said(tiny, tmp_path, junk):
+    path = tmp_path / "checkpoint.pt"
+    if isinstance(junk, bytes):
+        path.write_bytes(junk)
+    else:
+        torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(ModelError, match="checkpoint.pt' is no checkpoint of this command, or is damaged; remove it"):
+        train.train(path, steps=5)
 
 
 def test_training_draws_each_scene_once_and_none_that_is_held_out(tiny, tmp_path, monkeypatch):

@@ -57,16 +57,16 @@ def test_it_is_the_mean_over_pictures_of_the_mean_over_classes_of_each_measure()
         expected = {column: [] for column in COLUMNS}
         for s in samples:
             maps = [relume.explain(model, s.image[None], c, [key]).saliency(key)[0].numpy() for c in s.targets]
-            if not all(m.any() for m in maps):
-                continue
             measured = [measure(m, Truth(s.targets[c], s.things)) for c, m in enumerate(maps)]
             for column in COLUMNS:
                 two = rank_correlation(*maps) if column == "class_correlation" else np.mean([m[column] for m in measured])
                 expected[column].append(two)
         for column, values in expected.items():
-            if len(values) == 3:
-                assert got.rows[name][column].mean == pytest.approx(np.mean(values), rel=1e-5), (name, column)
-                assert got.rows[name][column].low <= got.rows[name][column].mean <= got.rows[name][column].high
+            assert len(values) == 3
+            e = got.rows[name][column]
+            assert e.mean == pytest.approx(np.mean(values), rel=1e-5), (name, column)
+            assert e.low <= e.mean <= e.high
+            assert (e.low < e.high) == (len(set(values)) > 1)
 
 
 def test_one_forward_pass_for_a_picture():
@@ -125,7 +125,10 @@ def test_what_is_saved(tmp_path):
     facts = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert facts == json.loads(json.dumps(got.as_dict()))
     assert facts["model"] == "small"
-    assert facts["figures"]["gradient"]["mass_accuracy"]["mean"] == got.rows["gradient"]["mass_accuracy"].mean
+    for name, row in got.rows.items():
+        for key, e in row.items():
+            if e.count > 1:
+                assert facts["figures"][name][key] == {"mean": e.mean, "low": e.low, "high": e.high, "pictures": e.count}
     text = (tmp_path / "e" / "evaluation.md").read_text()
     for name, row in got.rows.items():
         for figure in row.values():
@@ -134,6 +137,57 @@ def test_what_is_saved(tmp_path):
             )
     with Image.open(tmp_path / "e" / "evaluation.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_the_figure_draws_every_estimate_in_its_panel():
+    got = evaluate(Small(), [sample(), sample(seed=1)], ["gradient"])
+    figure = got.figure()
+    figure.canvas.draw()
+    panels = {panel.get_title().split("  ")[0]: panel for panel in figure.get_axes() if panel.get_title()}
+    assert panels.keys() == {column.title for column in COLUMNS.values()}
+    for key, column in COLUMNS.items():
+        panel = panels[column.title]
+        assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == list(got.rows)
+        dots = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
+        bars = [tuple(line.get_xdata()) for line in panel.get_lines() if line.get_linewidth() == 2.5]
+        drawn = [row[key] for row in got.rows.values() if row[key].count]
+        assert dots == [e.mean for e in drawn]
+        assert bars == [(e.low, e.high) for e in drawn]
+
+
+def test_a_picture_that_overflows_is_skipped_and_said():
+    broken = sample("broken")
+    broken.image[0, 0, 0] = float("nan")
+    got = evaluate(Small(), [sample(), broken], ["gradient"])
+    assert got.pictures == 1
+    assert got.skipped == ("'broken': the input holds 1 NaN; clean it before explaining it",)
+    with pytest.raises(InputError, match="'broken': the input holds 1 NaN"):
+        evaluate(Small(), [broken], ["gradient"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        ({}, "'x' has no class to explain"),
+        ({0: np.ones((3, 3), bool)}, r"a mask of the sample 'x' has shape \(3, 3\), and the image is \(32, 32\)"),
+        ({0: np.zeros((32, 32), bool)}, "has no pixel"),
+    ],
+)
+def test_samples_that_do_not_fit(targets, says):
+    with pytest.raises(InputError, match=says):
+        Sample("x", torch.zeros(3, 32, 32), targets, np.ones((32, 32), bool))
+
+
+def test_masks_of_integers_are_masks():
+    s = sample()
+    numbers = Sample("a", s.image, {c: m.astype(np.uint8) * 255 for c, m in s.targets.items()}, s.things.astype(int))
+    model = Small()
+    assert evaluate(model, [numbers], ["gradient"]).as_dict() == evaluate(model, [s], ["gradient"]).as_dict()
+
+
+def test_few_pictures_make_no_interval():
+    warned = [any("fewer than 10" in n for n in evaluate(Small(), [sample()] * k, ["gradient"]).notes) for k in (9, 10)]
+    assert warned == [True, False]
 
 
 # --- Scenes --------------------------------------------------------------------------------------------------------------
@@ -206,14 +260,19 @@ def test_a_folder_of_pictures_with_masks(folder, small):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("picture,mask\na,b\n", "has no column class; its first line names picture, mask, class"),
+        ("picture,mask\na,b\n", "has no column class; its first line is to be picture,mask,class and is 'picture,mask'"),
+        ("picture;mask;class\na;b;0\n", "and is 'picture;mask;class'"),
+        ("", "has no column class or mask or picture"),
+        ('picture,mask,class\n"wide.png,wide-mask.png,0\n', "line 2 of .* is no CSV: unexpected end of data"),
         ("picture,mask,class\n", "lists no picture"),
         ("picture,mask,class\nno.png,wide-mask.png,0\n", "line 2 of .* names 'no.png', and there is no such file"),
-        ("picture,mask,class\nwide.png,,0\n", "line 2 of .* names ''"),
+        ("picture,mask,class\nwide.png,,0\n", "line 2 of .* has no mask; name a file"),
+        ("picture,mask,class\n,wide-mask.png,0\n", "line 2 of .* has no picture; name a file"),
+        (f"picture,mask,class\n{'x' * 5000},wide-mask.png,0\n", "line 2 of .* names 'xxx"),
         ("picture,mask,class\nwide.png,wide-mask.png,green\n", "line 2 of .*no class is called 'green'"),
         ("picture,mask,class\nwide.png,wide-mask.png,2\n", "line 2 of .*there is no class 2; small has 0 to 1"),
         ("picture,mask,class,value\nwide.png,wide-mask.png,0,x\n", "line 2 of .*'x' is no list of pixel values"),
-        ("picture,mask,class\nwide.png\n", "line 2 of .* names None"),
+        ("picture,mask,class\nwide.png\n", "line 2 of .* has no mask"),
     ],
 )
 def test_a_list_that_is_wrong_is_said_before_anything_runs(folder, small, text, says):
@@ -225,6 +284,60 @@ def test_a_list_that_is_wrong_is_said_before_anything_runs(folder, small, text, 
 def test_a_missing_list_is_said(tmp_path, small):
     with pytest.raises(InputError, match="masks.csv' cannot be read: No such file.*columns picture, mask, class"):
         folder_samples(tmp_path, small)
+    (tmp_path / "masks.csv").touch()
+    with pytest.raises(InputError, match="cannot be read: Not a directory; give a folder with masks.csv in it"):
+        folder_samples(tmp_path / "masks.csv", small)
+
+
+def test_a_list_as_spreadsheets_write_it(folder, small):
+    """A byte order mark, Windows line ends, capitals, spaces, an empty row, short rows and a column of the user's own."""
+    lines = [
+        "Picture , MASK, Class,value,note",
+        "wide.png, wide-mask.png, scarlet, 1, hi",
+        ",,,,",
+        "square.png,square-mask.png,1",
+    ]
+    (folder / "masks.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
+    wide, square = (load() for load in folder_samples(folder, small))
+    assert wide.targets.keys() == {0}
+    assert wide.targets[0].sum() == 64
+    assert square.targets.keys() == {1}
+
+
+def test_what_a_value_of_a_mask_is(folder, small):
+    """White of one bit is 255, as viewers show it; of a palette it is the index; a value that is nowhere is said."""
+
+    def first(picture, value):
+        picture.save(folder / "wide-mask.png")
+        (folder / "masks.csv").write_text(f"picture,mask,class,value\nwide.png,wide-mask.png,0,{value}\n")
+        return folder_samples(folder, small)[0]().targets[0]
+
+    shape = np.zeros((32, 64), dtype=np.uint8)
+    shape[4:12, 20:28] = 1
+    expected = shape[:, 16:48].astype(bool)
+    np.testing.assert_array_equal(first(Image.fromarray(shape.astype(bool)), 255), expected)
+    palette = Image.fromarray(shape)
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    np.testing.assert_array_equal(first(palette, 1), expected)
+    with pytest.raises(ImageError, match="no pixel of value 7 or 9; it has 0, 1"):
+        first(Image.fromarray(shape), "7 9")
+    with pytest.raises(ImageError, match="no pixel other than 0; it has 0"):
+        first(Image.fromarray(shape * 0), "")
+
+
+def test_masks_that_would_not_lie_where_they_should_are_refused(folder, small):
+    square = (folder / "masks.csv").read_text().splitlines()
+    (folder / "masks.csv").write_text(f"{square[0]}\nsquare.jpg,square-mask.jpg,0,\n")
+    exif = Image.Exif()
+    exif[274] = 3
+    with Image.open(folder / "square.png") as picture, Image.open(folder / "square-mask.png") as mask:
+        picture.save(folder / "square.jpg", exif=exif)
+        mask.save(folder / "square-mask.jpg")
+        with pytest.raises(ImageError, match=r"square.jpg': it is to be turned \(EXIF orientation 3\).*save it upright"):
+            folder_samples(folder, small)[0]()
+        picture.save(folder / "square.jpg")
+    with pytest.raises(ImageError, match="square-mask.jpg': a mask in JPEG does not keep its values"):
+        folder_samples(folder, small)[0]()
 
 
 def test_masks_that_do_not_fit_are_said(folder, small):
@@ -232,16 +345,19 @@ def test_masks_that_do_not_fit_are_said(folder, small):
         return folder_samples(folder, small)[0]()
 
     Image.new("L", (10, 10)).save(folder / "wide-mask.png")
-    with pytest.raises(ImageError, match="wide-mask.png' has 10×10 pixels and its picture 64×32"):
+    with pytest.raises(ImageError, match="wide-mask.png': the mask has 10×10 pixels and its picture 64×32"):
         first()
     Image.new("RGB", (64, 32)).save(folder / "wide-mask.png")
-    with pytest.raises(ImageError, match="has 3 channels; save it as a PNG of one channel"):
+    with pytest.raises(ImageError, match="a mask has one channel, and this has 3; save it in grey"):
         first()
-    Image.new("L", (64, 32)).save(folder / "wide-mask.png")
+    aside = Image.new("L", (64, 32))
+    aside.paste(1, (0, 0, 5, 5))
+    aside.save(folder / "wide-mask.png")
+    (folder / "masks.csv").write_text("picture,mask,class\nwide.png,wide-mask.png,0\n")
     with pytest.raises(ImageError, match="'wide.png': nothing of what its masks show"):
         first()
     (folder / "wide-mask.png").write_text("no picture")
-    with pytest.raises(ImageError, match="wide-mask.png' cannot be read"):
+    with pytest.raises(ImageError, match="wide-mask.png' is not a picture"):
         first()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from relume.evidence import MEASURES, Truth, estimate, measure
+from relume.evidence import MEASURES, Estimate, Truth, estimate, measure
 from relume.evidence.baselines import BASELINES, centred, sobel
 from relume.evidence.localisation import correlation_length, pointing, rank_accuracy, rank_correlation, share
 from relume.models.vision import import_torchvision
@@ -80,6 +80,16 @@ def test_the_regions_of_a_larger_picture_are_their_twins(cells):
     np.testing.assert_array_equal(truth.near, twin.within_distance(target, 2))
     np.testing.assert_array_equal(truth.tolerated, twin.within_distance(target, 1))
     same(truth.blurred, twin.gaussian_blur(target, 2.0))
+
+
+def test_distances_go_by_the_longer_side():
+    target = np.zeros((40, 200), dtype=bool)
+    target[20, 100] = True
+    truth = Truth(target, target)
+    assert truth.tolerated[20, 106]
+    assert not truth.tolerated[20, 107]
+    assert truth.near[20, 112]
+    assert not truth.near[20, 113]
 
 
 # --- By hand -------------------------------------------------------------------------------------------------------------
@@ -210,3 +220,7 @@ def test_an_estimate_of_little_says_so():
     assert str(estimate([0.5])) == "0.50"
     one = functools.partial(estimate, [1.0, 1.0])
     assert str(one()) == "1.00 [1.00, 1.00]"
+    e = Estimate(0.5, 0.4, 0.7, 9)
+    assert (str(e), e.brief()) == ("0.50 [0.40, 0.70]", "0.50 ±0.15")
+    assert Estimate(-0.001, -0.1, 0.1, 9).brief() == "0.00 ±0.10"
+    assert str(Estimate(30.24, 29, 31, 9)) == "30.2 [29.0, 31.0]"

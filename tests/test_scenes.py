@@ -112,11 +112,9 @@ def test_a_negative_seed_is_an_error():
 
 
 def test_an_edge_detector_does_not_find_the_things(drawn):
-    """Most of the edges, and not much fewer than chance has it in area, belong to no thing."""
-    off, area = [], []
+    """Most of the edges belong to no thing."""
+    off = []
     for scene in drawn:
         things = np.any([t.mask for t in scene.things], axis=0)
         off.append(share(sobel(np.asarray(scene.picture).transpose(2, 0, 1)), ~things))
-        area.append((~things).mean())
     assert np.mean(off) > 0.5
-    assert np.mean(area) < 0.9

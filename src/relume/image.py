@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +17,7 @@ from relume.errors import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["IMAGENET", "Preprocessing", "load_picture", "preprocess_image"]
+__all__ = ["IMAGENET", "Preprocessing", "load_picture", "opened", "preprocess_image"]
 
 # beyond this a resized picture is a mistake (a line of pixels, say) and not a photograph
 _MOST_PIXELS = 64_000_000
@@ -75,6 +77,17 @@ def load_picture(path: str | Path) -> Image.Image:
     Raises:
         ImageError: the file is missing, not a picture, damaged, or too large.
     """
+    with opened(path) as file:
+        return _rgb(ImageOps.exif_transpose(file))
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture file, its pixels read.
+
+    Raises:
+        ImageError: as :func:`load_picture`; and for what is raised as one inside, with the file's name before it.
+    """
     path = Path(path)
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a directory; name the pictures in it, {path}/*.jpg")
@@ -84,7 +97,7 @@ def load_picture(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 file.load()
-                return _rgb(ImageOps.exif_transpose(file))
+                yield file
     except ImageError as error:
         raise ImageError(f"{str(path)!r}: {error}") from None
     except FileNotFoundError:

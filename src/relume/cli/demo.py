@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import fail, out
+from relume.cli.common import complain, fail, out
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def demo(
         common.write_explained(explained, output, {"scene.png": png(scene.picture)})
     except RelumeError as error:
         fail(error)
+    except KeyboardInterrupt:
+        complain("stopped; nothing was written")
+        raise typer.Exit(130) from None
     out.print(_scores(explained[0]), common.reached(explained[0], chosen=True), _next_steps(output), sep="\n")
 
 
@@ -72,7 +76,7 @@ def _next_steps(output: Path) -> Text:
         "  both targets by every method: look at this first\n  ",
         (str(scene), "green"),
         "  the bare scene\n\nTry next:\n",
-        f"  relume explain {scene} --target cat --method all\n",
+        f"  relume explain {shlex.quote(str(scene))} --target cat --method all\n",
         "  relume demo --seed 1\n",
         "  relume evaluate --scenes 100\n",
         "  relume explain photo.jpg --model torchvision:resnet50",

@@ -56,6 +56,8 @@ def evaluate(
     from relume.evidence import folder_samples, scene_samples
     from relume.report import check_writable
 
+    skipped: list[str] = []
+    total = 0
     try:
         if output is not None:
             check_writable(output)
@@ -69,17 +71,27 @@ def evaluate(
         else:
             listed = folder_samples(data, opened)
             loaders, total = iter(listed), len(listed)
-        skipped: list[str] = []
         with common.tracked("evaluating", loaders, total) as steps:
-            facts = {"model": opened.name, "data": "scenes" if data is None else str(data)}
+            facts = {
+                "model": opened.name,
+                "weights": None if weights is None else str(weights),
+                "preprocessing": opened.preprocessing.as_dict(),
+                "data": "drawn scenes" if data is None else str(data),
+            }
             evaluation = compare(opened.model, _loaded(steps, skipped), keys, layer, seed=seed, facts=facts)
+        for reason in evaluation.skipped:
+            complain(reason)
+        skipped += evaluation.skipped
         _show(evaluation)
         if output is not None:
             out.print(Text.assemble(("\n→ ", "green"), (str(evaluation.save(output)), "green")))
     except RelumeError as error:
+        if skipped and len(skipped) == total:
+            complain(f"none of {total} pictures could be used")
+            raise typer.Exit(1) from None
         fail(error)
     except KeyboardInterrupt:
-        complain("stopped; nothing was measured to the end and nothing was written")
+        complain("stopped; nothing was written")
         raise typer.Exit(130) from None
     if skipped:
         complain(f"{len(skipped)} of {total} pictures could not be used")

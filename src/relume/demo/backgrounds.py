@@ -1,7 +1,4 @@
-"""Backgrounds: sky-like gradients under clutter that belongs to no class, as crisp and as colourful as the things themselves.
-
-Without it an edge detector would find the things.
-"""
+"""Backgrounds: sky-like gradients under clutter that belongs to no class, so that an edge detector does not find the things."""
 
 from __future__ import annotations
 

@@ -6,11 +6,13 @@ No scene is seen twice: step after step takes the next seeds from :data:`TRAININ
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+import math
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,8 @@ __all__ = ["average_precision", "model_card", "precision", "train"]
 HELD_OUT = 2_000
 BATCH = 64
 STEPS = 1_200
-KEEP_EVERY = 100
+KEEP_EVERY = 20
+SAY_EVERY = 100
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -66,10 +69,10 @@ def train(
         checkpoint: kept up to date; if it exists, training goes on from it.
         seed: of the initial weights and, by its own range of seeds, the scenes.
         steps: of :data:`BATCH` scenes.
-        report: told the step and its loss, after each.
+        report: told the step and its loss, after each, and before the first where it begins.
 
     Raises:
-        ModelError: the checkpoint belongs to another seed or number of steps.
+        ModelError: the checkpoint is none, or belongs to another seed or number of steps.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -80,6 +83,7 @@ def train(
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     run = {"seed": seed, "steps": steps}
     done = _resume(checkpoint, parts, run) if checkpoint.exists() else 0
+    report(done, math.nan)
     first = TRAINING_SEEDS * (seed + 1)
     for step, (images, present) in enumerate(_batches(range(first + done * BATCH, first + steps * BATCH)), start=done + 1):
         network.train()
@@ -102,9 +106,14 @@ def _keep(checkpoint: Path, state: Mapping[str, object]) -> None:
 
 
 def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, int]) -> int:
-    saved = torch.load(checkpoint, weights_only=True)
-    if saved["run"] != run:
-        raise ModelError(f"{str(checkpoint)!r} belongs to a training with {saved['run']}, and this one has {run}; remove it")
+    try:
+        saved = torch.load(checkpoint, weights_only=True)
+        theirs = saved["run"]
+    except (pickle.UnpicklingError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{str(checkpoint)!r} is no checkpoint of this command, or is damaged; remove it") from error
+    if theirs != run:
+        words = [f"seed {of['seed']} and {of['steps']} steps" for of in (theirs, run)]
+        raise ModelError(f"{str(checkpoint)!r} belongs to a training with {words[0]}, and this one has {words[1]}; remove it")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return int(saved["step"])
@@ -125,10 +134,15 @@ def average_precision(scores: Tensor, present: Tensor) -> float:
     return float((hits.diff(prepend=torch.zeros(1, dtype=torch.float64)) * hits / drawn).sum() / hits[-1])
 
 
+Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
+
+
 @torch.no_grad()
-def precision(network: nn.Module, seeds: range) -> dict[str, float]:
-    """The average precision of each class over the scenes of ``seeds``."""
-    pairs = [(network(images), present) for images, present in _batches(seeds)]
+def precision(
+    network: nn.Module, seeds: range, watched: Callable[[Batches], Batches] = lambda batches: batches
+) -> dict[str, float]:
+    """The average precision of each class over the scenes of ``seeds``; ``watched`` may look on as the batches go by."""
+    pairs = [(network(images), present) for images, present in watched(_batches(seeds))]
     scores, present = torch.cat([s for s, _ in pairs]), torch.cat([p for _, p in pairs])
     return {name: average_precision(scores[:, i], present[:, i]) for i, name in enumerate(CLASSES)}
 
@@ -169,8 +183,11 @@ def _reporting(steps: int) -> Iterator[Callable[[int, float], None]]:
         task = progress.add_task("", total=steps, loss=float("nan"))
 
         def report(step: int, loss: float) -> None:
-            progress.update(task, completed=step, loss=loss)
-            if not err.is_terminal and (step % KEEP_EVERY == 0 or step == steps):
+            if math.isnan(loss):
+                progress.reset(task, completed=step)  # the time left is reckoned from here
+            else:
+                progress.update(task, completed=step, loss=loss)
+            if not err.is_terminal and (step % SAY_EVERY == 0 or step == steps):
                 err.print(f"{step}/{steps}  loss {loss:.4f}")
 
         yield report
@@ -183,7 +200,7 @@ def main(
 ) -> None:
     """Train the demo network on drawn scenes; run it again to go on after an interruption.
 
-    Writes network.safetensors and MODEL_CARD.md. Under half an hour on two cores.
+    Writes network.safetensors and MODEL_CARD.md, in place of those of an earlier training. Under half an hour on two cores.
     """
     checkpoint = output / "checkpoint.pt"
     try:
@@ -191,8 +208,9 @@ def main(
         output.mkdir(parents=True, exist_ok=True)
         with _reporting(steps) as report:
             network = train(checkpoint, seed=seed, steps=steps, report=report)
-        err.print(f"measuring on {HELD_OUT:,} held-out scenes …")
-        card = model_card(precision(network, range(HELD_OUT)), seed, steps)
+        with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=err) as progress:
+            figures = precision(network, range(HELD_OUT), lambda batches: progress.track(batches, -(-HELD_OUT // BATCH)))
+        card = model_card(figures, seed, steps)
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         write_folder(output, {"network.safetensors": save(tensors), "MODEL_CARD.md": card.encode()}, stale=["checkpoint.pt"])
     except RelumeError as error:
@@ -206,4 +224,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

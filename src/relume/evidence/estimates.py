@@ -65,7 +65,13 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
     if len(defined) < 2:
         return Estimate(float(defined[0]) if len(defined) else np.nan, np.nan, np.nan, len(defined))
     drawn = stats.bootstrap(
-        (defined,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed), vectorized=True
+        (defined,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        vectorized=True,
     )
     interval = drawn.confidence_interval
     return Estimate(float(defined.mean()), float(interval.low), float(interval.high), len(defined))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relume.errors import InputError
+from relume.errors import InputError, NonFiniteError
 from relume.evidence import estimates
 from relume.evidence.baselines import BASELINES, REFERENCE
 from relume.evidence.estimates import Column, Rows, estimate
@@ -61,12 +61,27 @@ class Sample:
         image: the network's input, ``(C, H, W)``.
         targets: for each class to explain, where it is, ``(H, W)``.
         things: where anything is, ``(H, W)``.
+
+    Raises:
+        InputError: no class to explain, or a mask of another size than the image, or an empty one.
     """
 
     name: str
     image: Tensor
     targets: Mapping[int, Mask]
     things: Mask
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise InputError(f"the sample {self.name!r} has no class to explain; give at least one")
+        # of integers, a mask would pick rows instead of pixels
+        object.__setattr__(self, "targets", {index: np.asarray(mask).astype(bool) for index, mask in self.targets.items()})
+        object.__setattr__(self, "things", np.asarray(self.things).astype(bool))
+        size = tuple(self.image.shape[1:])
+        for mask in (*self.targets.values(), self.things):
+            if mask.shape != size or not mask.any():
+                seen = f"shape {mask.shape}" if mask.shape != size else "no pixel"
+                raise InputError(f"a mask of the sample {self.name!r} has {seen}, and the image is {size}; give one that fits")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +94,7 @@ class Evaluation:
         empty: how many maps of each row were zero everywhere and so are in no average.
         pictures: how many pictures were explained.
         targets: how many classes of them, in all.
+        skipped: which pictures could not be explained, and why.
         facts: where this comes from, as plain data.
     """
 
@@ -87,6 +103,7 @@ class Evaluation:
     empty: Mapping[str, int]
     pictures: int
     targets: int
+    skipped: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,8 +114,13 @@ class Evaluation:
     @property
     def notes(self) -> list[str]:
         """What a reader of the figures must know, in sentences."""
+        about = "; ".join(
+            f"{key} {self.facts[key]}" for key in ("model", "weights", "layer", "data", "seed") if self.facts.get(key)
+        )
+        pictures, classes = _counted(self.pictures, "picture"), _counted(self.targets, "class", "es")
         notes = [
-            f"{self.pictures} pictures, {self.targets} classes explained; means over pictures, bootstrap 95 % intervals.",
+            f"{pictures}, {classes} explained; means over pictures, bootstrap 95 % intervals.",
+            *([f"{about[0].upper()}{about[1:]}."] if about else []),
             f"{REFERENCE[0].capitalize()}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
         ]
         if self.pictures < FEW:
@@ -129,6 +151,8 @@ class Evaluation:
         return {
             "pictures": self.pictures,
             "targets": self.targets,
+            "skipped": list(self.skipped),
+            "methods": list(self.methods),
             "figures": figures,
             "empty_maps": dict(self.empty),
             **self.facts,
@@ -147,6 +171,10 @@ class Evaluation:
             "evaluation.png": figure_png(self.figure()),
         }
         return write_folder(Path(directory), files)
+
+
+def _counted(count: int, what: str, plural: str = "s") -> str:
+    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def _or_none(value: float) -> float | None:
@@ -175,15 +203,23 @@ def evaluate(
         facts: further provenance, as plain data.
 
     Raises:
-        InputError: there is nothing to evaluate; or as :func:`relume.explain`.
+        InputError: there is nothing to evaluate; or as :func:`relume.explain`. A picture in which something is not finite is
+            skipped, and said in ``skipped``.
     """
+    if seed < 0:
+        raise InputError(f"a seed is a number not below zero; got {seed}")
     asked, rng = resolve_methods(methods), np.random.default_rng(seed)
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     empty: Counter[str] = Counter()
     pictures, targets, read = 0, 0, None
+    skipped: list[str] = []
     for sample in samples:
+        try:
+            explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer)
+        except NonFiniteError as error:
+            skipped.append(f"{sample.name!r}: {error}")
+            continue
         pictures, targets = pictures + 1, targets + len(sample.targets)
-        explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer)
         truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
         read = explained[0].layer
         for name, maps in _maps(explained, sample, truths, rng).items():
@@ -191,10 +227,12 @@ def evaluate(
             for key, value in _score(maps, truths).items():
                 scores[name][key].append(value)
     if not pictures:
-        raise InputError("there is no picture to evaluate; give samples with at least one class in each")
+        raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
     names = tuple(NAMES.get(method.key, method.key) for method in asked)
-    return Evaluation(names, rows, dict(empty), pictures, targets, {"seed": seed, "layer": read, **(facts or {})})
+    return Evaluation(
+        names, rows, dict(empty), pictures, targets, tuple(skipped), {"seed": seed, "layer": read, **(facts or {})}
+    )
 
 
 def _maps(
