@@ -66,6 +66,8 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     Raises:
         LayerError: no such module in the model.
     """
+    if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in {n.name for n in model.graph.nodes}:
+        return layer
     # a compiled part runs as what it was compiled from, in its place
     names: dict[nn.Module, str] = {module: name.replace("._orig_mod", "") for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
@@ -74,11 +76,12 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
         raise LayerError(f"the layer {type(layer).__name__} is not a module inside this model; {_suggest(names.values())}")
     if not isinstance(layer, str):
         raise LayerError(f"a layer is a module of the model, its dotted name or None; got {layer!r}")
-    wanted = layer.replace("_orig_mod.", "")
-    try:
-        return names[model.get_submodule(wanted)]
-    except (AttributeError, KeyError):
-        raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}") from None
+    wanted = layer.removeprefix("_orig_mod.").replace("._orig_mod", "")
+    # under every name that it has: a module in two places runs under the first
+    known = {name.replace("._orig_mod", ""): module for name, module in model.named_modules(remove_duplicate=False)}
+    if wanted and wanted in known:
+        return names[known[wanted]]
+    raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}")
 
 
 def _suggest(names: Collection[str], wanted: str = "") -> str:
@@ -107,7 +110,7 @@ class Probe:
 
         ``reshape`` makes maps of what the layers return, in place of what their shapes tell.
         """
-        self._names, self._units, self._reshape = names, units, reshape
+        self._replica, self._names, self._units, self._reshape = replica, names, units, reshape
         self._batch, self._image = len(images), tuple(images.shape[2:])
         self._runs: Counter[str] = Counter()
         self._seen: list[tuple[int, ...]] = []
@@ -118,27 +121,43 @@ class Probe:
         self._after = ""  # what works on tokens after the last map
         self._read: dict[str, Layer] = {}
         self._trouble: dict[str, str] = {}
+        self._scripted = ""
         for module_name, module in replica.named_modules():
             # hooks on the inside of TorchScript register without error and never fire
-            if module_name and not isinstance(module, torch.jit.ScriptModule):
+            if isinstance(module, torch.jit.ScriptModule):
+                self._scripted = self._scripted or module_name or "the whole model"
+            elif module_name:
                 module.register_forward_hook(self._hook(module_name))
 
-    def _hook(self, name: str) -> Any:
-        def watch(module: nn.Module, args: Any, output: Any) -> Any:
-            self._runs[name] += 1
-            first, *rest = output if type(output) is tuple and output else (output,)
-            if not isinstance(first, Tensor) or not first.requires_grad:
-                self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
-                return None
-            # a layer that hands its input on must not be confused with its input, which others may read, or overwrite;
-            # one that overwrote its input in place is what they read
-            own = _copy(first) if any(first is arg for arg in args) and not getattr(module, "inplace", False) else first
-            if not self._take(name, own, block=bool(module._modules)):
-                return None
-            passed_on = _copy(own)
-            return (passed_on, *rest) if type(output) is tuple else passed_on
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the replica. Of a graph module, whose operations are no modules any more, the nodes are watched too."""
+        if isinstance(self._replica, torch.fx.GraphModule) and not kwargs:
+            return _Nodes(self._replica, self.watch).run(*args)
+        return self._replica(*args, **kwargs)
 
-        return watch
+    def _hook(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            inplace = getattr(module, "inplace", False)
+            return self.watch(name, () if inplace else args, output, block=bool(module._modules))
+
+        return hook
+
+    def watch(self, name: str, args: Any, output: Any, *, block: bool = False) -> Any:
+        """See what ``name`` made of ``args``, and say what goes on in its place; None if that is ``output`` itself.
+
+        Of what overwrote its input in place, ``args`` are empty: its output is what others read.
+        """
+        self._runs[name] += 1
+        first, *rest = output if type(output) is tuple and output else (output,)
+        if not isinstance(first, Tensor) or not first.requires_grad:
+            self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+            return None
+        # a layer that hands its input on must not be confused with its input, which others may read, or overwrite
+        own = _copy(first) if any(first is arg for arg in args) else first
+        if not self._take(name, own, block=block):
+            return None
+        passed_on = _copy(own)
+        return (passed_on, *rest) if type(output) is tuple else passed_on
 
     def _take(self, name: str, output: Tensor, *, block: bool) -> bool:
         """Keep ``output`` if it is wanted, and say whether it was kept."""
@@ -219,7 +238,8 @@ class Probe:
             if _matters(layer, outputs):
                 return layer
         if not maps:
-            raise LayerError("no layer with spatial axes ran once before pooling; name a target layer that has them")
+            inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
+            raise LayerError(f"no layer with spatial axes ran once before pooling{inside}; name a target layer that has them")
         if self._after:
             raise LayerError(
                 f"no target layer can be chosen: the last map, {maps[0].name!r}, is followed by {self._after}; "
@@ -231,9 +251,34 @@ class Probe:
         others = ", ".join(list(dict.fromkeys(n for n in self._spatial if self._runs[n] == 1))[-8:]) or "none"
         if self._runs[name] != 1:
             runs = f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
+            if not self._runs[name] and self._scripted:
+                runs = f"cannot be seen inside TorchScript ({self._scripted}), and so did not run"
             raise LayerError(f"layer {name!r} {runs} in this forward pass, and must run once; candidates: {others}")
         if not kept:
             raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
+
+
+class _Nodes(torch.fx.Interpreter):
+    """Runs a graph module node by node and lets ``watch`` see what each operation makes; modules in it have their hooks."""
+
+    def __init__(self, module: torch.fx.GraphModule, watch: Callable[..., Any]) -> None:
+        super().__init__(module)
+        self._watch = watch
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        output = super().run_node(n)
+        if n.op not in ("call_function", "call_method"):
+            return output
+        args = () if _writes(n) else [self.env[arg] for arg in n.all_input_nodes]
+        passed_on = self._watch(n.name, args, output)
+        return output if passed_on is None else passed_on
+
+
+def _writes(n: torch.fx.Node) -> bool:
+    """Whether a node's operation overwrites its input: ``relu_``, ``F.relu(inplace=True)``, ``+=``."""
+    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "").partition(".")[0]
+    augmented = getattr(n.target, "__module__", "") == "_operator" and name in ("iadd", "imul", "isub", "itruediv")
+    return augmented or (name.endswith("_") and not name.endswith("__")) or bool(n.kwargs.get("inplace", False))
 
 
 def _matters(layer: Layer, outputs: Any) -> bool:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -136,7 +137,7 @@ class Trace:
         """
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        args, kwargs, images = _feed(inputs, wrt)
+        args, kwargs, images = _feed(inputs, wrt, _device(model))
         runs, probe = model, None
         asked = [unit.layer for unit in units]
         if isinstance(model, nn.Module):
@@ -151,7 +152,7 @@ class Trace:
             )
         try:
             with _guard(model):
-                outputs = runs(*args, **kwargs)
+                outputs = (probe.run if probe else runs)(*args, **kwargs)
         except Exception as error:
             error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
             raise
@@ -208,9 +209,7 @@ class Trace:
         """
         rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
         with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            gradients: Sequence[Tensor | None] = torch.autograd.grad(
-                score.value, wrt, torch.ones_like(score.value), retain_graph=not last, allow_unused=True
-            )
+            gradients = _gradients(score.value, wrt, keep=not last)
         missing = [tensor for tensor, found in zip(wrt, gradients, strict=True) if found is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
@@ -254,6 +253,17 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
+def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[Tensor | None]:
+    try:
+        return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise HiddenRegionError(
+            "reentrant checkpointing gives no gradient with respect to an input; use checkpoint(..., use_reentrant=False)"
+        ) from error
+
+
 def _pick(outputs: Any, output: Output) -> Any:
     """The part of ``outputs`` that ``output`` names.
 
@@ -276,13 +286,21 @@ def _pick(outputs: Any, output: Output) -> Any:
 
 def _guard(model: Model) -> AbstractContextManager[Any]:
     """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
-    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
+    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in model.modules()):
         return Guard(model)
     return nullcontext()
 
 
-def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one; the caller's tensors are copied."""
+def _device(model: Model) -> torch.device | None:
+    """Where the model is; None if it holds no tensors, or is spread over several devices and moves its inputs itself."""
+    if not isinstance(model, nn.Module):
+        return None
+    devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+    return devices.pop() if len(devices) == 1 else None
+
+
+def _feed(inputs: Inputs, wrt: int | str | None, device: torch.device | None) -> tuple[list[Any], dict[str, Any], Tensor]:
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
     if isinstance(inputs, Tensor):
         inputs = [inputs]
     if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence):
@@ -302,8 +320,8 @@ def _feed(inputs: Inputs, wrt: int | str | None) -> tuple[list[Any], dict[str, A
     if not torch.isfinite(explained).all():
         raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
     # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
-    leaf = explained.detach().as_subclass(Tensor).clone().requires_grad_()
-    copies = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entries.items() if k != wrt}
+    leaf = explained.detach().as_subclass(Tensor).to(device, copy=True).requires_grad_()
+    copies = {k: v.detach().to(device, copy=True) if isinstance(v, Tensor) else v for k, v in entries.items() if k != wrt}
     fed = {k: leaf.clone() if k == wrt else copies[k] for k in entries}
     if isinstance(inputs, Mapping):
         return [], {str(k): v for k, v in fed.items()}, leaf
