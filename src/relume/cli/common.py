@@ -40,6 +40,7 @@ __all__ = [
     "fail",
     "method_keys",
     "method_option",
+    "network_errors",
     "open_network",
     "out",
     "provenance",
@@ -209,6 +210,25 @@ def provenance(opened: Opened) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """What a network itself raises, on pictures of a size that it does not take for instance, is said as any error.
+
+    Raises:
+        ModelError: the network failed.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("(raised by the network")), None)
+        if where is None or isinstance(error, RelumeError):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # TorchScript tells its own story first
+        what = lines[-1] if "TorchScript" in lines[0] else lines[0]
+        raise ModelError(f"the network failed: {what} {where}; --resize and --crop set that shape") from error
+
+
 def explain_picture(
     picture: Image,
     opened: Opened,
@@ -222,7 +242,8 @@ def explain_picture(
 
     view = opened.preprocessing.view(picture)
     facts = {**source, **provenance(opened)}
-    explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+    with network_errors():
+        explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
     classes = explained[0].scores.shape[1]
     if opened.labels is not None and len(opened.labels) != classes:
         raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")

@@ -73,7 +73,7 @@ def evaluate(
         )
         loaders, total = _loaders(data, scenes, seed, opened)
         skipped: list[str] = []
-        with common.tracked("evaluating", loaders, total) as steps:
+        with common.tracked("evaluating", loaders, total) as steps, common.network_errors():
             facts = {**common.provenance(opened), "data": "scenes" if data is None else str(data)}
             evaluation = compare(opened.model, _loaded(steps, skipped), keys, layer, seed=seed, facts=facts)
         _show(evaluation)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from relume.errors import ModelError
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from relume.image import Preprocessing
 
-__all__ = ["Opened", "import_library", "open_model"]
+__all__ = ["Opened", "open_model"]
 
 #: By the endings of these a spec is known to be a file.
 FILES = (".pth", ".pt", ".pt2", ".safetensors", ".ckpt", ".bin", ".tar")
@@ -140,19 +138,3 @@ def _open_demo(weights: Path | None, args: dict[str, Any]) -> Opened:
     if checkpoint is None:
         return opened
     return dataclasses.replace(opened, notes=checkpoint.load_into(opened.model, "demo"))
-
-
-def import_library(name: str) -> ModuleType:
-    """The library ``name``, which relume can do without.
-
-    Raises:
-        ModelError: it is not installed, or does not import.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            raise ModelError(f"{name} is not installed; run: pip install 'relume[{name}]'") from error
-        raise ModelError(f"{name} does not import, because {error.name} is missing; install it beside {name}") from error
-    except (ImportError, RuntimeError) as error:
-        raise ModelError(f"{name} does not import here: {error}") from error

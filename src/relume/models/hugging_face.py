@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,9 +13,9 @@ from PIL import Image
 
 from relume.errors import ModelError
 from relume.image import Interpolation, Preprocessing
-from relume.models import Opened, import_library
+from relume.models import Opened
 from relume.models.image_models import timm_preprocessing
-from relume.models.vision import import_torchvision
+from relume.models.vision import import_library
 from relume.models.weights import read_checkpoint
 
 __all__ = ["open_pretrained", "processor_preprocessing"]
@@ -39,24 +40,23 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
     Raises:
         ModelError: transformers is missing, nothing of that name can be had, or something in it does not fit.
     """
-    import_torchvision()  # several of its networks import it
-    transformers: Any = import_library("transformers")
+    transformers = import_library("transformers")
     checkpoint = None if weights is None else read_checkpoint(weights)
-    try:
-        config, unused = transformers.AutoConfig.from_pretrained(
-            name, return_unused_kwargs=True, trust_remote_code=False, **args
+    remote = {"trust_remote_code": False}  # a network on the hub may come with code of its own
+    with _quiet(transformers):
+        try:
+            config, unused = transformers.AutoConfig.from_pretrained(name, return_unused_kwargs=True, **remote, **args)
+            processor = transformers.AutoImageProcessor.from_pretrained(name, **remote)
+            model, lacking = _model(transformers.AutoModelForImageClassification, name, config, pretrained=checkpoint is None)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise _unavailable(name, error) from error
+    if unused := set(unused) - remote.keys():
+        raise ModelError(f"the configuration of {name!r} has no {', '.join(map(repr, sorted(unused)))}; leave that out")
+    if lacking:
+        raise ModelError(
+            f"the weights of {name!r} lack {', '.join(lacking[:3])}{', …' if len(lacking) > 3 else ''}, or hold them in "
+            "another shape; name a network that was trained to classify, or bring weights by --weights"
         )
-        if unused:
-            raise ModelError(f"the configuration of {name!r} has no {', '.join(map(repr, unused))}; leave that out")
-        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        auto = transformers.AutoModelForImageClassification
-        if checkpoint is None:
-            model, report = auto.from_pretrained(name, config=config, trust_remote_code=False, output_loading_info=True)
-        else:
-            model, report = auto.from_config(config, trust_remote_code=False), {}
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise error if isinstance(error, ModelError) else _unavailable(name, error) from error
-    _check_complete(name, report)
     notes = () if checkpoint is None else checkpoint.load_into(model, f"hf:{name}")
     return Opened(
         f"hf:{name}",
@@ -68,6 +68,32 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
     )
 
 
+def _model(auto: Any, name: str, config: Any, *, pretrained: bool) -> tuple[Any, list[str]]:
+    """The network, and which weights it has at random because there were none: a map of those would mean nothing."""
+    if not pretrained:
+        return auto.from_config(config, trust_remote_code=False), []
+    model, report = auto.from_pretrained(
+        name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    return model, sorted([*report["missing_keys"], *mismatched])
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the bars and reports of loading: what went wrong is said once, as an error."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _unavailable(name: str, error: Exception) -> ModelError:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
     if Path(name).is_dir():
@@ -75,24 +101,12 @@ def _unavailable(name: str, error: Exception) -> ModelError:
             f"the folder {name!r} cannot be opened as a network for image classification: {reason}; it needs config.json, "
             "model.safetensors and preprocessor_config.json, as save_pretrained writes them"
         )
+    if name.startswith((".", "/", "~")):
+        return ModelError(f"there is no folder {name!r}; check the path")
     return ModelError(
         f"{name!r} is no folder here, and could not be had from the hub ({reason}); bring its config.json, "
         "model.safetensors and preprocessor_config.json in a folder, and give that"
     )
-
-
-def _check_complete(name: str, report: Mapping[str, Any]) -> None:
-    """What a checkpoint lacks, transformers fills with random weights; a map of those would mean nothing.
-
-    Raises:
-        ModelError: it did so.
-    """
-    lacking = [*report.get("missing_keys", ()), *(entry[0] for entry in report.get("mismatched_keys", ()))]
-    if lacking:
-        raise ModelError(
-            f"the weights of {name!r} lack {len(lacking)} that its network for image classification needs "
-            f"({', '.join(sorted(lacking)[:3])}{', …' if len(lacking) > 3 else ''}); name a network trained to classify"
-        )
 
 
 def _labels(config: Any) -> tuple[str, ...] | None:
@@ -158,7 +172,7 @@ def _sizes(config: Mapping[str, Any]) -> tuple[Size | None, Size | None]:
         return int(shorter / config["crop_pct"]), cropped
     if kind == "Levit" and edge:
         return int(256 / 224 * edge), cropped
-    return edge or both, cropped
+    return edge or both, cropped[0] if cropped and cropped[0] == cropped[1] else cropped
 
 
 def _both(size: Mapping[str, Any]) -> tuple[int, int] | None:

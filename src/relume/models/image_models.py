@@ -12,21 +12,11 @@ from torch import nn
 
 from relume.errors import ModelError
 from relume.image import INTERPOLATIONS, Preprocessing
-from relume.models import Opened, import_library
-from relume.models.vision import import_torchvision
+from relume.models import Opened
+from relume.models.vision import import_library
 from relume.models.weights import read_checkpoint
 
-__all__ = ["import_timm", "open_image_model", "timm_preprocessing"]
-
-
-def import_timm() -> Any:
-    """``import timm``, which needs torchvision.
-
-    Raises:
-        ModelError: one of them is not installed, or does not import.
-    """
-    import_torchvision()
-    return import_library("timm")
+__all__ = ["open_image_model", "timm_preprocessing"]
 
 
 def open_image_model(name: str, weights: Path | None, args: Mapping[str, Any]) -> Opened:
@@ -40,7 +30,7 @@ def open_image_model(name: str, weights: Path | None, args: Mapping[str, Any]) -
     Raises:
         ModelError: no such network, no way to download its weights, or weights or arguments that do not fit.
     """
-    timm = import_timm()
+    timm = import_library("timm")
     config = _known(timm, name)
     checkpoint = None if weights is None else read_checkpoint(weights)
     classes = args.get("num_classes", config.get("num_classes"))
@@ -51,8 +41,8 @@ def open_image_model(name: str, weights: Path | None, args: Mapping[str, Any]) -
         )
     try:
         model = _pretrained(timm, name, args) if checkpoint is None else timm.create_model(name, pretrained=False, **args)
-    except (TypeError, ValueError, AssertionError) as error:
-        if not args:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if not args or isinstance(error, ModelError):
             raise
         raise ModelError(f"timm cannot build {name!r} with the arguments {dict(args)}: {error}") from error
     notes = () if checkpoint is None else checkpoint.load_into(model, name)
@@ -82,13 +72,13 @@ def _known(timm: Any, name: str) -> Mapping[str, Any]:
 
 def _pretrained(timm: Any, name: str, args: Mapping[str, Any]) -> nn.Module:
     """With timm's own weights, which it downloads."""
+    config = timm.get_pretrained_cfg(name).to_dict()
+    hub, url = config.get("hf_hub_id"), config.get("url")
+    if not (hub or url):
+        raise ModelError(f"timm has no pretrained weights for {name!r}; bring some by --weights")
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **args)
-    except (OSError, RuntimeError) as error:
-        config = timm.get_pretrained_cfg(name).to_dict()
-        hub, url = config.get("hf_hub_id"), config.get("url")
-        if not (hub or url):
-            raise ModelError(f"timm has no pretrained weights for {name!r}; bring some and pass them with --weights") from error
+    except OSError as error:
         file = f"model.safetensors of https://huggingface.co/{hub}" if hub else url.rpartition("/")[2]
         reason = str(error).partition(".")[0].partition("\n")[0]
         raise ModelError(

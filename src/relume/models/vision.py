@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from relume.image import IMAGENET, Preprocessing
 from relume.models import Opened
 from relume.models.weights import read_checkpoint
 
-__all__ = ["import_torchvision", "open_classifier"]
+__all__ = ["import_library", "import_torchvision", "open_classifier"]
 
 # Schemas that torchvision's Python code registers against and that only its compiled extension defines.
 _MISSING_SCHEMAS = (
@@ -54,6 +55,22 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
+def import_library(name: str) -> Any:
+    """The library ``name``, which relume can do without and which imports torchvision.
+
+    Raises:
+        ModelError: it or torchvision is not installed, or does not import.
+    """
+    lacking = [library for library in (name, "torchvision") if library not in sys.modules and find_spec(library) is None]
+    if lacking:
+        raise ModelError(f"{lacking[0]} is not installed; run: pip install 'relume[{name}]'")
+    import_torchvision()
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(f"{name} does not import beside torch {torch.__version__}: {error}") from error
+
+
 def open_classifier(name: str, weights: Path | None, args: Mapping[str, Any] | None = None) -> Opened:
     """Build the classification network ``name`` with its own pretrained weights, or with those in a file.
 
@@ -86,7 +103,7 @@ def open_classifier(name: str, weights: Path | None, args: Mapping[str, Any] | N
             ported = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
             model = models.get_model(name, weights=None, **(ported | args))
     except (TypeError, ValueError) as error:
-        if not args:
+        if not args or isinstance(error, ModelError):
             raise
         raise ModelError(f"torchvision cannot build {name!r} with the arguments {args}: {error}") from error
     if checkpoint is not None:
