@@ -1,28 +1,21 @@
-"""A network from a spec string: every source, what is understood of a checkpoint, and a sentence for what cannot be opened."""
+"""A network from a spec string: every source, and a sentence for what cannot be opened."""
 
-import argparse
-import builtins
-import json
 import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import relume
-from relume.cli import app
 from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import open_model
 from relume.models.vision import import_library, import_torchvision
-from relume.models.weights import read_checkpoint
 
-from .networks import ResNet20, Small
+from .networks import Small
 
 SMALL = "tests.networks:Small"
 ROOT = Path(__file__).parents[1]
@@ -48,108 +41,7 @@ def same(model, other, images):
     return torch.equal(model(images), other(images))
 
 
-# --- Checkpoints ---------------------------------------------------------------------------------------------------------
-
-
-def prefixed(prefix, state):
-    return {prefix + key: tensor for key, tensor in state.items()}
-
-
-WRAPPED = {
-    "bare": (lambda s, _: s, ()),
-    "state_dict": (lambda s, _: {"state_dict": s, "epoch": 3}, ("read the weights under 'state_dict'",)),
-    "model": (lambda s, _: {"model": s, "optimizer": {"state": {}}}, ("read the weights under 'model'",)),
-    "model_state_dict": (lambda s, _: {"model_state_dict": s}, ("read the weights under 'model_state_dict'",)),
-    "twice": (
-        lambda s, _: {"model": {"state_dict": s}},
-        ("read the weights under 'model'", "read the weights under 'state_dict'"),
-    ),
-    "arguments": (
-        lambda s, _: {"state_dict": s, "args": argparse.Namespace(lr=0.1)},
-        ("read the weights under 'state_dict'",),
-    ),
-    "parallel": (lambda s, _: prefixed("module.", s), ("removed the prefix 'module.'",)),
-    "compiled": (lambda s, _: prefixed("_orig_mod.", s), ("removed the prefix '_orig_mod.'",)),
-    "both": (lambda s, _: prefixed("module._orig_mod.", s), ("removed the prefix 'module._orig_mod.'",)),
-    "lightning": (
-        lambda s, _: {"state_dict": prefixed("model.", s), "epoch": 1},
-        ("read the weights under 'state_dict'", "removed the prefix 'model.'"),
-    ),
-    "ema": (
-        lambda s, other: {"state_dict": other, "state_dict_ema": s},
-        ("used the EMA weights under 'state_dict_ema', and not those under 'state_dict'",),
-    ),
-    "only ema": (lambda s, _: {"ema": s}, ("used the EMA weights under 'ema'",)),
-    "no ema yet": (lambda s, _: {"model": s, "model_ema": None}, ("read the weights under 'model'",)),
-    "averaged": (
-        lambda s, other: {"model": other, "model_ema": {"n_averaged": torch.tensor(7), **prefixed("module.", s)}},
-        ("used the EMA weights under 'model_ema', and not those under 'model'", "removed the prefix 'module.'"),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRAPPED)
-def test_how_training_scripts_save_is_understood_and_said(case, small, images, tmp_path):
-    wrap, notes = WRAPPED[case]
-    other = {key: torch.zeros_like(tensor) for key, tensor in small.state_dict().items()}
-    torch.save(wrap(small.state_dict(), other), tmp_path / "c.pth")
-    for opened in (open_model(str(tmp_path / "c.pth"), arch=SMALL), open_model(SMALL, tmp_path / "c.pth")):
-        assert same(opened.model, small, images)
-        assert not opened.model.training
-        assert opened.notes[2:] == notes
-        assert (opened.name, opened.weights) == (SMALL, tmp_path / "c.pth")
-
-
-def test_torchs_own_average_is_understood(small, images, tmp_path):
-    torch.save(torch.optim.swa_utils.AveragedModel(small).state_dict(), tmp_path / "averaged.pth")
-    opened = open_model(str(tmp_path / "averaged.pth"), arch=SMALL)
-    assert same(opened.model, small, images)
-    assert opened.notes[2:] == ("removed the prefix 'module.'",)
-
-
-def test_a_prefix_stays_unless_the_rest_fits(small, tmp_path):
-    state = prefixed("module.", small.state_dict())
-    torch.save({key: tensor for key, tensor in state.items() if "conv1" not in key}, tmp_path / "less.pth")
-    with pytest.raises(ModelError, match=r"do not fit tests.networks:Small: .*not in the network \(module.bn1.weight"):
-        open_model(SMALL, tmp_path / "less.pth")
-    torch.save({**state, "criterion.weight": torch.ones(2)}, tmp_path / "more.pth")
-    with pytest.raises(ModelError, match=r"not in the network \(module.conv1.weight"):
-        open_model(SMALL, tmp_path / "more.pth")
-    torch.save(prefixed("module.", Small(classes=6).state_dict()), tmp_path / "six.pth")
-    with pytest.raises(ModelError, match=r"of another shape \(head.3.weight \(6, 12\) for \(5, 12\)"):
-        open_model(SMALL, tmp_path / "six.pth")
-    assert open_model(SMALL, tmp_path / "six.pth", model_args={"classes": 6}).model(torch.zeros(1, 3, 9, 9)).shape == (1, 6)
-
-
-class Trap:
-    def __reduce__(self):
-        return builtins.exec, ("raise SystemExit('executed')",)
-
-
-@pytest.mark.parametrize("content", [Trap(), {"state_dict": {}, "x": Trap()}, {"args": argparse.Namespace(x=Trap())}])
-def test_nothing_in_a_checkpoint_is_executed(content, tmp_path):
-    torch.save(content, tmp_path / "trap.pth")
-    with pytest.raises(ModelError, match="is not a checkpoint of plain tensors, or is damaged"):
-        read_checkpoint(tmp_path / "trap.pth")
-
-
-@pytest.mark.parametrize("content", [{"epoch": 3}, {"state_dict": {"a": 1}}, {"state_dict": {}}, [torch.ones(2)]])
-def test_a_checkpoint_without_tensors_is_refused(content, tmp_path):
-    torch.save(content, tmp_path / "c.pth")
-    with pytest.raises(ModelError, match="holds no named tensors, neither at its top level nor under 'state_dict', "):
-        read_checkpoint(tmp_path / "c.pth")
-
-
-def test_a_checkpoint_of_the_demo_network(tmp_path, images):
-    demo = open_model("demo")
-    torch.save({"model": demo.model.state_dict()}, tmp_path / "c.pth")
-    opened = open_model(str(tmp_path / "c.pth"), arch="demo")
-    assert same(opened.model, demo.model, images)
-    assert (opened.labels, opened.multilabel) == (demo.labels, True)
-    assert opened.notes == ("read the weights under 'model'",)
-
-
-# --- Libraries -----------------------------------------------------------------------------------------------------------
+# --- Libraries ---------------------------------------------------------------------------------------------------------
 
 
 def test_torchvision_with_another_number_of_classes(tmp_path):
@@ -204,7 +96,7 @@ def test_what_timm_cannot_give(timm, monkeypatch):
         (
             "timm:test_resnet",
             {},
-            r"could not be downloaded \(We cannot find the requested files\); bring model.safetensors of https://hugging.*k and pass",
+            r"could not be downloaded \(We cannot find the requested files\); bring model.safetensors of https://hugging.*in1k",
         ),
         ("timm:resnet1", {}, "timm has no network 'resnet1'; did you mean resnet18"),
         ("timm:resnet18.nope", {}, "timm has no weights 'resnet18.nope'; their tags are a1_in1k, "),
@@ -327,7 +219,7 @@ def test_a_library_that_is_not_installed(spec, name, monkeypatch):
         open_model(spec)
 
 
-# --- Programs ------------------------------------------------------------------------------------------------------------
+# --- Programs ----------------------------------------------------------------------------------------------------------
 
 
 def test_torchscript(small, images, tmp_path):
@@ -344,7 +236,6 @@ def test_torchscript(small, images, tmp_path):
     assert e.coverage.guided == expected.coverage.guided == 4
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_an_exported_program_has_its_layers(small, images, tmp_path):
     open_batch = {"x": {0: torch.export.Dim("batch")}}
     torch.export.save(torch.export.export(small, (images,), dynamic_shapes=open_batch), tmp_path / "e.pt2")
@@ -360,7 +251,6 @@ def test_an_exported_program_has_its_layers(small, images, tmp_path):
             torch.testing.assert_close(e[method], expected[method], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_programs_that_cannot_be_explained_are_refused(images, tmp_path):
     x = images[:1]
     for name, program in (
@@ -392,9 +282,10 @@ def test_programs_that_cannot_be_explained_are_refused(images, tmp_path):
         open_model(str(tmp_path / "c.pth"), arch=str(tmp_path / "e.pt2"))
 
 
-# --- Factories -----------------------------------------------------------------------------------------------------------
+# --- Factories ---------------------------------------------------------------------------------------------------------
 
 MINE = """
+from torch import nn
 
 ran = []
 
@@ -455,98 +346,3 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
 def test_specs_that_mean_nothing(spec, options, says):
     with pytest.raises(ModelError, match=says):
         open_model(spec, **options)
-
-
-# --- The command ---------------------------------------------------------------------------------------------------------
-
-
-def command(*args):
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-@pytest.mark.parametrize("photo", ["airplane_0000", "automobile_0000"])
-def test_a_checkpoint_and_its_architecture_on_the_command_line(realdata, tmp_path, photo):
-    """The CIFAR network is right about these pictures only if weights, sizes, mean and std are."""
-    path = realdata / "images" / "cifar10" / f"{photo}.jpg"
-    weights = realdata / "weights" / "cifar_resnet20.safetensors"
-    options = [
-        "--model",
-        weights,
-        "--arch",
-        "tests.networks:ResNet20",
-        "--resize",
-        "32",
-        "--crop",
-        "32",
-        "--method",
-        "gradient",
-    ]
-    result = command("explain", path, *options, "--interpolation", "bicubic", "--output", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert "tests.networks:ResNet20 is code, and was executed" in result.stderr.splitlines()
-    (folder,) = (p for p in (tmp_path / photo).iterdir() if p.is_dir())
-    facts = json.loads((folder / "explanation.json").read_text())
-    assert facts["samples"][0]["target"] == (0 if photo.startswith("airplane") else 1)
-    assert (facts["model"], facts["source"]["weights"]) == ("tests.networks:ResNet20", str(weights))
-    assert facts["source"]["notes"][0] == "tests.networks:ResNet20 is code, and was executed"
-    wanted = Preprocessing(resize=32, crop=32, interpolation="bicubic").as_dict()
-    assert facts["source"]["preprocessing"] == json.loads(json.dumps(wanted))
-
-
-def test_the_overrides_are_what_the_network_is_given(tmp_path):
-    torch.save(ResNet20().state_dict(), tmp_path / "c.pth")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(tmp_path / "p.png")
-    options = ["--resize", "40,50", "--crop", "32", "--mean", "0.1,0.2,0.3", "--std", "1,2,3", "--interpolation", "nearest"]
-    result = command(
-        "explain", tmp_path / "p.png", "--model", tmp_path / "c.pth", "--arch", "tests.networks:ResNet20", *options,
-        "--method", "gradient", "--target", "4", "--output", tmp_path / "out",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    facts = json.loads((tmp_path / "out" / "p" / "4" / "explanation.json").read_text())
-    wanted = Preprocessing((40, 50), 32, "nearest", (0.1, 0.2, 0.3), (1, 2, 3))
-    opened = open_model(str(tmp_path / "c.pth"), arch="tests.networks:ResNet20")
-    score = opened.model(relume.preprocess_image(tmp_path / "p.png", wanted)[None]).detach()[0, 4]
-    assert facts["samples"][0]["score"] == pytest.approx(float(score), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--resize", "big"], "--resize takes numbers between commas; got 'big'"),
-        (["--crop", "1,2,3"], "--crop takes one number of pixels, or height and width"),
-        (["--crop", "0"], "crop is a number of pixels"),
-        (["--mean", "0.5"], "mean is three finite numbers"),
-        (["--interpolation", "cubic"], "there is no interpolation 'cubic'"),
-        (["--model-args", "{"], "--model-args is no JSON"),
-        (["--model-args", "[1]"], "--model-args is a JSON object of names and values; got [1]"),
-        (["--arch", "demo"], "an architecture is for a checkpoint, and 'demo' is none"),
-        (["--model", "tests.networks:Small", "--method", "gradient", "--crop", "1"], "the network failed: "),
-    ],
-)
-@pytest.mark.parametrize("name", ["explain", "evaluate"])
-def test_options_that_cannot_be_are_a_sentence(name, options, says, tmp_path):
-    Image.new("RGB", (30, 30)).save(tmp_path / "p.png")
-    if name == "evaluate" and "tests.networks:Small" in options:
-        pytest.skip("drawn scenes are for networks that know their classes")
-    result = command(name, *([tmp_path / "p.png"] if name == "explain" else ["--scenes", "1"]), *options, "--output", tmp_path)
-    assert result.exit_code == 2
-    said = [line for line in result.stderr.splitlines() if line.startswith("relume: ")]
-    assert len(said) == 1
-    assert says in said[0]
-    assert "Traceback" not in result.output
-
-
-def test_evaluate_opens_as_explain_does(tmp_path):
-    demo = open_model("demo")
-    torch.save({"state_dict_ema": prefixed("module.", demo.model.state_dict())}, tmp_path / "c.pth")
-    result = command(
-        "evaluate", "--scenes", "2", "--model", tmp_path / "c.pth", "--arch", "demo", "--resize", "120", "--crop", "120",
-        "--method", "gradient", "--output", tmp_path / "out",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines() == ["used the EMA weights under 'state_dict_ema'", "removed the prefix 'module.'"]
-    facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert facts["notes"] == result.stderr.splitlines()
-    assert facts["preprocessing"]["crop"] == 120

@@ -43,7 +43,7 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
     transformers = import_library("transformers")
     checkpoint = None if weights is None else read_checkpoint(weights)
     remote = {"trust_remote_code": False}  # a network on the hub may come with code of its own
-    with _quiet(transformers):
+    with _quiet(transformers, bars=not Path(name).is_dir()):
         try:
             config, unused = transformers.AutoConfig.from_pretrained(name, return_unused_kwargs=True, **remote, **args)
             processor = transformers.AutoImageProcessor.from_pretrained(name, **remote)
@@ -80,17 +80,18 @@ def _model(auto: Any, name: str, config: Any, *, pretrained: bool) -> tuple[Any,
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the bars and reports of loading: what went wrong is said once, as an error."""
+def _quiet(transformers: Any, *, bars: bool) -> Iterator[None]:
+    """Without reports of loading, since what is wrong is said once, as an error; bars are for what may be downloaded."""
     logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    if not bars:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        if bars:
+        if shown and not bars:
             logging.enable_progress_bar()
 
 
