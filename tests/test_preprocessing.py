@@ -137,7 +137,7 @@ def test_the_tensors_of_transformers_processors(case, backend):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("MobileViTImageProcessor", {}, "do_flip_channel_order True"),
+        ("ViTImageProcessor", {"do_pad": True}, "do_pad True"),
         ("ViTImageProcessor", {"do_resize": False}, "do_resize False"),
         ("ViTImageProcessor", {"size": {"shortest_edge": 64}}, "size {'shortest_edge': 64}"),
         ("ViTImageProcessor", {"size": {"shortest_edge": 64, "longest_edge": 80}}, "'longest_edge': 80"),
@@ -148,6 +148,16 @@ def test_processors_that_do_something_else_are_refused(name, options, says):
     processor = getattr(import_library("transformers"), name)(**options)
     with pytest.raises(ModelError, match=says):
         processor_preprocessing(processor, "it")
+
+
+@pytest.mark.parametrize("backend", ["Pil", ""])
+def test_pictures_stay_in_rgb_where_a_processor_turns_them_round(backend):
+    processor = getattr(import_library("transformers"), "MobileViTImageProcessor" + backend)(
+        size={"shortest_edge": 70}, crop_size={"height": 64, "width": 64}
+    )
+    found = processor_preprocessing(processor, "it")
+    theirs = torch.as_tensor(processor(photo(120, 90), return_tensors="pt")["pixel_values"][0])
+    assert float((found.tensor(found.view(photo(120, 90))) - theirs.flip(0)).abs().mean()) < 0.6 / 255
 
 
 def test_a_processor_with_code_of_its_own_is_found_out():

@@ -54,7 +54,7 @@ class Opened:
 
 
 def open_model(
-    spec: str,
+    spec: str | Path,
     weights: str | Path | None = None,
     *,
     arch: str | None = None,
@@ -73,7 +73,7 @@ def open_model(
     Raises:
         ModelError: unknown spec, missing library, or weights that cannot be had or do not fit.
     """
-    path = None if weights is None else Path(weights)
+    spec, path = str(spec), None if weights is None else Path(weights)
     args = dict(model_args or {})
     if _is_file(spec):
         from relume.models.files import open_program

@@ -58,14 +58,23 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
             "another shape; name a network that was trained to classify, or bring weights by --weights"
         )
     notes = () if checkpoint is None else checkpoint.load_into(model, f"hf:{name}")
+    preprocessing = processor_preprocessing(processor, name)
+    if getattr(processor, "do_flip_channel_order", False):
+        # turned round inside the network, pictures and maps stay in RGB
+        model.register_forward_pre_hook(_flip_channels)
     return Opened(
         f"hf:{name}",
         model.float().eval(),  # some are stored in half precision
-        processor_preprocessing(processor, name),
+        preprocessing,
         _labels(config),
         multilabel=config.problem_type == "multi_label_classification",
         notes=notes,
     )
+
+
+def _flip_channels(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """RGB to BGR."""
+    return inputs[0].flip(1), *inputs[1:]
 
 
 def _model(auto: Any, name: str, config: Any, *, pretrained: bool) -> tuple[Any, list[str]]:
@@ -122,6 +131,8 @@ def _labels(config: Any) -> tuple[str, ...] | None:
 def processor_preprocessing(processor: Any, name: str) -> Preprocessing:
     """An image processor's configuration as plain data, compared with what the processor does.
 
+    Channels in the order BGR are no part of it: pictures stay in RGB.
+
     Raises:
         ModelError: it does something that cannot be said so.
     """
@@ -134,11 +145,11 @@ def processor_preprocessing(processor: Any, name: str) -> Preprocessing:
 
 def _read(config: Mapping[str, Any], name: str) -> Preprocessing:
     resize, crop = _sizes(config)
-    if resize is None or crop is None or config.get("do_flip_channel_order") or config.get("do_pad"):
-        told = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_pad", "do_flip_channel_order")}
+    if resize is None or crop is None or config.get("do_pad"):
+        told = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_pad")}
         said = ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
         raise ModelError(
-            f"hf:{name} prepares pictures in a way that relume does not ({said}); it resizes, and crops to one size in RGB"
+            f"hf:{name} prepares pictures in a way that relume does not ({said}); it resizes, and crops to one size"
         )
     # the processor computes (pixel · rescale - shift - mean) / std, and relume (pixel / 255 - mean) / std
     scale = 255 * (config.get("rescale_factor") or 1 / 255) if config.get("do_rescale") else 255.0
@@ -191,8 +202,13 @@ def _compare(processor: Any, found: Preprocessing, name: str) -> None:
     waves = [128 + 100 * np.sin(x / 9), 128 + 100 * np.cos(y / 7), 128 + 100 * np.sin((x + y) / 11)]
     picture = Image.fromarray(np.stack(waves, -1).astype(np.uint8))
     ours = found.tensor(found.view(picture))
-    theirs: Any = processor(picture, return_tensors="pt").get("pixel_values")
+    try:
+        theirs: Any = processor(picture, return_tensors="pt").get("pixel_values")
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"the image processor of hf:{name} fails on a picture: {error}") from error
     if isinstance(theirs, torch.Tensor) and theirs.shape == (1, *ours.shape):
+        if getattr(processor, "do_flip_channel_order", False):
+            theirs = theirs.flip(1)
         std = torch.tensor(found.std)[:, None, None]
         if float(((theirs[0] - ours) * std).abs().mean()) * 255 <= TOLERANCE:
             return
