@@ -1,5 +1,6 @@
 """A network from a spec string: every source, and a sentence for what cannot be opened."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import relume
 from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import open_model
+from relume.models.image_models import timm_preprocessing
 from relume.models.vision import import_library, import_torchvision
 
 from .networks import Small
@@ -149,6 +151,19 @@ def test_a_folder_of_transformers(kind, tmp_path):
     e = relume.explain(opened.model, x, 1, ["guided_backprop"])
     assert e.coverage.guided > 0
     assert e["guided_backprop"].any()
+
+
+def test_a_folder_of_timm_opened_by_transformers(timm, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=5).eval()
+    timm.models.save_for_hf(model, tmp_path, model_config={"label_names": list("abcde")})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("model_args")  # not every version of transformers takes those of every version of timm
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    opened = open_model(f"hf:{tmp_path}")
+    x = torch.randn(1, 3, 160, 160)
+    assert torch.equal(opened.model(x).logits, model(x))
+    assert opened.labels == tuple("abcde")
+    assert opened.preprocessing == timm_preprocessing(timm.data.resolve_model_data_config(model), "it")
 
 
 def test_a_network_for_bgr_is_given_rgb(tmp_path):
