@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from relume.cli import app
-from relume.demo import draw_scene
+from relume.demo import CLASSES, draw_scene
 from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
 from tests.test_cli import relume_command
@@ -185,6 +185,9 @@ def test_what_is_wrong_with_an_evaluation_is_said(tmp_path):
     assert "masks.csv' cannot be read" in said(relume_command("evaluate", "--data", tmp_path), 2)
     assert "a seed here is a number from 0 to 4293; got 5000" in said(relume_command("evaluate", "--seed", "5000"), 2)
     assert "give one of the two" in said(relume_command("evaluate", "--data", tmp_path, "--scenes", "5"), 2)
+    (tmp_path / "labels.txt").write_text("\n".join(["header", *CLASSES]))
+    few = relume_command("evaluate", "--scenes", "3", "--labels", tmp_path / "labels.txt")
+    assert "13 labels were given for a network of 12 classes" in said(few, 2)
     assert "no method 'cam'" in said(relume_command("evaluate", "--method", "cam"), 2)
     assert "'layer9'" in said(relume_command("evaluate", "--layer", "layer9"), 2)
     (tmp_path / "file").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from relume.errors import ModelError, RelumeError
+from relume.errors import InputError, ModelError, RelumeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,18 +23,28 @@ if TYPE_CHECKING:
     from relume.result import Explanation
 
 __all__ = [
+    "Arch",
+    "Crop",
+    "Interpolation",
     "Labels",
     "Layer",
+    "Mean",
+    "ModelArgs",
+    "Resize",
     "Spec",
+    "Std",
     "Weights",
+    "check_labels",
     "complain",
     "err",
     "explain_picture",
     "fail",
     "method_keys",
     "method_option",
+    "network_errors",
     "open_network",
     "out",
+    "provenance",
     "reached",
     "tracked",
     "write_explained",
@@ -46,12 +57,45 @@ out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highli
 Spec: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="SPEC", help="The network: demo, or torchvision:NAME, such as torchvision:resnet50. [default: demo]"
+        "--model",
+        metavar="SPEC",
+        help="The network: demo, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER, package.module:factory, or a file. "
+        "[default: demo]",
     ),
 ]
 Weights: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE", readable=False, help="Its weights, .safetensors or .pth. [default: the network's own]"),
+]
+Arch: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="SPEC", help="Of a model that is a checkpoint, the network it belongs to: torchvision:resnet50."),
+]
+ModelArgs: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="""Arguments for what builds the network: '{"num_classes": 10}'."""),
+]
+Resize: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="PIXELS", help="Shorter side of the resized picture, or HEIGHT,WIDTH. [default: the network's own]"),
+]
+Crop: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS", help="Side of the square cut from the middle, or HEIGHT,WIDTH. [default: the network's own]"
+    ),
+]
+Interpolation: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="nearest, bilinear, bicubic, lanczos, box or hamming. [default: the network's own]"),
+]
+Mean: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="What is subtracted from pixels, 0 to 1. [default: the network's own]"),
+]
+Std: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="What they are divided by then. [default: the network's own]"),
 ]
 Layer: TypeAlias = Annotated[
     str | None,
@@ -96,17 +140,94 @@ def method_keys(method: Sequence[str] | None, default: str) -> list[str]:
     return [m.key for m in resolve_methods(list(METHODS) if "all" in keys else keys)]
 
 
-def open_network(spec: str | None, weights: Path | None, labels: Path | None, layer: str | None) -> Opened:
-    """The network with its labels, in which ``layer`` exists; the demo network if no ``spec`` is given."""
+def open_network(
+    spec: str | None,
+    weights: Path | None,
+    labels: Path | None,
+    layer: str | None,
+    *,
+    arch: str | None = None,
+    model_args: str | None = None,
+    preprocessing: Mapping[str, str | None] | None = None,
+) -> Opened:
+    """The network with its labels, in which ``layer`` exists; the demo network if no ``spec`` is given.
+
+    ``preprocessing`` holds what the command line says in place of the network's own, None where it says nothing. What had to
+    be understood on the way is said on stderr.
+    """
     from relume.layers import layer_name
     from relume.models import open_model
     from relume.models.labels import read_labels
 
     names = read_labels(labels) if labels else None
-    opened = open_model(spec or "demo", weights)
+    changes = {key: _value(key, text) for key, text in (preprocessing or {}).items() if text is not None}
+    opened = open_model(spec or "demo", weights, arch=arch, model_args=_arguments(model_args))
+    opened = dataclasses.replace(
+        opened,
+        labels=names or opened.labels,
+        preprocessing=dataclasses.replace(opened.preprocessing, **changes),
+    )
     if layer is not None:
         layer_name(opened.model, layer)
-    return dataclasses.replace(opened, labels=names or opened.labels)
+    for note in opened.notes:
+        err.print(Text(note, style="dim"))
+    return opened
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    """The arguments in ``--model-args``."""
+    try:
+        args = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ModelError(f"--model-args is no JSON ({error}); write it as '{{\"num_classes\": 10}}'") from None
+    if not isinstance(args, dict):
+        raise ModelError(f"--model-args is a JSON object of names and values; got {text}")
+    return args
+
+
+def _value(key: str, text: str) -> Any:
+    """What an option of preprocessing says: a name, one number or several."""
+    if key == "interpolation":
+        return text.strip()
+    kind = int if key in ("resize", "crop") else float
+    try:
+        numbers = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--{key} takes numbers between commas; got {text!r}") from None
+    if kind is float:
+        return numbers
+    if len(numbers) > 2:
+        raise InputError(f"--{key} takes one number of pixels, or height and width; got {text!r}")
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def provenance(opened: Opened) -> dict[str, Any]:
+    """What a result records of the network it came from, as plain data."""
+    return {
+        "model": opened.name,
+        "weights": None if opened.weights is None else str(opened.weights),
+        "preprocessing": opened.preprocessing.as_dict(),
+        "notes": list(opened.notes),
+    }
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """What a network itself raises, on pictures of a size that it does not take for instance, is said as any error.
+
+    Raises:
+        ModelError: the network failed.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("(raised by the network")), None)
+        if where is None or isinstance(error, RelumeError):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # TorchScript tells its own story first
+        what = lines[-1] if "TorchScript" in lines[0] else lines[0]
+        raise ModelError(f"the network failed: {what} {where}; --resize and --crop set that shape") from error
 
 
 def explain_picture(
@@ -121,17 +242,33 @@ def explain_picture(
     from relume.explaining import explain_targets
 
     view = opened.preprocessing.view(picture)
-    facts = {**source, "model": opened.name, "preprocessing": opened.preprocessing.as_dict()}
-    explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
-    classes = explained[0].scores.shape[1]
-    if opened.labels is not None and len(opened.labels) != classes:
-        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+    facts = {**source, **provenance(opened)}
+    with network_errors():
+        explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+    _check_labels(opened, explained[0])
     return [
         dataclasses.replace(
             e, model=opened.name, labels=opened.labels, multilabel=opened.multilabel, photos=[view], source=facts
         )
         for e in explained
     ]
+
+
+def _check_labels(opened: Opened, explained: Explanation) -> None:
+    classes = explained.scores.shape[1]
+    if opened.labels is not None and len(opened.labels) != classes:
+        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+
+
+def check_labels(opened: Opened) -> None:
+    """Whether there is a label for each class, before a long run begins: explains one empty picture.
+
+    Raises:
+        ModelError: there are more or fewer.
+    """
+    from PIL import Image
+
+    explain_picture(Image.new("RGB", (256, 256)), opened, [None], ["gradient"], None, {})
 
 
 def write_explained(explained: Sequence[Explanation], folder: Path, extra: Mapping[str, bytes] | None = None) -> None:

@@ -16,6 +16,7 @@ from relume.errors import ImageError, InputError, RelumeError
 
 if TYPE_CHECKING:
     from relume.evidence import Evaluation, Sample
+    from relume.models import Opened
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -41,9 +42,16 @@ def evaluate(
     ] = None,
     model: common.Spec = None,
     weights: common.Weights = None,
+    arch: common.Arch = None,
+    model_args: common.ModelArgs = None,
     method: Annotated[list[str] | None, common.method_option("all")] = None,
     layer: common.Layer = None,
     labels: common.Labels = None,
+    resize: common.Resize = None,
+    crop: common.Crop = None,
+    interpolation: common.Interpolation = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write evaluation.json, .md and .png. [default: not written]")
     ] = None,
@@ -53,31 +61,23 @@ def evaluate(
     On drawn scenes whose truth is known, or on pictures of yours with masks.
     """
     from relume.evidence import evaluate as compare
-    from relume.evidence import folder_samples, scene_samples
     from relume.report import check_writable
 
     skipped: list[str] = []
     total = 0
+    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         if output is not None:
             check_writable(output)
         keys = common.method_keys(method, "all")
-        opened = common.open_network(model, weights, labels, layer)
-        if data is None:
-            total = scenes or 500
-            loaders = scene_samples(total, seed, opened)
-        elif scenes is not None:
-            raise InputError("--scenes are drawn and --data are pictures of yours; give one of the two")
-        else:
-            listed = folder_samples(data, opened)
-            loaders, total = iter(listed), len(listed)
-        with common.tracked("evaluating", loaders, total) as steps:
-            facts = {
-                "model": opened.name,
-                "weights": None if weights is None else str(weights),
-                "preprocessing": opened.preprocessing.as_dict(),
-                "data": "drawn scenes" if data is None else str(data),
-            }
+        opened = common.open_network(
+            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
+        )
+        if labels is not None:
+            common.check_labels(opened)
+        loaders, total = _loaders(data, scenes, seed, opened)
+        with common.tracked("evaluating", loaders, total) as steps, common.network_errors():
+            facts = {**common.provenance(opened), "data": "drawn scenes" if data is None else str(data)}
             evaluation = compare(opened.model, _loaded(steps, skipped), keys, layer, seed=seed, facts=facts)
         for reason in evaluation.skipped:
             complain(reason)
@@ -96,6 +96,19 @@ def evaluate(
     if skipped:
         complain(f"{len(skipped)} of {total} pictures could not be used")
         raise typer.Exit(1)
+
+
+def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -> tuple[Iterator[Callable[[], Sample]], int]:
+    """What to measure on, and how many of them: pictures of the user's, or drawn scenes."""
+    from relume.evidence import folder_samples, scene_samples
+
+    if data is None:
+        total = scenes or 500
+        return scene_samples(total, seed, opened), total
+    if scenes is not None:
+        raise InputError("--scenes are drawn and --data are pictures of yours; give one of the two")
+    listed = folder_samples(data, opened)
+    return iter(listed), len(listed)
 
 
 def _loaded(loaders: Iterator[Callable[[], Sample]], skipped: list[str]) -> Iterator[Sample]:

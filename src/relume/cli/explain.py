@@ -41,6 +41,8 @@ def explain(
     ],
     model: common.Spec = None,
     weights: common.Weights = None,
+    arch: common.Arch = None,
+    model_args: common.ModelArgs = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -51,6 +53,11 @@ def explain(
     method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
     layer: common.Layer = None,
     labels: common.Labels = None,
+    resize: common.Resize = None,
+    crop: common.Crop = None,
+    interpolation: common.Interpolation = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
     """Explain photos: which pixels speak for a class?
@@ -61,10 +68,13 @@ def explain(
     from relume.models.labels import parse_targets
     from relume.report import check_writable
 
+    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         check_writable(output)
         keys = common.method_keys(method, DEFAULT)
-        opened = common.open_network(model, weights, labels, layer)
+        opened = common.open_network(
+            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
+        )
         targets = [None] if target is None else parse_targets(target, opened.labels)
     except RelumeError as error:
         fail(error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relume.errors import ModelError
 
@@ -15,12 +18,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "open_model"]
 
+#: By the endings of these a spec is known to be a file.
+FILES = (".pth", ".pt", ".pt2", ".safetensors", ".ckpt", ".bin", ".tar")
+
+SPECS = (
+    "demo, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER, package.module:factory, "
+    "or a file: .pt (TorchScript), .pt2 (exported), .pth or .safetensors with the architecture beside it"
+)
+
+#: Said where a source knows nothing of preprocessing.
+ASSUMED = "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A network ready to run: in evaluation mode, with how it wants its pictures and what it calls its classes.
 
-    ``multilabel`` says that each class is a yes or no of its own.
+    Attributes:
+        name: what was opened, as results call it.
+        model: the network.
+        preprocessing: from picture to input.
+        labels: a name for each class, where the source has them.
+        multilabel: each class is a yes or no of its own.
+        notes: what was understood on the way and must be said: where weights were found, what was executed.
+        weights: the file whose weights were loaded in place of the network's own.
     """
 
     name: str
@@ -28,26 +49,92 @@ class Opened:
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
     multilabel: bool = False
+    notes: tuple[str, ...] = ()
+    weights: Path | None = None
 
 
-def open_model(spec: str, weights: str | Path | None = None) -> Opened:
+def open_model(
+    spec: str | Path,
+    weights: str | Path | None = None,
+    *,
+    arch: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> Opened:
     """Open the network that ``spec`` names.
 
     Args:
-        spec: ``demo``, the network in the package; or ``torchvision:NAME``, a classification network of torchvision.
+        spec: ``demo``, the network in the package; ``torchvision:NAME``, ``timm:NAME`` or ``hf:NAME-OR-FOLDER``, a
+            classification network of a library; ``package.module:factory``, what a function of yours returns; or a file, a
+            TorchScript archive, an exported program, or a checkpoint for ``arch``.
         weights: a checkpoint, ``.safetensors`` or ``.pth``; without one, the network's own.
+        arch: of a checkpoint given as ``spec``, the network it belongs to: any spec that is no file.
+        model_args: keyword arguments for what builds the network.
 
     Raises:
         ModelError: unknown spec, missing library, or weights that cannot be had or do not fit.
     """
-    path = None if weights is None else Path(weights)
+    spec, path = str(spec), None if weights is None else Path(weights)
+    args = dict(model_args or {})
+    if _is_file(spec):
+        from relume.models.files import open_program
+
+        opened = open_program(Path(spec), {"weights": path, "an architecture": arch, "arguments": args})
+        if opened is not None:
+            return opened
+        if arch is None:
+            raise ModelError(
+                f"{spec!r} holds weights and no network; name its architecture by --arch, such as torchvision:resnet50"
+            )
+        if path is not None or _is_file(arch):
+            raise ModelError(
+                "a checkpoint is given with its architecture, and neither with other weights nor with another file"
+            )
+        spec, path = arch, Path(spec)
+    elif arch is not None:
+        raise ModelError(
+            f"an architecture is for a checkpoint, and {spec!r} is none; leave out --arch, or give the file as the model"
+        )
+    return dataclasses.replace(_open_network(spec, path, args), weights=path)
+
+
+def _is_file(spec: str) -> bool:
+    source, colon, _ = spec.partition(":")
+    library = bool(colon) and source in ("torchvision", "timm", "hf")
+    return not library and (spec.endswith(FILES) or Path(spec).is_file())
+
+
+def _open_network(spec: str, weights: Path | None, args: dict[str, Any]) -> Opened:
+    """A network by name, with its own weights or those of a checkpoint."""
     source, _, name = spec.partition(":")
     if spec == "demo":
-        from relume.demo.network import open_network
-
-        return open_network(path)
+        return _open_demo(weights, args)
     if source == "torchvision" and name:
         from relume.models.vision import open_classifier
 
-        return open_classifier(name, path)
-    raise ModelError(f"the model {spec!r} is of no known source; write demo, or torchvision:NAME, such as torchvision:resnet50")
+        return open_classifier(name, weights, args)
+    if source == "timm" and name:
+        from relume.models.image_models import open_image_model
+
+        return open_image_model(name, weights, args)
+    if source == "hf" and name:
+        from relume.models.hugging_face import open_pretrained
+
+        return open_pretrained(name, weights, args)
+    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", spec):
+        from relume.models.factories import open_factory
+
+        return open_factory(spec, weights, args)
+    raise ModelError(f"the model {spec!r} is of no known source; write {SPECS}")
+
+
+def _open_demo(weights: Path | None, args: dict[str, Any]) -> Opened:
+    from relume.demo.network import open_network
+    from relume.models.weights import read_checkpoint
+
+    if args:
+        raise ModelError(f"the demo network takes no arguments; got {', '.join(args)}")
+    checkpoint = None if weights is None else read_checkpoint(weights)
+    opened = open_network(None)
+    if checkpoint is None:
+        return opened
+    return dataclasses.replace(opened, notes=checkpoint.load_into(opened.model, "demo"))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
+from torch import nn
 
 from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import Opened
-from relume.models.weights import load_weights, read_state
+from relume.models.weights import read_checkpoint
 
-__all__ = ["import_torchvision", "open_classifier"]
+__all__ = ["import_library", "import_torchvision", "open_classifier"]
 
 # Schemas that torchvision's Python code registers against and that only its compiled extension defines.
 _MISSING_SCHEMAS = (
@@ -52,11 +55,32 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-def open_classifier(name: str, weights: Path | None) -> Opened:
-    """Build the classification network ``name`` with its own pretrained weights, or with those in a file.
+def import_library(name: str) -> Any:
+    """The library ``name``, which relume can do without and which imports torchvision.
 
     Raises:
-        ModelError: no such network, no way to download its weights, or weights that do not fit.
+        ModelError: it or torchvision is not installed, or does not import.
+    """
+    lacking = [library for library in (name, "torchvision") if library not in sys.modules and find_spec(library) is None]
+    if lacking:
+        raise ModelError(f"{lacking[0]} is not installed; run: pip install 'relume[{name}]'")
+    import_torchvision()
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(f"{name} does not import beside torch {torch.__version__}: {error}") from error
+
+
+def open_classifier(name: str, weights: Path | None, args: Mapping[str, Any] | None = None) -> Opened:
+    """Build the classification network ``name`` with its own pretrained weights, or with those in a file.
+
+    Args:
+        name: as torchvision lists it.
+        weights: a checkpoint; without one, torchvision's own.
+        args: keyword arguments of torchvision's builder, such as ``num_classes``.
+
+    Raises:
+        ModelError: no such network, no way to download its weights, or weights or arguments that do not fit.
     """
     models: Any = import_torchvision().models
     known = models.list_models(module=models)
@@ -66,26 +90,46 @@ def open_classifier(name: str, weights: Path | None) -> Opened:
             f"torchvision has no classification network {name!r}; "
             + (f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(known)}")
         )
-    pretrained = models.get_model_weights(name)
-    preset = getattr(pretrained, "DEFAULT", None)
-    if weights is not None:
-        state = read_state(weights)  # before the network is built: a wrong path should not cost seconds
-        # These two draw initial weights slowly, with a warning, unless told not to; and torchvision's own weights for them
-        # expect the normalisation undone inside the network, which it turns on only when it downloads them itself.
-        ported = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
-        model = models.get_model(name, weights=None, **ported)
-        load_weights(model, state, name, weights)
-    else:
-        try:
-            model = models.get_model(name, weights=preset)
-        except (URLError, OSError, RuntimeError) as error:
-            url = getattr(preset, "url", "")
-            raise ModelError(
-                f"the pretrained weights of {name!r} could not be downloaded ({getattr(error, 'reason', error)}); "
-                f"bring {url.rpartition('/')[2] or 'a checkpoint'} and pass it with --weights"
-            ) from error
+    args = dict(args or {})
+    preset = getattr(models.get_model_weights(name), "DEFAULT", None)
+    checkpoint = None if weights is None else read_checkpoint(weights)  # a wrong path should not cost seconds of building
+    notes: tuple[str, ...] = ()
+    try:
+        if checkpoint is None:
+            model = _pretrained(models, name, preset, args)
+        else:
+            # These two draw initial weights slowly, with a warning, unless told not to; and torchvision's own weights for them
+            # expect the normalisation undone inside the network, which it turns on only when it downloads them itself.
+            ported = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+            model = models.get_model(name, weights=None, **(ported | args))
+    except (TypeError, ValueError) as error:
+        if not args or isinstance(error, ModelError):
+            raise
+        raise ModelError(f"torchvision cannot build {name!r} with the arguments {args}: {error}") from error
+    if checkpoint is not None:
+        notes = checkpoint.load_into(model, name)
     labels = preset.meta.get("categories") if preset is not None else None
-    return Opened(f"torchvision:{name}", model.eval(), _preprocessing(preset), tuple(labels) if labels else None)
+    if labels and args.get("num_classes", len(labels)) != len(labels):
+        labels = None  # it names other classes than these
+    return Opened(f"torchvision:{name}", model.eval(), _preprocessing(preset), tuple(labels) if labels else None, notes=notes)
+
+
+def _pretrained(models: Any, name: str, preset: Any, args: Mapping[str, Any]) -> nn.Module:
+    """With torchvision's own weights, which it downloads."""
+    classes = len(preset.meta["categories"]) if preset is not None else None
+    if classes is not None and args.get("num_classes", classes) != classes:
+        raise ModelError(
+            f"torchvision's weights for {name!r} are of {classes} classes, not {args['num_classes']}; bring others by --weights"
+        )
+    try:
+        model: nn.Module = models.get_model(name, weights=preset, **args)
+    except (URLError, OSError, RuntimeError) as error:
+        url = getattr(preset, "url", "")
+        raise ModelError(
+            f"the pretrained weights of {name!r} could not be downloaded ({getattr(error, 'reason', error)}); "
+            f"bring {url.rpartition('/')[2] or 'a checkpoint'} and pass it with --weights"
+        ) from error
+    return model
 
 
 def _preprocessing(preset: Any) -> Preprocessing:

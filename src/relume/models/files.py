@@ -1,0 +1,123 @@
+"""Networks that are files by themselves: TorchScript archives and exported programs."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from relume.errors import ModelError
+from relume.image import IMAGENET, Preprocessing
+from relume.models import ASSUMED, Opened
+from relume.models.weights import archive_kind
+
+__all__ = ["open_program"]
+
+NO_LAYERS = "layers inside TorchScript cannot be read: ask for gradient, deconvnet or guided_backprop"
+
+#: Where the operations of an exported program say that they run as in training: the position of the argument.
+TRAINING = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten.feature_dropout.default": 2}
+
+
+class Scripted(nn.Module):
+    """A TorchScript network, run operation by operation.
+
+    TorchScript would otherwise fuse operations after some runs, and hide the rectifiers among them.
+    """
+
+    def __init__(self, network: torch.jit.ScriptModule) -> None:
+        """Around ``network``."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the network returns."""
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return self.network(*inputs)
+
+
+def open_program(path: Path, given: Mapping[str, Any]) -> Opened | None:
+    """The network in ``path``, or None if it is no archive of a network; ``given`` is what only other networks take.
+
+    Raises:
+        ModelError: the file is missing or damaged, or something was given that it has no use for.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no file {str(path)!r}; check the path")
+    kind = archive_kind(path)
+    if kind == "checkpoint":
+        if path.suffix == ".pt2":
+            raise ModelError(f"{str(path)!r} is no exported program, or is damaged; write it with torch.export.save")
+        return None
+    what = "TorchScript" if kind == "torchscript" else "an exported program"
+    for name, value in given.items():
+        if value:
+            raise ModelError(f"{str(path)!r} is {what}, a network with its weights, and takes no {name}; leave that out")
+    run = f"{path.name} is {what}: code, which is run as you gave it; open only files that you trust"
+    if kind == "exported":
+        model, preprocessing, said = _exported(path)
+        return Opened(str(path), model, preprocessing, None, notes=(run, said))
+    return Opened(str(path), _scripted(path), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
+
+
+def _scripted(path: Path) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # TorchScript is deprecated in favour of torch.export; who has such a file knows or need not
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return Scripted(torch.jit.load(path, map_location="cpu")).eval()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {_first_line(error)}") from error
+
+
+def _exported(path: Path) -> tuple[nn.Module, Preprocessing, str]:
+    """The network with the modules it was exported from, so that Grad-CAM finds its layers, and how it wants pictures."""
+    try:
+        program = torch.export.load(path)
+    except (OSError, RuntimeError, LookupError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"the exported program {str(path)!r} cannot be read: it is damaged, or was written by another version of torch "
+            f"than {torch.__version__}"
+        ) from error
+    preprocessing, said = _input(path, program)
+    for node in program.graph.nodes:
+        position = TRAINING.get(str(node.target))
+        if position is not None and node.args[position] is True:
+            raise ModelError(
+                f"{str(path)!r} was exported in training mode ({node.name}); call model.eval() before torch.export.export"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about its own way of calling itself
+        return torch.export.unflatten(program), preprocessing, said
+
+
+def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[Preprocessing, str]:
+    """How the network wants its pictures, as far as the shape that it was exported for tells.
+
+    Raises:
+        ModelError: it takes something else than one picture.
+    """
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    shapes = [tuple(node.meta["val"].shape) for node in inputs]
+    batch, channels, height, width = shapes[0] if len(shapes) == 1 and len(shapes[0]) == 4 else (0, 0, 0, 0)
+    # a size that was left open is no int
+    if (isinstance(batch, int) and batch != 1) or channels != 3:
+        raise ModelError(
+            f"{str(path)!r} was exported for inputs of shape {', '.join(map(str, shapes))}; relume gives one picture, "
+            "(1, 3, height, width)"
+        )
+    if not isinstance(height, int) or not isinstance(width, int) or (height, width) == (224, 224):
+        return IMAGENET, ASSUMED
+    side = min(height, width)
+    crop = height if height == width else (height, width)
+    said = f"it takes {height}×{width} pixels, to which pictures are resized and cropped, with ImageNet's mean and std"
+    return Preprocessing(resize=side if height == width else (height, width), crop=crop), said
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
