@@ -247,8 +247,13 @@ class Probe:
             )
         return maps[0]
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Every layer with a map that ran once, the last first."""
+        return tuple(dict.fromkeys(name for name in reversed(self._spatial) if self._runs[name] == 1))
+
     def _check(self, name: str, *, kept: bool) -> None:
-        others = ", ".join(list(dict.fromkeys(n for n in self._spatial if self._runs[n] == 1))[-8:]) or "none"
+        others = ", ".join(reversed(self.candidates[:8])) or "none"
         if self._runs[name] != 1:
             runs = f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
             if not self._runs[name] and self._scripted:

@@ -93,6 +93,7 @@ class Trace:
         layers: the target layers, where they were asked for.
         units: the layers of the units to explain, by name.
         relu_only: rules are for the ReLU family alone.
+        candidates: every layer with a map that ran once, the last first, where layers were watched.
     """
 
     model: Model
@@ -101,6 +102,7 @@ class Trace:
     layers: tuple[Layer, ...] = ()
     units: Mapping[str, Layer] = field(default_factory=dict)
     relu_only: bool = False
+    candidates: tuple[str, ...] = ()
 
     @classmethod
     @recording()
@@ -162,7 +164,7 @@ class Trace:
         outputs = _pick(outputs, output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only)
-        return cls(model, images, outputs, probe.layers(outputs), probe.units(), relu_only)
+        return cls(model, images, outputs, probe.layers(outputs), probe.units(), relu_only, probe.candidates)
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:

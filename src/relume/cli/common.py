@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from relume.models import Opened
     from relume.result import Explanation
+    from relume.targets import TargetLike
 
 __all__ = [
     "Arch",
@@ -233,18 +235,20 @@ def network_errors() -> Iterator[None]:
 def explain_picture(
     picture: Image,
     opened: Opened,
-    targets: Sequence[int | None],
+    targets: Sequence[TargetLike],
     methods: Sequence[str],
     layer: str | None,
     source: Mapping[str, Any],
+    rectifiers: Any = "all",
 ) -> list[Explanation]:
     """A picture's explanations for each target, knowing where they come from."""
     from relume.explaining import explain_targets
 
     view = opened.preprocessing.view(picture)
-    facts = {**source, **provenance(opened)}
+    facts = {**source, **provenance(opened), "rectifiers": rectifiers}
+    image = opened.preprocessing.tensor(view)[None]
     with network_errors():
-        explained = explain_targets(opened.model, opened.preprocessing.tensor(view)[None], targets, methods, layer)
+        explained = explain_targets(opened.model, image, targets, methods, layer, rectifiers=rectifiers)
     _check_labels(opened, explained[0])
     return [
         dataclasses.replace(
@@ -255,6 +259,8 @@ def explain_picture(
 
 
 def _check_labels(opened: Opened, explained: Explanation) -> None:
+    if explained.scores.ndim != 2:  # a unit of a network without classes
+        return
     classes = explained.scores.shape[1]
     if opened.labels is not None and len(opened.labels) != classes:
         raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
@@ -286,11 +292,20 @@ def write_explained(explained: Sequence[Explanation], folder: Path, extra: Mappi
 
 
 def _slug(e: Explanation) -> str:
-    """A folder name for the class explained: ``243-bull-mastiff``."""
-    assert e.target is not None, "the command explains classes"
-    index = int(e.target[0])
-    name = "".join(c if c.isalnum() else "-" for c in e.name(index).partition(",")[0].casefold())[:60].strip("-")
+    """A folder name for what is explained: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
+    if e.target is None:
+        return _plain(e.unit or "score")
+    slug = _class_slug(e, int(e.target[0]))
+    return slug if e.versus is None else f"{slug}-not-{_class_slug(e, int(e.versus[0]))}"
+
+
+def _class_slug(e: Explanation, index: int) -> str:
+    name = _plain(e.name(index).partition(",")[0])
     return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def _plain(text: str) -> str:
+    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
 
 
 def reached(e: Explanation, *, chosen: bool) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,9 @@ from relume.cli.common import complain, fail, out
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
+    from relume.models import Opened
     from relume.result import Explanation
+    from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "explain"]
 
@@ -28,6 +31,7 @@ EXAMPLES = """Examples:
 """
 
 DEFAULT = "guided_backprop,gradcam,guided_gradcam"
+UNITS = "gradient,guided_backprop"  # Grad-CAM's layer may well lie above a unit, where nothing of it is
 
 DEMO_NOTE = """
 
@@ -50,7 +54,21 @@ def explain(
             help="Classes to explain, by index or name, between commas. [default: the predicted class]",
         ),
     ] = None,
+    versus: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Why the target and not this class, by index or name?")
+    ] = None,
+    neuron: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER:CHANNEL[:Y,X]",
+            help="What a unit looks for: at a place of its channel, or where it is highest; by gradient and guided_backprop "
+            "unless --method says otherwise. May be repeated.",
+        ),
+    ] = None,
     method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
+    rectifiers: Annotated[
+        str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")
+    ] = "all",
     layer: common.Layer = None,
     labels: common.Labels = None,
     resize: common.Resize = None,
@@ -65,17 +83,16 @@ def explain(
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
     from relume.image import load_picture
-    from relume.models.labels import parse_targets
     from relume.report import check_writable
 
     preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         check_writable(output)
-        keys = common.method_keys(method, DEFAULT)
+        keys = common.method_keys(method, UNITS if neuron else DEFAULT)
         opened = common.open_network(
             model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
         )
-        targets = [None] if target is None else parse_targets(target, opened.labels)
+        targets = _targets(target, versus, neuron, opened)
     except RelumeError as error:
         fail(error)
     failed, closing = 0, Text()
@@ -83,7 +100,9 @@ def explain(
     with common.tracked("explaining", photos, len(photos)) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
-                explained = common.explain_picture(load_picture(photo), opened, targets, keys, layer, {"file": str(photo)})
+                explained = common.explain_picture(
+                    load_picture(photo), opened, targets, keys, layer, {"file": str(photo)}, rectifiers
+                )
                 common.write_explained(explained, folder)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
@@ -102,6 +121,33 @@ def explain(
         if len(photos) > 1:
             complain(f"{failed} of {len(photos)} photos could not be explained")
         raise typer.Exit(1)
+
+
+def _targets(target: str | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened) -> list[TargetLike]:
+    """What is to be explained of each photo: classes, each against another if there is one; and units."""
+    from relume.errors import TargetError
+    from relume.models.labels import parse_targets
+    from relume.targets import Contrast
+
+    units: list[TargetLike] = [_neuron(text) for text in neurons or ()]
+    classes: list[TargetLike] = [None] if target is None else [*parse_targets(target, opened.labels)]
+    if versus is None:
+        return units if units and target is None else classes + units
+    others = parse_targets(versus, opened.labels)
+    if len(others) != 1:
+        raise TargetError(f"--versus takes one class; got {versus!r}")
+    return [Contrast(index, others[0]) for index in classes] + units
+
+
+def _neuron(text: str) -> TargetLike:
+    from relume.errors import TargetError
+    from relume.targets import Neuron
+
+    found = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())
+    if found is None:
+        raise TargetError(f"--neuron is LAYER:CHANNEL or LAYER:CHANNEL:Y,X, such as layer4:7:3,5; got {text!r}")
+    place = found["place"] and tuple(int(part) for part in found["place"].split(","))
+    return Neuron(found["layer"], int(found["channel"]), place or None)
 
 
 def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:

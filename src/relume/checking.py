@@ -1,0 +1,161 @@
+"""The doctor: what relume can do with a network, found by doing it once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relume.errors import RelumeError
+from relume.explaining import coverage, explain
+from relume.layers import LayerLike
+from relume.methods import METHODS
+from relume.replica import unwrap
+from relume.result import Coverage
+from relume.targets import tensors_in
+from relume.trace import Trace
+
+__all__ = ["Checkup", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What was found out about a network on one input.
+
+    Attributes:
+        form: its class, and what it is wrapped in or made of.
+        parameters: how many it has.
+        dtype: of its weights; several between commas.
+        device: where they are; several between commas.
+        training: whether it is in training mode; it is explained as in evaluation mode all the same.
+        outputs: what it returned, in words.
+        coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
+        layer: the layer that Grad-CAM reads; None if it reads none.
+        candidates: other layers with a map, the last first, without the parts of those that are named.
+        troubles: for each method that does not work, why.
+        backward_passes: how many those that work need together for one target, beside the one forward pass.
+        kept_bytes: how much memory the graph of this input keeps between forward and backward pass, weights apart.
+    """
+
+    form: str
+    parameters: int
+    dtype: str
+    device: str
+    training: bool
+    outputs: str
+    coverage: Coverage | None
+    layer: str | None
+    candidates: tuple[str, ...]
+    troubles: Mapping[str, str]
+    backward_passes: int
+    kept_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "form": self.form,
+            "parameters": self.parameters,
+            "dtype": self.dtype,
+            "device": self.device,
+            "training": self.training,
+            "outputs": self.outputs,
+            "coverage": None if self.coverage is None else self.coverage.as_dict(),
+            "layer": self.layer,
+            "candidates": list(self.candidates),
+            "methods": {key: self.troubles.get(key) for key in METHODS},
+            "forward_passes": 1,
+            "backward_passes": self.backward_passes,
+            "kept_bytes": self.kept_bytes,
+        }
+
+
+def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> Checkup:
+    """Try every method on ``images`` and say what works, what does not and why, and what it costs.
+
+    Args:
+        model: the network.
+        images: ``(N, C, *spatial)``, preprocessed as the network expects.
+        layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+
+    Raises:
+        RelumeError: the network does not run on this input, or nothing it returns depends on it.
+    """
+    kept = _Kept(model)
+    with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+        trace = Trace.run(model, images)
+    outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
+    troubles: dict[str, str] = {}
+    read: str | None = None
+    candidates: tuple[str, ...] = ()
+    for key, method in METHODS.items():
+        try:
+            read = explain(model, images, None, [key], layer).layer or read
+        except RelumeError as error:
+            troubles[key] = str(error)
+        if method.needs_layer and not candidates:
+            candidates = _candidates(model, images)
+    works = [method for key, method in METHODS.items() if key not in troubles]
+    tensors = list(chain(model.parameters(), model.buffers()))
+    return Checkup(
+        form=_form(model),
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=_listed(t.dtype for t in tensors if t.is_floating_point()),
+        device=_listed(t.device for t in tensors),
+        training=bool(getattr(model, "training", False)),
+        outputs=outputs,
+        coverage=None if "gradient" in troubles else coverage(model, images),
+        layer=read,
+        candidates=_others(candidates, read),
+        troubles=troubles,
+        backward_passes=len({rule for method in works for _, rule in method.needs}),
+        kept_bytes=kept.bytes,
+    )
+
+
+class _Kept:
+    """Adds up what a graph saves, each storage once, weights left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        self._seen = {t.untyped_storage().data_ptr() for t in chain(model.parameters(), model.buffers())}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def _candidates(model: nn.Module, images: Tensor) -> tuple[str, ...]:
+    try:
+        return Trace.run(model, images, None).candidates
+    except RelumeError:
+        return ()
+
+
+def _others(candidates: tuple[str, ...], read: str | None) -> tuple[str, ...]:
+    others: list[str] = []
+    named = [read] if read else []
+    for name in candidates:
+        if not any(name == other or name.startswith(f"{other}.") for other in named):
+            others.append(name)
+            named.append(name)
+    return tuple(others)
+
+
+def _form(model: nn.Module) -> str:
+    inner = unwrap(model)
+    wrapped = "" if inner is model else f", inside {type(model).__name__}"
+    if isinstance(inner, torch.jit.ScriptModule):
+        return f"TorchScript of {getattr(inner, 'original_name', 'a module')}{wrapped}"
+    kind = " graph of operations" if isinstance(inner, torch.fx.GraphModule) else ""
+    return f"{type(inner).__name__}{kind}{wrapped}"
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(dict.fromkeys(str(value).removeprefix("torch.") for value in values)) or "none"

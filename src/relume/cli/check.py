@@ -1,0 +1,108 @@
+"""``relume check``: the doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import fail, out
+from relume.errors import RelumeError
+
+if TYPE_CHECKING:
+    from relume.checking import Checkup
+    from relume.models import Opened
+
+__all__ = ["EXAMPLES", "check"]
+
+EXAMPLES = """Examples:
+
+  relume check torchvision:resnet50
+
+  relume check checkpoint.pth photo.jpg --arch timm:resnet18 --json
+"""
+
+
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network, as for --model of relume explain.")],
+    picture: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PICTURE]", help="What to try it on; a drawn scene without one.", readable=False),
+    ] = None,
+    weights: common.Weights = None,
+    arch: common.Arch = None,
+    model_args: common.ModelArgs = None,
+    layer: common.Layer = None,
+    labels: common.Labels = None,
+    resize: common.Resize = None,
+    crop: common.Crop = None,
+    interpolation: common.Interpolation = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,  # noqa: FBT002 - how typer has flags
+) -> None:
+    """Try every method on a network and say what works, what does not and why.
+
+    Which rectifiers ran and which a rule reaches, the layer that Grad-CAM would read and the others, preprocessing, labels, the
+    form of the network, and the cost of an explanation.
+    """
+    from relume.checking import check as examine
+    from relume.demo import draw_scene
+    from relume.image import load_picture
+
+    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
+    try:
+        opened = common.open_network(
+            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
+        )
+        seen = draw_scene(0).picture if picture is None else load_picture(picture)
+        with common.network_errors():
+            found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], layer)
+    except RelumeError as error:
+        fail(error)
+    if as_json:
+        labelled = None if opened.labels is None else list(opened.labels)
+        typer.echo(
+            json.dumps({**common.provenance(opened), "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False)
+        )
+    else:
+        _show(opened, found)
+
+
+def _show(opened: Opened, found: Checkup) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for title, lines in _lines(opened, found).items():
+        for i, line in enumerate(lines):
+            table.add_row("" if i else title, line)
+    out.print(table)
+
+
+def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
+    mode = "; in training mode, explained as in evaluation mode" if found.training else ""
+    size = f"{found.parameters:,} parameters, {found.dtype} on {found.device}"
+    others = f"; others: {', '.join(found.candidates[:6])}" if found.candidates else ""
+    rows = found.coverage.rows if found.coverage else ()
+    return {
+        "network": [f"{opened.name}: {found.form}, {size}{mode}"],
+        "preprocessing": [", ".join(f"{key} {value}" for key, value in opened.preprocessing.as_dict().items())],
+        "returns": [found.outputs],
+        "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
+        "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
+        "layer": [f"{found.layer or 'none'}{others}"],
+        "cost": [
+            f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"
+        ],
+        "methods": [
+            Text.assemble(("✗ ", "red"), f"{key}: {found.troubles[key]}")
+            if key in found.troubles
+            else Text.assemble(("✓ ", "green"), key)
+            for key in common.method_keys(["all"], "")
+        ],
+    }
