@@ -1,12 +1,17 @@
 """The layer that is chosen, and its map: convolutional networks, transformers, mixers, of three libraries, small and random."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from benchmarks import layers
 from torch import nn
 
 import relume
 from relume.errors import LayerError, TargetError
 from relume.models.vision import import_torchvision
+from tests.reference import twin
 
 import_torchvision()
 timm = pytest.importorskip("timm")
@@ -100,6 +105,78 @@ def test_hugging_face(name):
 def test_torchvision_transformers(name, layer):
     model = wake(import_torchvision().models.get_model(name, weights=None, num_classes=4))
     assert explained(model, 224 if name == "maxvit_t" else 64).layer == layer
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
+
+
+def test_the_table_of_layers_names_every_network():
+    models = import_torchvision().models
+    assert re.findall(r"^\| ([a-z0-9_]+) \| `", PAGE, flags=re.MULTILINE) == models.list_models(module=models)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext_tiny",
+        "densenet121",
+        "efficientnet_b0",
+        "googlenet",
+        "maxvit_t",
+        "mnasnet0_5",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "regnet_x_400mf",
+        "resnet18",
+        "shufflenet_v2_x0_5",
+        "squeezenet1_0",
+        "swin_t",
+        "swin_v2_t",
+        "vit_b_32",
+    ],
+)
+def test_the_table_of_layers_is_true(name):
+    """One of each family, measured again; `python -m benchmarks.layers` measures them all."""
+    assert layers.row(name) in PAGE.splitlines()
+
+
+# --- Against the twin ----------------------------------------------------------------------------------------------------
+
+FAMILIES = ["convnext_atto", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"]
+
+
+class Logits(nn.Module):
+    """A network of transformers as the twin wants it, which takes scores for outputs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).logits
+
+
+def equals_the_twin(model, side):
+    model = model.double()
+    x = torch.randn(1, 3, side, side, dtype=torch.float64)
+    expected, scores, calls = twin.attribution(model, x, [1], twin.guided)
+    e = relume.explain(model, x, [1], ["guided_backprop"])
+    torch.testing.assert_close(e.scores, scores, rtol=1e-10, atol=1e-10)
+    assert e.coverage.guided == calls.total() > 0
+    assert float((e["guided_backprop"] - expected).norm() / expected.norm()) < 1e-9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_timm_equals_the_twin(name):
+    options = TIMM[name][1]
+    equals_the_twin(wake(timm.create_model(name, pretrained=False, num_classes=4, **options)), options.get("img_size", 64))
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_hugging_face_equals_the_twin(name):
+    _, config, options = HUGGING_FACE[name]
+    kind = getattr(transformers, name.partition(",")[0])
+    equals_the_twin(Logits(wake(kind(getattr(transformers, config)(num_labels=4, **options)))), 64)
 
 
 # --- Tokens by value -----------------------------------------------------------------------------------------------------
