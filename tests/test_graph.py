@@ -150,6 +150,12 @@ BY_HAND = {
     "clamp max tensor": lambda x: -(-x).clamp(max=torch.zeros(())),
     "clamp_max tensor": lambda x: -torch.clamp_max(-x, torch.zeros(())),
     "foreach": lambda x: torch._foreach_clamp_min([x], 0.0)[0],
+    "silu": lambda x: x * x.sigmoid(),
+    "swish": lambda x: torch.sigmoid(1.702 * x) * x,
+    "gelu": lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
+    "hardswish": lambda x: x * F.hardsigmoid(x),
+    "tanh gate": lambda x: x * torch.tanh(x / 2 + 1),
+    "half sum with magnitude": lambda x: (x + x.abs()) / 2,
 }
 
 
@@ -161,8 +167,20 @@ def test_what_may_be_a_rectifier_by_hand_is_listed_as_not_guided(name):
     assert "may be a rectifier written by hand" in str(coverage)
 
 
-def test_arithmetic_is_not_taken_for_a_rectifier():
-    net = Net(lambda net, x: net.relu(torch.where(x > 0, x, x * 2) * x.sigmoid() + torch.minimum(x, -x)).clamp(max=3) * 2)
+ARITHMETIC = {
+    "choices between values": lambda x: torch.where(x > 0, x, x * 2) * x.sigmoid() + torch.minimum(x, -x),
+    "a clamp at another bound": lambda x: x.clamp(max=3) * 2,
+    "a square": lambda x: x * x,
+    "twice itself": lambda x: x * (2 * x + 1),
+    "a gate from elsewhere": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),  # squeeze and excitation
+    "a residual of a gate": lambda x: x + x.sigmoid(),
+    "two halves": lambda x: torch.cat([x[:, :2] * x[:, 2:4].sigmoid(), x[:, 2:]], 1),  # a gated linear unit
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic_is_not_taken_for_a_rectifier(name):
+    net = Net(lambda net, x: net.relu(ARITHMETIC[name](x)))
     assert relume.coverage(net, torch.randn(1, 3, 5, 5)).complete
 
 
