@@ -29,6 +29,16 @@ IMAGE = (224, 224)
         ((2, 1568, 96), (16, 112, 112), [(8, 14, 14)], Grid("tokens", (8, 14, 14), 0)),  # a film
         ((2, 230, 192), IMAGE, [(14, 14)], None),  # too many to be class tokens, and no square
         ((2, 256, 256), IMAGE, [(16, 16)], None),  # which axis is which?
+        ((2, 72, 64), IMAGE, [(8, 8)], None),  # a mixer's tokens last
+        ((2, 257, 256), IMAGE, [(16, 16)], Grid("tokens", (16, 16), 1)),
+        ((2, 16, 128), (32, 32), [(8, 8), (5, 7)], Grid("tokens", (4, 4), 0)),  # merged from 8 × 8
+        ((2, 16, 128), (32, 32), [], None),  # sixteen of what?
+        ((2, 56, 56, 64), IMAGE, [(56, 56)], Grid("channels last", (56, 56))),  # channels near the side: as was seen
+        ((2, 8, 8, 7), (32, 32), [(8, 8)], Grid("channels last", (8, 8))),
+        ((2, 16, 4, 4, 8), (32, 32, 32), [(16, 4, 4)], Grid("channels last", (16, 4, 4))),
+        ((2, 8, 6, 8), (48, 64), [(6, 8), (8, 6)], None),  # both were seen
+        ((2, 30, 32), (240,), [(30,)], Grid("channels last", (30,))),  # a recurrent network over a signal
+        ((2, 16, 60), (240,), [(120,)], Grid("map", (60,))),
         ((2, 1, 768), IMAGE, [], None),
         ((2, 1000), IMAGE, [], None),
         ((2, 16, 30), (240,), [], Grid("map", (30,))),  # a signal
@@ -36,6 +46,13 @@ IMAGE = (224, 224)
 )
 def test_the_grid_of_a_shape(shape, image, seen, grid):
     assert find_grid(shape, image, seen) == grid
+
+
+def test_a_convolution_proves_that_channels_come_first():
+    """Strides of another kind along each axis, and a size that looks like another arrangement."""
+    assert find_grid((2, 16, 16, 64), (64, 64), []) == Grid("channels last", (16, 16))
+    assert find_grid((2, 16, 16, 64), (64, 64), [], channels_first=True) == Grid("map", (16, 64))
+    assert find_grid((2, 16, 16, 64), (64, 64), [(16, 64)]) == Grid("map", (16, 64))
 
 
 def test_a_grid_puts_every_token_where_its_patch_was():

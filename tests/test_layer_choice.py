@@ -11,6 +11,7 @@ from torch import nn
 import relume
 from relume.errors import LayerError, TargetError
 from relume.models.vision import import_torchvision
+from relume.targets import Channel
 from tests.reference import twin
 
 import_torchvision()
@@ -222,6 +223,164 @@ def test_the_map_of_tokens_is_gradcam_of_their_grid(pooled, layer):
     e = relume.explain(model, x, 1, ["gradcam"])
     assert e.layer == layer
     torch.testing.assert_close(e["gradcam"], expected.clamp(min=0), rtol=1e-12, atol=1e-15)
+
+
+class Behind(Tokens):
+    """The same with its class token after the patches."""
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.first(torch.cat([tokens, self.token.expand(len(x), -1, -1)], 1))
+        tokens = self.second(tokens + self.mix(tokens.transpose(1, 2)).transpose(1, 2))
+        return self.head(tokens[:, -1])
+
+
+def test_tokens_after_the_patches_are_no_grid():
+    model, x = Behind(pooled=False), torch.randn(1, 3, 32, 32)
+    with pytest.raises(LayerError, match="which works on tokens"):
+        relume.explain(model, x, 1, ["gradcam"])
+    with pytest.raises(LayerError, match=r"'first' returned shape \(1, 17, 6\), not a map"):
+        relume.explain(model, x, 1, ["gradcam"], "first")
+
+
+class WithFeatures(Tokens):
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.first(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1))
+        tokens = self.second(tokens + self.mix(tokens.transpose(1, 2)).transpose(1, 2))
+        return {"features": tokens[:, 1:].mean(1), "logits": self.head(tokens[:, 0])}
+
+
+def test_the_layer_is_one_that_matters_to_what_is_asked():
+    """Of two outputs, the one explained decides: the patches of the second block reach the features alone."""
+    model, x = WithFeatures(pooled=False), torch.randn(1, 3, 32, 32)
+    assert relume.explain(model, x, 1, ["gradcam"]).layer == "first"
+    assert relume.explain(model, x, 1, ["gradcam"], output="features").layer == "second"
+    assert relume.explain(model, x, lambda o: o["features"][:, 0], ["gradcam"]).layer == "second"
+
+
+class Cut(nn.Module):
+    def forward(self, x):
+        return x[:, :4]
+
+
+class Overwritten(nn.Module):
+    """A layer that returns a view, into which an in-place rectifier writes what others read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.cut, self.relu = nn.Conv2d(3, 8, 3), Cut(), nn.ReLU(inplace=True)
+        self.last, self.head = nn.Conv2d(8, 5, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.conv(x)
+        self.relu(self.cut(h))
+        return self.head(self.last(h).mean((2, 3)))
+
+
+@pytest.mark.parametrize("form", ["module", "traced", "exported"])
+@pytest.mark.filterwarnings("ignore:.*torch.export:UserWarning")
+def test_watching_changes_nothing_where_a_view_is_overwritten(form):
+    torch.manual_seed(0)
+    net, x = Overwritten().double().eval(), torch.randn(2, 3, 10, 10, dtype=torch.float64)
+    model = {
+        "module": lambda: net,
+        "traced": lambda: torch.fx.symbolic_trace(net),
+        "exported": lambda: torch.export.export(net, (x,)).module(),
+    }[form]()
+    leaf = x.clone().requires_grad_()
+    scores = net(leaf)
+    (gradient,) = torch.autograd.grad(scores[:, 1].sum(), leaf)
+    e = relume.explain(model, x, 1, ["gradient", "gradcam"])
+    torch.testing.assert_close(e.scores, scores)
+    torch.testing.assert_close(e["gradient"], gradient)
+    if form == "module":
+        with pytest.raises(LayerError, match="layer 'cut' returned a view, which was overwritten in place"):
+            relume.explain(model, x, 1, ["gradcam"], "cut")
+
+
+def test_hooks_of_a_graph_module_run():
+    net = torch.fx.symbolic_trace(network().double())
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    net.register_forward_pre_hook(lambda _m, args: (args[0].flip(1) * 3,))
+    net.register_forward_hook(lambda _m, _a, out: -out)
+    e = relume.explain(net, x, 1, ["gradcam", "gradient"])
+    torch.testing.assert_close(e.scores, net(x))
+    torch.testing.assert_close(e["gradient"], relume.explain(net, x, 1, ["gradient"])["gradient"])
+
+
+def test_a_graph_module_by_keyword_is_the_same():
+    net, x = torch.fx.symbolic_trace(network()), torch.randn(1, 3, 16, 16)
+    one, other = (relume.explain(net, given, 1, ["gradcam"]) for given in (x, {"input": x}))
+    assert one.layer == other.layer
+    torch.testing.assert_close(one["gradcam"], other["gradcam"])
+
+
+class Custom(nn.Module):
+    """Overwrites its input without saying so, and others read that."""
+
+    def forward(self, x):
+        return x.relu_()
+
+
+def test_a_module_that_overwrites_its_input_is_found_out():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.head = nn.Conv2d(3, 4, 3), Custom(), nn.Linear(4, 2)
+
+        def forward(self, x):
+            h = self.conv(x)
+            r = self.act(h)
+            return self.head((r * 2 + h).mean((2, 3)))
+
+    net, x = Net().double(), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    rectified = net.conv(x).relu()
+    alpha = 3 * net.head.weight[1] / 36  # both readers count
+    expected = torch.einsum("k,nkhw->nhw", alpha, rectified).relu()
+    torch.testing.assert_close(relume.GradCAM(net, "act").attribute(x, 1), expected.detach())
+
+
+def test_pooling_is_seen_behind_layers_that_hand_on():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(), nn.Identity(), nn.Flatten(), nn.Linear(36, 2)
+    )
+    assert relume.explain(net, torch.randn(1, 3, 8, 8), 1, ["gradcam"]).layer == "1"
+
+
+def test_units_without_a_grid_are_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.head = nn.Linear(12, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.head(self.block(x.flatten(2)[:, :, :12]).relu().mean(1))
+
+    with pytest.raises(
+        LayerError, match=r"'block' returned shape \(1, 3, 16\), and nothing tells which axis of it are channels"
+    ):
+        relume.explain(Net(), torch.randn(1, 3, 4, 4), Channel("block", 1), ["gradient"])
+
+
+def test_inputs_inside_a_list_are_not_written_to():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x, others):
+            return self.fc((x + others[0].add_(1)).relu())
+
+    other = torch.zeros(3)
+    relume.explain(Net(), [torch.randn(1, 3), [other]], 0, ["gradient"])
+    assert not other.any()
+
+
+def test_fusing_in_half_precision_is_fusing():
+    net, x = network().to(torch.bfloat16), torch.randn(1, 3, 16, 16)
+    nn.init.uniform_(net[4].weight, 1e-4, 2e-4)
+    assert float(relume.GradCAM(net, ["0", "1"], fuse="max").attribute(x.bfloat16(), 1).max()) == pytest.approx(1, abs=0.02)
 
 
 def test_reshape_overrides():

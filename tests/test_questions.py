@@ -44,9 +44,10 @@ def same_maps(e, other):
 # --- Contrast ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("a", "b"), [(1, 2), ([1, 3], 0), (None, [0, 2]), (torch.tensor([3, 0]), 1)])
+@pytest.mark.parametrize(("a", "b"), [(1, 2), ([1, 3], 0), (None, "others"), (torch.tensor([3, 0]), 1)])
 def test_a_contrast_is_the_difference_of_two_scores(net, x, a, b):
     first = net(x).argmax(1) if a is None else torch.as_tensor(a).expand(2)
+    b = ((first + 1) % 4).tolist() if b == "others" else b
     second = torch.as_tensor(b).expand(2)
     e = relume.explain(net, x, Contrast(a, b), METHODS)
     rows = torch.arange(2)
@@ -64,6 +65,12 @@ def test_a_contrast_is_frozen_on_the_clean_image(net, x):
     flipped = -net(x)  # another prediction
     rows = torch.arange(2)
     torch.testing.assert_close(frozen(flipped), flipped[rows, net(x).argmax(1)] - flipped[:, 0])
+
+
+def test_a_contrast_of_a_class_with_itself_is_refused(net, x):
+    predicted = net(x).argmax(1)
+    with pytest.raises(TargetError, match=f"class {int(predicted[1])} of image 1 is contrasted with itself"):
+        relume.explain(net, x, Contrast(None, [int(predicted[0] + 1) % 4, int(predicted[1])]), ["gradient"])
 
 
 def test_a_contrast_with_a_class_that_is_not_there(net, x):

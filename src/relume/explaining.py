@@ -13,7 +13,7 @@ from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method, resolve_methods
 from relume.result import Coverage, Explanation
 from relume.rules import Rule
-from relume.targets import TargetLike, Unit, class_scores
+from relume.targets import TargetLike, class_scores
 from relume.trace import Inputs, Model, Output, Score, Trace, full_precision, recording
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
@@ -93,7 +93,7 @@ def explain_targets(
         model,
         images,
         _layers(layer) if any(m.needs_layer for m in asked) else (),
-        units=[target for target in targets if isinstance(target, Unit)],
+        targets=targets,
         reshape=reshape,
         wrt=wrt,
         output=output,
@@ -179,6 +179,5 @@ def coverage(
     Costs one forward pass. Print it: it is a small table. Arguments and errors are those of :func:`explain`.
     """
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
-    units = [target] if isinstance(target, Unit) else []
-    trace = Trace.run(model, images, units=units, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+    trace = Trace.run(model, images, targets=[target], wrt=wrt, output=output, relu_only=rectifiers == "relu")
     return trace.coverage(trace.score(target))

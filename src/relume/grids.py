@@ -46,23 +46,46 @@ class Grid:
         return values.movedim(-1, 1)
 
 
-def find_grid(shape: Sequence[int], image: Sequence[int], seen: Iterable[Sequence[int]] = ()) -> Grid | None:
+def find_grid(
+    shape: Sequence[int], image: Sequence[int], seen: Iterable[Sequence[int]] = (), *, channels_first: bool = False
+) -> Grid | None:
     """The grid in an output of ``shape``, if there is one.
 
     Args:
         shape: of the output, ``(N, ...)``.
         image: the spatial size of the input.
         seen: the spatial sizes of maps made before in the same run; tokens usually begin as one of them.
+        channels_first: whether the operation that made it proves that channels come first, as a convolution does.
     """
+    sizes = [tuple(size) for size in seen]
     if len(shape) == len(image) + 2:
-        first, last = tuple(shape[2:]), tuple(shape[1:-1])
-        if math.prod(first) > 1 and (_even(first, image) or not _even(last, image)):
-            return Grid("map", first)
-        return Grid("channels last", last) if math.prod(last) > 1 and _even(last, image) else None
+        return _map(tuple(shape[2:]), tuple(shape[1:-1]), image, sizes, channels_first=channels_first)
     if len(shape) == 3 and len(image) > 1 and shape[1] > 1:
-        # with as many channels as tokens nothing tells which axis is which
-        return None if shape[1] == shape[2] else _tokens(shape[1], tuple(image), [tuple(size) for size in seen])
+        grid = _tokens(shape[1], tuple(image), sizes)
+        # a last axis as long as a map has cells may be the tokens: then only a class token or two tell that it is not
+        turned = shape[1] == shape[2] or shape[2] in (math.prod(size) for size in sizes)
+        return None if turned and (grid is None or grid.extra not in (1, 2)) else grid
     return None
+
+
+def _map(
+    first: tuple[int, ...],
+    last: tuple[int, ...],
+    image: Sequence[int],
+    seen: Sequence[tuple[int, ...]],
+    *,
+    channels_first: bool,
+) -> Grid | None:
+    """A map of size ``first`` if channels come first, ``last`` if they come last: as seen before, else as shrinks evenly."""
+    known_first, known_last = first in seen, last in seen
+    if channels_first or first == last or known_first > known_last:
+        is_last = False
+    elif known_first and known_last:
+        return None
+    else:
+        is_last = known_last or (_even(last, image) and not _even(first, image))
+    size = last if is_last else first
+    return Grid("channels last" if is_last else "map", size) if math.prod(size) > 1 else None
 
 
 def _even(spatial: Sequence[int], image: Sequence[int]) -> bool:
@@ -71,8 +94,8 @@ def _even(spatial: Sequence[int], image: Sequence[int]) -> bool:
     return min(factors) >= 1 and max(factors) <= UNEVEN * min(factors)
 
 
-def _tokens(count: int, image: tuple[int, ...], seen: Iterable[tuple[int, ...]]) -> Grid | None:
-    """Tokens are the cells of a map that was seen, after some extra ones; or, merged since, those of the image evenly cut."""
+def _tokens(count: int, image: tuple[int, ...], seen: Sequence[tuple[int, ...]]) -> Grid | None:
+    """Tokens are the cells of a map that was seen, after some extra ones; or cells of such a map joined evenly since."""
     extras = {size: count - math.prod(size) for size in seen if math.prod(size) > 1}
     fitting = [(extra, size) for size, extra in extras.items() if 0 <= extra <= MOST_EXTRA]
     if fitting:
@@ -80,5 +103,5 @@ def _tokens(count: int, image: tuple[int, ...], seen: Iterable[tuple[int, ...]])
         return Grid("tokens", size, extra)
     cell = (math.prod(image) / count) ** (1 / len(image))
     size = tuple(round(side / cell) for side in image)
-    exact = math.prod(size) == count and _even(size, image)
-    return Grid("tokens", size) if exact else None
+    merged = any(all(whole % part == 0 for whole, part in zip(known, size, strict=True)) for known in seen)
+    return Grid("tokens", size) if math.prod(size) == count and merged and _even(size, image) else None

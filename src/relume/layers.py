@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from relume.errors import LayerError
 from relume.grids import Grid, find_grid
-from relume.targets import tensors_in
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
@@ -44,6 +43,7 @@ class Layer:
     name: str
     output: Tensor
     to_map: Reshape
+    version: int = 0
 
     def map(self, values: Tensor) -> Tensor:
         """``values`` of the output's shape as ``(N, channels, *spatial)``.
@@ -66,7 +66,7 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     Raises:
         LayerError: no such module in the model.
     """
-    if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in {n.name for n in model.graph.nodes}:
+    if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in _nodes(model):
         return layer
     # a compiled part runs as what it was compiled from, in its place
     names: dict[nn.Module, str] = {module: name.replace("._orig_mod", "") for name, module in model.named_modules() if name}
@@ -82,6 +82,13 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     if wanted and wanted in known:
         return names[known[wanted]]
     raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}")
+
+
+def _nodes(model: torch.fx.GraphModule) -> set[str]:
+    """The names of its operations; one that is called like a module has ``(node)`` after it."""
+    modules = {name for name, _ in model.named_modules()}
+    operations = [n.name for n in model.graph.nodes if n.op in ("call_function", "call_method")]
+    return {name if name not in modules else f"{name} (node)" for name in operations}
 
 
 def _suggest(names: Collection[str], wanted: str = "") -> str:
@@ -111,10 +118,12 @@ class Probe:
         ``reshape`` makes maps of what the layers return, in place of what their shapes tell.
         """
         self._replica, self._names, self._units, self._reshape = replica, names, units, reshape
-        self._batch, self._image = len(images), tuple(images.shape[2:])
+        self._images, self._batch, self._image = images, len(images), tuple(images.shape[2:])
         self._runs: Counter[str] = Counter()
         self._seen: list[tuple[int, ...]] = []
         self._counts: set[int] = set()  # of tokens, so far
+        self._odd: set[int] = set()  # of these, those with others after the patches
+        self._before: dict[str, list[tuple[Tensor, int]]] = {}
         self._spatial: list[str] = []
         self._kept: dict[str, Layer] = {}
         self._tokens: list[Layer] = []  # of blocks, after the last map
@@ -127,79 +136,106 @@ class Probe:
             if isinstance(module, torch.jit.ScriptModule):
                 self._scripted = self._scripted or module_name or "the whole model"
             elif module_name:
-                module.register_forward_hook(self._hook(module_name))
+                note, hook = self._hooks(module_name)
+                module.register_forward_pre_hook(note)
+                module.register_forward_hook(hook)
+        if isinstance(replica, torch.fx.GraphModule) and type(replica.graph._codegen) in _RUNNABLE:
+            # its operations are no modules any more: run node by node, they are watched too
+            nodes = _Nodes(replica, self.watch)
+            replica.__dict__["forward"] = nodes.forward
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the replica. Of a graph module, whose operations are no modules any more, the nodes are watched too."""
-        if isinstance(self._replica, torch.fx.GraphModule) and not kwargs:
-            return _Nodes(self._replica, self.watch).run(*args)
-        return self._replica(*args, **kwargs)
+    def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., Any]]:
+        def note(_module: nn.Module, args: Any) -> None:
+            self._before[name] = _versions(args)
 
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            inplace = getattr(module, "inplace", False)
-            return self.watch(name, () if inplace else args, output, block=bool(module._modules))
+        def hook(module: nn.Module, _args: Any, output: Any) -> Any:
+            return self.watch(name, self._before.pop(name, ()), output, block=bool(module._modules))
 
-        return hook
+        return note, hook
 
-    def watch(self, name: str, args: Any, output: Any, *, block: bool = False) -> Any:
-        """See what ``name`` made of ``args``, and say what goes on in its place; None if that is ``output`` itself.
+    def watch(self, name: str, before: Sequence[tuple[Tensor, int]], output: Any, *, block: bool = False) -> Any:
+        """See what ``name`` made, and say what goes on in its place; None if that is ``output`` itself.
 
-        Of what overwrote its input in place, ``args`` are empty: its output is what others read.
+        ``before`` are its inputs, with their versions before it ran.
         """
         self._runs[name] += 1
         first, *rest = output if type(output) is tuple and output else (output,)
         if not isinstance(first, Tensor) or not first.requires_grad:
             self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
             return None
-        # a layer that hands its input on must not be confused with its input, which others may read, or overwrite
-        own = _copy(first) if any(first is arg for arg in args) else first
-        if not self._take(name, own, block=block):
+        if first._is_view():
+            # what is written into a view is written into what it is a view of, and a copy would not be: it goes on as it is,
+            # and must not be written to
+            self._take(name, first, first, block=block)
+            return None
+        # a layer that hands its input on must not be confused with its input, which others may read, or overwrite;
+        # one that overwrote its input in place is what they read
+        handed_on = any(first is tensor and tensor._version == version for tensor, version in before)
+        own = _copy(first) if handed_on else first
+        if not self._take(name, own, first, block=block):
             return None
         passed_on = _copy(own)
         return (passed_on, *rest) if type(output) is tuple else passed_on
 
-    def _take(self, name: str, output: Tensor, *, block: bool) -> bool:
-        """Keep ``output`` if it is wanted, and say whether it was kept."""
-        grid = self._grid(output)
+    def _take(self, name: str, output: Tensor, made: Tensor, *, block: bool) -> bool:
+        """Keep ``output`` if it is wanted, and say whether it was kept; ``made``, as the layer returned it, tells how."""
+        grid = self._grid(made)
         if grid is not None:
             self._spatial.append(name)
             if grid.kind != "tokens":
                 self._seen.append(grid.spatial)
         if wanted := name in self._units:
-            self._read[name] = Layer(name, output, self._reshape or grid or _as_it_is)
+            if grid is None and output.ndim > 2:
+                self._trouble[name] = f"returned {_describe(output)}, and nothing tells which axis of it are channels"
+            else:
+                self._read[name] = Layer(name, output, grid or _as_it_is, output._version)
         if self._names is None:
-            return self._consider(name, output, grid, block=block) or wanted
+            return self._consider(name, output, grid, pooled=_is_pooled(made), block=block) or wanted
         if name in self._names:
             to_map = self._reshape or grid
             if to_map is None:
                 self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
             else:
-                self._kept[name] = Layer(name, output, to_map)
+                self._kept[name] = Layer(name, output, to_map, output._version)
         return wanted or name in self._names
 
     def _grid(self, output: Tensor) -> Grid | None:
         """The grid in an output, if there is one; none in what attention has between tokens, one axis of which are these."""
         if len(output) != self._batch or (output.ndim > 3 and self._counts & set(output.shape[2:])):
             return None
-        grid = find_grid(output.shape, self._image, self._seen)
-        if grid is not None and grid.kind == "tokens":
-            self._counts.add(output.shape[1])
-        return grid
+        made_by = "" if output.grad_fn is None else output.grad_fn.name()
+        grid = find_grid(output.shape, self._image, self._seen, channels_first=made_by in _CHANNELS_FIRST)
+        if grid is None or grid.kind != "tokens":
+            return grid
+        if output.shape[1] not in self._counts and grid.extra and not self._depends(output[:, -1]):
+            self._odd.add(output.shape[1])
+        self._counts.add(output.shape[1])
+        return None if output.shape[1] in self._odd else grid
 
-    def _consider(self, name: str, output: Tensor, grid: Grid | None, *, block: bool) -> bool:
+    def _depends(self, values: Tensor) -> bool:
+        """Whether ``values`` depend on the images: a class token, before any block has mixed it with the patches, does not."""
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            values.float().square().sum(), self._images, retain_graph=True, allow_unused=True
+        )
+        return found[0] is not None and bool(found[0].any())
+
+    def _consider(self, name: str, output: Tensor, grid: Grid | None, *, pooled: bool, block: bool) -> bool:
         """Keep the output if it is a map, not yet pooled, of a layer that runs once; or, of a block, tokens after that."""
         if self._runs[name] > 1:  # its name would not tell which run is meant
             self._kept.pop(name, None)
             self._tokens = [layer for layer in self._tokens if layer.name != name]
         elif grid is not None and grid.kind != "tokens":
-            if not _is_pooled(output):
-                self._kept, self._tokens, self._after = {name: Layer(name, output, self._reshape or grid)}, [], ""
+            if not pooled:
+                self._kept, self._tokens, self._after = (
+                    {name: Layer(name, output, self._reshape or grid, output._version)},
+                    [],
+                    "",
+                )
                 return True
         elif output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1:
             self._after = self._after or f"{name!r}, which works on tokens of shape {tuple(output.shape)}"
             if grid is not None and block:
-                self._tokens.append(Layer(name, output, self._reshape or grid))
+                self._tokens.append(Layer(name, output, self._reshape or grid, output._version))
                 return True
         return False
 
@@ -212,10 +248,16 @@ class Probe:
         read, self._read = self._read, {}
         for name in self._units:
             self._check(name, kept=name in read)
+            self._untouched(read[name])
         return read
 
-    def layers(self, outputs: Any) -> tuple[Layer, ...]:
-        """The layers kept, handed over; ``outputs`` of the network tell which tokens matter to it.
+    @property
+    def undecided(self) -> bool:
+        """Whether a layer is to be chosen among tokens, for which the scores must be known."""
+        return self._names is None and bool(self._tokens)
+
+    def layers(self, scores: Sequence[Tensor] = ()) -> tuple[Layer, ...]:
+        """The layers kept, handed over; ``scores`` to explain tell which tokens matter.
 
         Raises:
             LayerError: one did not run, ran more than once, or has no map; the message names candidates.
@@ -224,18 +266,28 @@ class Probe:
         kept, tokens = self._kept, self._tokens
         self._kept, self._tokens = {}, []
         if self._names is None:
-            return (self._chosen(list(kept.values()), tokens, outputs),)
+            chosen = self._chosen(list(kept.values()), tokens, scores)
+            return (self._untouched(chosen),)
         for name in self._names:
             self._check(name, kept=name in kept)
+            self._untouched(kept[name])
         return tuple(kept[name] for name in self._names)
 
-    def _chosen(self, maps: list[Layer], tokens: list[Layer], outputs: Any) -> Layer:
-        """The last map; of tokens after it, those of the last block whose patches matter to the outputs.
+    def _untouched(self, layer: Layer) -> Layer:
+        if layer.output._is_view() and layer.output._version != layer.version:
+            raise LayerError(
+                f"layer {layer.name!r} returned a view, which was overwritten in place later on, so that its output is lost; "
+                "name another"
+            )
+        return layer
+
+    def _chosen(self, maps: list[Layer], tokens: list[Layer], scores: Sequence[Tensor]) -> Layer:
+        """The last map; of tokens after it, those of the last block whose patches matter to the scores.
 
         In the last block of a transformer that reads its class token alone, they no longer do.
         """
         for layer in reversed(tokens):
-            if _matters(layer, outputs):
+            if any(_matters(layer, score) for score in scores):
                 return layer
         if not maps:
             inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
@@ -263,35 +315,46 @@ class Probe:
             raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
 
 
+_CHANNELS_FIRST = (
+    "ConvolutionBackward0",
+    "NativeBatchNormBackward0",
+    "CudnnBatchNormBackward0",
+    "MaxPool2DWithIndicesBackward0",
+)
+_RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
+
+
+def _versions(args: Any) -> list[tuple[Tensor, int]]:
+    return [(arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference()]
+
+
 class _Nodes(torch.fx.Interpreter):
     """Runs a graph module node by node and lets ``watch`` see what each operation makes; modules in it have their hooks."""
 
     def __init__(self, module: torch.fx.GraphModule, watch: Callable[..., Any]) -> None:
         super().__init__(module)
         self._watch = watch
+        self._modules_there = {name for name, _ in module.named_modules()}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What stands in for the module's own ``forward``, so that its hooks run as ever."""
+        names = [str(node.target) for node in self.graph.nodes if node.op == "placeholder"]
+        return self.run(*args, *(kwargs.pop(name) for name in names[len(args) :] if name in kwargs), **kwargs)
 
     def run_node(self, n: torch.fx.Node) -> Any:
+        before = _versions([self.env[node] for node in n.all_input_nodes])
         output = super().run_node(n)
         if n.op not in ("call_function", "call_method"):
             return output
-        args = () if _writes(n) else [self.env[arg] for arg in n.all_input_nodes]
-        passed_on = self._watch(n.name, args, output)
+        passed_on = self._watch(n.name if n.name not in self._modules_there else f"{n.name} (node)", before, output)
         return output if passed_on is None else passed_on
 
 
-def _writes(n: torch.fx.Node) -> bool:
-    """Whether a node's operation overwrites its input: ``relu_``, ``F.relu(inplace=True)``, ``+=``."""
-    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "").partition(".")[0]
-    augmented = getattr(n.target, "__module__", "") == "_operator" and name in ("iadd", "imul", "isub", "itruediv")
-    return augmented or (name.endswith("_") and not name.endswith("__")) or bool(n.kwargs.get("inplace", False))
-
-
-def _matters(layer: Layer, outputs: Any) -> bool:
-    """Whether the outputs depend on any cell of the layer's map."""
-    given = [tensor for _, tensor in tensors_in(outputs) if tensor.requires_grad]
-    scores = [tensor for tensor in given if tensor.ndim == 2] or given
-    total = torch.stack([tensor.float().square().sum() for tensor in scores]).sum()
-    found: Sequence[Tensor | None] = torch.autograd.grad(total, layer.output, retain_graph=True, allow_unused=True)
+def _matters(layer: Layer, score: Tensor) -> bool:
+    """Whether a score depends on any cell of the layer's map."""
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        score.float().sum(), layer.output, retain_graph=True, allow_unused=True
+    )
     return found[0] is not None and bool(layer.map(found[0]).any())
 
 

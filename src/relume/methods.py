@@ -80,6 +80,7 @@ def _gradcam(found: Gathered) -> Tensor:
 def _fused(heats: Sequence[Tensor], fuse: Fuse) -> Tensor:
     """Heat maps of several layers as one, at the finest resolution; each is divided by its highest value first."""
     size = max((heat.shape[1:] for heat in heats), key=math.prod)
+    heats = [heat.to(torch.promote_types(heat.dtype, torch.float32)) for heat in heats]  # half has no room for small values
     highest = [heat.flatten(1).amax(1).clamp(min=torch.finfo(heat.dtype).tiny) for heat in heats]
     scaled = [upsample(heat / high.view(-1, *[1] * (heat.ndim - 1)), size) for heat, high in zip(heats, highest, strict=True)]
     return torch.stack(scaled).mean(0) if fuse == "mean" else torch.stack(scaled).amax(0)

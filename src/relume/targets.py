@@ -131,8 +131,19 @@ class Contrast:
     b: TargetLike
 
     def frozen(self, outputs: Any, batch: int) -> Contrast:
-        """The same with both sides resolved."""
-        return Contrast(resolve(self.a, outputs, batch), resolve(self.b, outputs, batch))
+        """The same with both sides resolved.
+
+        Raises:
+            TargetError: both sides are the same class in some image.
+        """
+        a, b = resolve(self.a, outputs, batch), resolve(self.b, outputs, batch)
+        if isinstance(a, ClassTarget) and isinstance(b, ClassTarget):
+            for image in (a.index == b.index).nonzero().flatten().tolist():
+                raise TargetError(
+                    f"class {int(a.index[image])} of image {image} is contrasted with itself, which explains nothing; "
+                    "name another"
+                )
+        return Contrast(a, b)
 
     def __call__(self, outputs: Any) -> Tensor:
         """The score of ``a`` less that of ``b``, ``(N,)``; both resolved."""

@@ -11,15 +11,16 @@ trace's own, so nothing has to be cleaned up but the hooks of each backward pass
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.utils._pytree import tree_map_only
 
 from relume.errors import (
     GraphError,
@@ -112,7 +113,7 @@ class Trace:
         inputs: Inputs,
         layers: Sequence[LayerLike] | None = (),
         *,
-        units: Iterable[Unit] = (),
+        targets: Sequence[TargetLike] = (),
         reshape: Reshape | None = None,
         wrt: int | str | None = None,
         output: Output = None,
@@ -124,7 +125,7 @@ class Trace:
             model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
             inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
             layers: the layers to capture: modules of the model or their dotted names; None to choose one.
-            units: whose layers are captured too.
+            targets: what will be asked for: units among them have their layers captured, and a layer is chosen that matters.
             reshape: makes a map ``(N, channels, *spatial)`` of what a layer returns; found from its shape if None.
             wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
             output: which part of what the network returns is meant: a key, an index, or a callable; all of it if None.
@@ -141,7 +142,7 @@ class Trace:
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         args, kwargs, images = _feed(inputs, wrt, _device(model))
         runs, probe = model, None
-        asked = [unit.layer for unit in units]
+        asked = [unit.layer for unit in targets if isinstance(unit, Unit)]
         if isinstance(model, nn.Module):
             runs = replicate(model)
             if asked or layers is None or layers:
@@ -154,7 +155,7 @@ class Trace:
             )
         try:
             with _guard(model):
-                outputs = (probe.run if probe else runs)(*args, **kwargs)
+                outputs = runs(*args, **kwargs)
         except Exception as error:
             error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
             raise
@@ -164,7 +165,9 @@ class Trace:
         outputs = _pick(outputs, output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only)
-        return cls(model, images, outputs, probe.layers(outputs), probe.units(), relu_only, probe.candidates)
+        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates)
+        scores = [trace.score(target).value for target in targets or (None,)] if probe.undecided else []
+        return replace(trace, layers=probe.layers(scores))
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:
@@ -276,8 +279,9 @@ def _pick(outputs: Any, output: Output) -> Any:
         return outputs
     if callable(output):
         return output(outputs)
+    named = isinstance(output, str) and not isinstance(outputs, Mapping | Tensor)
     try:
-        return getattr(outputs, output) if isinstance(output, str) and hasattr(outputs, output) else outputs[output]
+        return getattr(outputs, str(output)) if named and hasattr(outputs, str(output)) else outputs[output]
     except (LookupError, TypeError):
         keys = list(outputs) if isinstance(outputs, Mapping) else [name or "a tensor" for name, _ in tensors_in(outputs)]
         raise TargetError(
@@ -323,7 +327,8 @@ def _feed(inputs: Inputs, wrt: int | str | None, device: torch.device | None) ->
         raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
     # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
     leaf = explained.detach().as_subclass(Tensor).to(device, copy=True).requires_grad_()
-    copies = {k: v.detach().to(device, copy=True) if isinstance(v, Tensor) else v for k, v in entries.items() if k != wrt}
+    # tensors inside lists and dicts too: the network may write into them
+    copies = {k: tree_map_only(Tensor, lambda t: t.detach().to(device, copy=True), v) for k, v in entries.items() if k != wrt}
     fed = {k: leaf.clone() if k == wrt else copies[k] for k in entries}
     if isinstance(inputs, Mapping):
         return [], {str(k): v for k, v in fed.items()}, leaf
