@@ -8,7 +8,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 import relume
-from relume.errors import GraphError, HiddenRegionError, LayerError
+from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
 from relume.models.vision import import_torchvision
 from relume.targets import Channel
 
@@ -204,6 +204,26 @@ def test_nodes_of_an_exported_program_are_layers():
     unit = relume.explain(program, X, Channel("relu_", 2), ["guided_backprop"])
     same = relume.explain(net, X, Channel("stem", 2), ["guided_backprop"])
     torch.testing.assert_close(unit["guided_backprop"], same["guided_backprop"], rtol=1e-10, atol=1e-13)
+
+
+class Training(Net):
+    def features(self, x):
+        return F.dropout(super().features(x), 0.5, self.training)
+
+
+def test_a_graph_made_in_training_mode_is_refused_where_it_matters():
+    """Modules in a graph follow their mode; operations do what they did when the graph was made."""
+    plain = relume.explain(build(), X, 1, ["gradient"])
+    traced = relume.explain(torch.fx.symbolic_trace(build().train()), X, 1, ["gradient"])  # its BatchNorm is a module
+    torch.testing.assert_close(traced["gradient"], plain["gradient"])
+    for graph in (
+        torch.fx.symbolic_trace(build(Training).train()),
+        torch.export.export(build().train(), (X,)).module(),
+    ):
+        with pytest.raises(ModelError, match="as in training, whatever mode it is in; trace or export it after model.eval"):
+            relume.explain(graph, X, 1, ["gradient"])
+    dropping = torch.fx.symbolic_trace(build(Training))
+    torch.testing.assert_close(relume.explain(dropping, X, 1, ["gradient"])["gradient"], plain["gradient"])
 
 
 def test_a_custom_function_is_counted_as_not_guided():

@@ -494,6 +494,13 @@ def test_the_output_meant_is_picked(kind, output):
     assert relume.coverage(net, x, 4, output=output).guided == 1
 
 
+def test_a_key_is_a_key_and_a_tensor_has_none():
+    net, x = Two(lambda a, b: {"values": a, "items": b}), torch.randn(1, 3, 8, 8)
+    assert relume.explain(net, x, 0, ["gradient"], output="items").scores.shape == (1, 5)
+    with pytest.raises(TargetError, match="returned one tensor and no output 0; leave output away"):
+        relume.explain(Two(lambda a, _: a), x, 0, ["gradient"], output=0)
+
+
 @pytest.mark.parametrize(
     ("output", "says"), [("third", "no output 'third', but a dict of one, other; name one"), (7, "no output 7, but a dict")]
 )

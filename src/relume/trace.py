@@ -141,18 +141,9 @@ class Trace:
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         args, kwargs, images = _feed(inputs, wrt, _device(model))
-        runs, probe = model, None
-        asked = [unit.layer for unit in targets if isinstance(unit, Unit)]
-        if isinstance(model, nn.Module):
-            runs = replicate(model)
-            if asked or layers is None or layers:
-                inner = unwrap(model)
-                names = None if layers is None else [layer_name(inner, layer) for layer in layers]
-                probe = Probe(runs, images, names, units={layer_name(inner, layer) for layer in asked}, reshape=reshape)
-        elif asked or layers is None or layers:
-            raise LayerError(
-                f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
-            )
+        units = [unit.layer for unit in targets if isinstance(unit, Unit)]
+        runs = replicate(model) if isinstance(model, nn.Module) else model
+        probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
         try:
             with _guard(model):
                 outputs = runs(*args, **kwargs)
@@ -279,7 +270,9 @@ def _pick(outputs: Any, output: Output) -> Any:
         return outputs
     if callable(output):
         return output(outputs)
-    named = isinstance(output, str) and not isinstance(outputs, Mapping | Tensor)
+    if isinstance(outputs, Tensor):
+        raise TargetError(f"the network returned one tensor and no output {output!r}; leave output away")
+    named = isinstance(output, str) and not isinstance(outputs, Mapping)
     try:
         return getattr(outputs, str(output)) if named and hasattr(outputs, str(output)) else outputs[output]
     except (LookupError, TypeError):
@@ -288,6 +281,24 @@ def _pick(outputs: Any, output: Output) -> Any:
             f"the network returned no output {output!r}, but a {type(outputs).__name__} of "
             f"{', '.join(map(str, keys)) or 'nothing'}; name one of these, or give a callable that takes what it returns"
         ) from None
+
+
+def _probe(
+    model: Model,
+    replica: Model,
+    images: Tensor,
+    layers: Sequence[LayerLike] | None,
+    units: Sequence[LayerLike],
+    reshape: Reshape | None,
+) -> Probe:
+    """What watches the replica for the layers to read, and for those of the units to explain."""
+    if not isinstance(model, nn.Module) or not isinstance(replica, nn.Module):
+        raise LayerError(
+            f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
+        )
+    inner = unwrap(model)
+    names = None if layers is None else [layer_name(inner, layer) for layer in layers]
+    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
 
 
 def _guard(model: Model) -> AbstractContextManager[Any]:

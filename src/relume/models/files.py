@@ -15,13 +15,11 @@ from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import ASSUMED, Opened
 from relume.models.weights import archive_kind
+from relume.replica import training_node
 
 __all__ = ["open_program"]
 
 NO_LAYERS = "layers inside TorchScript cannot be read: ask for gradient, deconvnet or guided_backprop"
-
-#: Where the operations of an exported program say that they run as in training: the position of the argument.
-TRAINING = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten.feature_dropout.default": 2}
 
 
 class Scripted(nn.Module):
@@ -85,12 +83,8 @@ def _exported(path: Path) -> tuple[nn.Module, Preprocessing, str]:
             f"than {torch.__version__}"
         ) from error
     preprocessing, said = _input(path, program)
-    for node in program.graph.nodes:
-        position = TRAINING.get(str(node.target))
-        if position is not None and node.args[position] is True:
-            raise ModelError(
-                f"{str(path)!r} was exported in training mode ({node.name}); call model.eval() before torch.export.export"
-            )
+    if name := training_node(program.graph):
+        raise ModelError(f"{str(path)!r} was exported in training mode ({name}); call model.eval() before torch.export.export")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about its own way of calling itself
         return torch.export.unflatten(program), preprocessing, said

@@ -22,6 +22,11 @@ from relume.models.weights import read_checkpoint
 
 __all__ = ["import_library", "import_torchvision", "open_classifier"]
 
+PORTED = (
+    "the network undoes the pictures' normalisation, as torchvision's own weights expect; "
+    """if yours were trained without that, give --model-args '{"transform_input": false}'"""
+)
+
 # Schemas that torchvision's Python code registers against and that only its compiled extension defines.
 _MISSING_SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -108,6 +113,8 @@ def open_classifier(name: str, weights: Path | None, args: Mapping[str, Any] | N
         raise ModelError(f"torchvision cannot build {name!r} with the arguments {args}: {error}") from error
     if checkpoint is not None:
         notes = checkpoint.load_into(model, name)
+        if getattr(model, "transform_input", False) and "transform_input" not in args:
+            notes += (PORTED,)
     labels = preset.meta.get("categories") if preset is not None else None
     if labels and args.get("num_classes", len(labels)) != len(labels):
         labels = None  # it names other classes than these
