@@ -112,8 +112,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
 
 
 def test_the_table_of_layers_names_every_network():
-    models = import_torchvision().models
-    assert re.findall(r"^\| ([a-z0-9_]+) \| `", PAGE, flags=re.MULTILINE) == models.list_models(module=models)
+    assert re.findall(r"^\| ([a-z0-9_:]+) \| `", PAGE, flags=re.MULTILINE) == layers.networks()
 
 
 @pytest.mark.parametrize(
@@ -134,16 +133,15 @@ def test_the_table_of_layers_names_every_network():
         "swin_t",
         "swin_v2_t",
         "vit_b_32",
+        *(f"timm:{name}" for name in layers.TIMM),
     ],
 )
 def test_the_table_of_layers_is_true(name):
-    """One of each family, measured again; `python -m benchmarks.layers` measures them all."""
+    """One of each family, measured again, and against the twin; `python -m benchmarks.layers` measures them all."""
     assert layers.row(name) in PAGE.splitlines()
 
 
 # --- Against the twin ----------------------------------------------------------------------------------------------------
-
-FAMILIES = ["convnext_atto", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"]
 
 
 class Logits(nn.Module):
@@ -165,12 +163,6 @@ def equals_the_twin(model, side):
     torch.testing.assert_close(e.scores, scores, rtol=1e-10, atol=1e-10)
     assert e.coverage.guided == calls.total() > 0
     assert float((e["guided_backprop"] - expected).norm() / expected.norm()) < 1e-9
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_timm_equals_the_twin(name):
-    options = TIMM[name][1]
-    equals_the_twin(wake(timm.create_model(name, pretrained=False, num_classes=4, **options)), options.get("img_size", 64))
 
 
 @pytest.mark.parametrize("name", HUGGING_FACE)
