@@ -23,6 +23,16 @@ __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 Reshape: TypeAlias = Callable[[Tensor], Tensor]
 LayerLike: TypeAlias = "nn.Module | str"
 
+# Operations whose result has its channels second, whatever its shape looks like.
+_CHANNELS_FIRST = (
+    "ConvolutionBackward0",
+    "NativeBatchNormBackward0",
+    "CudnnBatchNormBackward0",
+    "MaxPool2DWithIndicesBackward0",
+)
+# Graph modules that an interpreter can run as they run themselves: plain ones, and those of torch.export.
+_RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
+
 
 def _copy(output: Tensor) -> Tensor:
     """A clone that copies memory only when one of the two is written to, where torch can make one."""
@@ -117,7 +127,7 @@ class Probe:
 
         ``reshape`` makes maps of what the layers return, in place of what their shapes tell.
         """
-        self._replica, self._names, self._units, self._reshape = replica, names, units, reshape
+        self._names, self._units, self._reshape = names, units, reshape
         self._images, self._batch, self._image = images, len(images), tuple(images.shape[2:])
         self._runs: Counter[str] = Counter()
         self._seen: list[tuple[int, ...]] = []
@@ -141,8 +151,7 @@ class Probe:
                 module.register_forward_hook(hook)
         if isinstance(replica, torch.fx.GraphModule) and type(replica.graph._codegen) in _RUNNABLE:
             # its operations are no modules any more: run node by node, they are watched too
-            nodes = _Nodes(replica, self.watch)
-            replica.__dict__["forward"] = nodes.forward
+            replica.__dict__["forward"] = _Nodes(replica, self.watch).forward
 
     def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., Any]]:
         def note(_module: nn.Module, args: Any) -> None:
@@ -226,11 +235,8 @@ class Probe:
             self._tokens = [layer for layer in self._tokens if layer.name != name]
         elif grid is not None and grid.kind != "tokens":
             if not pooled:
-                self._kept, self._tokens, self._after = (
-                    {name: Layer(name, output, self._reshape or grid, output._version)},
-                    [],
-                    "",
-                )
+                self._kept = {name: Layer(name, output, self._reshape or grid, output._version)}
+                self._tokens, self._after = [], ""
                 return True
         elif output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1:
             self._after = self._after or f"{name!r}, which works on tokens of shape {tuple(output.shape)}"
@@ -313,15 +319,6 @@ class Probe:
             raise LayerError(f"layer {name!r} {runs} in this forward pass, and must run once; candidates: {others}")
         if not kept:
             raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
-
-
-_CHANNELS_FIRST = (
-    "ConvolutionBackward0",
-    "NativeBatchNormBackward0",
-    "CudnnBatchNormBackward0",
-    "MaxPool2DWithIndicesBackward0",
-)
-_RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
 
 
 def _versions(args: Any) -> list[tuple[Tensor, int]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -271,7 +272,7 @@ def _overlap(boxes: Tensor, box: Any) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unit:
+class Unit(ABC):
     """A channel of a layer: what does it look for? Springenberg et al. 2015 and Zeiler & Fergus 2014 explain these.
 
     Attributes:
@@ -296,8 +297,9 @@ class Unit:
             raise TargetError(f"layer {name!r} has {channels} channels, 0 to {channels - 1}; there is no {self.channel}")
         return self._value(name, values)
 
+    @abstractmethod
     def _value(self, name: str, values: Tensor) -> Target:
-        raise NotImplementedError
+        """The unit's value as a function of its layer's output, found in ``values``."""
 
 
 class Channel(Unit):
