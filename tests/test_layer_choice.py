@@ -155,21 +155,22 @@ class Logits(nn.Module):
         return self.model(x).logits
 
 
-def equals_the_twin(model, side):
+def off_the_twin(model, side):
+    """The relative error of the guided map; scores and counts are the same."""
     model = model.double()
     x = torch.randn(1, 3, side, side, dtype=torch.float64)
     expected, scores, calls = twin.attribution(model, x, [1], twin.guided)
     e = relume.explain(model, x, [1], ["guided_backprop"])
     torch.testing.assert_close(e.scores, scores, rtol=1e-10, atol=1e-10)
     assert e.coverage.guided == calls.total() > 0
-    assert float((e["guided_backprop"] - expected).norm() / expected.norm()) < 1e-9
+    return float((e["guided_backprop"] - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_hugging_face_equals_the_twin(name):
     _, config, options = HUGGING_FACE[name]
     kind = getattr(transformers, name.partition(",")[0])
-    equals_the_twin(Logits(wake(kind(getattr(transformers, config)(num_labels=4, **options)))), 64)
+    assert off_the_twin(Logits(wake(kind(getattr(transformers, config)(num_labels=4, **options)))), 64) < 1e-9
 
 
 # --- Tokens by value -----------------------------------------------------------------------------------------------------
