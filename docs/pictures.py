@@ -15,8 +15,9 @@ from skimage import data
 
 import relume
 from relume.demo import CLASSES, draw_scene
+from relume.figures import figure_bytes
+from relume.image import Photo
 from relume.models import Opened, open_model
-from relume.render import figure_png
 from relume.result import sheet
 
 IMAGES = Path(__file__).with_name("images")
@@ -34,14 +35,14 @@ def photographs() -> Image.Image:
 
 def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[int], methods: list[str], layer: str) -> None:
     """Explain a picture for each target and draw the sheet."""
-    view = opened.preprocessing.view(picture)
-    x = opened.preprocessing.tensor(view)[None]
+    x = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
+    photo = opened.preprocessing.frame(Photo.whole(picture))
     known = {"labels": opened.labels, "model": opened.name, "multilabel": opened.multilabel}
     explained = [
-        dataclasses.replace(e, photos=[view], **known)  # type: ignore[arg-type]
+        dataclasses.replace(e, photos=[photo], **known)  # type: ignore[arg-type]
         for e in relume.explain_targets(opened.model, x, targets, methods, layer)
     ]
-    save(Image.open(io.BytesIO(figure_png(sheet(explained)))), name)
+    save(Image.open(io.BytesIO(figure_bytes(sheet(explained)))), name)
 
 
 def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> None:

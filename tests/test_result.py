@@ -1,20 +1,29 @@
 """The result and its pictures: CONFORMANCE 25, by value; saves all or nothing."""
 
+import base64
 import copy
 import dataclasses
+import html.parser
+import io
 import json
 import pickle
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
 import relume
-from relume import errors, render
+from relume import errors, figures, render
+from relume.answer import Coverage, CoverageRow, saliency, upsample
+from relume.image import IMAGENET, Photo, Preprocessing, as_photo
 from relume.report import check_writable, write_folder
-from relume.result import Coverage, CoverageRow, Explanation, saliency, sheet, upsample
+from relume.result import Explanation, share, sheet
 
 from .networks import Small
 from .reference import twin
@@ -69,41 +78,40 @@ def test_it_keeps_no_graph_alive(e):
         assert not tensor.requires_grad
 
 
-def test_signed_maps_are_colour_about_mid_grey():
-    values = np.zeros((3, 1, 3), np.float32)
-    values[:, 0, 1] = [0.5, -0.5, 0.25]
-    values[:, 0, 2] = [9, -9, 0]
-    pixels = np.asarray(render.signed(values, scale=0.5))
-    assert pixels.tolist() == [[[128, 128, 128], [255, 0, 191], [255, 0, 128]]]
-    one_channel = np.asarray(render.signed(values[:1], scale=0.5))
-    assert one_channel[0].tolist() == [[128] * 3, [255] * 3, [255] * 3]
-
-
-def test_heat_keeps_the_photo_where_it_is_zero():
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8))
-    grey = np.asarray(photo.convert("L"))[..., None].repeat(3, -1)
-    assert np.array_equal(np.asarray(render.heat_over(np.zeros((4, 6), np.float32), 1.0, photo)), grey)
-    heat = np.zeros((4, 6), np.float32)
-    heat[1, 2] = 1
-    drawn = np.asarray(render.heat_over(heat, 1.0, photo)).astype(int)
-    elsewhere = np.ones((4, 6), bool)
-    elsewhere[1, 2] = False
-    assert np.array_equal(drawn[elsewhere], grey[elsewhere])
-    expected = 0.15 * grey[1, 2] + 0.85 * 255 * np.array(render.HEAT(1.0)[:3])
-    assert np.abs(drawn[1, 2] - expected).max() <= 1
-
-
-def test_scale_is_per_image_and_can_be_shared(e):
+def test_scale_is_each_maps_own_or_shared_or_given(e):
     maps = torch.zeros(2, 3, 8, 8)
     maps[0], maps[1] = 1.0, 4.0
     b = blank({"gradient": maps})
     assert b.scale("gradient") == [1.0, 4.0]
-    assert b.scale("gradient", shared=True) == [4.0, 4.0]
+    assert b.scaled("shared").scale("gradient") == [4.0, 4.0]
+    assert b.scaled(2).scale("gradient") == b.scaled({"gradient": 2.0}).scale("gradient") == [2.0, 2.0]
+    assert b.scaled("shared").scaled("own").scale("gradient") == [1.0, 4.0]
     assert np.asarray(b.picture("gradient", 0))[0, 0].tolist() == [255] * 3
-    assert np.asarray(b.picture("gradient", 0, scale=4.0))[0, 0].tolist() == [round(255 * 0.625)] * 3
+    assert np.asarray(b.scaled(4.0).picture("gradient", 0))[0, 0].tolist() == [round(255 * 0.625)] * 3
     for method in e.maps:
         drawn = e.saliency(method).numpy()
         assert e.scale(method) == pytest.approx([np.percentile(s, 99.5) for s in drawn])
+        assert e.scaled(percentile=90).scale(method) == pytest.approx([np.percentile(s, 90) for s in drawn])
+
+
+def test_a_scale_is_shared_over_a_set_by_method(e):
+    stronger = dataclasses.replace(e, maps={m: 3 * v for m, v in e.maps.items()})
+    for one in share([e, stronger]):
+        for method in e.maps:
+            assert one.scale(method) == [pytest.approx(3 * max(e.scale(method)))] * 2
+        assert one.scaling.origin == "shared"
+
+
+@pytest.mark.parametrize("scale", ["own ", -1, 0, float("nan"), True, None, {"gradient": -1}, {"gradcam": 1}], ids=str)
+def test_a_scale_that_is_none_is_refused(e, scale):
+    with pytest.raises(errors.InputError, match="a scale"):
+        e.scaled(scale)
+
+
+@pytest.mark.parametrize("percentile", [0, -5, 101])
+def test_a_percentile_that_is_none_is_refused(e, percentile):
+    with pytest.raises(errors.InputError, match="a percentile is a number above 0, up to 100; got"):
+        e.scaled(percentile=percentile)
 
 
 @pytest.mark.parametrize("constant", [0.0, 2.0, -2.0])
@@ -113,33 +121,50 @@ def test_constant_maps_draw_as_such(constant):
     assert (signed == {0.0: 128, 2.0: 255, -2.0: 0}[constant]).all()
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) == 1
     texts = [t.get_text() for t in b.figure().texts]
-    assert any("zero everywhere: gradient, Grad-CAM" in t for t in texts) == (constant == 0)
-
-
-def test_a_sparse_map_still_shows():
-    values = np.zeros((3, 64, 64), np.float32)
-    values[0, 5, 5] = 0.1
-    assert render.scale_of(values) == pytest.approx(0.1)
-
-
-def test_an_input_of_unknown_range_is_stretched():
-    assert np.asarray(render.stretched(np.zeros((3, 2, 2), np.float32))).tolist() == [[[128] * 3] * 2] * 2
-    ramp = np.linspace(-4, 9, 12, dtype=np.float32).reshape(3, 2, 2)
-    drawn = np.asarray(render.stretched(ramp))
-    assert (drawn.min(), drawn.max()) == (0, 255)
+    zeros = [t for t in texts if t == "zero everywhere"]
+    assert len(zeros) == (2 if constant == 0 else constant < 0)
+    assert ("zero everywhere" in b._repr_html_()) == bool(zeros)
 
 
 def test_figure_and_sheet(e):
     figure = e.figure()
-    assert len(figure.axes) == 2 * 6
+    assert len(figure.axes) == 2 * (1 + 2 * 5)  # the input; each map and its bar of colours
     texts = [t.get_text() for t in figure.texts]
-    assert texts[:6] == ["input", "gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
-    assert texts[6].startswith("1, ")
+    assert texts[0].startswith("1, ")
+    names = ["input", "gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
+    assert [t for t in texts if t in names] == names  # once, above both rows
+    full = e.scale("gradcam")[1]
+    assert f"{full:.3g}".replace("-", "−") in texts
+    assert f"{-e.scale('gradient')[0]:.3g}".replace("-", "−") in texts
     assert "layer body" in texts[-1]
-    assert "each map its own" in texts[-1]
-    assert "shared" in e.figure(shared=True).texts[-1].get_text()
-    assert len(sheet([e, e]).axes) == 4 * 6
-    assert e._repr_png_().startswith(b"\x89PNG")
+    assert "full strength at the 99.5th percentile of each map" in texts[-1]
+    assert "shared" in e.figure(scale="shared").texts[-1].get_text()
+    assert len(sheet([e, e]).axes) == 4 * 11
+    narrow, wide = e.figure(columns=2), e.figure(dpi=300)
+    assert len([t for t in narrow.texts if t.get_text() in names]) == 2 * 6
+    assert narrow.get_figwidth() < figure.get_figwidth() / 2
+    assert wide.dpi == 300
+
+
+def test_kinds_of_picture_can_be_chosen(e):
+    for method in e.maps:
+        chosen = np.asarray(e.picture(method, 1, kind="diverging"))
+        expected = render.diverging(e[1].drawn(method), e.scale(method)[1], Photo.whole(e.photo(1)))
+        assert np.array_equal(chosen, np.asarray(expected))
+        assert np.array_equal(np.asarray(e.overlay(method, 1)), np.asarray(e.picture(method, 1, kind="over")))
+    assert len(e.figure(kind="contours").axes) == 2 * 6  # contours have no bar
+    assert "lines hold 50% and 80% of the mass" in e.figure(kind={"gradcam": "contours"}).texts[-1].get_text().replace(
+        "\n", " "
+    )
+    with pytest.raises(errors.InputError, match="no kind of picture 'overlay'; choose from colour, diverging"):
+        e.overlay("gradcam", kind="overlay")
+
+
+def test_text_stays_text_in_a_pdf(e):
+    content = figures.figure_bytes(e.figure(), "pdf")
+    assert content.startswith(b"%PDF")
+    assert b"/FontFile2" in content  # TrueType, which can be selected and edited, and not outlines
+    assert "<text" in figures.figure_bytes(e.figure(), "svg").decode()
 
 
 def test_probabilities_are_not_made_up():
@@ -154,8 +179,9 @@ def test_probabilities_are_not_made_up():
 def test_a_large_batch_is_a_figure_of_its_first_images():
     b = blank({"gradient": torch.ones(40, 3, 8, 8)})
     figure = b.figure()
-    assert len(figure.axes) == 2 * 16
-    assert "the first 16 of 40 rows" in figure.texts[-1].get_text().replace("\n", " ")
+    assert len(figure.axes) == 3 * 16
+    assert "the first 6 of 40 images" in b._repr_html_()
+    assert "the first 16 of 40 images" in figure.texts[-1].get_text().replace("\n", " ")
 
 
 def test_the_caption_fits(e):
@@ -163,16 +189,54 @@ def test_the_caption_fits(e):
     figure = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body").figure()
     figure.canvas.draw()
     box = figure.texts[-1].get_window_extent()
-    assert "each map its own" in figure.texts[-1].get_text().replace("\n", " ")
+    assert "percentile of each map" in figure.texts[-1].get_text().replace("\n", " ")
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= 0
 
 
-def test_it_contains_its_methods(e):
+def test_it_contains_its_methods_and_is_a_sequence_of_images(e):
     assert "gradcam" in e
     assert "nonsense" not in e
-    assert list(e) == list(relume.METHODS)
     assert len(repr(e).splitlines()) == 3
+    first, second = e
+    for i, one in enumerate((first, second)):
+        assert len(one) == 1
+        assert one.title() == e.title(i)
+        for method in e.maps:
+            assert torch.equal(one[method][0], e[method][i])
+            assert torch.equal(e[i, method], e[method][i])
+            assert one.scale(method) == [e.scale(method)[i]]
+            assert np.array_equal(np.asarray(one.picture(method)), np.asarray(e.picture(method, i)))
+    assert e[-1].title() == second.title()
+    assert len(e[0:2]) == 2
+    with pytest.raises(IndexError, match="there is no image 2 in an explanation of 2"):
+        e[2]
+    with pytest.raises(errors.InputError, match="no map 'nonsense'"):
+        e[0, "nonsense"]
+
+
+def test_arrays_have_their_channels_last(e):
+    arrays = e.to_numpy()
+    assert arrays["gradient"].shape == (2, 24, 24, 3)
+    assert np.array_equal(arrays["gradient"][1, 5, 6], e["gradient"][1, :, 5, 6].numpy())
+    assert np.array_equal(arrays["gradcam"], e["gradcam"].numpy())
+    halved = dataclasses.replace(e, maps={"gradient": e["gradient"].bfloat16()}).to_numpy()["gradient"]
+    assert halved.dtype == np.float32
+
+
+def test_in_a_notebook_it_is_html_without_scripts_or_files(e):
+    named = dataclasses.replace(e, labels=["<b>cat</b>", "<script>dog", "fish", "cup", "car"])
+    page = named._repr_html_()
+    assert "<script" not in page
+    assert "&lt;script&gt;dog" in page
+    assert page.count("<img") == 2 * 6
+    assert set(re.findall(r'src="(data:image/\w+;base64,)', page)) == {"data:image/png;base64,"}
+    assert len(re.findall("src=", page)) == 12
+    pixels = re.findall(r'base64,([^"]+)"', page)[1]
+    with Image.open(io.BytesIO(base64.b64decode(pixels))) as file:
+        assert np.array_equal(np.asarray(file), np.asarray(e.picture("gradient")))
+    assert "rectifier" in page
+    assert html.parser.HTMLParser().feed(page) is None
 
 
 def test_words(e):
@@ -197,7 +261,7 @@ def test_save_writes_raw_maps_pictures_and_facts(e, tmp_path):
     assert facts["samples"][1]["scale"]["gradcam"] == pytest.approx(e.scale("gradcam")[1])
     assert facts["coverage"]["guided"] == 4
     assert facts["versions"] == {"relume": relume.__version__, "torch": torch.__version__}
-    assert {p.name for p in folder.iterdir()} == set(e.files())
+    assert {p.name for p in folder.iterdir()} == set(e.files()) == set(facts["files"])
     with Image.open(folder / "guided_gradcam.1.png") as drawn:
         assert np.array_equal(np.asarray(drawn), np.asarray(e.picture("guided_gradcam", 1)))
 
@@ -208,6 +272,141 @@ def test_pictures_of_an_earlier_save_go(e, tmp_path):
     alone = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body")
     alone.save(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {*alone.files(), "mine.png"}
+
+
+# --- And back ---
+
+
+def photograph(seed, width=300, height=200):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)).resize((width, height))
+
+
+SMALL = Preprocessing(28, 24)
+
+
+@pytest.fixture(scope="module")
+def on_photos(tmp_path_factory):
+    """An explanation of two photos, one a file that a camera held upright wrote, one a picture."""
+    folder = tmp_path_factory.mktemp("photos")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph(1).save(folder / "first.jpg", exif=exif, quality=95)
+    photos = [folder / "first.jpg", photograph(2)]
+    images = torch.stack([SMALL.tensor(SMALL.view(as_photo(p).picture)) for p in photos])
+    explained = relume.explain(Small().eval(), images, [1, 2], list(relume.METHODS), "body")
+    return explained.with_photos(photos, SMALL), (folder / "first.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def saved(on_photos, tmp_path_factory):
+    return on_photos[0].save(tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def test_what_was_saved_comes_back(on_photos, tmp_path):
+    e, content = on_photos
+    labels = ["a", "b", "c", "d", "e"]
+    e = dataclasses.replace(
+        e.scaled("shared"), labels=labels, multilabel=True, source={"file": "x"}, versus=torch.tensor([0, 3])
+    )
+    folder = e.save(tmp_path / "out")
+    assert (folder / "photo.0.jpg").read_bytes() == content
+    back = Explanation.load(folder)
+    assert list(back.maps) == list(e.maps)
+    for field in ("images", "target", "score", "scores", "versus"):
+        assert torch.equal(getattr(back, field), getattr(e, field))
+    for field in ("coverage", "layer", "model", "labels", "source", "multilabel", "unit", "scaling"):
+        assert getattr(back, field) == getattr(e, field)
+    for i, (photo, again) in enumerate(zip(e.photos, back.photos, strict=True)):
+        assert (photo.box, photo.orientation) == (again.box, again.orientation)
+        assert photo.picture.tobytes() == again.picture.tobytes()
+        for method in e.maps:
+            assert torch.equal(back[i, method], e[i, method])
+            assert back.picture(method, i).tobytes() == e.picture(method, i).tobytes()
+    assert str(back) == str(e)
+    again = back.save(tmp_path / "again")
+    assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_what_has_no_photo_or_classes_comes_back_too(tmp_path):
+    e = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), lambda y: y.sum(1), ["gradient"])
+    back = Explanation.load(e.save(tmp_path))
+    assert (back.target, back.photos, back.labels, back.layer) == (None, None, None, None)
+    assert back.title() == e.title()
+
+
+@pytest.mark.parametrize("missing", ["explanation.json", "maps.safetensors", "tensors.safetensors", "photo.0.jpg"])
+def test_a_folder_that_lacks_a_file_is_refused(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(errors.InputError, match=missing):
+        Explanation.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"methods": 3}'])
+def test_a_folder_of_something_else_is_refused(folder, content):
+    (folder / "explanation.json").write_bytes(content)
+    with pytest.raises(errors.InputError, match="cannot be read: .*; save it again"):
+        Explanation.load(folder)
+
+
+def test_a_stranger_file_list_removes_nothing_else(e, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "out" / "explanation.json").write_text(json.dumps({"files": ["../precious", 3, "old.png"]}))
+    (tmp_path / "out" / "old.png").write_bytes(b"")
+    e.save(tmp_path / "out")
+    assert (tmp_path / "precious").exists()
+    assert not (tmp_path / "out" / "old.png").exists()
+
+
+# --- On the photo ---
+
+
+def test_pictures_have_the_photos_own_pixels(on_photos):
+    e, _ = on_photos
+    assert e.photo(0).size == (200, 300)  # upright
+    for method in e.maps:
+        assert e.picture(method, 0).size == (200, 300)
+        assert e.overlay(method, 1).size == (300, 200)
+        assert max(e.picture(method, 1, size=150).size) == 150
+    drawn = np.asarray(e.overlay("gradcam", 1))
+    left, top, right, bottom = e.photos[1].seen
+    outside = np.ones(drawn.shape[:2], bool)
+    outside[top:bottom, left:right] = False
+    assert outside.any()
+    assert drawn[outside].max() < 110  # dimmed
+    assert e.files(size=100)["gradcam.0.png"] != e.files()["gradcam.0.png"]
+
+
+def test_photos_that_are_not_what_was_explained_are_refused(on_photos):
+    e, _ = on_photos
+    pictures = [photo.picture for photo in e.photos]
+    assert e.with_photos(pictures, SMALL).photos[1].box == e.photos[1].box
+    with pytest.raises(errors.InputError, match="image 0 is not what becomes of photo 0: on average they differ by"):
+        e.with_photos(pictures[::-1], SMALL)
+    with pytest.raises(errors.InputError, match="image 0 is not"):
+        e.with_photos(pictures, Preprocessing(40, 24))
+    with pytest.raises(errors.InputError, match=r"photo 0 becomes an input of shape \(3, 224, 224\)"):
+        e.with_photos(pictures)
+    with pytest.raises(errors.InputError, match="there are 2 images; got 1 photos"):
+        e.with_photos(pictures[:1], SMALL)
+    with pytest.raises(errors.ImageError, match="there is no file"):
+        e.with_photos(["missing.jpg", pictures[1]], SMALL)
+
+
+def test_another_way_to_resize_is_the_same_photo(tmp_path):
+    """torchvision resizes tensors with its own code: pixels differ a little, and the photo is the same."""
+    picture = photograph(3)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    mine = F.interpolate(pixels, (256, 384), mode="bilinear", antialias=True)[:, :, 16:240, 80:304]
+    images = (mine - torch.tensor(IMAGENET.mean)[:, None, None]) / torch.tensor(IMAGENET.std)[:, None, None]
+    e = relume.explain(Small().eval(), images, 1, ["gradient"])
+    assert e.with_photos([picture]).photos[0].seen == e.with_photos([Photo.whole(picture)]).photos[0].seen
 
 
 # --- All or nothing ---

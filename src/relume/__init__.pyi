@@ -1,4 +1,5 @@
 from . import errors, rules, targets
+from .answer import Coverage
 from .attribution import (
     Backpropagation,
     Deconvolution,
@@ -12,7 +13,7 @@ from .attribution import (
 from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
-from .result import Coverage, Explanation
+from .result import Explanation
 
 __version__: str
 __all__ = [

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relume.answer import Coverage
 from relume.errors import RelumeError
 from relume.explaining import coverage, explain
 from relume.layers import LayerLike
 from relume.methods import METHODS
 from relume.replica import unwrap
-from relume.result import Coverage
 from relume.targets import tensors_in
 from relume.trace import Trace
 

@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias, TypedDict
 import torch
 from torch import Tensor, nn
 
+from relume.answer import Coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method, resolve_methods
-from relume.result import Coverage, Explanation
+from relume.result import Explanation
 from relume.rules import Rule
 from relume.targets import TargetLike, class_scores
 from relume.trace import Inputs, Model, Output, Score, Trace, full_precision, recording

@@ -1,11 +1,12 @@
-"""A picture file to the tensor a network expects, with what it saw of the picture."""
+"""A picture file to the tensor a network expects, and where in the picture each of its pixels came from."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -17,10 +18,26 @@ from relume.errors import ImageError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["IMAGENET", "INTERPOLATIONS", "Interpolation", "Preprocessing", "load_picture", "opened", "preprocess_image"]
+__all__ = [
+    "IMAGENET",
+    "INTERPOLATIONS",
+    "Box",
+    "Interpolation",
+    "Photo",
+    "Preprocessing",
+    "as_photo",
+    "check_same",
+    "load_photo",
+    "load_picture",
+    "opened",
+    "preprocess_image",
+]
 
 # beyond this a resized picture is a mistake (a line of pixels, say) and not a photograph
 _MOST_PIXELS = 64_000_000
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_SAME = 0.1  # standard deviations: two ways to resize stay below, a flip or a shift by some pixels does not
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -28,9 +45,76 @@ Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
+#: Left, top, right and bottom in pixels, counted from the left and upper edges: the first pixel reaches from 0 to 1.
+Box: TypeAlias = tuple[float, float, float, float]
+
+
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width."""
     return size if isinstance(size, tuple) else (size, size)
+
+
+def _up(edge: float) -> int:
+    return math.ceil(edge - 1e-6)
+
+
+def _down(edge: float) -> int:
+    return math.floor(edge + 1e-6)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """A photo as it is, and which part of it the network saw.
+
+    Attributes:
+        picture: the whole photo, upright, RGB, at its own resolution.
+        box: what the network saw, in pixels of ``picture``; it reaches over the edges where the input was padded.
+        orientation: the EXIF orientation of its file, from 1 to 8, which ``picture`` has undone.
+        content: the bytes of its file, if it is one: saved with a result as they are.
+    """
+
+    picture: Image.Image
+    box: Box
+    orientation: int = 1
+    content: bytes | None = None
+
+    @classmethod
+    def whole(cls, picture: Image.Image, orientation: int = 1, content: bytes | None = None) -> Photo:
+        """A photo that the network saw all of."""
+        return cls(picture, (0.0, 0.0, float(picture.width), float(picture.height)), orientation, content)
+
+    @property
+    def seen(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the pixels that the network saw all of, at least one."""
+        (left, top, right, bottom), (width, height) = self.box, self.picture.size
+        x, y = min(max(_up(left), 0), width - 1), min(max(_up(top), 0), height - 1)
+        return x, y, max(min(_down(right), width), x + 1), max(min(_down(bottom), height), y + 1)
+
+    def within(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> Box:
+        """Where ``box``, a part of what was seen, lies in an input of ``size`` (width, height), in pixels of the input."""
+        left, top, right, bottom = self.box
+        (width, height), (x0, y0, x1, y1) = size, box
+        across, down = width / (right - left), height / (bottom - top)
+        xs = (min(max((x - left) * across, 0.0), width) for x in (x0, x1))
+        ys = (min(max((y - top) * down, 0.0), height) for y in (y0, y1))
+        (u0, u1), (v0, v1) = xs, ys
+        return u0, v0, u1, v1
+
+    def fitted(self, side: int) -> Photo:
+        """The same photo with its longer side scaled down to ``side`` pixels, if it is longer, and its box with it."""
+        width, height = self.picture.size
+        factor = side / max(width, height)
+        if factor >= 1:
+            return self
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        across, down = size[0] / width, size[1] / height
+        left, top, right, bottom = self.box
+        picture = self.picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+        return replace(self, picture=picture, box=(left * across, top * down, right * across, bottom * down))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"size": list(self.picture.size), "box": list(self.box), "orientation": self.orientation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +125,7 @@ class Preprocessing:
 
     Attributes:
         resize: the shorter side, the other in proportion; or (height, width), whatever the proportions of the picture.
+        letterbox: ``resize`` is the longer side, so that the whole picture is seen between bars of black.
         crop: the side of the square, or (height, width), that is cut from the middle; what lies outside is black.
         interpolation: how the resized picture is computed: one of :data:`INTERPOLATIONS`.
         mean: what is subtracted from red, green and blue, in pixel values from 0 to 1.
@@ -54,18 +139,22 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     offset: Literal["round", "floor"] = "round"
+    letterbox: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no tensor.
 
         Raises:
-            InputError: a size below one pixel, an unknown interpolation, or not a finite number for each colour.
+            InputError: a size below one pixel, a letterbox of two sizes, an unknown interpolation, or not a finite number for
+                each colour.
         """
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if min(_pair(size)) < 1:
                 raise InputError(f"{name} is a number of pixels, or height and width, from 1 on; got {size}")
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
+        if self.letterbox and isinstance(self.resize, tuple):
+            raise InputError(f"a letterbox keeps proportions: resize is its longer side, one number; got {self.resize}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not np.isfinite(values).all() or (name == "std" and 0 in values):
                 what = "three finite numbers" + (", none of them zero" if name == "std" else "")
@@ -80,9 +169,20 @@ class Preprocessing:
         size = self._size(picture)
         method = Image.Resampling[self.interpolation.upper()]
         resized = picture if picture.size == size else picture.resize(size, method)
+        return resized.crop(self._crop(size))
+
+    def frame(self, photo: Photo) -> Photo:
+        """The same photo, knowing which part of it :meth:`view` takes."""
+        size = self._size(photo.picture)
+        across, down = photo.picture.width / size[0], photo.picture.height / size[1]
+        left, top, right, bottom = self._crop(size)
+        return replace(photo, box=(left * across, top * down, right * across, bottom * down))
+
+    def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The crop's edges in a resized picture of ``size``."""
         height, width = _pair(self.crop)
         left, top = self._margin(size[0] - width), self._margin(size[1] - height)
-        return resized.crop((left, top, left + width, top + height))
+        return left, top, left + width, top + height
 
     def _size(self, picture: Image.Image) -> tuple[int, int]:
         """Width and height of the resized picture."""
@@ -90,6 +190,9 @@ class Preprocessing:
             return self.resize[1], self.resize[0]
         width, height = picture.size
         short, long = min(width, height), max(width, height)
+        if self.letterbox:
+            shorter = max(1, round(self.resize * short / long))
+            return (shorter, self.resize) if width <= height else (self.resize, shorter)
         longer = int(self.resize * long / short)
         if longer * self.resize > _MOST_PIXELS:
             raise ImageError(
@@ -117,6 +220,17 @@ class Preprocessing:
 IMAGENET = Preprocessing()
 
 
+def load_photo(path: str | Path) -> Photo:
+    """Read a picture file as a photo: upright and RGB as by :func:`load_picture`, with the bytes of the file.
+
+    Raises:
+        ImageError: as :func:`load_picture`.
+    """
+    with opened(path) as file:
+        orientation = file.getexif().get(_ORIENTATION, 1)
+        return Photo.whole(_upright(file), orientation if orientation in range(1, 9) else 1, Path(path).read_bytes())
+
+
 def load_picture(path: str | Path) -> Image.Image:
     """Read a picture file upright and in RGB: EXIF orientation applied, transparency over white, 16 bits scaled to 8.
 
@@ -124,7 +238,11 @@ def load_picture(path: str | Path) -> Image.Image:
         ImageError: the file is missing, not a picture, damaged, or too large.
     """
     with opened(path) as file:
-        return _rgb(ImageOps.exif_transpose(file))
+        return _upright(file)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return _rgb(ImageOps.exif_transpose(picture))
 
 
 @contextmanager
@@ -181,3 +299,33 @@ def preprocess_image(path: str | Path, preprocessing: Preprocessing = IMAGENET) 
         ImageError: the picture cannot be read or used.
     """
     return preprocessing.tensor(preprocessing.view(load_picture(path)))
+
+
+def as_photo(photo: str | Path | Image.Image | Photo) -> Photo:
+    """A file, a picture or a photo as a photo.
+
+    Raises:
+        ImageError: a file cannot be read or used.
+    """
+    if isinstance(photo, Photo):
+        return photo
+    return Photo.whole(_upright(photo)) if isinstance(photo, Image.Image) else load_photo(photo)
+
+
+def check_same(expected: Tensor, image: Tensor, sample: int) -> None:
+    """Whether ``image`` may be drawn on the photo that ``expected`` was made of: a small difference is that of another resize.
+
+    Raises:
+        InputError: another size, or another picture.
+    """
+    if expected.shape != image.shape:
+        raise InputError(
+            f"photo {sample} becomes an input of shape {tuple(expected.shape)}, and image {sample} has {tuple(image.shape)}; "
+            "give the preprocessing that made it"
+        )
+    difference = float((image.detach().cpu().float() - expected).abs().mean() / expected.std().clamp(min=1e-3))
+    if not difference < _SAME:
+        raise InputError(
+            f"image {sample} is not what becomes of photo {sample}: on average they differ by {difference:.2f} deviations; "
+            "give the preprocessing that made it, and the photos in the order of the images"
+        )

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from relume import rules
+from relume.answer import upsample
 from relume.errors import InputError
-from relume.result import upsample
 from relume.rules import Rule
 
 __all__ = ["METHODS", "Fuse", "Gathered", "Method", "backpropagation", "resolve_methods"]

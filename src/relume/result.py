@@ -1,329 +1,261 @@
-"""What an explanation is: raw maps with the scores, the coverage and the provenance that belong to them, frozen."""
+"""The result: what was found, its pictures and its files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from importlib.metadata import version
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+import numpy as np
 
-from relume import render
+from relume import figures, render, stored
+from relume.answer import Answer, array, method_name
 from relume.errors import InputError
+from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
+from relume.render import KINDS, Kind, Scaling
 from relume.report import write_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Coverage", "CoverageRow", "Explanation", "saliency", "sheet", "upsample"]
+__all__ = ["Explanation", "Kinds", "Scale", "share", "sheet"]
 
-#: More rows than these are no picture any more.
+#: More rows than these are no picture any more; a notebook shows fewer.
 MOST_ROWS = 16
+MOST_THUMBNAILS = 6
 
-#: What figures call the methods.
-NAMES = {
-    "gradient": "gradient",
-    "deconvnet": "deconvnet",
-    "guided_backprop": "guided backpropagation",
-    "gradcam": "Grad-CAM",
-    "guided_gradcam": "Guided Grad-CAM",
-}
+#: A kind of picture for every method, or for each; None for what suits the map.
+Kinds: TypeAlias = str | Mapping[str, str] | None
 
-
-def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:
-    """``heat`` ``(N, *coarse)`` interpolated linearly in every axis to ``(N, *size)``, with ``align_corners=False``."""
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    return F.interpolate(heat[:, None], tuple(size), mode=mode, align_corners=False)[:, 0]
-
-
-def saliency(values: Tensor) -> Tensor:
-    """``max_c |values|``: ``(N, C, *spatial)`` to ``(N, *spatial)``, not negative. Simonyan et al. 2013, section 3.1."""
-    return values.abs().amax(dim=1)
-
-
-@dataclass(frozen=True, slots=True)
-class CoverageRow:
-    """``count`` nodes of one kind, ``guided`` or not, and ``why`` not."""
-
-    kind: str
-    count: int
-    guided: bool
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Which rectifiers ran between score and input, and which of them a rule reaches. Prints as a small table."""
-
-    rows: tuple[CoverageRow, ...]
-
-    @property
-    def guided(self) -> int:
-        """How many rectifiers a rule reaches."""
-        return sum(row.count for row in self.rows if row.guided)
-
-    @property
-    def unguided(self) -> int:
-        """How many nodes may rectify and cannot be guided."""
-        return sum(row.count for row in self.rows if not row.guided)
-
-    @property
-    def complete(self) -> bool:
-        """Whether at least one rectifier ran and all that ran are guided."""
-        return self.guided > 0 and self.unguided == 0
-
-    def __str__(self) -> str:
-        if not self.rows:
-            return "no rectifier ran"
-        width = max(len("rectifier"), *(len(row.kind) for row in self.rows))
-        lines = [f"{'rectifier':<{width}}    ran  guided"]
-        lines += [f"{r.kind:<{width}}  {r.count:>5}  {r.count * r.guided:>6}  {r.why}".rstrip() for r in self.rows]
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why} for r in self.rows]
-        return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}
+Scale: TypeAlias = float | Literal["own", "shared"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Explanation:
-    """The answer for one target of a batch of ``N`` images: raw maps and where they come from.
+class Explanation(Answer):
+    """The answer for one target of a batch of ``N`` images, which draws, shows and saves itself.
 
-    Attributes:
-        maps: raw map of each method, signed, never scaled: ``(N, C, *spatial)``, or ``(N, *coarse)`` for Grad-CAM.
-        images: the network's input, ``(N, C, *spatial)``.
-        target: the class explained in each image, ``(N,)`` int64; None for a callable target.
-        score: the score explained in each image, ``(N,)``.
-        scores: all class scores ``(N, classes)``; ``score`` again where the outputs are no classes.
-        coverage: which rectifiers ran, and which a rule reaches.
-        layer: Grad-CAM's target layer, given or chosen; None if no method read one.
-        model: the network's name.
-        labels: class names by index, if known.
-        photos: what the network saw of each picture, at its input's resolution, if known; drawn beneath the maps.
-        source: further provenance, as plain data: file, preprocessing, weights.
-        multilabel: each class is a yes or no of its own, so that its probability is the sigmoid of its score.
-        versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
-        unit: the unit of the network that is explained, in words, if it is one.
+    ``e["gradcam"]`` is a method's raw map, ``e[0]`` the explanation of one image, ``e[0, "gradcam"]`` its map; iterating gives
+    the explanation of each image, and ``"gradcam" in e`` asks for a method. Its attributes are those of
+    :class:`relume.answer.Answer`.
     """
 
-    maps: Mapping[str, Tensor]
-    images: Tensor
-    target: Tensor | None
-    score: Tensor
-    scores: Tensor
-    coverage: Coverage
-    layer: str | None
-    model: str
-    labels: Sequence[str] | None = None
-    photos: Sequence[Image] | None = None
-    source: Mapping[str, Any] = field(default_factory=dict)
-    multilabel: bool = False
-    versus: Tensor | None = None
-    unit: str | None = None
+    def with_photos(self, photos: Sequence[str | Path | Image | Photo], preprocessing: Preprocessing = IMAGENET) -> Explanation:
+        """The same explanation, drawn on ``photos`` at their own resolution: a file, a picture or a photo for each image.
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
-
-    def __reduce__(self) -> tuple[type[Explanation], tuple[Any, ...]]:
-        # a read-only view of a mapping cannot be pickled; the mapping can
-        return Explanation, (dict(self.maps), *(getattr(self, f.name) for f in fields(self)[1:]))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, method: str) -> Tensor:
-        """The raw map of ``method``."""
-        try:
-            return self.maps[method]
-        except KeyError:
-            raise InputError(f"no map {method!r} in this explanation; it holds {', '.join(self.maps)}") from None
-
-    def __contains__(self, method: object) -> bool:
-        return method in self.maps
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.maps)
-
-    def saliency(self, method: str) -> Tensor:
-        """What is drawn: ``(N, *spatial)``, not negative, not scaled; Grad-CAM is upsampled to the input."""
-        values = self[method]
-        if values.ndim == self.images.ndim:
-            return saliency(values)
-        return upsample(values, self.images.shape[2:])
-
-    def name(self, index: int) -> str:
-        """The name of a class: its label if labels are known, else its index."""
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
-
-    def probabilities(self, sample: int = 0) -> Tensor | None:
-        """The class probabilities of one image: its scores if they already are probabilities, else their softmax.
-
-        Of a multilabel network, the sigmoid of each score. None if the outputs are no classes, or a single one, of which
-        softmax would say 1 whatever the score.
-        """
-        if self.scores.ndim != 2 or (self.scores.shape[1] < 2 and not self.multilabel):
-            return None
-        scores = self.scores[sample].float()
-        if self.multilabel:
-            return scores.sigmoid()
-        are_already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
-        return scores if are_already else scores.softmax(0)
-
-    def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
-        """The ``count`` highest classes of one image: index, name, probability. Empty where there are no probabilities."""
-        probabilities = self.probabilities(sample)
-        if probabilities is None:
-            return []
-        values, indices = probabilities.topk(min(count, len(probabilities)))
-        return [(int(i), self.name(int(i)), float(p)) for p, i in zip(values, indices, strict=True)]
-
-    # --- Pictures and files ----------------------------------------------------------------------------------------------
-
-    def scale(self, method: str, *, shared: bool = False) -> list[float]:
-        """The value of each image's map that is drawn at full strength: its 99.5th percentile, or the batch's if ``shared``."""
-        drawn = self.saliency(method).float().cpu().numpy()
-        scales = [render.scale_of(values) for values in drawn]
-        return [max(scales)] * len(scales) if shared else scales
-
-    def photo(self, sample: int = 0) -> Image:
-        """What the network saw of one picture; without the picture, its input stretched to the range of a display."""
-        self._check_drawable()
-        if self.photos is not None:
-            return self.photos[sample]
-        return render.stretched(self.images[sample].float().cpu().numpy())
-
-    def picture(self, method: str, sample: int = 0, *, scale: float | None = None) -> Image:
-        """One map as a picture: a signed map as colour about mid-grey, a heat map over the photo.
-
-        ``scale`` is the value drawn at full strength, :meth:`scale` of the method if None.
-        """
-        self._check_drawable()
-        scale = self.scale(method)[sample] if scale is None else scale
-        values = self[method]
-        if values.ndim == self.images.ndim:
-            return render.signed(values[sample].float().cpu().numpy(), scale)
-        return render.heat_over(self.saliency(method)[sample].float().cpu().numpy(), scale, self.photo(sample))
-
-    def figure(self, *, shared: bool = False) -> Figure:
-        """A figure: a row for each image, with the photo and every map; ``shared`` draws the images on one scale."""
-        return sheet([self], shared=shared)
-
-    def title(self, sample: int = 0) -> str:
-        """The class explained in one image, with its probability, in words; the score where there is no probability."""
-        score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
-        if self.target is None:
-            return f"{self.unit}, {score}" if self.unit else score
-        index = int(self.target[sample])
-        if self.versus is not None:
-            return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
-        return f"{self._called(index)}, {score if probabilities is None else f'{float(probabilities[index]):.1%}'}"
-
-    def _called(self, index: int) -> str:
-        name = self.name(index)
-        return name if name == str(index) else f"{name} ({index})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the maps, as plain data for JSON."""
-        samples = []
-        scales = {m: self.scale(m) for m in self.maps}
-        for i in range(len(self)):
-            index = None if self.target is None else int(self.target[i])
-            samples.append(
-                {
-                    "target": index,
-                    "target_name": None if index is None else self.name(index),
-                    "versus": None if self.versus is None else int(self.versus[i]),
-                    "unit": self.unit,
-                    "score": float(self.score[i]),
-                    "top": [{"class": c, "name": n, "probability": p} for c, n, p in self.top(i)],
-                    "scale": {m: scales[m][i] for m in self.maps},
-                }
-            )
-        return {
-            "samples": samples,
-            "methods": list(self.maps),
-            "layer": self.layer,
-            "model": self.model,
-            "multilabel": self.multilabel,
-            "coverage": self.coverage.as_dict(),
-            "input_shape": list(self.images.shape),
-            "source": dict(self.source),
-            "versions": {"relume": version("relume"), "torch": torch.__version__},
-        }
-
-    def files(self, *, figure: bool = True) -> dict[str, bytes]:
-        """The files that :meth:`save` writes, by name: a PNG of each map and image, the figure, the raw maps, the facts."""
-        files = {}
-        if self._drawable:
-            for method in self.maps:
-                for i, scale in enumerate(self.scale(method)):
-                    name = f"{method}.png" if len(self) == 1 else f"{method}.{i}.png"
-                    files[name] = render.png(self.picture(method, i, scale=scale))
-            if figure:
-                files["figure.png"] = render.figure_png(self.figure())
-        files["maps.safetensors"] = save_tensors({m: v.contiguous().cpu() for m, v in self.maps.items()})
-        files["explanation.json"] = (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode()
-        return files
-
-    def save(self, directory: str | Path) -> Path:
-        """Write :meth:`files` into ``directory``, all or nothing, and return it; pictures of an earlier save there go.
+        ``preprocessing`` is what made the images of them: where it cropped, the rest of a photo is dimmed.
 
         Raises:
-            OutputError: the directory cannot be written to; nothing was left behind.
+            ImageError: a photo cannot be read.
+            InputError: there are more or fewer photos than images, or an image is not what becomes of its photo.
         """
-        directory, files = Path(directory), self.files()
-        earlier = {p.name for m in NAMES for p in (*directory.glob(f"{m}.png"), *directory.glob(f"{m}.[0-9]*.png"))}
-        return write_folder(directory, files, stale=earlier - files.keys())
+        if len(photos) != len(self) or isinstance(photos, str):
+            raise InputError(f"a photo for each image: there are {len(self)} images; got {len(photos)} photos")
+        framed = [preprocessing.frame(as_photo(photo)) for photo in photos]
+        for i, photo in enumerate(framed):
+            check_same(preprocessing.tensor(preprocessing.view(photo.picture)), self.images[i], i)
+        return dataclasses.replace(self, photos=framed)
 
-    @property
-    def _drawable(self) -> bool:
-        return self.images.ndim == 4
+    def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = render.PERCENTILE) -> Explanation:
+        """The same explanation, drawn at another scale.
 
-    def _check_drawable(self) -> None:
-        if not self._drawable:
+        Args:
+            scale: ``own``: the ``percentile`` of each map is drawn at full strength; ``shared``: the highest of the batch, for
+                each method; or the value itself, for all methods or by method.
+            percentile: of a map's magnitudes, from above 0 to 100.
+
+        Raises:
+            InputError: another word, a value not above zero, a method without a value.
+        """
+        return share([self], scale, percentile=percentile)[0]
+
+    def photo(self, sample: int = 0) -> Image:
+        """The photo at its own resolution, dimmed where the network never looked; its input if there is no photo.
+
+        An input is stretched to the range of a display.
+        """
+        return render.seen(self._photo(sample, None))
+
+    def _photo(self, sample: int, size: int | None) -> Photo:
+        if self.images.ndim != 4:
             raise InputError(
                 f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; "
                 "plot e[method] yourself"
             )
+        sample = self.index(sample)
+        if self.photos is None:
+            return Photo.whole(render.stretched(array(self.images[sample].float())))
+        return self.photos[sample] if size is None else self.photos[sample].fitted(size)
 
-    def __str__(self) -> str:
-        titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
-        layer = f", layer {self.layer}" if self.layer else ""
-        reached = f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
-        return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {reached}"
+    def picture(self, method: str, sample: int = 0, *, kind: str | None = None, size: int | None = None) -> Image:
+        """One map as a picture, on its photo where the kind shows one, where the network looked.
 
-    __repr__ = __str__
+        Args:
+            method: which map.
+            sample: which image.
+            kind: one of :data:`relume.render.KINDS`; if None, colour about mid-grey for a signed map, else heat over the photo.
+            size: the longest side in pixels, the photo's own if None.
 
-    def _repr_png_(self) -> bytes | None:
-        return render.figure_png(self.figure()) if self._drawable else None
+        Raises:
+            InputError: an unknown method or kind, or images that are not two-dimensional.
+        """
+        photo = self._photo(sample, size)
+        one = self[self.index(sample)]
+        return one.kind(method, kind).draw(one.drawn(method), one.scale(method)[0], photo)
+
+    def overlay(self, method: str, sample: int = 0, *, kind: str = "over") -> Image:
+        """One map over its photo, at the photo's own resolution."""
+        return self.picture(method, sample, kind=kind)
+
+    def kind(self, method: str, kind: Kinds = None) -> Kind:
+        """The kind of picture that is drawn of a map: the one asked for, or what suits it."""
+        asked = kind.get(method) if isinstance(kind, Mapping) else kind
+        if asked is None:
+            signed = self[method].ndim == self.images.ndim
+            asked = "over" if not signed else "absolute" if method.startswith("vargrad") else "colour"
+        if asked not in KINDS:
+            raise InputError(f"there is no kind of picture {asked!r}; choose from {', '.join(KINDS)}")
+        return KINDS[asked]
+
+    def drawn(self, method: str) -> render.Array:
+        """The first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at the input's resolution."""
+        values = self[method]
+        return array((values if values.ndim == self.images.ndim else self.saliency(method))[0].float())
+
+    def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
+        """A figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
+
+        Args:
+            kind: the kind of picture, for all methods or by method; what suits each map if None.
+            scale: as for :meth:`scaled`; what :attr:`scaling` says if None.
+            columns: pictures side by side; all of a row, up to seven, if None.
+            dpi: dots per inch of what is not text; text stays text in PDF and SVG.
+        """
+        return sheet([self if scale is None else self.scaled(scale)], kind=kind, columns=columns, dpi=dpi)
+
+    def _repr_html_(self) -> str | None:
+        if self.images.ndim != 4:
+            return None
+        rows, notes = _rows([self], None, 336, MOST_THUMBNAILS)
+        return figures.html(rows, f"{self.model}{f', layer {self.layer}' if self.layer else ''}", notes, str(self.coverage))
+
+    # --- Files ------------------------------------------------------------------------------------------------------------
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain data for JSON."""
+        return stored.facts(self)
+
+    def files(self, *, kind: Kinds = None, size: int | None = None, figure: bool = True) -> dict[str, bytes]:
+        """The files that :meth:`save` writes, by name."""
+        files: dict[str, bytes] = {}
+        if self.images.ndim == 4:
+            for i, one in enumerate(self):
+                number = "" if len(self) == 1 else f".{i}"
+                files |= {
+                    f"{m}{number}.png": render.png(one.picture(m, kind=self.kind(m, kind).key, size=size)) for m in self.maps
+                }
+            if figure:
+                files["figure.png"] = figures.figure_bytes(self.figure(kind=kind))
+        return files | stored.files(self, list(files))
+
+    def save(self, directory: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
+        """Write pictures, a figure, raw maps and facts into ``directory``, all or nothing, and return it.
+
+        ``METHOD.png`` for each method (``METHOD.0.png`` and so on for each image of several), at the photo's resolution or with
+        a longest side of ``size``; ``figure.png``; ``photo.*``, the photo's file as it was; ``maps.safetensors``, the raw maps;
+        ``tensors.safetensors``, input, scores and target; ``explanation.json``. What an earlier save wrote there goes.
+
+        Raises:
+            OutputError: the directory cannot be written to; nothing was left behind.
+        """
+        directory, files = Path(directory), self.files(kind=kind, size=size)
+        return write_folder(directory, files, stale=stored.written(directory) - files.keys())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Explanation:
+        """What :meth:`save` wrote: the same maps, scores, words, photos and pictures.
+
+        Raises:
+            InputError: something is missing there, or is not what :meth:`save` writes.
+        """
+        return cls(**stored.load(Path(directory)))
 
 
-def sheet(explanations: Sequence[Explanation], *, shared: bool = False) -> Figure:
+def share(
+    explanations: Sequence[Explanation], scale: Scale | Mapping[str, float] = "shared", *, percentile: float = render.PERCENTILE
+) -> list[Explanation]:
+    """The same explanations, of several photos or targets, at another scale: see :meth:`Explanation.scaled`."""
+    if not 0 < percentile <= 100:
+        raise InputError(f"a percentile is a number above 0, up to 100; got {percentile}")
+    if scale == "own":
+        scaling = Scaling(percentile)
+    elif scale == "shared":
+        own = [dataclasses.replace(e, scaling=Scaling(percentile)) for e in explanations]
+        methods = dict.fromkeys(m for e in own for m in e.maps)
+        full = {m: max(value for e in own if m in e for value in e.scale(m)) for m in methods}
+        scaling = Scaling(percentile, full, "shared")
+    else:
+        scaling = Scaling(percentile, _given(explanations, scale), "fixed")
+    return [dataclasses.replace(e, scaling=scaling) for e in explanations]
+
+
+def _given(explanations: Sequence[Explanation], scale: float | Mapping[str, float]) -> dict[str, float]:
+    """The value given for each method."""
+    values = scale if isinstance(scale, Mapping) else None
+    for value in [scale] if values is None else values.values():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise InputError(f"a scale is 'own', 'shared', or a value above zero for all methods or by method; got {scale!r}")
+    methods = dict.fromkeys(m for e in explanations for m in e.maps)
+    if values is None:
+        return dict.fromkeys(methods, scale)  # type: ignore[arg-type] # a number: it was looked at above
+    missing = [m for m in methods if m not in values]
+    if missing:
+        raise InputError(f"a scale by method has a value for each; there is none for {', '.join(missing)}")
+    return {m: float(values[m]) for m in methods}
+
+
+def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
     """A figure of explanations by the same methods, such as several targets of one photo: a row for each image of each.
 
-    Every map is drawn on its own scale, or those of one method in one explanation on one if ``shared``; the caption says which.
-    At most :data:`MOST_ROWS` rows are drawn; the caption says if there are more.
+    At most :data:`MOST_ROWS` rows are drawn; the caption says if there are more. The caption says how the maps are scaled.
     """
-    rows: list[tuple[str, dict[str, Image]]] = []
-    for e in explanations:
-        scales = {m: e.scale(m, shared=shared) for m in e.maps}
-        for i in range(min(len(e), MOST_ROWS - len(rows))):
-            pictures = {NAMES.get(m, m): e.picture(m, i, scale=scales[m][i]) for m in e.maps}
-            blank = [NAMES.get(m, m) for m in e.maps if scales[m][i] == 0]
-            note = f"  ·  zero everywhere: {', '.join(blank)}" if blank else ""
-            rows.append((e.title(i) + note, {"input": e.photo(i), **pictures}))
+    rows, notes = _rows(explanations, kind, max(480, round(1.5 * figures.CELL * dpi)), MOST_ROWS)
     first = explanations[0]
-    parts = [first.model, f"layer {first.layer}" if first.layer else "", f"{first.coverage.guided} rectifiers guided"]
-    parts.append(f"full strength at the 99.5th percentile, {'shared' if shared else 'each map its own'}")
+    facts = [first.model, f"layer {first.layer}" if first.layer else "", first.reached]
+    return figures.figure(rows, "  ·  ".join(part for part in (*facts, *notes) if part), columns=columns, dpi=dpi)
+
+
+def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int) -> tuple[list[figures.Row], list[str]]:
+    """The pictures of the first ``most`` images, and what there is to say of them all."""
     total = sum(len(e) for e in explanations)
-    parts.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
-    return render.figure(rows, "  ·  ".join(part for part in parts if part))
+    shown = [one for e in explanations for one in e[:most]][:most]
+    rows = [figures.Row(one.title(), _cells(one, kind, size)) for one in shown]
+    kinds = dict.fromkeys(one.kind(m, kind) for one in shown[:1] for m in one.maps)
+    notes = [str(explanations[0].scaling), *(f"{k.key}: {k.note}" for k in kinds if k.note)]
+    return rows, [*notes, f"the first {len(rows)} of {total} images"] if total > len(rows) else notes
+
+
+def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
+    """The photo and every map of one image, with the scale it is drawn at."""
+    photo = one._photo(0, size)
+    cells = [figures.Cell("photo" if one.photos else "input", render.seen(photo))]
+    for method in one.maps:
+        drawing, full = one.kind(method, kind), one.scale(method)[0]
+        picture = drawing.draw(one.drawn(method), full, photo)
+        name = method_name(method)
+        if full == 0:
+            cells.append(figures.Cell(name, picture, low="zero everywhere"))
+        elif drawing.lowest is None:
+            cells.append(figures.Cell(name, picture))
+        else:
+            ramp = np.linspace(drawing.lowest, 1, 256, dtype=np.float32)[None]
+            cells.append(
+                figures.Cell(name, picture, drawing.draw(ramp, 1, None), _number(drawing.lowest * full), _number(full))
+            )
+    return cells
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
+from relume.answer import Coverage, CoverageRow
 from relume.errors import (
     GraphError,
     HiddenRegionError,
@@ -34,7 +35,6 @@ from relume.errors import (
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.replica import Guard, replicate, unwrap
-from relume.result import Coverage, CoverageRow
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Target, TargetLike, Unit, resolve, tensors_in
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import fail, out
+from relume.cli.network import Network, network_errors, provenance
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
@@ -28,23 +29,18 @@ EXAMPLES = """Examples:
 """
 
 
+@common.expanded
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network, as for --model of relume explain.")],
+    model: Annotated[  # noqa: ARG001 - network has it
+        str, typer.Argument(metavar="MODEL", help="The network, as for --model of relume explain.")
+    ],
     picture: Annotated[
         Path | None,
         typer.Argument(metavar="[PICTURE]", help="What to try it on; a drawn scene without one.", readable=False),
     ] = None,
-    weights: common.Weights = None,
-    arch: common.Arch = None,
-    model_args: common.ModelArgs = None,
-    layer: common.Layer = None,
-    labels: common.Labels = None,
-    resize: common.Resize = None,
-    crop: common.Crop = None,
-    interpolation: common.Interpolation = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,  # noqa: FBT002 - how typer has flags
+    *,
+    network: Network,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Try every method on a network and say what works, what does not and why.
 
@@ -55,21 +51,16 @@ def check(
     from relume.demo import draw_scene
     from relume.image import load_picture
 
-    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
-        opened = common.open_network(
-            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
-        )
+        opened = network.open()
         seen = draw_scene(0).picture if picture is None else load_picture(picture)
-        with common.network_errors():
-            found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], layer)
+        with network_errors():
+            found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], network.layer)
     except RelumeError as error:
         fail(error)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
-        typer.echo(
-            json.dumps({**common.provenance(opened), "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False)
-        )
+        typer.echo(json.dumps({**provenance(opened), "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
     else:
         _show(opened, found)
 

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from relume.cli import common
 from relume.cli.common import complain, fail, out
+from relume.cli.network import Network
+from relume.cli.pictures import Drawing, explain_photo, reached, write_explained
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def demo(
     Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
     """
     from relume.demo import CLASSES, draw_scene
+    from relume.image import Photo
     from relume.methods import METHODS
     from relume.render import png
     from relume.report import check_writable
@@ -45,16 +47,16 @@ def demo(
     try:
         check_writable(output)
         scene = draw_scene(seed, PAIR)
-        opened = common.open_network("demo", None, None, None)
+        opened = Network().open()
         targets = [CLASSES.index(name) for name in PAIR]
-        explained = common.explain_picture(scene.picture, opened, targets, list(METHODS), None, {"scene": seed})
-        common.write_explained(explained, output, {"scene.png": png(scene.picture)})
+        explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
+        write_explained(explained, output, Drawing(), {"scene.png": png(scene.picture)})
     except RelumeError as error:
         fail(error)
     except KeyboardInterrupt:
         complain("stopped; nothing was written")
         raise typer.Exit(130) from None
-    out.print(_scores(explained[0]), common.reached(explained[0], chosen=True), _next_steps(output), sep="\n")
+    out.print(_scores(explained[0]), reached(explained[0], chosen=True), _next_steps(output), sep="\n")
 
 
 def _scores(e: Explanation) -> Table:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, fail, out
+from relume.cli.network import Network, network_errors, provenance
+from relume.cli.pictures import check_labels
 from relume.errors import ImageError, InputError, RelumeError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ EXAMPLES = """Examples:
 """
 
 
+@common.expanded
 def evaluate(
     scenes: Annotated[
         int | None,
@@ -40,18 +43,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", readable=False, help="Pictures of yours instead, with masks listed in masks.csv there."),
     ] = None,
-    model: common.Spec = None,
-    weights: common.Weights = None,
-    arch: common.Arch = None,
-    model_args: common.ModelArgs = None,
+    *,
+    network: Network,
     method: Annotated[list[str] | None, common.method_option("all")] = None,
-    layer: common.Layer = None,
-    labels: common.Labels = None,
-    resize: common.Resize = None,
-    crop: common.Crop = None,
-    interpolation: common.Interpolation = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write evaluation.json, .md and .png. [default: not written]")
     ] = None,
@@ -65,20 +59,17 @@ def evaluate(
 
     skipped: list[str] = []
     total = 0
-    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         if output is not None:
             check_writable(output)
         keys = common.method_keys(method, "all")
-        opened = common.open_network(
-            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
-        )
-        if labels is not None:
-            common.check_labels(opened)
+        opened = network.open()
+        if network.labels is not None:
+            check_labels(opened)
         loaders, total = _loaders(data, scenes, seed, opened)
-        with common.tracked("evaluating", loaders, total) as steps, common.network_errors():
-            facts = {**common.provenance(opened), "data": "drawn scenes" if data is None else str(data)}
-            evaluation = compare(opened.model, _loaded(steps, skipped), keys, layer, seed=seed, facts=facts)
+        with common.tracked("evaluating", loaders, total) as steps, network_errors():
+            facts = {**provenance(opened), "data": "drawn scenes" if data is None else str(data)}
+            evaluation = compare(opened.model, _loaded(steps, skipped), keys, network.layer, seed=seed, facts=facts)
         for reason in evaluation.skipped:
             complain(reason)
         skipped += evaluation.skipped

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, fail, out
+from relume.cli.network import Network
+from relume.cli.pictures import Drawing, explain_photo, reached, write_explained
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
@@ -39,14 +41,11 @@ This was the demo network, which knows drawings of twelve things and nothing of 
 --model torchvision:resnet50"""
 
 
+@common.expanded
 def explain(
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False, readable=False)
-    ],
-    model: common.Spec = None,
-    weights: common.Weights = None,
-    arch: common.Arch = None,
-    model_args: common.ModelArgs = None,
+    photos: common.Photos,
+    *,
+    network: Network,
     target: Annotated[
         str | None,
         typer.Option(
@@ -69,29 +68,21 @@ def explain(
     rectifiers: Annotated[
         str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")
     ] = "all",
-    layer: common.Layer = None,
-    labels: common.Labels = None,
-    resize: common.Resize = None,
-    crop: common.Crop = None,
-    interpolation: common.Interpolation = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
+    drawing: Drawing,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
     """Explain photos: which pixels speak for a class?
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.image import load_picture
+    from relume.image import load_photo
     from relume.report import check_writable
 
-    preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         check_writable(output)
+        drawing.check()
         keys = common.method_keys(method, UNITS if neuron else DEFAULT)
-        opened = common.open_network(
-            model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
-        )
+        opened = network.open()
         targets = _targets(target, versus, neuron, opened)
     except RelumeError as error:
         fail(error)
@@ -100,10 +91,10 @@ def explain(
     with common.tracked("explaining", photos, len(photos)) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
-                explained = common.explain_picture(
-                    load_picture(photo), opened, targets, keys, layer, {"file": str(photo)}, rectifiers
+                explained = drawing.scaled(
+                    explain_photo(load_photo(photo), opened, targets, keys, network.layer, {"file": str(photo)}, rectifiers)
                 )
-                common.write_explained(explained, folder)
+                write_explained(explained, folder, drawing)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
                 complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")
@@ -114,7 +105,7 @@ def explain(
                 fail(error)
             else:
                 found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = common.reached(explained[0], chosen=layer is None).append("" if model else DEMO_NOTE)
+                closing = reached(explained[0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
     if found:
         out.print(*found, closing, sep="\n")
     if failed:

@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relume.answer import method_name
 from relume.errors import InputError, NonFiniteError
 from relume.evidence import estimates
 from relume.evidence.baselines import BASELINES, REFERENCE
 from relume.evidence.estimates import Column, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.explaining import explain_targets
+from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
-from relume.render import figure_png
 from relume.report import write_folder
-from relume.result import NAMES, Explanation
+from relume.result import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ class Evaluation:
         files = {
             "evaluation.json": (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
             "evaluation.md": self.markdown().encode(),
-            "evaluation.png": figure_png(self.figure()),
+            "evaluation.png": figure_bytes(self.figure()),
         }
         return write_folder(Path(directory), files)
 
@@ -229,7 +230,7 @@ def evaluate(
     if not pictures:
         raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
-    names = tuple(NAMES.get(method.key, method.key) for method in asked)
+    names = tuple(method_name(method.key) for method in asked)
     return Evaluation(
         names, rows, dict(empty), pictures, targets, tuple(skipped), {"seed": seed, "layer": read, **(facts or {})}
     )
@@ -240,7 +241,7 @@ def _maps(
 ) -> dict[str, list[Map]]:
     """The saliency of every class of one picture, by row of the table."""
     image = sample.image.float().cpu().numpy()
-    maps = {NAMES.get(m, m): [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0]}
+    maps = {method_name(m): [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 

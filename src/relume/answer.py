@@ -1,0 +1,272 @@
+"""What was found: raw maps, scores, coverage and provenance, and the words for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relume.errors import InputError
+from relume.image import Photo
+from relume.render import OWN, Scaling
+
+__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "array", "method_name", "saliency", "upsample"]
+
+#: What figures call the methods.
+NAMES = {
+    "gradient": "gradient",
+    "deconvnet": "deconvnet",
+    "guided_backprop": "guided backpropagation",
+    "gradcam": "Grad-CAM",
+    "guided_gradcam": "Guided Grad-CAM",
+}
+
+#: What maps that a wrapper makes of a method's are called.
+WRAPPERS = {"smooth": "SmoothGrad, {}", "vargrad": "VarGrad, {}", "augmented": "augmented, {}"}
+
+
+def method_name(key: str) -> str:
+    """What figures call the method of a key."""
+    wrapper, _, inner = key.partition("_")
+    return WRAPPERS[wrapper].format(method_name(inner)) if wrapper in WRAPPERS else NAMES.get(key, key)
+
+
+def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:
+    """``heat`` ``(N, *coarse)`` interpolated linearly in every axis to ``(N, *size)``, with ``align_corners=False``."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return F.interpolate(heat[:, None], tuple(size), mode=mode, align_corners=False)[:, 0]
+
+
+def saliency(values: Tensor) -> Tensor:
+    """``max_c |values|``: ``(N, C, *spatial)`` to ``(N, *spatial)``, not negative. Simonyan et al. 2013, section 3.1."""
+    return values.abs().amax(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageRow:
+    """``count`` nodes of one kind, ``guided`` or not, and ``why`` not."""
+
+    kind: str
+    count: int
+    guided: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which rectifiers ran between score and input, and which of them a rule reaches. Prints as a small table."""
+
+    rows: tuple[CoverageRow, ...]
+
+    @property
+    def guided(self) -> int:
+        """How many rectifiers a rule reaches."""
+        return sum(row.count for row in self.rows if row.guided)
+
+    @property
+    def unguided(self) -> int:
+        """How many nodes may rectify and cannot be guided."""
+        return sum(row.count for row in self.rows if not row.guided)
+
+    @property
+    def complete(self) -> bool:
+        """Whether at least one rectifier ran and all that ran are guided."""
+        return self.guided > 0 and self.unguided == 0
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "no rectifier ran"
+        width = max(len("rectifier"), *(len(row.kind) for row in self.rows))
+        lines = [f"{'rectifier':<{width}}    ran  guided"]
+        lines += [f"{r.kind:<{width}}  {r.count:>5}  {r.count * r.guided:>6}  {r.why}".rstrip() for r in self.rows]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why} for r in self.rows]
+        return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}
+
+
+def array(values: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """``values`` as an array, in float32 where numpy has no such dtype."""
+    values = values.detach().cpu()
+    return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Answer:
+    """The answer for one target of a batch of ``N`` images: raw maps and where they come from. Its public face is Explanation.
+
+    ``e["gradcam"]`` is a method's raw map, ``e[0]`` the explanation of one image, ``e[0, "gradcam"]`` its map; iterating gives
+    the explanation of each image, and ``"gradcam" in e`` asks for a method.
+
+    Attributes:
+        maps: raw map of each method, signed, never scaled: ``(N, C, *spatial)``, or ``(N, *coarse)`` for Grad-CAM.
+        images: the network's input, ``(N, C, *spatial)``.
+        target: the class explained in each image, ``(N,)`` int64; None for a callable target.
+        score: the score explained in each image, ``(N,)``.
+        scores: all class scores ``(N, classes)``; ``score`` again where the outputs are no classes.
+        coverage: which rectifiers ran, and which a rule reached.
+        layer: Grad-CAM's target layer, given or chosen; None if no method read one.
+        model: the network's name.
+        labels: class names by index, if known.
+        photos: each photo and what the network saw of it, if known (:meth:`with_photos`): what maps are drawn on.
+        source: further provenance, as plain data: file, preprocessing, weights.
+        multilabel: each class is a yes or no of its own, so that its probability is the sigmoid of its score.
+        versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
+        unit: the unit of the network that is explained, in words, if it is one.
+        scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
+    """
+
+    maps: Mapping[str, Tensor]
+    images: Tensor
+    target: Tensor | None
+    score: Tensor
+    scores: Tensor
+    coverage: Coverage
+    layer: str | None
+    model: str
+    labels: Sequence[str] | None = None
+    photos: Sequence[Photo] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    multilabel: bool = False
+    versus: Tensor | None = None
+    unit: str | None = None
+    scaling: Scaling = OWN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        # a read-only view of a mapping cannot be pickled; the mapping can
+        return type(self), (dict(self.maps), *(getattr(self, f.name) for f in fields(self)[1:]))
+
+    # --- Parts of it ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, key: str | tuple[int, str]) -> Tensor: ...
+    @overload
+    def __getitem__(self, key: int | slice) -> Self: ...
+    def __getitem__(self, key: str | int | slice | tuple[int, str]) -> Tensor | Self:
+        """The raw map of a method, the explanation of one image or of some, or one image's map by a method."""
+        if isinstance(key, tuple):
+            sample, method = key
+            return self[method][self.index(sample)]
+        if not isinstance(key, str):
+            return self._samples(key if isinstance(key, slice) else slice(i := self.index(key), i + 1))
+        try:
+            return self.maps[key]
+        except KeyError:
+            raise InputError(f"no map {key!r} in this explanation; it holds {', '.join(self.maps)}") from None
+
+    def index(self, sample: int) -> int:
+        """A sample from the front; the end of the samples is an IndexError, by which iteration over them stops."""
+        if -len(self) <= sample < len(self):
+            return sample % len(self)
+        raise IndexError(f"there is no image {sample} in an explanation of {len(self)}")
+
+    def _samples(self, some: slice) -> Self:
+        def of(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[some]
+
+        return dataclasses.replace(
+            self,
+            maps={method: values[some] for method, values in self.maps.items()},
+            images=self.images[some],
+            target=of(self.target),
+            score=self.score[some],
+            scores=self.scores[some],
+            photos=None if self.photos is None else self.photos[some],
+            versus=of(self.versus),
+        )
+
+    def __contains__(self, method: object) -> bool:
+        return method in self.maps
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    def saliency(self, method: str) -> Tensor:
+        """What is drawn: ``(N, *spatial)``, not negative, not scaled; Grad-CAM is upsampled to the input."""
+        values = self[method]
+        if values.ndim == self.images.ndim:
+            return saliency(values)
+        return upsample(values, self.images.shape[2:])
+
+    def scale(self, method: str) -> list[float]:
+        """The value of each image's map that is drawn at full strength, as :attr:`scaling` says."""
+        return [self.scaling.of(method, array(values)) for values in self.saliency(method).float()]
+
+    def to_numpy(self) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
+        """The raw maps as arrays, channels last: ``(N, *spatial, C)``, or ``(N, *coarse)`` for Grad-CAM.
+
+        The dtype is the map's, float32 for those that numpy lacks.
+        """
+        return {
+            method: array(values.movedim(1, -1) if values.ndim == self.images.ndim else values)
+            for method, values in self.maps.items()
+        }
+
+    # --- Words ------------------------------------------------------------------------------------------------------------
+
+    def name(self, index: int) -> str:
+        """The name of a class: its label if labels are known, else its index."""
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+
+    def probabilities(self, sample: int = 0) -> Tensor | None:
+        """The class probabilities of one image: its scores if they already are probabilities, else their softmax.
+
+        Of a multilabel network, the sigmoid of each score. None if the outputs are no classes, or a single one, of which
+        softmax would say 1 whatever the score.
+        """
+        if self.scores.ndim != 2 or (self.scores.shape[1] < 2 and not self.multilabel):
+            return None
+        scores = self.scores[sample].float()
+        if self.multilabel:
+            return scores.sigmoid()
+        are_already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
+        return scores if are_already else scores.softmax(0)
+
+    def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
+        """The ``count`` highest classes of one image: index, name, probability. Empty where there are no probabilities."""
+        probabilities = self.probabilities(sample)
+        if probabilities is None:
+            return []
+        values, indices = probabilities.topk(min(count, len(probabilities)))
+        return [(int(i), self.name(int(i)), float(p)) for p, i in zip(values, indices, strict=True)]
+
+    def title(self, sample: int = 0) -> str:
+        """The class explained in one image, with its probability, in words; the score where there is no probability."""
+        score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
+        if self.target is None:
+            return f"{self.unit}, {score}" if self.unit else score
+        index = int(self.target[sample])
+        if self.versus is not None:
+            return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
+        return f"{self._called(index)}, {score if probabilities is None else f'{float(probabilities[index]):.1%}'}"
+
+    def _called(self, index: int) -> str:
+        name = self.name(index)
+        return name if name == str(index) else f"{name} ({index})"
+
+    def __str__(self) -> str:
+        titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
+        layer = f", layer {self.layer}" if self.layer else ""
+        return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {self.reached}"
+
+    __repr__ = __str__
+
+    @property
+    def reached(self) -> str:
+        """How many rectifiers a rule reached, in words."""
+        return f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"

@@ -1,0 +1,168 @@
+"""The network a command speaks of: its options, written once for all commands, and how it is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from relume.cli.common import err
+from relume.errors import InputError, ModelError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.models import Opened
+
+__all__ = ["Network", "network_errors", "provenance"]
+
+_PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the command line says of the network."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="SPEC",
+            help="The network: demo, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER, package.module:factory, or a file. "
+            "[default: demo]",
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Its weights, .safetensors or .pth. [default: the network's own]"),
+    ] = None
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Of a model that is a checkpoint, the network it belongs to: torchvision:resnet50."),
+    ] = None
+    model_args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="""Arguments for what builds the network: '{"num_classes": 10}'."""),
+    ] = None
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Class names, one a line. [default: the network's own]"),
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS", help="Shorter side of the resized picture, or HEIGHT,WIDTH. [default: the network's own]"
+        ),
+    ] = None
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS", help="Side of the square cut from the middle, or HEIGHT,WIDTH. [default: the network's own]"
+        ),
+    ] = None
+    interpolation: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="nearest, bilinear, bicubic, lanczos, box or hamming. [default: the network's own]"),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="What is subtracted from pixels, 0 to 1. [default: the network's own]"),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="What they are divided by then. [default: the network's own]"),
+    ] = None
+    letterbox: Annotated[
+        bool,
+        typer.Option("--letterbox", help="Resize the longer side instead: all of a picture is seen, between bars."),
+    ] = False
+
+    def open(self) -> Opened:
+        """The network with its labels, in which ``layer`` exists; the demo network if no ``model`` is given.
+
+        What had to be understood on the way is said on stderr.
+        """
+        from relume.layers import layer_name
+        from relume.models import open_model
+        from relume.models.labels import read_labels
+
+        names = read_labels(self.labels) if self.labels else None
+        changes = {key: _value(key, text) for key in _PREPROCESSING if (text := getattr(self, key)) is not None}
+        if self.letterbox:
+            changes["letterbox"] = True
+        opened = open_model(self.model or "demo", self.weights, arch=self.arch, model_args=_arguments(self.model_args))
+        opened = dataclasses.replace(
+            opened,
+            labels=names or opened.labels,
+            preprocessing=dataclasses.replace(opened.preprocessing, **changes),
+        )
+        if self.layer is not None:
+            layer_name(opened.model, self.layer)
+        for note in opened.notes:
+            err.print(Text(note, style="dim"))
+        return opened
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    """The arguments in ``--model-args``."""
+    try:
+        args = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ModelError(f"--model-args is no JSON ({error}); write it as '{{\"num_classes\": 10}}'") from None
+    if not isinstance(args, dict):
+        raise ModelError(f"--model-args is a JSON object of names and values; got {text}")
+    return args
+
+
+def _value(key: str, text: str) -> Any:
+    """What an option of preprocessing says: a name, one number or several."""
+    if key == "interpolation":
+        return text.strip()
+    kind = int if key in ("resize", "crop") else float
+    try:
+        numbers = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--{key} takes numbers between commas; got {text!r}") from None
+    if kind is float:
+        return numbers
+    if len(numbers) > 2:
+        raise InputError(f"--{key} takes one number of pixels, or height and width; got {text!r}")
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def provenance(opened: Opened) -> dict[str, Any]:
+    """What a result records of the network it came from, as plain data."""
+    return {
+        "model": opened.name,
+        "weights": None if opened.weights is None else str(opened.weights),
+        "preprocessing": opened.preprocessing.as_dict(),
+        "notes": list(opened.notes),
+    }
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """What a network itself raises, on pictures of a size that it does not take for instance, is said as any error.
+
+    Raises:
+        ModelError: the network failed.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("(raised by the network")), None)
+        if where is None or isinstance(error, RelumeError):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # TorchScript tells its own story first
+        what = lines[-1] if "TorchScript" in lines[0] else lines[0]
+        raise ModelError(f"the network failed: {what} {where}; --resize and --crop set that shape") from error

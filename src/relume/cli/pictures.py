@@ -1,0 +1,167 @@
+"""A photo explained, drawn as the command line says, and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from relume.cli.network import network_errors, provenance
+from relume.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from relume.image import Photo
+    from relume.models import Opened
+    from relume.result import Explanation
+    from relume.targets import TargetLike
+
+__all__ = ["Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+
+PERCENTILE = 99.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What the command line says of the pictures."""
+
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="colour, diverging, positive, negative, absolute, over, masked or contours. [default: what suits each map]",
+        ),
+    ] = None
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="SCALE",
+            help="own: each map's percentile at full strength; shared: the same for all pictures of a method; or the value.",
+        ),
+    ] = "own"
+    percentile: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Which percentile of a map's magnitudes is drawn at full strength.")
+    ] = PERCENTILE
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures written. [default: the photo's own]"),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn, before any work is done for it.
+
+        Raises:
+            InputError: an unknown kind, a scale that is no scale, a percentile that is none.
+        """
+        from relume.render import KINDS
+
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"--kind is one of {', '.join(KINDS)}; got {self.kind!r}")
+        self.scaled([])
+
+    def scaled(self, explained: Sequence[Explanation]) -> list[Explanation]:
+        """The explanations at the scale asked for; a shared one is shared among them."""
+        from relume.result import Scale, share
+
+        words: dict[str, Scale] = {"own": "own", "shared": "shared"}
+        try:
+            scale = words.get(self.scale) or float(self.scale)
+        except ValueError:
+            raise InputError(f"--scale is own, shared or a value above zero; got {self.scale!r}") from None
+        return share(explained, scale, percentile=self.percentile)
+
+
+def explain_photo(
+    photo: Photo,
+    opened: Opened,
+    targets: Sequence[TargetLike],
+    methods: Sequence[str],
+    layer: str | None,
+    source: Mapping[str, Any],
+    rectifiers: Any = "all",
+) -> list[Explanation]:
+    """A photo's explanations for each target, knowing where they come from."""
+    from relume.explaining import explain_targets
+
+    facts = {**source, **provenance(opened), "rectifiers": rectifiers}
+    image = opened.preprocessing.tensor(opened.preprocessing.view(photo.picture))[None]
+    framed = opened.preprocessing.frame(photo)
+    with network_errors():
+        explained = explain_targets(opened.model, image, targets, methods, layer, rectifiers=rectifiers)
+    _check_labels(opened, explained[0])
+    return [
+        dataclasses.replace(
+            e, model=opened.name, labels=opened.labels, multilabel=opened.multilabel, photos=[framed], source=facts
+        )
+        for e in explained
+    ]
+
+
+def _check_labels(opened: Opened, explained: Explanation) -> None:
+    if explained.scores.ndim != 2:  # a unit of a network without classes
+        return
+    classes = explained.scores.shape[1]
+    if opened.labels is not None and len(opened.labels) != classes:
+        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+
+
+def check_labels(opened: Opened) -> None:
+    """Whether there is a label for each class, before a long run begins: explains one empty picture.
+
+    Raises:
+        ModelError: there are more or fewer.
+    """
+    from PIL import Image
+
+    from relume.image import Photo
+
+    explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {})
+
+
+def write_explained(
+    explained: Sequence[Explanation], folder: Path, drawing: Drawing, extra: Mapping[str, bytes] | None = None
+) -> None:
+    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
+    from relume.figures import figure_bytes
+    from relume.report import write_folder
+    from relume.result import sheet
+    from relume.stored import written
+
+    files, stale = dict(extra or {}), set()
+    for e in explained:
+        drawn = e.files(kind=drawing.kind, size=drawing.size, figure=False)
+        files |= {f"{_slug(e)}/{name}": content for name, content in drawn.items()}
+        # pictures of an earlier run by other methods would stand beside facts that are not theirs
+        stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
+    files["overview.png"] = figure_bytes(sheet(explained, kind=drawing.kind))
+    write_folder(folder, files, stale=stale - files.keys())
+
+
+def _slug(e: Explanation) -> str:
+    """A folder name for what is explained: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
+    if e.target is None:
+        return _plain(e.unit or "score")
+    slug = _class_slug(e, int(e.target[0]))
+    return slug if e.versus is None else f"{slug}-not-{_class_slug(e, int(e.versus[0]))}"
+
+
+def _class_slug(e: Explanation, index: int) -> str:
+    name = _plain(e.name(index).partition(",")[0])
+    return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def _plain(text: str) -> str:
+    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
+
+
+def reached(e: Explanation, *, chosen: bool) -> Text:
+    """Which layer was read and which rectifiers were guided: the same for every photo of one network."""
+    how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
+    lines = [f"layer {e.layer}{how}"] if e.layer else []
+    lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
+    return Text("\n" + "\n".join(lines))

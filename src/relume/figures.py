@@ -1,0 +1,147 @@
+"""Rows of pictures, as a figure for a paper and as HTML for a notebook.
+
+Both take plain rows of cells and know nothing of explanations or networks.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+__all__ = ["CELL", "Cell", "Row", "figure", "figure_bytes", "html"]
+
+CELL = 2.4  # inches, the width of a picture in a figure
+_MOST_COLUMNS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A picture under its name; ``bar`` holds its colours from ``low`` to ``high``, what it says of its scale."""
+
+    name: str
+    picture: Image
+    bar: Image | None = None
+    low: str = ""
+    high: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Pictures under a title."""
+
+    title: str
+    cells: Sequence[Cell]
+
+
+def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi: float = 150) -> Figure:
+    """A figure of rows, ``columns`` pictures wide (all of a row, up to seven, if None), with ``caption`` below.
+
+    Names, titles and scales are text, so that they stay text in a PDF or SVG.
+    """
+    from matplotlib.figure import Figure
+
+    most = max(len(row.cells) for row in rows)
+    across = min(columns or _MOST_COLUMNS, most)
+    deep = math.ceil(most / across)
+    gap, line, foot = 0.1, 0.24, 0.2  # inches
+    width = across * (CELL + gap) + gap
+    talls = [CELL * min(max(0.25, *(c.picture.height / c.picture.width for c in row.cells)), 2) for row in rows]
+    lines = textwrap.wrap(caption, max(20, int(width / 0.058)))  # a character of the caption is about 0.058 inches wide
+    below = 0.15 + 0.12 * len(lines)
+    # one line of names does for all rows that stand under it
+    heads = [line if deep > 1 or i == 0 else 0 for i in range(len(rows))]
+    height = sum(line * 1.4 + deep * (head + tall + foot) for head, tall in zip(heads, talls, strict=True)) + below
+    sheet = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+
+    def write(x: float, y: float, words: str, size: float, color: str, ha: Literal["left", "right"] = "left") -> None:
+        sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center", ha=ha, parse_math=False)
+
+    y = height
+    for row, head, tall in zip(rows, heads, talls, strict=True):
+        write(gap, y - line * 0.75, row.title, 9.5, "black")
+        y -= line * 1.4
+        for start in range(0, len(row.cells), across):
+            y -= head + tall
+            for j, cell in enumerate(row.cells[start : start + across]):
+                x = gap + j * (CELL + gap)
+                if head:
+                    write(x, y + tall + head * 0.45, cell.name, 8.5, "#444")
+                _show(sheet, cell.picture, (x / width, y / height, CELL / width, tall / height))
+                if cell.bar is not None:
+                    _show(sheet, cell.bar, (x / width, (y - 0.08) / height, CELL / width, 0.05 / height))
+                write(x, y - 0.14, cell.low, 6, "#666")
+                write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
+            y -= foot
+    write(gap, below / 2, "\n".join(lines), 7, "#666")
+    return sheet
+
+
+def _show(sheet: Figure, picture: Image, place: tuple[float, float, float, float]) -> None:
+    axes = sheet.add_axes(place)
+    is_bar = picture.height == 1
+    sharp = is_bar or max(picture.size) < 100  # of so few pixels each is to be seen
+    axes.imshow(np.asarray(picture), interpolation="nearest" if sharp else "antialiased", aspect="auto" if is_bar else "equal")
+    axes.set_axis_off()
+
+
+def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:
+    """A figure as the bytes of a file; text stays text where the format has it."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")  # a label in a script that the font lacks
+        sheet.savefig(buffer, format=form)
+    return buffer.getvalue()
+
+
+# --- HTML -----------------------------------------------------------------------------------------------------------------
+
+
+def html(rows: Sequence[Row], heading: str, notes: Sequence[str], details: str) -> str:
+    """The rows as a piece of HTML that needs no script and no file: a heading, thumbnails, notes, and details to unfold.
+
+    It takes its colours from the page around it, light or dark.
+    """
+    return "".join(_html(rows, heading, notes, details))
+
+
+def _html(rows: Sequence[Row], heading: str, notes: Sequence[str], details: str) -> Iterator[str]:
+    yield '<div style="font:13px/1.45 system-ui,sans-serif;max-width:100%;overflow-x:auto">'
+    yield f'<div style="font-weight:600;margin:2px 0 6px">{escape(heading)}</div>'
+    for row in rows:
+        yield f'<div style="margin:8px 0 3px">{escape(row.title)}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
+        for cell in row.cells:
+            yield '<figure style="margin:0;width:168px"><figcaption style="font-size:11px;opacity:.75;white-space:nowrap;'
+            yield f'overflow:hidden;text-overflow:ellipsis">{escape(cell.name)}</figcaption>'
+            sharp = "image-rendering:pixelated;" if max(cell.picture.size) < 100 else ""
+            yield f'<img alt="{escape(cell.name)}" src="{_data_url(cell.picture)}" '
+            yield f'style="width:100%;display:block;{sharp}border-radius:3px">'
+            yield '<div style="display:flex;justify-content:space-between;font-size:10px;opacity:.65">'
+            yield f"<span>{escape(cell.low)}</span><span>{escape(cell.high)}</span></div></figure>"
+        yield "</div>"
+    yield "".join(f'<div style="font-size:11px;opacity:.75;margin-top:6px">{escape(note)}</div>' for note in notes)
+    yield '<details style="font-size:11px;margin-top:4px"><summary style="cursor:pointer;opacity:.75">coverage</summary>'
+    yield f'<pre style="margin:4px 0;font-size:11px;background:none;color:inherit">{escape(details)}</pre></details></div>'
+
+
+def _data_url(picture: Image) -> str:
+    buffer = io.BytesIO()
+    if max(picture.size) < 100:
+        picture.save(buffer, format="PNG")  # small pixels, enlarged, would show what JPEG does to them
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, format="JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
