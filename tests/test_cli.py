@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import relume
 from relume.cli import app
-from relume.image import IMAGENET, load_picture
+from relume.image import IMAGENET, load_photo, load_picture
 from relume.models.labels import find_class, parse_targets, read_labels
 from relume.models.vision import import_torchvision, open_classifier
 
@@ -100,9 +100,9 @@ def test_what_it_writes(explain, files, tmp_path):
         assert facts["source"]["preprocessing"]["crop"] == 224
         for method in relume.METHODS:
             with Image.open(out / folder / f"{method}.png") as picture:
-                assert picture.size == (224, 224)
+                assert picture.size == (160, 120)  # the photo's own
         signed = np.asarray(Image.open(out / folder / "guided_backprop.png")).astype(int)
-        expected = np.asarray(e.picture("guided_backprop")).astype(int)
+        expected = np.asarray(e.with_photos([files / "one.jpg"]).picture("guided_backprop")).astype(int)
         assert np.array_equal(signed, expected)
 
 
@@ -339,9 +339,9 @@ def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monke
     def interrupted(path):
         if path.name == "two.png":
             raise KeyboardInterrupt
-        return load_picture(path)
+        return load_photo(path)
 
-    monkeypatch.setattr("relume.image.load_picture", interrupted)
+    monkeypatch.setattr("relume.image.load_photo", interrupted)
     result = explain(files / "one.jpg", files / "two.png", "--method", "gradient")
     assert result.exit_code == 130
     assert "stopped after 1 of 2 photos" in result.stderr

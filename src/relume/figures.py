@@ -10,7 +10,8 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["CELL", "Cell", "Row", "figure", "figure_bytes", "html"]
+__all__ = ["CELL", "Cell", "Row", "figure", "figure_bytes", "html", "pages"]
 
 CELL = 2.4  # inches, the width of a picture in a figure
 _MOST_COLUMNS = 7
@@ -99,13 +100,30 @@ def _show(sheet: Figure, picture: Image, place: tuple[float, float, float, float
 
 def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:
     """A figure as the bytes of a file; text stays text where the format has it."""
-    from matplotlib import rc_context
-
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")  # a label in a script that the font lacks
+    with _text_as_text():
         sheet.savefig(buffer, format=form)
     return buffer.getvalue()
+
+
+def pages(sheets: Iterable[Figure]) -> bytes:
+    """Figures as the pages of a PDF, one held in memory at a time."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    buffer = io.BytesIO()
+    with _text_as_text(), PdfPages(buffer, metadata={"CreationDate": None}) as book:
+        for sheet in sheets:
+            book.savefig(sheet)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _text_as_text() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")  # a label in a script that the font lacks
+        yield
 
 
 # --- HTML -----------------------------------------------------------------------------------------------------------------

@@ -217,10 +217,8 @@ def contours(
     return drawn
 
 
-def layer(values: Array, scale: float, *, heat: bool) -> Image.Image:
-    """A map to lay over a photo, RGBA at its own resolution: what :func:`over` adds if ``heat``, else :func:`colour`."""
-    if not heat:
-        return colour(values, scale).convert("RGBA")
+def layer(values: Array, scale: float) -> Image.Image:
+    """The heat that :func:`over` lays over a photo, RGBA at the map's own resolution."""
     table = np.round(255 * np.concatenate(_inked(HEAT), axis=1)).astype(np.uint8)
     return Image.fromarray(table[_levels(np.abs(_relative(strongest(values), scale)))])
 

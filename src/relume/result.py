@@ -231,7 +231,9 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     """The pictures of the first ``most`` images, and what there is to say of them all."""
     total = sum(len(e) for e in explanations)
     shown = [one for e in explanations for one in e[:most]][:most]
-    rows = [figures.Row(one.title(), _cells(one, kind, size)) for one in shown]
+    several = len({one.source.get("file") for one in shown}) > 1
+    names = [f"{Path(one.source['file']).name}: " if several and "file" in one.source else "" for one in shown]
+    rows = [figures.Row(name + one.title(), _cells(one, kind, size)) for name, one in zip(names, shown, strict=True)]
     kinds = dict.fromkeys(one.kind(m, kind) for one in shown[:1] for m in one.maps)
     notes = [str(explanations[0].scaling), *(f"{k.key}: {k.note}" for k in kinds if k.note)]
     return rows, [*notes, f"the first {len(rows)} of {total} images"] if total > len(rows) else notes

@@ -1,0 +1,151 @@
+"""``relume compare``: targets and methods side by side, on a sheet and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import complain, fail, out
+from relume.cli.network import Network
+from relume.cli.pictures import Drawing, explain_photo, reached
+from relume.errors import ImageError, NonFiniteError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.page import MapView, PhotoView
+    from relume.result import Explanation
+
+__all__ = ["EXAMPLES", "compare"]
+
+EXAMPLES = """Examples:
+
+  relume compare cat_dog.jpg --model torchvision:resnet50 --target 243,282
+
+  relume compare photos/*.jpg --model torchvision:resnet50 --method all --output comparison
+"""
+
+DEFAULT = "gradient,guided_backprop,gradcam,guided_gradcam"
+ROWS = 6  # on a page of the PDF
+
+
+@common.expanded
+def compare(
+    photos: common.Photos,
+    *,
+    network: Network,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
+    ] = None,
+    method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
+    drawing: Drawing,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where sheet.png, sheet.pdf and index.html go.")] = Path("out"),
+) -> None:
+    """Compare targets and methods: a contact sheet, and a page to look at maps and values closely.
+
+    index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
+    """
+    from relume.image import load_photo
+    from relume.models.labels import parse_targets
+    from relume.report import check_writable, write_folder
+
+    explained: list[list[Explanation]] = []
+    files: dict[str, bytes] = {}
+    try:
+        check_writable(output)
+        drawing.check()
+        keys = common.method_keys(method, DEFAULT)
+        opened = network.open()
+        targets = [None] if target is None else [*parse_targets(target, opened.labels)]
+        with common.tracked("comparing", photos, len(photos)) as steps:
+            for path in steps:
+                try:
+                    explained.append(explain_photo(load_photo(path), opened, targets, keys, network.layer, {"file": str(path)}))
+                except (ImageError, NonFiniteError) as error:
+                    complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
+        if explained:
+            files = _files(explained, drawing)
+            write_folder(output, files)
+    except RelumeError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        complain("stopped; nothing was written")
+        raise typer.Exit(130) from None
+    if explained:
+        findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
+        out.print(*findings, reached(explained[0][0], chosen=network.layer is None), _where(output, files), sep="\n")
+    if len(explained) < len(photos):
+        complain(f"{len(photos) - len(explained)} of {len(photos)} photos could not be explained")
+        raise typer.Exit(1)
+
+
+def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict[str, bytes]:
+    """The sheet, as a picture and as pages, and the page."""
+    from relume.figures import figure_bytes, pages
+    from relume.page import compare_page
+    from relume.result import sheet
+
+    rows = drawing.scaled([e for targets in explained for e in targets])
+    taken = iter(rows)
+    views = [_photo_view([next(taken) for _ in targets], drawing.kind) for targets in explained]
+    sheets = (sheet(rows[start : start + ROWS], kind=drawing.kind) for start in range(0, len(rows), ROWS))
+    return {
+        "sheet.png": figure_bytes(sheet(rows, kind=drawing.kind)),
+        "sheet.pdf": pages(sheets),
+        "index.html": compare_page(views, title="relume: maps compared").encode(),
+    }
+
+
+def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
+    from relume.page import PhotoView, TargetView
+
+    first = targets[0]
+    assert first.photos is not None, "explain_photo gives it"
+    photo = first.photos[0]
+    return PhotoView(
+        name=Path(first.source["file"]).name,
+        photo=photo.picture,
+        box=photo.box,
+        targets=[TargetView(e.title(), [_map_view(e, m, kind) for m in e.maps]) for e in targets],
+        top=[(name, probability) for _, name, probability in first.top()],
+        facts={"model": first.model, "layer": first.layer or "none", "coverage": first.reached, "scale": str(first.scaling)},
+    )
+
+
+def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
+    """A map as a layer; what shows the photo itself, as heat."""
+    import numpy as np
+
+    from relume import render
+    from relume.answer import array, method_name
+    from relume.page import MapView
+
+    drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
+    heat = drawing.key in ("over", "masked", "contours")
+    lowest = drawing.lowest or 0.0
+    ramp = np.linspace(lowest, 1, 256, dtype=np.float32)[None]
+    return MapView(
+        key=method,
+        name=method_name(method),
+        values=array(e[method][0].float()),
+        layer=render.layer(values, full) if heat else drawing.draw(values, full, None).convert("RGBA"),
+        bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
+        ends=(lowest * full, full),
+        legend=str(e.scaling) if full else "zero everywhere",
+    )
+
+
+def _where(output: Path, files: Mapping[str, bytes]) -> Text:
+    return Text.assemble(
+        ("\n→ ", "green"),
+        (str(output / "index.html"), "bold green"),
+        f"  open it in a browser ({len(files['index.html']) / 1e6:.1f} MB)\n  ",
+        (str(output / "sheet.png"), "green"),
+        ", ",
+        (str(output / "sheet.pdf"), "green"),
+        "  the contact sheet",
+    )
