@@ -21,6 +21,7 @@ ORDER = [
     "replica",
     "layers",
     "render",
+    "page",
     "report",
     "result",
     "trace",
