@@ -1,0 +1,157 @@
+"""A page on which a reader compares maps: one string of HTML, with no other file and no network.
+
+It knows plain arrays and pictures, and nothing of networks. The look (`assets/frame.*`) is for other pages too.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["MapView", "PhotoView", "TargetView", "compare_page"]
+
+#: Edges in pixels: left, top, right, bottom.
+Box: TypeAlias = tuple[float, float, float, float]
+
+#: The longer side of a photo in the page, at most; its coordinates stay those of the photo.
+LONGEST = 1600
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapView:
+    """One target by one method.
+
+    Attributes:
+        key: the method's key, ``"guided_gradcam"``, by which the reader stays with it from target to target.
+        name: what the reader calls it.
+        values: the raw map, float32, ``(C, H, W)``, or ``(h, w)`` if it is coarse.
+        layer: the drawn map, RGBA, laid over the box. A coarse map looks best enlarged before it is coloured.
+        bar: the same drawing of values that rise from left to right, from the first of ``ends`` to the second.
+        ends: the values at the ends of the bar; the second is drawn at full strength. ``(0, 0)`` if the map is zero.
+        legend: how it is drawn, in a sentence.
+    """
+
+    key: str
+    name: str
+    values: NDArray[np.float32]
+    layer: Image.Image
+    bar: Image.Image
+    ends: tuple[float, float]
+    legend: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetView:
+    """What is explained, ``"tabby (281), 93.1%"``, and its maps: the page opens with the last."""
+
+    title: str
+    maps: Sequence[MapView]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhotoView:
+    """One photo and all that was explained of it.
+
+    Attributes:
+        name: the name of its file.
+        photo: upright, at any size.
+        box: what the network saw of it, ``x0, y0, x1, y1`` in its pixels; beyond its edges where it was padded.
+        targets: what is explained, one or more.
+        top: the highest classes and their probabilities, from 0 to 1.
+        facts: what else a reader must know, as words: model, layer, coverage.
+    """
+
+    name: str
+    photo: Image.Image
+    box: Box
+    targets: Sequence[TargetView]
+    top: Sequence[tuple[str, float]] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:
+    """The HTML document on which a reader compares the maps of ``photos``, at least one.
+
+    Each map is in it to the last bit, to be read under the pointer and downloaded: 0.8 MB where it has 3 × 224 × 224 values.
+    """
+    maps = [(f"{i}-{j}-{k}", p, m) for i, p in enumerate(photos) for j, t in enumerate(p.targets) for k, m in enumerate(t.maps)]
+    images: list[tuple[str, Box, str]] = []
+    images += ((f"photo-{i}", (0, 0, *photo.photo.size), _uri(_small(photo.photo))) for i, photo in enumerate(photos))
+    images += ((f"map-{name}", photo.box, _uri(shown.layer)) for name, photo, shown in maps)
+    images += ((f"bar-{name}", (0, 0, 1, 1), _uri(shown.bar)) for name, _, shown in maps)
+    files = {f"npy-{name}": _packed(shown.values) for name, _, shown in maps}
+    facts = [_facts(i, photo) for i, photo in enumerate(photos)]
+    return _document("compare", title=title, photos=photos, facts=facts, images=images, files=files)
+
+
+def _facts(i: int, photo: PhotoView) -> dict[str, Any]:
+    """What the script knows of a photo, for JSON."""
+    return {
+        "name": photo.name,
+        "width": photo.photo.width,
+        "height": photo.photo.height,
+        "pixel": max(1, max(photo.photo.size) / LONGEST),  # how many of its pixels one of the page's is wide
+        "box": [float(edge) for edge in photo.box],
+        "targets": [
+            {"title": target.title, "maps": [_map_facts(f"{i}-{j}-{k}", shown) for k, shown in enumerate(target.maps)]}
+            for j, target in enumerate(photo.targets)
+        ],
+    }
+
+
+def _map_facts(name: str, shown: MapView) -> dict[str, Any]:
+    low, high = map(float, shown.ends)
+    facts = {"id": name, "key": shown.key, "name": shown.name, "shape": shown.values.shape}
+    return {**facts, "low": low, "high": high, "legend": shown.legend}
+
+
+def _small(photo: Image.Image) -> Image.Image:
+    small = photo.convert("RGB")
+    small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    return small
+
+
+def _uri(picture: Image.Image) -> str:
+    """A picture as the text of an address: lossless, but for large photos."""
+    kind = "JPEG" if picture.mode == "RGB" and max(picture.size) > 512 else "PNG"
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, quality=90, subsampling=0)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _packed(values: NDArray[np.float32]) -> str:
+    """The bytes of the .npy file of ``values``, compressed, as text."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values, dtype="<f4"))
+    return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode()
+
+
+def _document(name: str, **data: Any) -> str:
+    """A page from its template, with its style and script and those that all pages share; nothing else may run or load."""
+    assets = files("relume") / "assets"
+    style, script = (
+        "".join((assets / f"{part}.{kind}").read_text(encoding="utf-8") for part in ("frame", name)) for kind in ("css", "js")
+    )
+    loader = PackageLoader("relume", "assets")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    )
+    environment.filters["hash"] = _hash
+    return environment.get_template(f"{name}.html").render(style=Markup(style), script=Markup(script), **data)  # noqa: S704
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets a Content-Security-Policy accept one inline text and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
