@@ -291,7 +291,14 @@ def test_pictures_of_an_earlier_run_do_not_stay_beside_facts_that_are_not_theirs
     (folder,) = (tmp_path / "out" / "one").glob("3*")
     (folder / "notes.txt").write_text("mine")
     assert explain(files / "one.jpg", "--target", "3", "--method", "gradcam", "--layer", "features.3").exit_code == 0
-    assert sorted(p.name for p in folder.iterdir()) == ["explanation.json", "gradcam.png", "maps.safetensors", "notes.txt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "explanation.json",
+        "gradcam.png",
+        "maps.safetensors",
+        "notes.txt",
+        "photo.jpg",
+        "tensors.safetensors",
+    ]
 
 
 def test_labels_must_be_one_for_each_class(explain, files, tmp_path):

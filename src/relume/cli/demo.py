@@ -12,7 +12,7 @@ from rich.text import Text
 
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import Drawing, explain_photo, reached, write_explained
+from relume.cli.pictures import explain_photo, reached, write_explained
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def demo(
         opened = Network().open()
         targets = [CLASSES.index(name) for name in PAIR]
         explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
-        write_explained(explained, output, Drawing(), {"scene.png": png(scene.picture)})
+        write_explained(explained, output, extra={"scene.png": png(scene.picture)})
     except RelumeError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -69,6 +69,10 @@ def explain(
         str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")
     ] = "all",
     drawing: Drawing,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures written. [default: the photo's own]"),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
     """Explain photos: which pixels speak for a class?
@@ -94,7 +98,7 @@ def explain(
                 explained = drawing.scaled(
                     explain_photo(load_photo(photo), opened, targets, keys, network.layer, {"file": str(photo)}, rectifiers)
                 )
-                write_explained(explained, folder, drawing)
+                write_explained(explained, folder, kind=drawing.kind, size=size)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
                 complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")

@@ -47,10 +47,6 @@ class Drawing:
     percentile: Annotated[
         float, typer.Option(metavar="NUMBER", help="Which percentile of a map's magnitudes is drawn at full strength.")
     ] = PERCENTILE
-    size: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures written. [default: the photo's own]"),
-    ] = None
 
     def check(self) -> None:
         """Refuse what cannot be drawn, before any work is done for it.
@@ -124,7 +120,12 @@ def check_labels(opened: Opened) -> None:
 
 
 def write_explained(
-    explained: Sequence[Explanation], folder: Path, drawing: Drawing, extra: Mapping[str, bytes] | None = None
+    explained: Sequence[Explanation],
+    folder: Path,
+    *,
+    kind: str | None = None,
+    size: int | None = None,
+    extra: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
     from relume.figures import figure_bytes
@@ -134,11 +135,11 @@ def write_explained(
 
     files, stale = dict(extra or {}), set()
     for e in explained:
-        drawn = e.files(kind=drawing.kind, size=drawing.size, figure=False)
+        drawn = e.files(kind=kind, size=size, figure=False)
         files |= {f"{_slug(e)}/{name}": content for name, content in drawn.items()}
         # pictures of an earlier run by other methods would stand beside facts that are not theirs
         stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
-    files["overview.png"] = figure_bytes(sheet(explained, kind=drawing.kind))
+    files["overview.png"] = figure_bytes(sheet(explained, kind=kind))
     write_folder(folder, files, stale=stale - files.keys())
 
 
