@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from relume.page import MapView, PhotoView, TargetView, compare_page
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
 HOSTILE = """</script><script>pwned=1</script><img src=x onerror=pwned=1> "'&{{ 7*7 }} $title"""
-SPECIAL = np.array([-0.0, 1e-45, 3.4028235e38, 0.1, 1 / 3, 16777216, -1.17549435e-38, 123456.79], dtype=np.float32)
+SPECIAL = np.array([-0.0, 1e-45, 3.4028235e38, 0.1, 1 / 3, 16777216, -1.17549435e-38, 1.03556636e36], dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def chromium():
 
 def a_map(key, values, layer=None, high=0.5, low=-0.5):
     height, width = values.shape[-2:]
-    noise = np.random.default_rng(len(key)).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    noise = np.random.default_rng(zlib.crc32(values)).integers(0, 256, (height, width, 4), dtype=np.uint8)
     bar = Image.new("RGBA", (256, 1), "blue")
     return MapView(key, f"By {key}", values, layer or Image.fromarray(noise), bar, (low, high), f"Full strength at {high}.")
 
@@ -93,7 +94,7 @@ def chosen(page):
 
 def reading(page):
     """What the page says of the place that is read, once it has unpacked the map."""
-    page.evaluate("() => numbers(map().id).then(() => new Promise(requestAnimationFrame))")
+    page.evaluate("() => numbers(mapId()).then(() => new Promise(requestAnimationFrame))")
     return dict(zip(*(page.locator(f"#reading {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
 
 
@@ -150,7 +151,7 @@ def test_keys_choose_photo_target_and_method(read):
     for key, expected in steps:
         page.keyboard.press(key)
         assert chosen(page) == expected, key
-        assert page.locator("#layer").get_attribute("href") == "#map-" + page.evaluate("map().id")
+        assert page.locator("#layer").get_attribute("href") == "#map-" + page.evaluate("mapId()")
         assert page.locator("#photo").get_attribute("href") == f"#photo-{page.evaluate('chosen.photo')}"
     page.keyboard.press("?")
     expect(page.locator("#keys")).to_be_visible()
@@ -228,7 +229,8 @@ def test_a_coarse_map_is_read_by_its_cells(read):
 
 
 def test_padding_is_read_though_it_is_no_part_of_the_photo(read):
-    seen = read(fragment="#photo=1")
+    seen = read()
+    seen.page.keyboard.press("n")
     hover(seen.page, 52.5, -2.5, FLAT)
     said = reading(seen.page)
     assert (said["photo x, y"], pair(said["map x, y"])) == ("–", (10, 4))
@@ -258,15 +260,37 @@ def test_what_is_seen_is_what_is_read_zoomed_and_dragged(read):
     for _ in range(3):
         page.mouse.dblclick(x, y)
     assert page.evaluate("view.zoom") == 8
+    for picture in "#photo", "#layer":
+        expect(page.locator(picture)).to_have_css("image-rendering", "pixelated")
+    page.mouse.move(2, 2)
+    before = centre(page, (255, 0, 0))
+    page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 60, y + 40, steps=3)
     page.mouse.up()
+    page.mouse.move(2, 2)
+    np.testing.assert_allclose(np.subtract(centre(page, (255, 0, 0)), before), (60, 40), atol=0.5)
     for colour, name, where in [((255, 0, 0), "photo x, y", (211, 63)), ((0, 255, 0), "map x, y", (29, 14))]:
         page.mouse.move(2, 2)
         page.mouse.move(*centre(page, colour))
         assert pair(reading(page)[name]) == where
     page.keyboard.press("f")
     assert page.evaluate("view.zoom") == 1
+    expect(page.locator("#photo")).to_have_css("image-rendering", "auto")
+
+
+def test_what_the_network_did_not_see_is_dimmed(read):
+    target = TargetView("t", [a_map("m", np.zeros((3, 9, 9), np.float32))])
+    page = read([PhotoView("red.png", Image.new("RGB", (300, 200), "red"), (50, 20, 250, 180), [target])]).page
+    page.locator("#opacity").fill("0")
+    pixels = np.asarray(Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB"), dtype=int)
+    rows, columns = np.nonzero((pixels == (255, 0, 0)).all(axis=2))
+    scale = 300 / pixels.shape[1]
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * scale
+    np.testing.assert_allclose(found, (50, 20, 250, 180), atol=1)
+    outline = [page.locator("#box").get_attribute(edge) for edge in ("x", "y", "width", "height")]
+    assert outline == ["50", "20", "200", "160"]
+    assert (pixels[5, 5] - (255, 0, 0)).max() > 100
 
 
 def test_a_finger_reads(read):
@@ -366,6 +390,12 @@ def test_without_scripts_every_map_is_still_shown(read):
     expect(seen.page.locator("noscript .note")).to_be_visible()
     expect(seen.page.locator(".viewer")).to_be_hidden()
     expect(seen.page.locator(".cells svg:visible")).to_have_count(6)
+    for button in seen.page.locator(".cells button").all():
+        name = button.get_attribute("data-map")
+        shown = [use.get_attribute("href") for use in button.locator("use").all()]
+        assert shown == [f"#photo-{name[0]}", f"#map-{name}"]
+    shown = [image.get_attribute("href") for image in seen.page.locator("[id^=map-]").all()]
+    assert len(set(shown)) == 6
 
 
 def test_a_phone_scrolls_in_one_direction_only(read):

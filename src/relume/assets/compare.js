@@ -1,12 +1,13 @@
-// One map of one target of one photo is chosen. choose() changes that, show() brings the page in line with it.
+// One map of one target of one photo is chosen. choose() changes that, and show() brings the page in line with it.
 const photos = JSON.parse($("data").textContent);
 const stage = $("stage"), opacity = $("opacity"), reading = $("reading");
 const chosen = { photo: 0, target: 0, map: 0 };
 const photo = () => photos[chosen.photo];
 const target = () => photo().targets[chosen.target];
 const map = () => target().maps[chosen.map];
-const whole = (i, count) => ((i % count) + count) % count;
+const mapId = () => `${chosen.photo}-${chosen.target}-${chosen.map}`;
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const make = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
 
 function put(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -14,46 +15,51 @@ function put(node, attributes) {
 
 // --- Choosing: photo, target, method --------------------------------------------------------------------------------
 
-// A target and a method stay chosen, as far as the new photo and target have them; else the first target, the last map.
+// Target and method stay, as far as the photo and the target chosen have them; else the first target and the last map.
 function choose(photoIndex, targetIndex = chosen.target, key = map().key) {
-  const moved = photoIndex !== chosen.photo;
+  const before = chosen.photo;
   chosen.photo = photos[photoIndex] ? photoIndex : 0;
   chosen.target = photo().targets[targetIndex] ? targetIndex : 0;
-  const found = target().maps.findIndex((m) => m.key === key);
+  const found = target().maps.findIndex((other) => other.key === key);
   chosen.map = found < 0 ? target().maps.length - 1 : found;
   keep({ photo: chosen.photo, target: chosen.target, method: map().key });
   show();
-  if (moved) fit();
+  if (chosen.photo !== before) fit();
 }
 
-const nextPhoto = (by) => choose(whole(chosen.photo + by, photos.length));
-const nextTarget = (by) => choose(chosen.photo, whole(chosen.target + by, photo().targets.length));
-const nextMap = (by) => chooseMap(whole(chosen.map + by, target().maps.length));
-const chooseMap = (i) => target().maps[i] && choose(chosen.photo, chosen.target, target().maps[i].key);
+const chooseTarget = (i) => choose(chosen.photo, i);
+const chooseMap = (i) => i < target().maps.length && choose(chosen.photo, chosen.target, target().maps[i].key);
+const around = (i, count) => (i + count) % count;
+const nextPhoto = (by) => choose(around(chosen.photo + by, photos.length));
+const nextTarget = (by) => chooseTarget(around(chosen.target + by, photo().targets.length));
+const nextMap = (by) => chooseMap(around(chosen.map + by, target().maps.length));
+
+function restore() {
+  choose(Number(kept().get("photo")), Number(kept().get("target")), kept().get("method"));
+}
 
 function show() {
-  const { id, name, shape, low, high, legend } = map();
-  const [x0, y0, x1, y1] = photo().box;
-  const { width, height } = photo();
-  for (const [use, href] of [["photo", `photo-${chosen.photo}`], ["layer", `map-${id}`], ["bar", `bar-${id}`]]) {
-    $(use).setAttribute("href", `#${href}`);
-  }
-  for (const rect of ["ground", "box"]) put($(rect), { x: x0, y: y0, width: x1 - x0, height: y1 - y0 });
-  const [left, top, right, bottom] = [Math.max(x0, 0), Math.max(y0, 0), Math.min(x1, width), Math.min(y1, height)];
-  $("outside").setAttribute("d", `M0 0H${width}V${height}H0ZM${left} ${top}H${right}V${bottom}H${left}Z`);
-  $("box").toggleAttribute("hidden", x0 === 0 && y0 === 0 && x1 === width && y1 === height);
+  const { name, shape, ends: [low, high], legend } = map();
+  put($("photo"), { href: `#photo-${chosen.photo}` });
+  put($("layer"), { href: `#map-${mapId()}` });
+  put($("bar"), { href: `#bar-${mapId()}` });
   put(stage, { "aria-label": `${photo().name} under ${name} for ${target().title}` });
+  $("caption").textContent = `${name}: ${target().title}`;
   $("scale").hidden = low === high;
-  $("ends").replaceChildren(...(low < 0 ? [low, 0, high] : [low, high]).map((end) => make("span", short(end))));
+  const short = (value) => make("span", Number(value.toPrecision(3)));
+  $("ends").replaceChildren(...(low < 0 ? [low, 0, high] : [low, high]).map(short));
   $("legend").textContent = legend;
   $("download").textContent = `Download .npy, ${shape.join(" × ")} float32`;
-  $("caption").textContent = `${name}: ${target().title}`;
-  showChoices($("targets"), photo().targets.map((t) => t.title), chosen.target, (i) => choose(chosen.photo, i));
-  showChoices($("methods"), target().maps.map((m) => m.name), chosen.map, chooseMap);
-  press("[data-photo]", (button) => Number(button.dataset.photo) === chosen.photo);
-  press("[data-map]", (button) => button.dataset.map === id);
+  showChoices($("targets"), photo().targets.map((other) => other.title), chosen.target, chooseTarget);
+  showChoices($("methods"), target().maps.map((other) => other.name), chosen.map, chooseMap);
+  press(document.querySelectorAll("[data-photo]"), (button) => Number(button.dataset.photo) === chosen.photo);
+  press(document.querySelectorAll("[data-map]"), (button) => button.dataset.map === mapId());
   document.querySelectorAll(".sheet").forEach((sheet, i) => { sheet.hidden = i !== chosen.photo; });
   draw();
+}
+
+function press(buttons, isPressed) {
+  [...buttons].forEach((button, i) => put(button, { "aria-pressed": isPressed(button, i) }));
 }
 
 // Buttons are made again only if their names change: the one that has the focus keeps it.
@@ -61,22 +67,13 @@ function showChoices(group, names, pressed, pick) {
   if (group.dataset.names !== JSON.stringify(names)) {
     group.dataset.names = JSON.stringify(names);
     group.replaceChildren(...names.map((name, i) => {
-      const button = make("button", name);
-      button.type = "button";
-      button.append(make("small", group.id === "methods" && i < 9 ? i + 1 : ""));
+      const button = Object.assign(make("button", name), { type: "button" });
+      if (group.id === "methods" && i < 9) button.append(make("small", i + 1));
       button.addEventListener("click", () => pick(i));
       return button;
     }));
   }
-  [...group.children].forEach((button, i) => button.setAttribute("aria-pressed", i === pressed));
-}
-
-function press(selector, isPressed) {
-  document.querySelectorAll(selector).forEach((button) => button.setAttribute("aria-pressed", isPressed(button)));
-}
-
-function make(tag, text) {
-  return Object.assign(document.createElement(tag), { textContent: text });
+  press(group.children, (_, i) => i === pressed);
 }
 
 // --- The view: what part of the photo the stage shows ---------------------------------------------------------------
@@ -96,9 +93,24 @@ function scale() {
   return Math.max(extent().width / width, extent().height / height) / view.zoom;
 }
 
+// Width and height of a map's cell in pixels of the photo.
+function cellSize() {
+  const [x0, y0, x1, y1] = photo().box;
+  const [height, width] = map().shape.slice(-2);
+  return [(x1 - x0) / width, (y1 - y0) / height];
+}
+
+// The whole of a photo, which may be another than before.
 function fit() {
+  const { width, height } = photo();
+  const [x0, y0, x1, y1] = photo().box;
+  const [left, top, right, bottom] = [Math.max(x0, 0), Math.max(y0, 0), Math.min(x1, width), Math.min(y1, height)];
+  for (const id of ["ground", "box"]) put($(id), { x: x0, y: y0, width: x1 - x0, height: y1 - y0 });
+  put($("outside"), { d: `M0 0H${width}V${height}H0ZM${left} ${top}H${right}V${bottom}H${left}Z` });
+  $("box").toggleAttribute("hidden", x0 === 0 && y0 === 0 && x1 === width && y1 === height);
   stage.style.aspectRatio = extent().width / extent().height;
   view.zoom = 1;
+  pin = null;
   draw();
 }
 
@@ -133,45 +145,40 @@ function zoom(factor, pointer) {
   draw();
 }
 
-const pointers = new Map(); // those that are down
+// --- Pointers: mouse, pen, fingers ----------------------------------------------------------------------------------
+
+const down = new Map(); // those that are down, by their id: one drags, two zoom
 
 function pointerMoved(event) {
-  const before = pointers.get(event.pointerId);
-  if (before) pointers.set(event.pointerId, event);
-  if (before && pointers.size === 2) {
-    const [other] = [...pointers.values()].filter((pointer) => pointer !== event);
-    const apart = ({ clientX, clientY }) => Math.hypot(clientX - other.clientX, clientY - other.clientY);
-    zoom(apart(event) / Math.max(apart(before), 1), { clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 });
-  } else if (before && stage.classList.contains("zoomed")) {
+  const before = down.get(event.pointerId);
+  if (before) down.set(event.pointerId, event);
+  if (down.size === 2 && before) {
+    const other = [...down.values()].find((pointer) => pointer !== event);
+    const apart = (pointer) => Math.hypot(pointer.clientX - other.clientX, pointer.clientY - other.clientY) || 1;
+    const middle = { clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 };
+    zoom(apart(event) / apart(before), middle);
+  } else if (before && view.zoom > 1) {
     view.x += (before.clientX - event.clientX) * scale();
     view.y += (before.clientY - event.clientY) * scale();
     stage.classList.add("dragged");
     draw();
-  } else pinAt(event);
-}
-
-function pinAt(event) {
-  pin = place(event);
-  put(reading, { "aria-live": "off" }); // a moving pointer is no news; a step by keyboard is
-  read();
+  } else readAt(place(event), "off"); // a moving pointer is no news to announce
 }
 
 function pointerGone(event) {
-  pointers.delete(event.pointerId);
+  down.delete(event.pointerId);
   stage.classList.remove("dragged");
 }
 
 stage.addEventListener("pointerdown", (event) => {
-  pointers.set(event.pointerId, event);
+  down.set(event.pointerId, event);
   stage.setPointerCapture(event.pointerId);
-  pinAt(event);
+  readAt(place(event), "off");
 });
 stage.addEventListener("pointermove", pointerMoved);
 stage.addEventListener("pointerup", pointerGone);
 stage.addEventListener("pointercancel", pointerGone);
-stage.addEventListener("pointerleave", (event) => {
-  if (event.pointerType === "mouse") { pin = null; read(); }
-});
+stage.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && readAt(null, "off"));
 stage.addEventListener("dblclick", (event) => zoom(2, event));
 stage.addEventListener("wheel", (event) => {
   if (!event.ctrlKey && !event.metaKey) return; // the wheel alone scrolls the page
@@ -189,7 +196,8 @@ const files = new Map();
 function npy(id) {
   if (!files.has(id)) {
     const packed = Uint8Array.from(atob($(`npy-${id}`).textContent), (character) => character.charCodeAt(0));
-    files.set(id, new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    files.set(id, new Response(stream).arrayBuffer());
   }
   return files.get(id);
 }
@@ -200,66 +208,57 @@ async function numbers(id) {
   return new Float32Array(bytes, 10 + new DataView(bytes).getUint16(8, true));
 }
 
-// The fewest digits that are this float32 and no other.
+// The fewest digits that are this float32 and no other; nine always are enough.
 function exact(value) {
   for (let digits = 1; digits < 9; digits++) {
-    const text = Number(value.toPrecision(digits));
-    if (Math.fround(text) === value) return String(text);
+    const number = Number(value.toPrecision(digits));
+    if (Math.fround(number) === value) return String(number);
   }
   return String(Number(value.toPrecision(9)));
 }
 
-const short = (value) => String(Number(value.toPrecision(3)));
-
-// Width and height of a map's cell in pixels of the photo.
-function cellSize() {
-  const [x0, y0, x1, y1] = photo().box;
-  const [height, width] = map().shape.slice(-2);
-  return [(x1 - x0) / width, (y1 - y0) / height];
-}
-
-async function read() {
-  const { id, shape, low, high } = map();
-  const values = await numbers(id);
-  if (id !== map().id) return; // another was chosen meanwhile
-  const [rows, columns] = shape.slice(-2), [x0, y0] = photo().box, [wide, tall] = cellSize();
-  const column = pin && Math.floor((pin.x - x0) / wide), row = pin && Math.floor((pin.y - y0) / tall);
-  const inPhoto = pin && pin.x >= 0 && pin.y >= 0 && pin.x < photo().width && pin.y < photo().height;
-  const seen = pin && column >= 0 && row >= 0 && column < columns && row < rows;
-  const channels = Array.from({ length: shape.length === 3 ? shape[0] : 1 }, (_, c) => values[(c * rows + row) * columns + column]);
-  const strength = Math.max(...channels.map(Math.abs));
-  const number = (value) => (seen ? exact(value) : "–");
-  const lines = [
-    ["photo x, y", inPhoto ? `${Math.floor(pin.x)}, ${Math.floor(pin.y)}` : "–"],
-    ["map x, y", seen ? `${column}, ${row}` : inPhoto ? "not seen by the network" : "–"],
-    ...(shape.length === 3 ? [["max |c|", number(strength)]] : []),
-    ...channels.map((value, c) => [shape.length === 3 ? `c${c}` : "value", number(value)]),
-  ];
-  reading.replaceChildren(...lines.flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
-  point(seen ? (low < 0 ? channels : [strength]) : [], low, high);
-  $("cell").toggleAttribute("hidden", !seen);
-  for (const rect of $("cell").children) put(rect, { x: x0 + column * wide, y: y0 + row * tall, width: wide, height: tall });
-}
-
-// Needles on the scale, at the values that are read.
-function point(values, low, high) {
-  const at = (value) => clamp((value - low) / (high - low || 1), 0, 1);
-  $("needles").setAttribute("d", values.map((value) => `M${at(value)} -.4V1.4`).join(""));
-}
-
-// By keyboard, one cell further; from the middle if nothing is read yet.
-function walk(right, down) {
-  const [x0, y0, x1, y1] = photo().box, [wide, tall] = cellSize(), from = pin ?? { x: (x0 + x1) / 2, y: (y0 + y1) / 2 };
-  pin = { x: clamp(from.x + right * wide, x0, x1 - wide / 2), y: clamp(from.y + down * tall, y0, y1 - tall / 2) };
-  put(reading, { "aria-live": "polite" });
+function readAt(point, live) {
+  pin = point;
+  put(reading, { "aria-live": live });
   read();
 }
 
+async function read() {
+  const id = mapId(), values = await numbers(id);
+  if (id !== mapId()) return; // another was chosen meanwhile
+  const { shape, ends: [low, high] } = map(), coarse = shape.length === 2, [rows, columns] = shape.slice(-2);
+  const [x0, y0] = photo().box, [wide, tall] = cellSize(), { x, y } = pin ?? { x: NaN, y: NaN };
+  const column = Math.floor((x - x0) / wide), row = Math.floor((y - y0) / tall);
+  const inPhoto = x >= 0 && y >= 0 && x < photo().width && y < photo().height;
+  const seen = column >= 0 && row >= 0 && column < columns && row < rows;
+  const cell = Array.from({ length: coarse ? 1 : shape[0] }, (_, c) => values[(c * rows + row) * columns + column]);
+  const strength = Math.max(...cell.map(Math.abs));
+  const number = (value) => (seen ? exact(value) : "–");
+  const lines = [
+    ["photo x, y", inPhoto ? `${Math.floor(x)}, ${Math.floor(y)}` : "–"],
+    ["map x, y", seen ? `${column}, ${row}` : inPhoto ? "not seen by the network" : "–"],
+    ...(coarse ? [] : [["max |c|", number(strength)]]),
+    ...cell.map((value, c) => [coarse ? "value" : `c${c}`, number(value)]),
+  ];
+  reading.replaceChildren(...lines.flatMap(([name, text]) => [make("dt", name), make("dd", text)]));
+  const at = (value) => clamp((value - low) / (high - low || 1), 0, 1);
+  put($("needles"), { d: (seen ? (low < 0 ? cell : [strength]) : []).map((value) => `M${at(value)} -.4V1.4`).join("") });
+  $("cell").toggleAttribute("hidden", !seen);
+  if (!seen) return;
+  for (const rect of $("cell").children) put(rect, { x: x0 + column * wide, y: y0 + row * tall, width: wide, height: tall });
+}
+
+// By keyboard, cell by cell; from the middle if nothing is read yet.
+function walk(right, down) {
+  const [x0, y0, x1, y1] = photo().box, [wide, tall] = cellSize(), { x, y } = pin ?? { x: (x0 + x1) / 2, y: (y0 + y1) / 2 };
+  const point = { x: clamp(x + right * wide, x0, x1 - wide / 2), y: clamp(y + down * tall, y0, y1 - tall / 2) };
+  readAt(point, "polite");
+}
+
 async function download() {
-  const name = `${photo().name.replace(/\.\w+$/, "")}-${target().title}-${map().key}`;
-  const url = URL.createObjectURL(new Blob([await npy(map().id)]));
-  const link = Object.assign(make("a", ""), { href: url, download: `${name.replace(/[^\p{L}\p{N}.]+/gu, "_")}.npy` });
-  link.click();
+  const name = `${photo().name.replace(/\.\w+$/, "")}-${target().title}-${map().key}`.replace(/[^\p{L}\p{N}.]+/gu, "_");
+  const url = URL.createObjectURL(new Blob([await npy(mapId())]));
+  Object.assign(make("a", ""), { href: url, download: `${name}.npy` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
@@ -271,57 +270,53 @@ function slide(percent) {
   $("layer").style.opacity = opacity.value / 100;
 }
 
-let strength = 100; // of the overlay when it comes back
+let strongest = 100; // of the overlay, when it comes back
 function toggleOverlay() {
-  if (Number(opacity.value)) strength = opacity.value;
-  slide(Number(opacity.value) ? 0 : strength);
+  const now = Number(opacity.value);
+  if (now) strongest = now;
+  slide(now ? 0 : strongest);
 }
 
-const greyed = () => stage.classList.toggle("grey", $("grey").checked);
-
+const help = () => $("keys").showModal();
 const keys = {
-  ArrowLeft: () => nextMap(-1), ArrowRight: () => nextMap(1),
-  ArrowUp: () => nextTarget(-1), ArrowDown: () => nextTarget(1),
-  "Shift+ArrowLeft": () => walk(-1, 0), "Shift+ArrowRight": () => walk(1, 0),
-  "Shift+ArrowUp": () => walk(0, -1), "Shift+ArrowDown": () => walk(0, 1),
+  ArrowLeft: () => nextMap(-1), ArrowRight: () => nextMap(1), ArrowUp: () => nextTarget(-1), ArrowDown: () => nextTarget(1),
+  ShiftArrowLeft: () => walk(-1, 0), ShiftArrowRight: () => walk(1, 0),
+  ShiftArrowUp: () => walk(0, -1), ShiftArrowDown: () => walk(0, 1),
   p: () => nextPhoto(-1), n: () => nextPhoto(1),
   ",": () => slide(Number(opacity.value) - 5), ".": () => slide(Number(opacity.value) + 5), o: toggleOverlay,
-  g: () => $("grey").click(), d: download, t: switchTheme, "?": () => $("keys").showModal(),
   "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), f: fit,
+  g: () => $("grey").click(), d: download, t: switchTheme, "?": help,
 };
+for (let digit = 1; digit <= 9; digit++) keys[digit] = () => chooseMap(digit - 1);
 
 document.addEventListener("keydown", (event) => {
   const arrow = event.key.startsWith("Arrow");
-  if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open || (arrow && event.target === opacity)) return;
-  const action = keys[arrow && event.shiftKey ? `Shift+${event.key}` : event.key] ?? (/^[1-9]$/.test(event.key) && (() => chooseMap(event.key - 1)));
-  if (!action) return;
+  const elsewhere = event.ctrlKey || event.metaKey || event.altKey || $("keys").open || (arrow && event.target === opacity);
+  const action = keys[(arrow && event.shiftKey ? "Shift" : "") + event.key];
+  if (elsewhere || !action) return;
   event.preventDefault();
   action();
 });
 
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-photo], [data-map]");
-  if (!button) return;
-  if (button.dataset.photo) return choose(Number(button.dataset.photo));
-  const [photoIndex, targetIndex, mapIndex] = button.dataset.map.split("-").map(Number);
-  choose(photoIndex, targetIndex, photos[photoIndex].targets[targetIndex].maps[mapIndex].key);
-  stage.scrollIntoView({ block: "nearest" });
-});
-
+for (const button of document.querySelectorAll("[data-photo]")) {
+  button.addEventListener("click", () => choose(Number(button.dataset.photo)));
+}
+for (const button of document.querySelectorAll("[data-map]")) {
+  const [i, j, k] = button.dataset.map.split("-").map(Number);
+  button.addEventListener("click", () => {
+    choose(i, j, photos[i].targets[j].maps[k].key);
+    stage.scrollIntoView({ block: "nearest" });
+  });
+}
 opacity.addEventListener("input", () => slide(opacity.value));
-$("grey").addEventListener("change", greyed);
+$("grey").addEventListener("change", () => stage.classList.toggle("grey", $("grey").checked));
 $("download").addEventListener("click", download);
-$("help").addEventListener("click", () => $("keys").showModal());
+$("help").addEventListener("click", help);
 $("zoom-in").addEventListener("click", () => zoom(1.5));
 $("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
 $("zoom-fit").addEventListener("click", fit);
+addEventListener("hashchange", restore);
 
-function open() {
-  choose(Number(kept().get("photo") ?? 0), Number(kept().get("target") ?? 0), kept().get("method"));
-}
-
-addEventListener("hashchange", open);
 slide(100);
-greyed();
-open();
+restore();
 fit();
