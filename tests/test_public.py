@@ -85,6 +85,7 @@ SURFACE = [
     "explain_targets",
     "preprocess_image",
     "rules",
+    "share",
     "targets",
 ]
 

@@ -13,7 +13,7 @@ from .attribution import (
 from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
-from .result import Explanation
+from .result import Explanation, share
 
 __version__: str
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "explain_targets",
     "preprocess_image",
     "rules",
+    "share",
     "targets",
 ]

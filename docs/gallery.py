@@ -1,0 +1,185 @@
+"""Draw the gallery: `python docs/gallery.py` writes docs/gallery.md and its pictures, from scenes of the demo world alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+from PIL import Image
+
+import relume
+from relume.demo import draw_scene
+from relume.figures import Cell, Row, figure, figure_bytes
+from relume.image import Preprocessing
+from relume.models import Opened, open_model
+from relume.render import KINDS
+from relume.result import Explanation, share, sheet
+
+DOCS = Path(__file__).parent
+SEED = 0
+METHODS = list(relume.METHODS)
+
+SAID = {
+    "colour": "the signed gradient about mid-grey, in the colours of its channels: the look of the paper",
+    "diverging": "signed heat: negative blue, positive red, and zero exactly white",
+    "positive": "what is above zero",
+    "negative": "what is below zero",
+    "absolute": "magnitudes, the saliency",
+    "over": "magnitudes over the greyed photo, as opaque as they are strong",
+    "masked": "the photo where the map is strong, faded elsewhere",
+    "contours": "lines around the strongest pixels that hold half and four fifths of the mass",
+}
+
+
+def explained(network: Opened, picture: Image.Image, names: list[str], methods: list[str | relume.Method]) -> list[Explanation]:
+    """A picture's explanations for each class, by name, drawn on it."""
+    assert network.labels is not None, "the demo network has labels"
+    images = network.preprocessing.tensor(network.preprocessing.view(picture))[None]
+    targets = [network.labels.index(name) for name in names]
+    found = relume.explain_targets(network.model, images, targets, methods)
+    known = {"model": "the demo network", "labels": network.labels, "multilabel": network.multilabel}
+    return [dataclasses.replace(e.with_photos([picture], network.preprocessing), **known) for e in found]  # type: ignore[arg-type]
+
+
+def kinds(e: Explanation, caption: str) -> bytes:
+    """Every kind of picture of two maps."""
+    rows = []
+    for method, name in (("guided_backprop", "guided backpropagation"), ("gradcam", "Grad-CAM")):
+        cells = [Cell(kind, e.picture(method, kind=kind, size=480)) for kind in KINDS]
+        rows.append(Row(f"{name}, {e.title()}", cells))
+    return figure_bytes(figure(rows, caption, columns=4, dpi=110))
+
+
+def wide(scene: Image.Image) -> Image.Image:
+    """The scene in the middle of a panorama of other scenes."""
+    panorama = Image.new("RGB", (3 * scene.width, scene.height))
+    for i, part in enumerate((draw_scene(3).picture, scene, draw_scene(5).picture)):
+        panorama.paste(part, (i * scene.width, 0))
+    return panorama
+
+
+def frames(network: Opened, panorama: Image.Image) -> bytes:
+    """A panorama, cut to its middle and letterboxed."""
+    cells = []
+    for name, way in (("cut to its middle", network.preprocessing), ("letterboxed", letterboxed(network.preprocessing))):
+        (e,) = explained(dataclasses.replace(network, preprocessing=way), panorama, ["cat"], ["gradcam"])
+        cells.append(Cell(f"{name}: {e.title()}", e.overlay("gradcam")))
+    return figure_bytes(figure([Row("One panorama, two ways into the network", cells)], "demo network", dpi=220))
+
+
+def letterboxed(way: Preprocessing) -> Preprocessing:
+    """The same input size, with all of the picture in it."""
+    assert isinstance(way.crop, int), "the demo network's is"
+    return dataclasses.replace(way, resize=way.crop, letterbox=True)
+
+
+def scales(network: Opened) -> bytes:
+    """A class that is there and one that is not, each at its own scale and both at one."""
+    both = explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "boat"], ["guided_gradcam"])
+    rows = []
+    for e, shared in zip(both, share(both), strict=True):
+        own = Cell(f"own scale, to {e.scale('guided_gradcam')[0]:.2g}", e.picture("guided_gradcam", size=480))
+        same = Cell(f"shared scale, to {shared.scale('guided_gradcam')[0]:.2g}", shared.picture("guided_gradcam", size=480))
+        rows.append(Row(e.title(), [Cell("scene", e.photo()), own, same]))
+    return figure_bytes(figure(rows, "demo network, Guided Grad-CAM", dpi=110))
+
+
+def smoothed(network: Opened) -> bytes:
+    """A gradient, its mean and its variance over noisy copies."""
+    methods: list[str | relume.Method] = ["gradient", relume.Smooth("gradient", 50), "guided_backprop"]
+    return figure_bytes(sheet(explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["dog"], methods), dpi=110))
+
+
+def draw() -> dict[str, bytes]:
+    """Every picture of the gallery, by name, as PNG."""
+    network, scene = open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
+    both = explained(network, scene, ["cat", "dog"], [*METHODS])
+    return {
+        "methods": figure_bytes(sheet(both, dpi=110)),
+        "kinds": kinds(both[0], "demo network  ·  full strength at the 99.5th percentile of each map"),
+        "scales": scales(network),
+        "frames": frames(network, wide(scene)),
+        "smooth": smoothed(network),
+    }
+
+
+def text() -> str:
+    """The page."""
+    listed = "\n".join(f"* `{kind}`: {SAID[kind]}." for kind in KINDS)
+    return f"""# Gallery
+
+Every picture here is drawn by `python docs/gallery.py` from [the demo world](demo.md): drawn scenes, and the small network in
+the package that knows them. The scene is number {SEED}, with a cat and a dog.
+
+## Five methods, two classes
+
+![A drawn cat and dog, explained for both classes by all five methods](images/gallery-methods.jpg)
+
+Guided backpropagation (fourth) draws both faces whatever it is asked; times Grad-CAM, it draws the one asked for. The deconvnet
+shows the grid of the network's strides. Under each map stands its scale: the value drawn at full strength.
+
+    relume demo --seed {SEED}
+
+## Eight kinds of picture
+
+![Guided backpropagation and Grad-CAM of the cat in eight kinds of picture](images/gallery-kinds.jpg)
+
+{listed}
+
+No kind changes the map, and all draw the same figure: the value of the channel where it is largest in magnitude.
+
+```python
+import relume
+from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
+
+scene = draw_scene({SEED}, ["cat", "dog"]).picture
+image = PREPROCESSING.tensor(PREPROCESSING.view(scene))[None]
+e = relume.explain(load_network(), image, CLASSES.index("cat"), methods=["guided_backprop", "gradcam"])
+e = e.with_photos([scene], PREPROCESSING)  # draws on the photo, checked to be what was explained
+e.picture("guided_backprop", kind="diverging")  # a PIL image
+e.overlay("gradcam")  # heat over the photo, at the photo's own resolution
+e.figure(kind={{"gradcam": "contours"}}, columns=2, dpi=300).savefig("figure.pdf")  # text stays text
+```
+
+## Two maps, one scale
+
+![Guided Grad-CAM of the cat and of a boat that is not there, each at its own scale and both at one](images/gallery-scales.jpg)
+
+There is no boat. At its own scale its map looks as good as the cat's; at a shared one it is what it is. So every figure says how
+it is scaled, and `scale="shared"` draws a set alike.
+
+```python
+targets = [CLASSES.index("cat"), CLASSES.index("boat")]
+cat, boat = relume.explain_targets(load_network(), image, targets, methods=["guided_gradcam"])
+relume.share([cat, boat])  # the same two, drawn at one scale
+cat.figure(scale=0.05)  # or at a scale of yours
+```
+
+## What the network never saw
+
+![Grad-CAM over a panorama that was cut to its middle, and over the same letterboxed](images/gallery-frames.jpg)
+
+Photos are drawn whole, as large as they are, and dimmed where the network never looked: most networks see a square from the
+middle. `--letterbox` lets them see all of it.
+
+## Smoothed
+
+![The gradient of the dog, its mean and variance over 50 noisy copies, and guided backpropagation](images/gallery-smooth.jpg)
+
+[Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad), and says where they disagree (VarGrad).
+
+    relume explain scene.png --method gradient --smooth 50
+"""
+
+
+def main() -> None:
+    """Write the page and its pictures, small enough for a repository."""
+    for name, content in draw().items():
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.convert("RGB").save(DOCS / "images" / f"gallery-{name}.jpg", quality=85)
+    (DOCS / "gallery.md").write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
