@@ -51,21 +51,23 @@ def kinds(e: Explanation, caption: str) -> bytes:
     return figure_bytes(figure(rows, caption, columns=4, dpi=110))
 
 
-def wide(scene: Image.Image) -> Image.Image:
-    """The scene in the middle of a panorama of other scenes."""
-    panorama = Image.new("RGB", (3 * scene.width, scene.height))
-    for i, part in enumerate((draw_scene(3).picture, scene, draw_scene(5).picture)):
-        panorama.paste(part, (i * scene.width, 0))
+def wide(scene: Image.Image, margin: int = 40) -> Image.Image:
+    """The scene between strips of two others."""
+    left, right = draw_scene(3).picture, draw_scene(5).picture
+    panorama = Image.new("RGB", (scene.width + 2 * margin, scene.height))
+    panorama.paste(left.crop((left.width - margin, 0, left.width, left.height)), (0, 0))
+    panorama.paste(scene, (margin, 0))
+    panorama.paste(right.crop((0, 0, margin, right.height)), (margin + scene.width, 0))
     return panorama
 
 
 def frames(network: Opened, panorama: Image.Image) -> bytes:
-    """A panorama, cut to its middle and letterboxed."""
+    """A wide picture, cut to its middle and letterboxed."""
     cells = []
     for name, way in (("cut to its middle", network.preprocessing), ("letterboxed", letterboxed(network.preprocessing))):
         (e,) = explained(dataclasses.replace(network, preprocessing=way), panorama, ["cat"], ["gradcam"])
         cells.append(Cell(f"{name}: {e.title()}", e.overlay("gradcam")))
-    return figure_bytes(figure([Row("One panorama, two ways into the network", cells)], "demo network", dpi=220))
+    return figure_bytes(figure([Row("One picture, two ways into the network", cells)], "demo network", dpi=220))
 
 
 def letterboxed(way: Preprocessing) -> Preprocessing:
@@ -76,13 +78,13 @@ def letterboxed(way: Preprocessing) -> Preprocessing:
 
 def scales(network: Opened) -> bytes:
     """A class that is there and one that is not, each at its own scale and both at one."""
-    both = explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "boat"], ["guided_gradcam"])
+    both = explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
     rows = []
     for e, shared in zip(both, share(both), strict=True):
-        own = Cell(f"own scale, to {e.scale('guided_gradcam')[0]:.2g}", e.picture("guided_gradcam", size=480))
-        same = Cell(f"shared scale, to {shared.scale('guided_gradcam')[0]:.2g}", shared.picture("guided_gradcam", size=480))
+        own = Cell(f"own scale, to {e.scale('guided_backprop')[0]:.2g}", e.picture("guided_backprop", size=480))
+        same = Cell(f"shared scale, to {shared.scale('guided_backprop')[0]:.2g}", shared.picture("guided_backprop", size=480))
         rows.append(Row(e.title(), [Cell("scene", e.photo()), own, same]))
-    return figure_bytes(figure(rows, "demo network, Guided Grad-CAM", dpi=110))
+    return figure_bytes(figure(rows, "demo network, guided backpropagation", dpi=110))
 
 
 def smoothed(network: Opened) -> bytes:
@@ -144,21 +146,21 @@ e.figure(kind={{"gradcam": "contours"}}, columns=2, dpi=300).savefig("figure.pdf
 
 ## Two maps, one scale
 
-![Guided Grad-CAM of the cat and of a boat that is not there, each at its own scale and both at one](images/gallery-scales.jpg)
+![Guided backpropagation of the cat and of a car that is not there, at its own scale and at one](images/gallery-scales.jpg)
 
-There is no boat. At its own scale its map looks as good as the cat's; at a shared one it is what it is. So every figure says how
-it is scaled, and `scale="shared"` draws a set alike.
+There is no car. At its own scale its map looks as good as the cat's; at a shared one it is what it is. So every figure says
+how it is scaled, and `scale="shared"` draws a set alike.
 
 ```python
-targets = [CLASSES.index("cat"), CLASSES.index("boat")]
-cat, boat = relume.explain_targets(load_network(), image, targets, methods=["guided_gradcam"])
-relume.share([cat, boat])  # the same two, drawn at one scale
+targets = [CLASSES.index("cat"), CLASSES.index("car")]
+cat, car = relume.explain_targets(load_network(), image, targets, methods=["guided_backprop"])
+relume.share([cat, car])  # the same two, drawn at one scale
 cat.figure(scale=0.05)  # or at a scale of yours
 ```
 
 ## What the network never saw
 
-![Grad-CAM over a panorama that was cut to its middle, and over the same letterboxed](images/gallery-frames.jpg)
+![Grad-CAM over a wide picture that was cut to its middle, and over the same letterboxed](images/gallery-frames.jpg)
 
 Photos are drawn whole, as large as they are, and dimmed where the network never looked: most networks see a square from the
 middle. `--letterbox` lets them see all of it.

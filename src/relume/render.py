@@ -204,16 +204,21 @@ def contours(
     if scale == 0:
         return drawn
     smooth = ndimage.gaussian_filter(magnitudes, blur * max(width, height), mode="nearest")
-    lines, pen = contour_generator(z=smooth), ImageDraw.Draw(drawn)
-    left, top, right, bottom = photo.box
+    fine = max(1, round(1200 / max(drawn.size)))  # of a small photo, lines are drawn finer than its pixels, and averaged
+    sheet = drawn if fine == 1 else Image.new("RGBA", (fine * drawn.width, fine * drawn.height))
+    lines, pen = contour_generator(z=smooth), ImageDraw.Draw(sheet)
+    left, top, right, bottom = (fine * edge for edge in photo.box)
     across, down = (right - left) / width, (bottom - top) / height
-    thick = max(1, round(max(drawn.size) / 300))
+    thick = max(1, round(max(sheet.size) / 300))
     inks = colormaps["viridis"](np.linspace(1, 0.6, len(masses)))
     for threshold, ink in reversed(list(zip(mass_thresholds(smooth.astype(np.float32), sorted(masses)), inks, strict=True))):
         for line in lines.lines(threshold * (1 - 1e-6)):  # at the height of a plateau there is no line
             path = [(left - 0.5 + (x + 0.5) * across, top - 0.5 + (y + 0.5) * down) for x, y in np.asarray(line).tolist()]
             pen.line(path, fill="black", width=3 * thick, joint="curve")
             pen.line(path, fill=tuple(round(255 * c) for c in ink[:3]), width=thick, joint="curve")
+    if fine > 1:
+        small = sheet.reduce(fine)
+        drawn.paste(small, (0, 0), small)
     return drawn
 
 
