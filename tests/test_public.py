@@ -25,6 +25,7 @@ ORDER = [
     "result",
     "trace",
     "methods",
+    "smooth",
     "explaining",
     "attribution",
     "checking",
@@ -60,6 +61,7 @@ ORDER = [
 ]
 
 SURFACE = [
+    "Augmented",
     "Backpropagation",
     "Coverage",
     "Deconvolution",
@@ -71,6 +73,7 @@ SURFACE = [
     "GuidedReLU",
     "METHODS",
     "Method",
+    "Smooth",
     "compute_guided_gradcam",
     "coverage",
     "errors",
