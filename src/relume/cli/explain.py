@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -66,6 +67,16 @@ def explain(
         ),
     ] = None,
     method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SAMPLES", help="Smooth every method: the mean of its maps over so many noisy copies (SmoothGrad)."
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="LEVEL", help="That noise, as a share of the range of the network's input. [default: 0.15]"),
+    ] = None,
     rectifiers: Annotated[
         str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")
     ] = "all",
@@ -88,7 +99,7 @@ def explain(
     preprocessing = {"resize": resize, "crop": crop, "interpolation": interpolation, "mean": mean, "std": std}
     try:
         check_writable(output)
-        keys = common.method_keys(method, UNITS if neuron else DEFAULT)
+        methods, facts = _smoothed(common.method_keys(method, UNITS if neuron else DEFAULT), smooth, noise)
         opened = common.open_network(
             model, weights, labels, layer, arch=arch, model_args=model_args, preprocessing=preprocessing
         )
@@ -101,9 +112,9 @@ def explain(
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
                 explained = common.explain_picture(
-                    load_picture(photo), opened, targets, keys, layer, {"file": str(photo)}, rectifiers
+                    load_picture(photo), opened, targets, methods, layer, {"file": str(photo), **facts}, rectifiers
                 )
-                common.write_explained(explained, folder)
+                common.write_explained(_without_variance(explained), folder)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
                 complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")
@@ -137,6 +148,24 @@ def _targets(target: str | None, versus: str | None, neurons: Sequence[str] | No
     if len(others) != 1:
         raise TargetError(f"--versus takes one class; got {versus!r}")
     return [Contrast(index, others[0]) for index in classes] + units
+
+
+def _smoothed(keys: Sequence[str], samples: int | None, noise: float | None) -> tuple[list[Any], dict[str, Any]]:
+    """The methods, each of them smoothed if that is asked for, and what a result records of it."""
+    from relume.errors import InputError
+    from relume.smooth import Smooth
+
+    if samples is None:
+        if noise is not None:
+            raise InputError("--noise is the noise of --smooth; give that too, such as --smooth 25")
+        return [*keys], {}
+    noise = Smooth.noise if noise is None else noise
+    return [Smooth(key, samples, noise) for key in keys], {"smooth": {"samples": samples, "noise": noise, "seed": 0}}
+
+
+def _without_variance(explained: Sequence[Explanation]) -> list[Explanation]:
+    """A smooth map for each method asked for, and no second picture beside it."""
+    return [replace(e, maps={key: e[key] for key in e if not key.startswith("vargrad_")}) for e in explained]
 
 
 def _neuron(text: str) -> TargetLike:
