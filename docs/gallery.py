@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -32,7 +33,9 @@ SAID = {
 }
 
 
-def explained(network: Opened, picture: Image.Image, names: list[str], methods: list[str | relume.Method]) -> list[Explanation]:
+def explained(
+    network: Opened, picture: Image.Image, names: list[str], methods: Sequence[str | relume.Smooth]
+) -> list[Explanation]:
     """A picture's explanations for each class, by name, drawn on it."""
     assert network.labels is not None, "the demo network has labels"
     images = network.preprocessing.tensor(network.preprocessing.view(picture))[None]
@@ -89,7 +92,7 @@ def scales(network: Opened) -> bytes:
 
 def smoothed(network: Opened) -> bytes:
     """A gradient, its mean and its variance over noisy copies."""
-    methods: list[str | relume.Method] = ["gradient", relume.Smooth("gradient", 50), "guided_backprop"]
+    methods: list[str | relume.Smooth] = ["gradient", relume.Smooth("gradient", 50), "guided_backprop"]
     return figure_bytes(sheet(explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["dog"], methods), dpi=110))
 
 

@@ -121,7 +121,11 @@ def test_the_command_page_has_every_option_and_no_other():
     for name, command in typer.main.get_command(app).commands.items():
         section = page.partition(f"\n## relume {name}\n")[2].partition("\n## ")[0]
         assert section, f"docs/command.md has no section for relume {name}"
-        shared = [title for title in ("The network", "The pictures") if f"(#{title.lower().replace(' ', '-')})" in section]
+        shared = [
+            title
+            for title in ("The network", "The methods", "The pictures")
+            if f"(#{title.lower().replace(' ', '-')})" in section
+        ]
         section += "".join(page.partition(f"\n## {title}\n")[2].partition("\n## ")[0] for title in shared)
         documented = set(re.findall(r"^\| `(--[a-z-]+)", section, flags=re.MULTILINE))
         documented -= {"--model"} if name == "check" else set()

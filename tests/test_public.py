@@ -30,6 +30,7 @@ ORDER = [
     "page",
     "trace",
     "methods",
+    "smooth",
     "explaining",
     "attribution",
     "checking",
@@ -67,6 +68,7 @@ ORDER = [
 ]
 
 SURFACE = [
+    "Augmented",
     "Backpropagation",
     "Coverage",
     "Deconvolution",
@@ -78,6 +80,7 @@ SURFACE = [
     "GuidedReLU",
     "METHODS",
     "Method",
+    "Smooth",
     "compute_guided_gradcam",
     "coverage",
     "errors",

@@ -14,10 +14,12 @@ from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
 from .result import Explanation, share
+from .smooth import Augmented, Smooth
 
 __version__: str
 __all__ = [
     "METHODS",
+    "Augmented",
     "Backpropagation",
     "Coverage",
     "Deconvolution",
@@ -28,6 +30,7 @@ __all__ = [
     "GuidedGradCAM",
     "GuidedReLU",
     "Method",
+    "Smooth",
     "__version__",
     "compute_guided_gradcam",
     "coverage",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypedDict
 
 import torch
@@ -11,10 +13,11 @@ from torch import Tensor, nn
 from relume.answer import Coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
-from relume.methods import Fuse, Gathered, Method, resolve_methods
+from relume.methods import Fuse, Gathered, Method
 from relume.result import Explanation
 from relume.rules import Rule
-from relume.targets import TargetLike, class_scores
+from relume.smooth import Repeated, check_places, repeat, resolve
+from relume.targets import Frozen, TargetLike, class_scores, tiled
 from relume.trace import Inputs, Model, Output, Score, Trace, full_precision, recording
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
@@ -36,7 +39,7 @@ def explain(
     model: Model,
     images: Inputs,
     target: TargetLike = None,
-    methods: Iterable[str | Method] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -53,7 +56,8 @@ def explain(
             inputs, or a mapping of keyword inputs, of which one is explained.
         target: None (each image's predicted class), a class, one class per image, one of :mod:`relume.targets`, or a callable
             ``outputs -> (N,)``.
-        methods: keys of :data:`METHODS`, or :class:`Method` objects.
+        methods: keys of :data:`METHODS`, :class:`Method` objects, or wrappers of either, such as :class:`relume.Smooth`,
+            which take a forward pass for each batch of copies.
         layer: Grad-CAM's target layer: a module of the model, its dotted name, or None for the last one with spatial axes
             before pooling; several are fused into one heat map.
         wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
@@ -77,7 +81,7 @@ def explain_targets(
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
-    methods: Iterable[str | Method] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -87,24 +91,18 @@ def explain_targets(
     fuse: Fuse = "mean",
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
-    asked = resolve_methods(methods)
+    asked = resolve(methods)
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
     _check_choice("fuse", fuse, ("mean", "max"))
-    trace = Trace.run(
-        model,
-        images,
-        _layers(layer) if any(m.needs_layer for m in asked) else (),
-        targets=targets,
-        reshape=reshape,
-        wrt=wrt,
-        output=output,
-        relu_only=rectifiers == "relu",
-    )
+    check_places(asked, targets)
+    run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+    trace = run(images, _layers(layer) if any(m.needs_layer for m in asked) else (), targets=targets)
     scores = [trace.score(target) for target in targets]
-    return [
+    once = [method for method in asked if isinstance(method, Method)]
+    explained = [
         Explanation(
             coverage=trace.coverage(score),
-            maps=_maps(trace, score, asked, fuse, last=score is scores[-1]),
+            maps=_maps(trace, score, once, fuse, last=score is scores[-1]),
             images=trace.images.detach(),
             target=score.classes,
             score=score.value.detach(),
@@ -115,6 +113,52 @@ def explain_targets(
             unit=score.unit,
         )
         for score in scores
+    ]
+    if len(once) == len(asked) or not targets:
+        return explained
+    question = _Question(run, images, [score.target for score in scores], [read.name for read in trace.layers], fuse)
+    del trace, scores  # and the graph with them, before the copies make theirs
+    return _with_copies(explained, asked, question)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """What was asked of the images, to be asked of copies of them: the same scores, read at the same layers."""
+
+    run: Callable[..., Trace]
+    inputs: Inputs
+    targets: Sequence[Frozen]
+    layers: Sequence[str]
+    fuse: Fuse
+
+    @property
+    def stackable(self) -> bool:
+        """Whether several copies can be one batch: nothing tells how other inputs, or a callable's outputs, would follow."""
+        alone = isinstance(self.inputs, Tensor) or len(self.inputs) == 1
+        return alone and all(tiled(target, 1) is not None for target in self.targets)
+
+    def of(self, copies: Sequence[Tensor], methods: Sequence[Method]) -> list[list[dict[str, Tensor]]]:
+        """Each copy's maps for each target, all from one forward pass."""
+        targets = [tiled(target, len(copies)) or target for target in self.targets]
+        trace = self.run(self.inputs, self.layers, targets=targets, instead=torch.cat([*copies]))
+        scores = [trace.score(target) for target in targets]
+        found = [_maps(trace, score, methods, self.fuse, last=score is scores[-1]) for score in scores]
+        size = len(copies[0])
+        return [
+            [{key: m[i : i + size] for key, m in maps.items()} for maps in found] for i in range(0, len(trace.images), size)
+        ]
+
+
+def _with_copies(
+    explained: Sequence[Explanation], asked: Sequence[Method | Repeated], question: _Question
+) -> list[Explanation]:
+    """The explanations with the maps of wrappers too, all in the order asked for."""
+    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    repeated = repeat(wrappers, explained[0].images, question.of, stackable=question.stackable)
+    keys = [key for method in asked for key in method.keys]
+    return [
+        replace(e, maps={key: e[key] if key in e else _finite(key, maps[key]) for key in keys})
+        for e, maps in zip(explained, repeated, strict=True)
     ]
 
 

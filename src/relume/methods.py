@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from relume.answer import upsample
 from relume.errors import InputError
 from relume.rules import Rule
 
-__all__ = ["METHODS", "Fuse", "Gathered", "Method", "backpropagation", "resolve_methods"]
+__all__ = ["METHODS", "Fuse", "Gathered", "Method", "backpropagation", "distinct", "resolve_method", "resolve_methods"]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -54,6 +54,11 @@ class Method:
     key: str
     needs: frozenset[Need]
     compute: Callable[[Gathered], Tensor]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key of its map, alone."""
+        return (self.key,)
 
     @property
     def needs_layer(self) -> bool:
@@ -104,24 +109,54 @@ METHODS: dict[str, Method] = {
 }
 
 
+class Keyed(Protocol):
+    """What makes maps under its keys."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of its maps."""
+
+
+K = TypeVar("K", bound=Keyed)
+
+
 def resolve_methods(methods: Iterable[str | Method]) -> list[Method]:
     """The methods that ``methods`` names, each once.
 
     Raises:
         InputError: an unknown key, something that is no method, two methods of one key, or none at all.
     """
+    return distinct(methods, resolve_method)
+
+
+def distinct(methods: Iterable[str | K], resolve: Callable[[str | K], K]) -> list[K]:
+    """What ``resolve`` makes of each of ``methods``, each once.
+
+    Raises:
+        InputError: no methods, or two different ones of one key.
+    """
     asked = [] if isinstance(methods, str) else list(methods)
     if not asked:
         raise InputError(f"methods are a list of keys, such as ['guided_backprop']; got {methods!r}")
-    found: dict[str, Method] = {}
-    for key in asked:
-        method = METHODS.get(key) if isinstance(key, str) else key
-        if method is None:
-            close = difflib.get_close_matches(str(key), METHODS, n=1)
-            hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
-            raise InputError(f"there is no method {key!r}; {hint} {', '.join(METHODS)}")
-        if not isinstance(method, Method):
-            raise InputError(f"a method is a key of relume.METHODS or a relume.Method; got {key!r}")
-        if found.setdefault(method.key, method) is not method:
-            raise InputError(f"two different methods are called {method.key!r}; give one another key")
-    return list(found.values())
+    found: dict[str, K] = {}
+    for method in map(resolve, asked):
+        for key in method.keys:
+            if found.setdefault(key, method) != method:
+                raise InputError(f"two different methods are called {key!r}; give one another key, or ask in two calls")
+    return list(dict.fromkeys(found.values()))
+
+
+def resolve_method(key: str | Method) -> Method:
+    """The method that ``key`` names.
+
+    Raises:
+        InputError: an unknown key, or something that is no method.
+    """
+    method = METHODS.get(key) if isinstance(key, str) else key
+    if method is None:
+        close = difflib.get_close_matches(str(key), METHODS, n=1)
+        hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
+        raise InputError(f"there is no method {key!r}; {hint} {', '.join(METHODS)}")
+    if not isinstance(method, Method):
+        raise InputError(f"a method is a key of relume.METHODS or a relume.Method; got {key!r}")
+    return method

@@ -14,8 +14,8 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +27,22 @@ __all__ = [
     "Channel",
     "ClassTarget",
     "Contrast",
+    "Frozen",
     "Neuron",
     "Segmentation",
     "Target",
     "TargetLike",
     "Unit",
     "class_scores",
+    "has_place",
     "resolve",
     "tensors_in",
+    "tiled",
 ]
 
 Target: TypeAlias = Callable[[Any], Tensor]
 TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Target | Unit | None"
+Frozen: TypeAlias = "Target | Unit"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,8 +290,8 @@ class Unit(ABC):
     def __str__(self) -> str:
         return f"channel {self.channel}"
 
-    def frozen(self, name: str, values: Tensor) -> Target:
-        """The unit's value as a function of its layer's output ``(N, channels, *spatial)``, its place decided.
+    def frozen(self, name: str, values: Tensor) -> Self:
+        """The same with its place decided in its layer's output ``(N, channels, *spatial)``.
 
         Raises:
             TargetError: the layer, called ``name``, has no such channel or place.
@@ -295,39 +299,83 @@ class Unit(ABC):
         channels = values.shape[1]
         if not 0 <= self.channel < channels:
             raise TargetError(f"layer {name!r} has {channels} channels, 0 to {channels - 1}; there is no {self.channel}")
-        return self._value(name, values)
+        return self
 
     @abstractmethod
-    def _value(self, name: str, values: Tensor) -> Target:
-        """The unit's value as a function of its layer's output, found in ``values``."""
+    def value(self, values: Tensor) -> Tensor:
+        """The unit's value in each sample's map, ``(N,)``; frozen before it is asked."""
 
 
 class Channel(Unit):
     """The mean of a channel over its map: ``Channel("layer4", 7)``."""
 
-    def _value(self, name: str, values: Tensor) -> Target:  # noqa: ARG002 - a neuron needs them
-        return lambda values: values[:, self.channel].flatten(1).mean(1) if values.ndim > 2 else values[:, self.channel]
+    def value(self, values: Tensor) -> Tensor:
+        """The mean over the map, ``(N,)``."""
+        return values[:, self.channel].flatten(1).mean(1) if values.ndim > 2 else values[:, self.channel]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neuron(Unit):
-    """One place of a channel's map: ``Neuron("layer4", 7, (3, 5))``; where it is highest in each image, if not given."""
+    """One place of a channel's map: ``Neuron("layer4", 7, (3, 5))``; where it is highest in each image, if not given.
+
+    Attributes:
+        position: the place.
+        places: once decided, the place in each image, ``(N,)`` int64, counted along the rows.
+    """
 
     position: tuple[int, ...] | None = None
+    places: Tensor | None = field(default=None, kw_only=True, repr=False)
 
     def __str__(self) -> str:
         return f"channel {self.channel}" + (f" at {self.position}" if self.position else " where it is highest")
 
-    def _value(self, name: str, values: Tensor) -> Target:
+    def frozen(self, name: str, values: Tensor) -> Neuron:
+        """The same with its place decided, as of any unit; a place that was decided stays."""
+        Unit.frozen(self, name, values)
         size, flat = tuple(values.shape[2:]), values[:, self.channel].flatten(1)
+        if self.places is not None:
+            return self
         if self.position is None:
-            places = flat.detach().argmax(1)
-        elif len(self.position) == len(size) and all(0 <= p < s for p, s in zip(self.position, size, strict=True)):
-            place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(self.position))
-            places = torch.full((len(values),), place, device=values.device)
-        else:
+            return replace(self, places=flat.detach().argmax(1))
+        if len(self.position) != len(size) or not all(0 <= p < s for p, s in zip(self.position, size, strict=True)):
             raise TargetError(f"layer {name!r} has a map of {size}, and {self.position} is no place in it")
-        return lambda values: values[:, self.channel].flatten(1).gather(1, places[:, None])[:, 0]
+        place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(self.position))
+        return replace(self, places=torch.full((len(values),), place, device=values.device))
+
+    def value(self, values: Tensor) -> Tensor:
+        """The value at the place, ``(N,)``."""
+        assert self.places is not None, "frozen before it is asked"
+        return values[:, self.channel].flatten(1).gather(1, self.places[:, None])[:, 0]
+
+
+# --- Copies of the images ------------------------------------------------------------------------------------------------
+
+
+def tiled(target: Frozen, times: int) -> Frozen | None:
+    """A frozen ``target`` for ``times`` copies of the samples, one batch after the other.
+
+    None for a callable: nothing tells which of the outputs' rows it means.
+    """
+    match target:
+        case ClassTarget(index):
+            return ClassTarget(index.repeat(times))
+        case Contrast(a, b) if callable(a) and callable(b):
+            one, other = tiled(a, times), tiled(b, times)
+            return None if one is None or other is None else Contrast(one, other)
+        case Segmentation(index, Tensor() as mask):
+            return Segmentation(index, mask.repeat(times, 1, 1))
+        case Neuron(places=Tensor() as places):
+            return replace(target, places=places.repeat(times))
+        case Channel():
+            return target
+    return None
+
+
+def has_place(target: TargetLike) -> bool:
+    """Whether ``target`` means something at a place of the picture."""
+    if isinstance(target, Contrast):
+        return has_place(target.a) or has_place(target.b)
+    return isinstance(target, Neuron | Segmentation | Box)
 
 
 def _is_scalar(target: object) -> bool:

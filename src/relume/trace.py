@@ -30,20 +30,23 @@ from relume.errors import (
     LayerError,
     NonFiniteError,
     NoRectifierError,
+    RelumeError,
     TargetError,
 )
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.replica import Guard, replicate, unwrap
 from relume.rules import Rule, gradient
-from relume.targets import ClassTarget, Contrast, Target, TargetLike, Unit, resolve, tensors_in
+from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
-__all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "recording"]
+__all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "raised_by_network", "recording"]
 
 _CUT_OFF = (
     "the score does not depend on the input through the autograd graph; "
     "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
 )
+
+_RAISED = "(raised by the network"
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
 Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
@@ -62,12 +65,18 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
+def raised_by_network(error: BaseException) -> bool:
+    """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
+    noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
+    return noted and not isinstance(error, RelumeError)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
     """What is explained: ``value`` of shape ``(N,)``, the frozen ``target`` that gave it, and the ``unit`` that it is."""
 
     value: Tensor
-    target: Target
+    target: Frozen
     unit: str | None = None
 
     @property
@@ -118,6 +127,7 @@ class Trace:
         wrt: int | str | None = None,
         output: Output = None,
         relu_only: bool = False,
+        instead: Tensor | None = None,
     ) -> Trace:
         """Run the network once.
 
@@ -130,6 +140,7 @@ class Trace:
             wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
             output: which part of what the network returns is meant: a key, an index, or a callable; all of it if None.
             relu_only: apply rules to the ReLU family alone.
+            instead: what the network is given in place of the explained input: copies of it.
 
         Raises:
             InputError: the inputs are not floating-point tensors of at least one sample.
@@ -140,7 +151,7 @@ class Trace:
         """
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        args, kwargs, images = _feed(inputs, wrt, _device(model))
+        args, kwargs, images = _feed(inputs, wrt, _device(model), instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
@@ -148,7 +159,7 @@ class Trace:
             with _guard(model):
                 outputs = runs(*args, **kwargs)
         except Exception as error:
-            error.add_note(f"(raised by the network, which relume ran on an input of shape {tuple(images.shape)})")
+            error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
             raise
         found = [tensor for _, tensor in tensors_in(outputs)]
         if found and not any(tensor.requires_grad for tensor in found):
@@ -169,13 +180,14 @@ class Trace:
             NonFiniteError: a score is NaN or infinite.
             GraphError: the score does not depend on the explained input.
         """
+        frozen: Frozen
         unit = None
         if isinstance(target, Unit):
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
             values, unit = layer.to_map(layer.output), f"{layer.name}, {target}"
             frozen = target.frozen(layer.name, values)
-            value = frozen(values)
+            value = frozen.value(values)
         else:
             frozen = resolve(target, self.outputs, len(self.images))
             value = frozen(self.outputs)
@@ -316,7 +328,9 @@ def _device(model: Model) -> torch.device | None:
     return devices.pop() if len(devices) == 1 else None
 
 
-def _feed(inputs: Inputs, wrt: int | str | None, device: torch.device | None) -> tuple[list[Any], dict[str, Any], Tensor]:
+def _feed(
+    inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
+) -> tuple[list[Any], dict[str, Any], Tensor]:
     """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
     if isinstance(inputs, Tensor):
         inputs = [inputs]
@@ -328,7 +342,9 @@ def _feed(inputs: Inputs, wrt: int | str | None, device: torch.device | None) ->
     entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
     if wrt is None:
         wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
-    explained = entries.get(wrt) if wrt is not None else None
+    explained = instead
+    if explained is None and wrt is not None:
+        explained = entries.get(wrt)
     if not isinstance(explained, Tensor) or not explained.is_floating_point():
         seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
         raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")

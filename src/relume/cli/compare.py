@@ -12,7 +12,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import Drawing, explain_photo, reached
+from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached
 from relume.errors import ImageError, NonFiniteError, RelumeError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ EXAMPLES = """Examples:
   relume compare photos/*.jpg --model torchvision:resnet50 --method all --output comparison
 """
 
-DEFAULT = "gradient,guided_backprop,gradcam,guided_gradcam"
 ROWS = 6  # on a page of the PDF
 
 
@@ -41,7 +40,7 @@ def compare(
         str | None,
         typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
     ] = None,
-    method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
+    asked: Asked,
     drawing: Drawing,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where sheet.png, sheet.pdf and index.html go.")] = Path("out"),
 ) -> None:
@@ -58,13 +57,14 @@ def compare(
     try:
         check_writable(output)
         drawing.check()
-        keys = common.method_keys(method, DEFAULT)
+        methods = asked.methods(METHODS)
         opened = network.open()
         targets = [None] if target is None else [*parse_targets(target, opened.labels)]
         with common.tracked("comparing", photos, len(photos)) as steps:
             for path in steps:
                 try:
-                    explained.append(explain_photo(load_photo(path), opened, targets, keys, network.layer, {"file": str(path)}))
+                    source = {"file": str(path), **asked.facts}
+                    explained.append(explain_photo(load_photo(path), opened, targets, methods, network.layer, source))
                 except (ImageError, NonFiniteError) as error:
                     complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
         if explained:

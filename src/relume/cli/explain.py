@@ -13,7 +13,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import Drawing, explain_photo, reached, write_explained
+from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached, write_explained
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ EXAMPLES = """Examples:
   relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
 """
 
-DEFAULT = "guided_backprop,gradcam,guided_gradcam"
 UNITS = "gradient,guided_backprop"  # Grad-CAM's layer may well lie above a unit, where nothing of it is
 
 DEMO_NOTE = """
@@ -64,10 +63,7 @@ def explain(
             "unless --method says otherwise. May be repeated.",
         ),
     ] = None,
-    method: Annotated[list[str] | None, common.method_option(DEFAULT)] = None,
-    rectifiers: Annotated[
-        str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")
-    ] = "all",
+    asked: Asked,
     drawing: Drawing,
     size: Annotated[
         int | None,
@@ -85,7 +81,7 @@ def explain(
     try:
         check_writable(output)
         drawing.check()
-        keys = common.method_keys(method, UNITS if neuron else DEFAULT)
+        methods = asked.methods(UNITS if neuron else METHODS)
         opened = network.open()
         targets = _targets(target, versus, neuron, opened)
     except RelumeError as error:
@@ -95,9 +91,9 @@ def explain(
     with common.tracked("explaining", photos, len(photos)) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
-                explained = drawing.scaled(
-                    explain_photo(load_photo(photo), opened, targets, keys, network.layer, {"file": str(photo)}, rectifiers)
-                )
+                source = {"file": str(photo), **asked.facts}
+                explained = explain_photo(load_photo(photo), opened, targets, methods, network.layer, source)
+                explained = drawing.scaled(explained)
                 write_explained(explained, folder, kind=drawing.kind, size=size)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from relume.cli.common import method_keys, method_option
 from relume.cli.network import network_errors, provenance
 from relume.errors import InputError, ModelError
 
@@ -19,11 +20,57 @@ if TYPE_CHECKING:
     from relume.image import Photo
     from relume.models import Opened
     from relume.result import Explanation
+    from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+__all__ = ["METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
 
+METHODS = "guided_backprop,gradcam,guided_gradcam"
 PERCENTILE = 99.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line asks of each picture."""
+
+    method: Annotated[list[str] | None, method_option(METHODS)] = None
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SAMPLES",
+            help="Smooth every method: mean (SmoothGrad) and variance (VarGrad) of its maps over so many noisy copies.",
+        ),
+    ] = None
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="LEVEL", help="That noise, as a share of the range of the network's input. [default: 0.15]"),
+    ] = None
+    rectifiers: Annotated[str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")] = (
+        "all"
+    )
+
+    def methods(self, default: str) -> list[str | Repeated]:
+        """The methods, each of them smoothed if that is asked for.
+
+        Raises:
+            InputError: an unknown method, or noise that is none.
+        """
+        from relume.smooth import Smooth
+
+        keys = method_keys(self.method, default)
+        if self.smooth is not None:
+            return [Smooth(key, self.smooth, Smooth.noise if self.noise is None else self.noise) for key in keys]
+        if self.noise is not None:
+            raise InputError("--noise is the noise of --smooth; give that too, such as --smooth 25")
+        return [*keys]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a result records of it."""
+        from relume.smooth import Smooth
+
+        smooth = {"samples": self.smooth, "noise": Smooth.noise if self.noise is None else self.noise, "seed": 0}
+        return {"rectifiers": self.rectifiers} | ({} if self.smooth is None else {"smooth": smooth})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +123,18 @@ def explain_photo(
     photo: Photo,
     opened: Opened,
     targets: Sequence[TargetLike],
-    methods: Sequence[str],
+    methods: Sequence[str | Repeated],
     layer: str | None,
     source: Mapping[str, Any],
-    rectifiers: Any = "all",
 ) -> list[Explanation]:
-    """A photo's explanations for each target, knowing where they come from."""
+    """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
     from relume.explaining import explain_targets
 
-    facts = {**source, **provenance(opened), "rectifiers": rectifiers}
+    facts = {"rectifiers": "all", **source, **provenance(opened)}
     image = opened.preprocessing.tensor(opened.preprocessing.view(photo.picture))[None]
     framed = opened.preprocessing.frame(photo)
     with network_errors():
-        explained = explain_targets(opened.model, image, targets, methods, layer, rectifiers=rectifiers)
+        explained = explain_targets(opened.model, image, targets, methods, layer, rectifiers=facts["rectifiers"])
     _check_labels(opened, explained[0])
     return [
         dataclasses.replace(
