@@ -219,13 +219,14 @@ def bound_to_rows(outputs):
 def decided(net, x):
     """Targets that would be decided anew on each copy, and the same with everything said."""
     first = net(x).argmax(1)
-    values = net.body(features(net, x))[:, 2]
+    values = net.body(features(net, x))[:, 3]
     places = [divmod(int(plane.argmax()), values.shape[2]) for plane in values]
+    assert places[0] != places[1]
     return {
         "none": (None, [int(c) for c in first]),
         "contrast": (Contrast(None, [(int(c) + 1) % 5 for c in first]), Contrast(first, (first + 1) % 5)),
-        "neuron": (Neuron("body", 2), [Neuron("body", 2, place) for place in places]),
-        "place": (Neuron("body", 2, (3, 1)), Neuron("body", 2, (3, 1))),
+        "neuron": (Neuron("body", 3), [Neuron("body", 3, place) for place in places]),
+        "place": (Neuron("body", 3, (3, 1)), Neuron("body", 3, (3, 1))),
         "channel": (Channel(net.body, 2), Channel("body", 2)),
         "callable": (bound_to_rows, [3, 0]),
         "contrast of callables": (Contrast(bound_to_rows, 1), Contrast([3, 0], 1)),
@@ -296,17 +297,18 @@ def test_the_layer_is_chosen_on_the_clean_image():
             super().__init__()
             self.first, self.second, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
             self.known = known
+            self.double()
 
         def forward(self, x):
             y = self.first(x).relu()
             y = y if torch.equal(x, self.known) else self.second(y).relu()
             return self.head(y.mean((2, 3)))
 
-    x = torch.randn(1, 3, 8, 8)
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     net = Longer(x)
     e = relume.explain(net, x, 1, [Smooth("gradcam", 3)])
     assert e.layer == "first"
-    assert torch.equal(e["smooth_gradcam"], relume.explain(net, x, 1, [Smooth("gradcam", 3)], "first")["smooth_gradcam"])
+    close(e["smooth_gradcam"], repeated.smoothgrad(by_twin(net, "gradcam", [1], "first"), x, 3, 0.15, seeded())[0])
     assert relume.explain(net, x + 1, 1, ["gradcam"]).layer == "second"
 
 
@@ -336,7 +338,8 @@ def test_errors_of_the_network_stay_what_they_are(x):
 
 
 def test_of_several_inputs_one_has_noise():
-    net = TwoInputs().double().eval()
+    net, ran = TwoInputs().double().eval(), []
+    net.register_forward_pre_hook(lambda *_: ran.append(1))
     image, other = torch.randn(2, 2, 3, 6, 6, dtype=torch.float64)
     kind = torch.tensor([1, 4])
     for inputs, wrt, call in (
@@ -344,7 +347,9 @@ def test_of_several_inputs_one_has_noise():
         ({"image": image, "kind": kind, "other": other, "scale": 2.0}, "other", lambda y: net(image, kind, other=y, scale=2.0)),
     ):
         explained = image if wrt is None else other
+        ran.clear()
         e = relume.explain(net, inputs, [0, 2], [Smooth("gradient", 3)], wrt=wrt)
+        assert len(ran) == 1 + 3  # no copies together: nothing tells how the other inputs would follow
         mean, variance = repeated.smoothgrad(
             lambda y, call=call: twin.attribution(call, y, [0, 2], twin.gradient)[0], explained, 3, 0.15, seeded()
         )
@@ -490,17 +495,44 @@ def test_integrated_gradients_of_the_page_are_integrated_gradients(net, x):
     torch.testing.assert_close(total, difference, rtol=2e-3, atol=1e-5)
 
 
-def test_the_figures_of_the_page(realdata):
+@pytest.fixture(scope="module")
+def photograph(realdata):
+    """SqueezeNet, its input for the dog and the cat, and the cat's box in it."""
     opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
-    image = opened.preprocessing.tensor(opened.preprocessing.view(load_picture(realdata / "images" / "cat_dog.png")))[None]
+    view = opened.preprocessing.view(load_picture(realdata / "images" / "cat_dog.png"))
+    things = json.loads((realdata / "boxes.json").read_text())["cat_dog.png"]["objects"]
+    (box,) = [thing["xyxy"] for thing in things if thing["name"] == "tabby"]
+    return opened.model, opened.preprocessing.tensor(view)[None], [max(round(c * 256 / 224 - 16), 0) for c in box]
+
+
+def rows(*cells):
+    """The rows of the page's table whose cells have these forms."""
+    return re.findall(r"^\| " + r" \| ".join(cells) + r" \|$", PAGE.read_text(), flags=re.MULTILINE)
+
+
+def test_what_smoothing_buys_is_what_the_page_says(photograph):
+    model, image, _ = photograph
     methods = ["gradient", "guided_backprop", "guided_gradcam"]
-    found = from_the_page("moved")(opened.model, image, 243, methods, "features.12")
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), flags=re.MULTILINE)
-    assert [row[0] for row in rows] == methods
-    for method, plain, smooth, seeds in rows:
+    found = from_the_page("moved")(model, image, 243, methods, "features.12")
+    written = rows(r"`(\w+)`", *[r"([\d.]+)"] * 3)
+    assert [row[0] for row in written] == methods
+    for method, plain, smooth, seeds in written:
         assert found[method] == pytest.approx([float(plain), 0], abs=0.02)
         assert found[f"smooth_{method}"] == pytest.approx([float(smooth), float(seeds)], abs=0.02)
         assert found[f"smooth_{method}"][0] < 0.6 * found[method][0]
+
+
+def test_what_noise_takes_away_is_what_the_page_says(photograph):
+    model, image, (x0, y0, x1, y1) = photograph
+    recognised = from_the_page("recognised")
+    written = rows(r"(none|[\d.]+)", r"(\d)", r"([\d.]+)")
+    assert [row[0] for row in written] == ["none", "0.02", "0.05", "0.15"]
+    for noise, copies, share in written:
+        method = "guided_gradcam" if noise == "none" else Smooth("guided_gradcam", 5, float(noise))
+        e = relume.explain(model, image, 282, [method], "features.12")
+        heat = e.saliency(next(iter(e)))[0]
+        assert float(heat[y0:y1, x0:x1].sum() / heat.sum()) == pytest.approx(float(share), abs=0.02)
+        assert noise == "none" or recognised(model, image, float(noise)) == int(copies)
 
 
 def test_the_command_smooths_what_is_asked_for(tmp_path):

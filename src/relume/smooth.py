@@ -138,7 +138,8 @@ class Smooth(Repeated):
 
     Attributes, beside those of :class:`Repeated`:
         samples: how many noisy copies.
-        noise: σ as a share of each image's range, its highest value less its lowest, over all channels.
+        noise: σ as a share of each image's range, its highest value less its lowest, over all channels. Too much of it hides
+            from the network what is explained, which the frozen target does not show.
         generator: where noise comes from, each image of a batch getting the same, scaled to its range; None is a new one on
             the CPU, seeded 0, in each call.
 
