@@ -37,7 +37,7 @@ METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
 
 
 def same_maps(e, other):
-    for key in e:
+    for key in e.maps:
         torch.testing.assert_close(e[key], other[key], rtol=1e-12, atol=1e-15)
 
 
@@ -176,7 +176,7 @@ def test_segmentation_sums_the_pixels_of_a_class():
     mask[2:5, 3:7] = True
     e = relume.explain(net, x, Segmentation(1, mask), ["gradient", "guided_backprop", "gradcam"], "body")
     torch.testing.assert_close(e.score, (scores[:, 1] * mask).sum((1, 2)))
-    same_maps(e, relume.explain(net, x, lambda o: (o["out"][:, 1] * mask).sum((1, 2)), list(e), "body"))
+    same_maps(e, relume.explain(net, x, lambda o: (o["out"][:, 1] * mask).sum((1, 2)), list(e.maps), "body"))
     own = relume.explain(net, x, Segmentation(1), ["gradient"])
     torch.testing.assert_close(own.score, (scores[:, 1] * (scores.argmax(1) == 1)).sum((1, 2)))
     each = torch.stack([mask, ~mask])

@@ -110,7 +110,7 @@ def test_maps_depend_neither_on_the_batch_of_copies_nor_on_that_of_images(sample
     for i in range(images):
         wrappers = [Smooth(key, samples, noise, batch=1) for key in ("gradcam", "guided_backprop")]
         alone = relume.explain(net, x[i : i + 1], 2, wrappers, "body")
-        for key in whole:
+        for key in whole.maps:
             torch.testing.assert_close(whole[key][i], alone[key][0], rtol=1e-9, atol=1e-13)
             if key.startswith("vargrad"):
                 assert (whole[key] >= 0).all()
@@ -139,7 +139,7 @@ def test_several_targets_share_the_copies(net, x):
     targets = [None, 2, Neuron("body", 2)]
     for e, target in zip(relume.explain_targets(net, x, targets, [Smooth("gradient", 3)]), targets, strict=True):
         alone = relume.explain(net, x, target, [Smooth("gradient", 3)])
-        for key in alone:
+        for key in alone.maps:
             close(e[key], alone[key])
 
 

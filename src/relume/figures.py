@@ -161,5 +161,5 @@ def _data_url(picture: Image) -> str:
     if max(picture.size) < 100:
         picture.save(buffer, format="PNG")  # small pixels, enlarged, would show what JPEG does to them
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    picture.save(buffer, format="JPEG", quality=88, subsampling=0)
+    picture.save(buffer, format="JPEG", quality=85, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -138,7 +138,7 @@ class Explanation(Answer):
     def _repr_html_(self) -> str | None:
         if self.images.ndim != 4:
             return None
-        rows, notes = _rows([self], None, 336, MOST_THUMBNAILS)
+        rows, notes = _rows([self], None, 256, MOST_THUMBNAILS)
         return figures.html(rows, f"{self.model}{f', layer {self.layer}' if self.layer else ''}", notes, str(self.coverage))
 
     # --- Files ------------------------------------------------------------------------------------------------------------
