@@ -1,16 +1,21 @@
 """Draw the pictures of the documentation: `python docs/pictures.py [WEIGHTS]`.
 
-The README's first picture is drawn if WEIGHTS, torchvision's SqueezeNet 1.0, are given. Its two photographs come with
+The README's first picture and the page of `relume compare`, which needs Chromium, are drawn if WEIGHTS, torchvision's
+SqueezeNet 1.0, are given. Its two photographs come with
 scikit-image and are in the public domain (CC0): Chelsea the cat, by Stefan van der Walt, and a cup of espresso, by Rachel
 Michetti. Side by side they are one picture of two things.
 """
 
 import dataclasses
 import io
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from skimage import data
 
 import relume
@@ -54,6 +59,33 @@ def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> Non
     save(wall, name)
 
 
+def draw_page(name: str, picture: Image.Image, weights: str) -> None:
+    """The page that `relume compare` makes, as a browser shows it."""
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        picture.save(Path(folder, "cat-and-cup.png"))
+        options = [
+            "--model",
+            "torchvision:squeezenet1_0",
+            "--weights",
+            weights,
+            "--layer",
+            "features.12",
+            "--target",
+            "285,967",
+        ]
+        command = [sys.executable, "-m", "relume", "compare", "cat-and-cup.png", *options, "--output", "out"]
+        subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - its own command
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 930}, color_scheme="light")
+        page.goto(Path(folder, "out", "index.html").as_uri())
+        page.locator("input[type=range]").fill("80")
+        page.keyboard.press("Tab")  # away from the slider, whose focus would be framed
+        page.mouse.move(360, 300)
+        save(Image.open(io.BytesIO(page.screenshot())), name)
+        browser.close()
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a picture small enough for a repository."""
     picture.convert("RGB").save(IMAGES / name, quality=88)
@@ -67,6 +99,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", sys.argv[1]), name="SqueezeNet 1.0")
         methods = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
+        draw_page("compare.jpg", photographs(), str(Path(sys.argv[1]).absolute()))
         draw_sheet("readme.jpg", opened, photographs(), [285, 967], methods, "features.12")
 
 
