@@ -1,9 +1,12 @@
 """README and docs are executed: every Python block, every command, every link, every option."""
 
+import importlib.util
+import io
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -14,6 +17,7 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.demo import draw_scene
+from relume.models import open_model
 from relume.models.vision import import_torchvision
 
 ROOT = Path(__file__).parents[1]
@@ -150,3 +154,25 @@ def test_tables_name_what_there_is():
     modules |= {p.parent.name for p in (ROOT / "src" / "relume").glob("*/__init__.py")}
     listed = page.partition("## The modules")[2]
     assert set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\|(.*?)\|", listed, flags=re.MULTILINE)))) == modules
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_gallery_is_what_its_script_writes(gallery):
+    assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == gallery.text()
+
+
+@pytest.mark.parametrize("name", ["scales", "frames"])
+def test_pictures_of_the_gallery_are_what_its_script_draws(gallery, name):
+    """JPEG and another machine's last digits change a level here and there, and no picture."""
+    network, scene = open_model("demo"), draw_scene(gallery.SEED, ["cat", "dog"]).picture
+    drawn = gallery.scales(network) if name == "scales" else gallery.frames(network, gallery.wide(scene))
+    with Image.open(io.BytesIO(drawn)) as new, Image.open(ROOT / "docs" / "images" / f"gallery-{name}.jpg") as stored:
+        assert new.size == stored.size
+        assert np.abs(np.asarray(new.convert("RGB"), dtype=int) - np.asarray(stored, dtype=int)).mean() < 3

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 
 import relume
+from relume import render
 from relume.image import Preprocessing, load_picture
 from relume.models import open_model
 from relume.models.labels import find_class, read_labels
@@ -75,6 +78,20 @@ def test_the_dog_lights_up_for_the_dog_and_the_cat_for_the_cat(squeezenet, reald
     # guided backpropagation alone hardly tells the two apart: its two maps are far more alike
     alike = {m: float(torch.corrcoef(torch.stack([e.saliency(m)[0].flatten() for e in (dog, cat)]))[0, 1]) for m in METHODS}
     assert alike["guided_backprop"] > 0.5 > alike["guided_gradcam"]
+
+
+def test_pictures_lie_on_the_photo_where_the_boxes_are(squeezenet, realdata, boxes):
+    """The boxes are in pixels of the photo: so they are found in the picture drawn on it, and not in that of the input."""
+    path = realdata / "images" / "cat_dog.png"
+    x = squeezenet.preprocessing.tensor(squeezenet.preprocessing.view(load_picture(path)))[None]
+    both = relume.explain_targets(squeezenet.model, x, [243, 282], ["gradcam", "guided_gradcam"], "features.12")
+    for e, name in zip(both, ("bull mastiff", "tabby"), strict=True):
+        drawn = e.with_photos([path], squeezenet.preprocessing)
+        for method in e.maps:
+            picture = render.positive(drawn.drawn(method), drawn.scale(method)[0], drawn.photos[0], colors=colormaps["gray"])
+            heat = np.asarray(picture, dtype=float)[..., 0]
+            heat[np.asarray(render.positive(np.zeros((2, 2), np.float32), 0, drawn.photos[0]))[..., 0] > 0] = 0  # never seen
+            assert share(heat, boxes[name]) > 0.7, (name, method)
 
 
 def test_real_squeezenet_equals_the_twin(squeezenet, realdata):
