@@ -126,9 +126,13 @@ def test_constant_maps_draw_as_such(constant):
     assert ("zero everywhere" in b._repr_html_()) == bool(zeros)
 
 
+def pictures(figure):
+    return sum(len(axes.images) for axes in figure.axes)
+
+
 def test_figure_and_sheet(e):
     figure = e.figure()
-    assert len(figure.axes) == 2 * (1 + 2 * 5)  # the input; each map and its bar of colours
+    assert pictures(figure) == 2 * (1 + 2 * 5)  # the input; each map and its bar of colours
     texts = [t.get_text() for t in figure.texts]
     assert texts[0].startswith("1, ")
     names = ["input", "gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
@@ -139,7 +143,7 @@ def test_figure_and_sheet(e):
     assert "layer body" in texts[-1]
     assert "full strength at the 99.5th percentile of each map" in texts[-1]
     assert "shared" in e.figure(scale="shared").texts[-1].get_text()
-    assert len(sheet([e, e]).axes) == 4 * 11
+    assert pictures(sheet([e, e])) == 4 * 11
     narrow, wide = e.figure(columns=2), e.figure(dpi=300)
     assert len([t for t in narrow.texts if t.get_text() in names]) == 2 * 6
     assert narrow.get_figwidth() < figure.get_figwidth() / 2
@@ -152,7 +156,7 @@ def test_kinds_of_picture_can_be_chosen(e):
         expected = render.diverging(e[1].drawn(method), e.scale(method)[1], Photo.whole(e.photo(1)))
         assert np.array_equal(chosen, np.asarray(expected))
         assert np.array_equal(np.asarray(e.overlay(method, 1)), np.asarray(e.picture(method, 1, kind="over")))
-    assert len(e.figure(kind="contours").axes) == 2 * 6  # contours have no bar
+    assert pictures(e.figure(kind="contours")) == 2 * 6  # contours have no bar
     assert "lines hold 50% and 80% of the mass" in e.figure(kind={"gradcam": "contours"}).texts[-1].get_text().replace(
         "\n", " "
     )
@@ -179,7 +183,7 @@ def test_probabilities_are_not_made_up():
 def test_a_large_batch_is_a_figure_of_its_first_images():
     b = blank({"gradient": torch.ones(40, 3, 8, 8)})
     figure = b.figure()
-    assert len(figure.axes) == 3 * 16
+    assert pictures(figure) == 3 * 16
     assert "the first 6 of 40 images" in b._repr_html_()
     assert "the first 16 of 40 images" in figure.texts[-1].get_text().replace("\n", " ")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -66,6 +67,9 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     heads = [line if deep > 1 or i == 0 else 0 for i in range(len(rows))]
     height = sum(line * 1.4 + deep * (head + tall + foot) for head, tall in zip(heads, talls, strict=True)) + below
     sheet = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    canvas = sheet.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))  # one for all pictures: axes are slow to make
+    canvas.set_axis_off()
+    sheet.suppressComposite = True  # or a PDF would hold all of them as one picture
 
     def write(x: float, y: float, words: str, size: float, color: str, ha: Literal["left", "right"] = "left") -> None:
         sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center", ha=ha, parse_math=False)
@@ -80,9 +84,12 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
                 x = gap + j * (CELL + gap)
                 if head:
                     write(x, y + tall + head * 0.45, cell.name, 8.5, "#444")
-                _show(sheet, cell.picture, (x / width, y / height, CELL / width, tall / height))
+                ratio = cell.picture.height / cell.picture.width
+                wide, high = (CELL, CELL * ratio) if CELL * ratio <= tall else (tall / ratio, tall)
+                left, low = x + (CELL - wide) / 2, y + (tall - high) / 2
+                _show(canvas, cell.picture, (left, left + wide, low, low + high))
                 if cell.bar is not None:
-                    _show(sheet, cell.bar, (x / width, (y - 0.08) / height, CELL / width, 0.05 / height))
+                    _show(canvas, cell.bar, (x, x + CELL, y - 0.08, y - 0.03))
                 write(x, y - 0.14, cell.low, 6, "#666")
                 write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
             y -= foot
@@ -90,19 +97,24 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     return sheet
 
 
-def _show(sheet: Figure, picture: Image, place: tuple[float, float, float, float]) -> None:
-    axes = sheet.add_axes(place)
-    is_bar = picture.height == 1
-    sharp = is_bar or max(picture.size) < 100  # of so few pixels each is to be seen
-    axes.imshow(np.asarray(picture), interpolation="nearest" if sharp else "antialiased", aspect="auto" if is_bar else "equal")
-    axes.set_axis_off()
+def _show(canvas: Axes, picture: Image, extent: tuple[float, float, float, float]) -> None:
+    """Lay a picture between the left, right, lower and upper edges of ``extent``."""
+    from matplotlib.image import AxesImage
+
+    sharp = min(picture.size) == 1 or max(picture.size) < 100  # of so few pixels each is to be seen
+    image = AxesImage(canvas, extent=extent, interpolation="nearest" if sharp else "antialiased")
+    image.set_data(np.asarray(picture))
+    canvas.add_image(image)
 
 
 def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:
     """A figure as the bytes of a file; text stays text where the format has it."""
     buffer = io.BytesIO()
     with _text_as_text():
-        sheet.savefig(buffer, format=form)
+        if form == "png":
+            sheet.savefig(buffer, format=form, pil_kwargs={"compress_level": 3})  # the default: twice the time, a tenth smaller
+        else:
+            sheet.savefig(buffer, format=form)
     return buffer.getvalue()
 
 
