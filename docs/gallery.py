@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -12,8 +11,7 @@ from PIL import Image
 import relume
 from relume.demo import draw_scene
 from relume.figures import Cell, Row, figure, figure_bytes
-from relume.image import Preprocessing
-from relume.models import Opened, open_model
+from relume.models import Opened
 from relume.render import KINDS
 from relume.result import Explanation, share, sheet
 
@@ -31,18 +29,6 @@ SAID = {
     "masked": "the photo where the map is strong, faded elsewhere",
     "contours": "lines around the strongest pixels that hold half and four fifths of the mass",
 }
-
-
-def explained(
-    network: Opened, picture: Image.Image, names: list[str], methods: Sequence[str | relume.Smooth]
-) -> list[Explanation]:
-    """A picture's explanations for each class, by name, drawn on it."""
-    assert network.labels is not None, "the demo network has labels"
-    images = network.preprocessing.tensor(network.preprocessing.view(picture))[None]
-    targets = [network.labels.index(name) for name in names]
-    found = relume.explain_targets(network.model, images, targets, methods)
-    known = {"model": "the demo network", "labels": network.labels, "multilabel": network.multilabel}
-    return [dataclasses.replace(e.with_photos([picture], network.preprocessing), **known) for e in found]  # type: ignore[arg-type]
 
 
 def kinds(e: Explanation, caption: str) -> bytes:
@@ -67,39 +53,38 @@ def wide(scene: Image.Image, margin: int = 40) -> Image.Image:
 def frames(network: Opened, panorama: Image.Image) -> bytes:
     """A wide picture, cut to its middle and letterboxed."""
     cells = []
-    for name, way in (("cut to its middle", network.preprocessing), ("letterboxed", letterboxed(network.preprocessing))):
-        (e,) = explained(dataclasses.replace(network, preprocessing=way), panorama, ["cat"], ["gradcam"])
+    for name, way in (
+        ("cut to its middle", network.preprocessing),
+        ("letterboxed", dataclasses.replace(network.preprocessing, letterbox=True)),
+    ):
+        e = dataclasses.replace(network, preprocessing=way).explain(panorama, "cat", ["gradcam"])
         cells.append(Cell(f"{name}: {e.title()}", e.overlay("gradcam")))
     return figure_bytes(figure([Row("One picture, two ways into the network", cells)], "demo network", dpi=220))
 
 
-def letterboxed(way: Preprocessing) -> Preprocessing:
-    """The same input size, with all of the picture in it."""
-    assert isinstance(way.crop, int), "the demo network's is"
-    return dataclasses.replace(way, resize=way.crop, letterbox=True)
-
-
 def scales(network: Opened) -> bytes:
     """A class that is there and one that is not, each at its own scale and both at one."""
-    both = explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
+    both = network.explain_targets(draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
     rows = []
     for e, shared in zip(both, share(both), strict=True):
-        own = Cell(f"own scale, to {e.scale('guided_backprop')[0]:.2g}", e.picture("guided_backprop", size=480))
-        same = Cell(f"shared scale, to {shared.scale('guided_backprop')[0]:.2g}", shared.picture("guided_backprop", size=480))
-        rows.append(Row(e.title(), [Cell("scene", e.photo()), own, same]))
+        cells = [
+            Cell(name, one.picture("guided_backprop"), high=f"full strength at {one.scale('guided_backprop')[0]:.2g}")
+            for name, one in (("own scale", e), ("shared scale", shared))
+        ]
+        rows.append(Row(e.title(), [Cell("scene", e.photo()), *cells]))
     return figure_bytes(figure(rows, "demo network, guided backpropagation", dpi=110))
 
 
 def smoothed(network: Opened) -> bytes:
     """A gradient, its mean and its variance over noisy copies."""
     methods: list[str | relume.Smooth] = ["gradient", relume.Smooth("gradient", 50), "guided_backprop"]
-    return figure_bytes(sheet(explained(network, draw_scene(SEED, ["cat", "dog"]).picture, ["dog"], methods), dpi=110))
+    return figure_bytes(sheet([network.explain(draw_scene(SEED, ["cat", "dog"]).picture, "dog", methods)], dpi=110))
 
 
 def draw() -> dict[str, bytes]:
     """Every picture of the gallery, by name, as PNG."""
-    network, scene = open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
-    both = explained(network, scene, ["cat", "dog"], [*METHODS])
+    network, scene = relume.open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
+    both = network.explain_targets(scene, ["cat", "dog"], METHODS)
     return {
         "methods": figure_bytes(sheet(both, dpi=110)),
         "kinds": kinds(both[0], "demo network  ·  full strength at the 99.5th percentile of each map"),
@@ -136,12 +121,11 @@ No kind changes the map, and all draw the same figure: the value of the channel 
 
 ```python
 import relume
-from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
+from relume.demo import draw_scene
 
+network = relume.open_model("demo")
 scene = draw_scene({SEED}, ["cat", "dog"]).picture
-image = PREPROCESSING.tensor(PREPROCESSING.view(scene))[None]
-e = relume.explain(load_network(), image, CLASSES.index("cat"), methods=["guided_backprop", "gradcam"])
-e = e.with_photos([scene], PREPROCESSING)  # draws on the photo, checked to be what was explained
+e = network.explain(scene, "cat", methods=["guided_backprop", "gradcam"])
 e.picture("guided_backprop", kind="diverging")  # a PIL image
 e.overlay("gradcam")  # heat over the photo, at the photo's own resolution
 e.figure(kind={{"gradcam": "contours"}}, columns=2, dpi=300).savefig("figure.pdf")  # text stays text
@@ -155,8 +139,7 @@ There is no car. At its own scale its map looks as good as the cat's; at a share
 how it is scaled, and `scale="shared"` draws a set alike.
 
 ```python
-targets = [CLASSES.index("cat"), CLASSES.index("car")]
-cat, car = relume.explain_targets(load_network(), image, targets, methods=["guided_backprop"])
+cat, car = network.explain_targets(scene, ["cat", "car"], methods=["guided_backprop"])
 relume.share([cat, car])  # the same two, drawn at one scale
 cat.figure(scale=0.05)  # or at a scale of yours
 ```

@@ -21,7 +21,6 @@ from skimage import data
 import relume
 from relume.demo import CLASSES, draw_scene
 from relume.figures import figure_bytes
-from relume.image import Photo
 from relume.models import Opened, open_model
 from relume.result import sheet
 
@@ -40,13 +39,7 @@ def photographs() -> Image.Image:
 
 def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[int], methods: list[str], layer: str) -> None:
     """Explain a picture for each target and draw the sheet."""
-    x = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
-    photo = opened.preprocessing.frame(Photo.whole(picture))
-    known = {"labels": opened.labels, "model": opened.name, "multilabel": opened.multilabel}
-    explained = [
-        dataclasses.replace(e, photos=[photo], **known)  # type: ignore[arg-type]
-        for e in relume.explain_targets(opened.model, x, targets, methods, layer)
-    ]
+    explained = opened.explain_targets(picture, targets, methods, layer)
     save(Image.open(io.BytesIO(figure_bytes(sheet(explained)))), name)
 
 

@@ -91,7 +91,7 @@ def test_pictures_lie_on_the_photo_where_the_boxes_are(squeezenet, realdata, box
             picture = render.positive(drawn.drawn(method), drawn.scale(method)[0], drawn.photos[0], colors=colormaps["gray"])
             heat = np.asarray(picture, dtype=float)[..., 0]
             heat[np.asarray(render.positive(np.zeros((2, 2), np.float32), 0, drawn.photos[0]))[..., 0] > 0] = 0  # never seen
-            assert share(heat, boxes[name]) > 0.7, (name, method)
+            assert share(heat, boxes[name]) > 0.65, (name, method)
 
 
 def test_real_squeezenet_equals_the_twin(squeezenet, realdata):

@@ -10,7 +10,8 @@ from skimage.color import rgb2lab
 
 from relume import render
 from relume.image import IMAGENET, Photo, Preprocessing, load_photo
-from relume.render import KINDS, Scaling
+from relume.render import KINDS
+from relume.scaling import Scaling, scale_of
 
 from .reference import pictures as twin
 
@@ -256,7 +257,7 @@ def test_a_layer_over_the_grey_photo_is_the_heat_over_it():
 def test_a_sparse_map_still_shows():
     values = np.zeros((3, 64, 64), np.float32)
     values[0, 5, 5] = 0.1
-    assert render.scale_of(values) == pytest.approx(0.1)
+    assert scale_of(values) == pytest.approx(0.1)
 
 
 def test_a_scaling_says_what_it_is():
@@ -264,7 +265,7 @@ def test_a_scaling_says_what_it_is():
     assert Scaling().of("m", values) == pytest.approx(995)
     assert Scaling(50).of("m", -values) == pytest.approx(500)
     assert Scaling(full={"m": 3.0}, origin="fixed").of("m", values) == 3
-    assert str(Scaling()) == "full strength at the 99.5th percentile of each map"
+    assert str(Scaling()) == "full strength at percentile 99.5 of each map"
     assert "shared" in str(Scaling(full={}, origin="shared"))
     assert "given value" in str(Scaling(full={}, origin="fixed"))
 

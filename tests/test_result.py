@@ -9,8 +9,10 @@ import json
 import pickle
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -141,7 +143,7 @@ def test_figure_and_sheet(e):
     assert f"{full:.3g}".replace("-", "−") in texts
     assert f"{-e.scale('gradient')[0]:.3g}".replace("-", "−") in texts
     assert "layer body" in texts[-1]
-    assert "full strength at the 99.5th percentile of each map" in texts[-1]
+    assert "full strength at percentile 99.5 of each map" in texts[-1]
     assert "shared" in e.figure(scale="shared").texts[-1].get_text()
     assert pictures(sheet([e, e])) == 4 * 11
     narrow, wide = e.figure(columns=2), e.figure(dpi=300)
@@ -184,8 +186,8 @@ def test_a_large_batch_is_a_figure_of_its_first_images():
     b = blank({"gradient": torch.ones(40, 3, 8, 8)})
     figure = b.figure()
     assert pictures(figure) == 3 * 16
-    assert "the first 6 of 40 images" in b._repr_html_()
-    assert "the first 16 of 40 images" in figure.texts[-1].get_text().replace("\n", " ")
+    assert "the first 6 of 40 rows" in b._repr_html_()
+    assert "the first 16 of 40 rows" in figure.texts[-1].get_text().replace("\n", " ")
 
 
 def test_the_caption_fits(e):
@@ -193,7 +195,7 @@ def test_the_caption_fits(e):
     figure = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body").figure()
     figure.canvas.draw()
     box = figure.texts[-1].get_window_extent()
-    assert "percentile of each map" in figure.texts[-1].get_text().replace("\n", " ")
+    assert "percentile 99.5 of each map" in figure.texts[-1].get_text().replace("\n", " ")
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= 0
 
@@ -391,13 +393,13 @@ def test_photos_that_are_not_what_was_explained_are_refused(on_photos):
     e, _ = on_photos
     pictures = [photo.picture for photo in e.photos]
     assert e.with_photos(pictures, SMALL).photos[1].box == e.photos[1].box
-    with pytest.raises(errors.InputError, match="image 0 is not what becomes of photo 0: on average they differ by"):
+    with pytest.raises(errors.InputError, match="image 0 is not what becomes of photo 0: they differ"):
         e.with_photos(pictures[::-1], SMALL)
     with pytest.raises(errors.InputError, match="image 0 is not"):
         e.with_photos(pictures, Preprocessing(40, 24))
-    with pytest.raises(errors.InputError, match=r"photo 0 becomes an input of shape \(3, 224, 224\)"):
+    with pytest.raises(errors.InputError, match="photo 0 becomes an input of 224 × 224 pixels, and image 0 has shape"):
         e.with_photos(pictures)
-    with pytest.raises(errors.InputError, match="there are 2 images; got 1 photos"):
+    with pytest.raises(errors.InputError, match="one for each of 2 images; got 1"):
         e.with_photos(pictures[:1], SMALL)
     with pytest.raises(errors.ImageError, match="there is no file"):
         e.with_photos(["missing.jpg", pictures[1]], SMALL)
@@ -471,3 +473,147 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):
     assert tree(tmp_path) == {"file": b"here"}
     assert not (tmp_path / "new").exists()
     check_writable(tmp_path / "not" / "yet")
+
+
+# --- Nothing misleads ---
+
+
+def test_a_bar_shows_the_values_at_its_ends(e):
+    """Each kind's bar runs from one end to the other through many colours, the negative kind's downwards."""
+    for kind in render.KINDS.values():
+        if kind.ends is None:
+            continue
+        ramp = np.linspace(*kind.ends, 256, dtype=np.float32)[None]
+        bar = np.asarray(kind.draw(ramp, 1, None))
+        assert len(np.unique(bar.reshape(-1, 3), axis=0)) > 50, kind.key
+        for end, drawn in zip(kind.ends, (bar[0, 0], bar[0, -1]), strict=True):
+            assert np.array_equal(np.asarray(kind.draw(np.full((2, 2), end, np.float32), 1, None))[0, 0], drawn), kind.key
+    texts = [t.get_text() for t in e.figure(kind="negative").texts]
+    assert f"{-e.scale('gradient')[0]:.3g}".replace("-", "−") in texts
+
+
+def test_a_figure_does_not_hang_on_the_users_settings_and_leaves_them_alone(e):
+    expected = figures.figure_bytes(e.figure())
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"image.origin": "lower", "figure.autolayout": True, "text.parse_math": True}):
+        assert figures.figure_bytes(e.figure()) == expected
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: figures.figure_bytes(e[0].figure(), "svg"), range(8)))
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    "label", ["$\\alpha$ and $", "猫", "a\nb", "x" * 300, '<b>"'], ids=["math", "cjk", "lines", "long", "html"]
+)
+def test_any_label_is_drawn_within_the_figure(e, label):
+    named = dataclasses.replace(e, labels=[label] * 5, model=label)
+    figure = named.figure()
+    figures.figure_bytes(figure)  # no warning, which would be an error here
+    for text in figure.texts:
+        assert text.get_window_extent().x1 <= figure.bbox.x1 + 1, text.get_text()
+    assert len(str(named[0]).splitlines()) == 3 or "\n" in named.model
+    assert "<b>" not in named._repr_html_()
+
+
+@pytest.mark.parametrize("target", [lambda y: y[:, 0], lambda y: y.sum(1), lambda y: y[..., 0]], ids=["view", "sum", "last"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_callable_target_can_be_saved(tmp_path, target, images):
+    e = relume.explain(Small().eval(), torch.randn(images, 3, 24, 24), target, ["gradient"])
+    back = Explanation.load(e[images - 1].save(tmp_path))
+    assert torch.equal(back.score, e[images - 1].score)
+
+
+def test_a_map_of_zeros_says_so_at_any_scale(e):
+    empty = dataclasses.replace(e[0], maps={m: torch.zeros_like(v) for m, v in e[0].maps.items()})
+    for one in (share([e[0], empty])[1], empty.scaled(0.5)):
+        texts = [t.get_text() for t in one.figure().texts]
+        assert texts.count("zero everywhere") == 5
+
+
+def test_a_sheet_has_one_caption_for_all(e):
+    with pytest.raises(errors.InputError, match="a sheet has one caption"):
+        sheet([e, e.scaled(2.0)])
+    with pytest.raises(errors.InputError, match="a sheet has one caption"):
+        sheet([e, dataclasses.replace(e, maps={"gradient": e["gradient"]})])
+    for nothing in ([], [e[0:0]]):
+        with pytest.raises(errors.InputError, match="nothing to draw"):
+            sheet(nothing)
+
+
+WRONG_FIGURES = [{"columns": 0}, {"columns": -1}, {"dpi": 0}, {"dpi": float("nan")}, {"kind": {"grad_cam": "over"}}]
+
+
+@pytest.mark.parametrize("wrong", WRONG_FIGURES, ids=str)
+def test_a_figure_that_cannot_be_is_refused(e, wrong):
+    with pytest.raises(errors.InputError):
+        e.figure(**wrong)
+
+
+@pytest.mark.parametrize("key", [None, (), (0, 1), ("gradient", 0), 1.5, (0, "gradient", 1)], ids=str)
+def test_an_index_that_is_none_is_refused(e, key):
+    with pytest.raises(errors.InputError, match="index an explanation by image, method or both"):
+        e[key]
+    assert e[np.int64(1)].title() == e.title(1)
+
+
+def test_small_pictures_keep_what_is_strong():
+    """A single strong pixel, and signs that alternate, would be averaged away; the bar would still promise them."""
+    peak = np.zeros((3, 224, 224), np.float32)
+    peak[0, 100, 100] = 1
+    board = np.indices((224, 224)).sum(0) % 2 * 2 - 1
+    photo = Photo.whole(Image.new("RGB", (50, 50)))
+    assert np.asarray(render.absolute(peak, 1.0, photo)).max() > 180
+    assert np.asarray(render.diverging(board.astype(np.float32), 1.0, photo)).min() < 120
+    assert np.asarray(render.colour(peak, 1.0, photo)).max() > 200
+
+
+def test_thumbnails_of_large_inputs_are_small():
+    b = dataclasses.replace(blank({"gradient": torch.ones(2, 3, 900, 900)}), images=torch.randn(2, 3, 900, 900))
+    assert max(b.picture("gradient", size=100).size) == 100
+    assert len(b._repr_html_()) < 200_000
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e37])
+def test_extreme_scales_are_drawn_without_a_warning(e, scale):
+    assert e.scaled(scale).figure() is not None
+    with pytest.raises(errors.InputError):
+        e.scaled(scale**2)
+
+
+@pytest.mark.parametrize("key", ["../escape", "figure", "photo", "", "a b", "a/b"])
+def test_a_method_is_named_like_a_file(key):
+    with pytest.raises(errors.InputError, match="a method's key is of letters"):
+        relume.Method(key, frozenset(), lambda found: found)
+
+
+STRANGE = {
+    "a photo elsewhere": {"photos": [{"file": "../secret.png", "box": [0, 0, 9, 9], "orientation": 1}] * 2},
+    "no box": {"photos": [{"file": "photo.0.jpg", "box": "abcd", "orientation": 1}] * 2},
+    "an empty box": {"photos": [{"file": "photo.0.jpg", "box": [0, 0, 0, 0], "orientation": 1}] * 2},
+    "no photos": {"photos": []},
+    "labels": {"labels": 3},
+    "source": {"source": [1]},
+    "scaling": {"scaling": {"percentile": 99.5, "full": {}, "origin": "fixed"}},
+    "methods": {"methods": ["gradient", "lime"]},
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_facts_that_do_not_belong_together_are_refused(folder, strange):
+    facts = json.loads((folder / "explanation.json").read_text()) | STRANGE[strange]
+    (folder / "explanation.json").write_text(json.dumps(facts))
+    with pytest.raises(errors.InputError, match="cannot be read"):
+        Explanation.load(folder)
+
+
+def test_facts_nested_without_end_neither_load_nor_block_a_save(folder, e):
+    (folder / "explanation.json").write_text("[" * 100_000)
+    with pytest.raises(errors.InputError, match="cannot be read"):
+        Explanation.load(folder)
+    assert e.save(folder) == folder
+
+
+@pytest.mark.parametrize("photos", ["dog.jpg", Path("dog.jpg"), None, Image.new("RGB", (9, 9))], ids=lambda p: type(p).__name__)
+def test_photos_are_a_list(e, photos):
+    with pytest.raises(errors.InputError, match="photos are a list, one for each of 2 images"):
+        e.with_photos(photos)

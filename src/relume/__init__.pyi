@@ -13,6 +13,7 @@ from .attribution import (
 from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
+from .models import open_model
 from .result import Explanation, share
 from .smooth import Augmented, Smooth
 
@@ -37,6 +38,7 @@ __all__ = [
     "errors",
     "explain",
     "explain_targets",
+    "open_model",
     "preprocess_image",
     "rules",
     "share",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from relume.errors import InputError
 from relume.image import Photo
-from relume.render import OWN, Scaling
+from relume.scaling import OWN, Scaling
 
 __all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "array", "method_name", "saliency", "upsample"]
 
@@ -159,23 +160,28 @@ class Answer:
     def __getitem__(self, key: int | slice) -> Self: ...
     def __getitem__(self, key: str | int | slice | tuple[int, str]) -> Tensor | Self:
         """The raw map of a method, the explanation of one image or of some, or one image's map by a method."""
-        if isinstance(key, tuple):
-            sample, method = key
-            return self[method][self.index(sample)]
-        if not isinstance(key, str):
-            return self._samples(key if isinstance(key, slice) else slice(i := self.index(key), i + 1))
-        try:
-            return self.maps[key]
-        except KeyError:
-            raise InputError(f"no map {key!r} in this explanation; it holds {', '.join(self.maps)}") from None
+        if isinstance(key, str):
+            if key in self.maps:
+                return self.maps[key]
+            raise InputError(f"no map {key!r} in this explanation; it holds {', '.join(self.maps)}")
+        if isinstance(key, slice):
+            return self._samples(key)
+        sample, *method = key if isinstance(key, tuple) and key else (key,)
+        if not hasattr(sample, "__index__") or len(method) > 1 or not all(isinstance(m, str) for m in method):
+            raise InputError(f"index an explanation by image, method or both: e[0], e['gradcam'], e[0, 'gradcam']; got {key!r}")
+        i = self.index(sample)
+        return self[method[0]][i] if method else self._samples(slice(i, i + 1))
 
     def index(self, sample: int) -> int:
         """A sample from the front; the end of the samples is an IndexError, by which iteration over them stops."""
         if -len(self) <= sample < len(self):
-            return sample % len(self)
+            return operator.index(sample) % len(self)
         raise IndexError(f"there is no image {sample} in an explanation of {len(self)}")
 
     def _samples(self, some: slice) -> Self:
+        if some.step is not None and some.step < 1:
+            raise InputError(f"images are taken in their order; got a step of {some.step}")
+
         def of(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[some]
 
@@ -201,7 +207,7 @@ class Answer:
         values = self[method]
         if values.ndim == self.images.ndim:
             return saliency(values)
-        return upsample(values, self.images.shape[2:])
+        return upsample(values, self.images.shape[2:]).abs()
 
     def scale(self, method: str) -> list[float]:
         """The value of each image's map that is drawn at full strength, as :attr:`scaling` says."""
@@ -220,8 +226,8 @@ class Answer:
     # --- Words ------------------------------------------------------------------------------------------------------------
 
     def name(self, index: int) -> str:
-        """The name of a class: its label if labels are known, else its index."""
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+        """The name of a class, in one line: its label if labels are known, else its index."""
+        return " ".join(self.labels[index].split()) if self.labels is not None and index < len(self.labels) else str(index)
 
     def probabilities(self, sample: int = 0) -> Tensor | None:
         """The class probabilities of one image: its scores if they already are probabilities, else their softmax.

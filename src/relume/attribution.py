@@ -79,7 +79,9 @@ class Backpropagation(_Attribution):
 
     def __init__(self, model: Model, rule: Rule) -> None:
         """Bind ``rule``, a function ``(grad_out, local) -> grad_in`` as in :mod:`relume.rules`, to ``model``."""
-        super().__init__(model, backpropagation(getattr(rule, "__name__", "rule"), rule))
+        super().__init__(
+            model, backpropagation(name if (name := getattr(rule, "__name__", "")).isidentifier() else "rule", rule)
+        )
 
 
 class Gradient(_Attribution):

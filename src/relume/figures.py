@@ -9,6 +9,7 @@ import base64
 import io
 import math
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ __all__ = ["CELL", "Cell", "Row", "figure", "figure_bytes", "html", "pages"]
 
 CELL = 2.4  # inches, the width of a picture in a figure
 _MOST_COLUMNS = 7
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +65,31 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     talls = [CELL * min(max(0.25, *(c.picture.height / c.picture.width for c in row.cells)), 2) for row in rows]
     lines = textwrap.wrap(caption, max(20, int(width / 0.058)))  # a character of the caption is about 0.058 inches wide
     below = 0.15 + 0.12 * len(lines)
-    # one line of names does for all rows that stand under it
-    heads = [line if deep > 1 or i == 0 else 0 for i in range(len(rows))]
+    names = [[cell.name for cell in row.cells] for row in rows]
+    # one line of names does for all rows under it that have the same
+    heads = [line if deep > 1 or i == 0 or names[i] != names[i - 1] else 0 for i in range(len(rows))]
     height = sum(line * 1.4 + deep * (head + tall + foot) for head, tall in zip(heads, talls, strict=True)) + below
     sheet = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    sheet.set_layout_engine("none")  # whatever the user's own figures have
     canvas = sheet.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))  # one for all pictures: axes are slow to make
     canvas.set_axis_off()
     sheet.suppressComposite = True  # or a PDF would hold all of them as one picture
 
     def write(x: float, y: float, words: str, size: float, color: str, ha: Literal["left", "right"] = "left") -> None:
-        sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center", ha=ha, parse_math=False)
+        text = sheet.text(x / width, y / height, words, fontsize=size, color=color, va="center", ha=ha)
+        text.set_parse_math(False)  # a label is no formula
+        text.set_usetex(False)
 
     y = height
     for row, head, tall in zip(rows, heads, talls, strict=True):
-        write(gap, y - line * 0.75, row.title, 9.5, "black")
+        write(gap, y - line * 0.75, _fitting(row.title, width - gap, 9.5), 9.5, "black")
         y -= line * 1.4
         for start in range(0, len(row.cells), across):
             y -= head + tall
             for j, cell in enumerate(row.cells[start : start + across]):
                 x = gap + j * (CELL + gap)
                 if head:
-                    write(x, y + tall + head * 0.45, cell.name, 8.5, "#444")
+                    write(x, y + tall + head * 0.45, _fitting(cell.name, CELL, 8.5), 8.5, "#444")
                 ratio = cell.picture.height / cell.picture.width
                 wide, high = (CELL, CELL * ratio) if CELL * ratio <= tall else (tall / ratio, tall)
                 left, low = x + (CELL - wide) / 2, y + (tall - high) / 2
@@ -102,9 +108,16 @@ def _show(canvas: Axes, picture: Image, extent: tuple[float, float, float, float
     from matplotlib.image import AxesImage
 
     sharp = min(picture.size) == 1 or max(picture.size) < 100  # of so few pixels each is to be seen
-    image = AxesImage(canvas, extent=extent, interpolation="nearest" if sharp else "antialiased")
+    image = AxesImage(canvas, extent=extent, origin="upper", interpolation="nearest" if sharp else "antialiased")
     image.set_data(np.asarray(picture))
     canvas.add_image(image)
+
+
+def _fitting(words: str, inches: float, size: float) -> str:
+    """As much of a line as there is room for; a wide character is about 0.62 of its size."""
+    room = int(inches * 72 / (0.62 * size))
+    words = " ".join(words.split())
+    return words if len(words) <= room else words[: room - 1].rstrip() + "…"
 
 
 def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:
@@ -133,7 +146,8 @@ def pages(sheets: Iterable[Figure]) -> bytes:
 def _text_as_text() -> Iterator[None]:
     from matplotlib import rc_context
 
-    with warnings.catch_warnings(), rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+    # both belong to the whole process: two threads that entered here at once would leave them changed
+    with _LOCK, warnings.catch_warnings(), rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")  # a label in a script that the font lacks
         yield
 

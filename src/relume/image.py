@@ -37,7 +37,7 @@ __all__ = [
 _MOST_PIXELS = 64_000_000
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_SAME = 0.1  # standard deviations: two ways to resize stay below, a flip or a shift by some pixels does not
+_SAME = 1.0  # two ways to resize stay below, nearest neighbours just so; a crop two pixels off, or a scale 3 % off, does not
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -54,12 +54,11 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _up(edge: float) -> int:
-    return math.ceil(edge - 1e-6)
-
-
-def _down(edge: float) -> int:
-    return math.floor(edge + 1e-6)
+def _inside(low: float, high: float, side: int) -> tuple[int, int]:
+    """The first of the whole pixels between two edges and the one after the last; the one in the middle if there is none."""
+    first, last = max(math.ceil(low - 1e-6), 0), min(math.floor(high + 1e-6), side)
+    middle = min(max(math.floor((low + high) / 2), 0), side - 1)
+    return (first, last) if first < last else (middle, middle + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,15 +79,17 @@ class Photo:
 
     @classmethod
     def whole(cls, picture: Image.Image, orientation: int = 1, content: bytes | None = None) -> Photo:
-        """A photo that the network saw all of."""
+        """A photo that the network saw all of, from a picture that is upright."""
+        picture = picture if picture.mode == "RGB" else picture.convert("RGB")
+        picture.load()
         return cls(picture, (0.0, 0.0, float(picture.width), float(picture.height)), orientation, content)
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of the pixels that the network saw all of, at least one."""
         (left, top, right, bottom), (width, height) = self.box, self.picture.size
-        x, y = min(max(_up(left), 0), width - 1), min(max(_up(top), 0), height - 1)
-        return x, y, max(min(_down(right), width), x + 1), max(min(_down(bottom), height), y + 1)
+        (x0, x1), (y0, y1) = _inside(left, right, width), _inside(top, bottom, height)
+        return x0, y0, x1, y1
 
     def within(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> Box:
         """Where ``box``, a part of what was seen, lies in an input of ``size`` (width, height), in pixels of the input."""
@@ -125,7 +126,7 @@ class Preprocessing:
 
     Attributes:
         resize: the shorter side, the other in proportion; or (height, width), whatever the proportions of the picture.
-        letterbox: ``resize`` is the longer side, so that the whole picture is seen between bars of black.
+        letterbox: the whole picture is made to fit into the crop, between bars of black, and ``resize`` says nothing.
         crop: the side of the square, or (height, width), that is cut from the middle; what lies outside is black.
         interpolation: how the resized picture is computed: one of :data:`INTERPOLATIONS`.
         mean: what is subtracted from red, green and blue, in pixel values from 0 to 1.
@@ -145,16 +146,13 @@ class Preprocessing:
         """Refuse what makes no tensor.
 
         Raises:
-            InputError: a size below one pixel, a letterbox of two sizes, an unknown interpolation, or not a finite number for
-                each colour.
+            InputError: a size below one pixel, an unknown interpolation, or not a finite number for each colour.
         """
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if min(_pair(size)) < 1:
                 raise InputError(f"{name} is a number of pixels, or height and width, from 1 on; got {size}")
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
-        if self.letterbox and isinstance(self.resize, tuple):
-            raise InputError(f"a letterbox keeps proportions: resize is its longer side, one number; got {self.resize}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not np.isfinite(values).all() or (name == "std" and 0 in values):
                 what = "three finite numbers" + (", none of them zero" if name == "std" else "")
@@ -186,13 +184,14 @@ class Preprocessing:
 
     def _size(self, picture: Image.Image) -> tuple[int, int]:
         """Width and height of the resized picture."""
+        width, height = picture.size
+        if self.letterbox:
+            within = _pair(self.crop)
+            factor = min(within[1] / width, within[0] / height)
+            return max(1, round(width * factor)), max(1, round(height * factor))
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
-        width, height = picture.size
         short, long = min(width, height), max(width, height)
-        if self.letterbox:
-            shorter = max(1, round(self.resize * short / long))
-            return (shorter, self.resize) if width <= height else (self.resize, shorter)
         longer = int(self.resize * long / short)
         if longer * self.resize > _MOST_PIXELS:
             raise ImageError(
@@ -226,8 +225,8 @@ def load_photo(path: str | Path) -> Photo:
     Raises:
         ImageError: as :func:`load_picture`.
     """
-    with opened(path) as file:
-        orientation = file.getexif().get(_ORIENTATION, 1)
+    with opened(path) as file, Image.open(path) as unread:  # a TIFF is turned, and its tag gone, as soon as its pixels are read
+        orientation = unread.getexif().get(_ORIENTATION, 1)
         return Photo.whole(_upright(file), orientation if orientation in range(1, 9) else 1, Path(path).read_bytes())
 
 
@@ -259,6 +258,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow warns above 89 megapixels and refuses above 179: the refusal is enough
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # of a picture that is whole
             with Image.open(path) as file:
                 file.load()
                 yield file
@@ -305,27 +305,52 @@ def as_photo(photo: str | Path | Image.Image | Photo) -> Photo:
     """A file, a picture or a photo as a photo.
 
     Raises:
-        ImageError: a file cannot be read or used.
+        ImageError: a file cannot be read or used, or it is none of these.
     """
     if isinstance(photo, Photo):
         return photo
-    return Photo.whole(_upright(photo)) if isinstance(photo, Image.Image) else load_photo(photo)
+    if isinstance(photo, str | Path):
+        return load_photo(photo)
+    if not isinstance(photo, Image.Image):
+        raise ImageError(f"a photo is a path or a PIL image; got {type(photo).__name__}")
+    try:
+        return Photo.whole(_upright(photo))
+    except OSError as error:
+        raise ImageError(f"the picture cannot be read: {_reason(error)}; it may be damaged or cut short") from error
 
 
-def check_same(expected: Tensor, image: Tensor, sample: int) -> None:
-    """Whether ``image`` may be drawn on the photo that ``expected`` was made of: a small difference is that of another resize.
+def check_same(view: Image.Image, image: Tensor, sample: int) -> None:
+    """Whether ``image`` ``(C, H, W)`` may be drawn on the photo that ``view`` was cut from.
+
+    What is compared is where things are: each channel, or grey for a network of another number of channels, less its mean and
+    over its standard deviation, so that another normalisation is the same photo. They may differ by less than the photo does
+    when it is moved by one pixel.
 
     Raises:
         InputError: another size, or another picture.
     """
-    if expected.shape != image.shape:
+    import torch
+
+    if tuple(image.shape[1:]) != (view.height, view.width):
         raise InputError(
-            f"photo {sample} becomes an input of shape {tuple(expected.shape)}, and image {sample} has {tuple(image.shape)}; "
-            "give the preprocessing that made it"
+            f"photo {sample} becomes an input of {view.height} × {view.width} pixels, and image {sample} has shape "
+            f"{tuple(image.shape)}; give the preprocessing that made it"
         )
-    difference = float((image.detach().cpu().float() - expected).abs().mean() / expected.std().clamp(min=1e-3))
-    if not difference < _SAME:
+    pixels = image.detach().cpu().float()
+    colours = len(pixels) == 3
+    expected = torch.from_numpy(np.array(view if colours else view.convert("L"), dtype=np.float32)).reshape(
+        *view.size[::-1], -1
+    )
+    one, other = _standardised(pixels if colours else pixels.mean(0, keepdim=True)), _standardised(expected.permute(2, 0, 1))
+    moved = max(float((other - other.roll(1, axis)).abs().mean()) for axis in (1, 2))
+    difference = float((one - other).abs().mean())
+    if not difference < _SAME * max(moved, 0.01):
+        times = difference / max(moved, 0.01)
         raise InputError(
-            f"image {sample} is not what becomes of photo {sample}: on average they differ by {difference:.2f} deviations; "
-            "give the preprocessing that made it, and the photos in the order of the images"
+            f"image {sample} is not what becomes of photo {sample}: they differ {times:.1f} times as much as the photo "
+            "and itself moved by a pixel; give the preprocessing that made it, and the photos in the order of the images"
         )
+
+
+def _standardised(channels: Tensor) -> Tensor:
+    return (channels - channels.mean((1, 2), keepdim=True)) / channels.std((1, 2), keepdim=True).clamp(min=1e-6)

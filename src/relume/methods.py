@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
@@ -54,6 +55,15 @@ class Method:
     key: str
     needs: frozenset[Need]
     compute: Callable[[Gathered], Tensor]
+
+    def __post_init__(self) -> None:
+        """Refuse a key that cannot name a file.
+
+        Raises:
+            InputError: such a key.
+        """
+        if not re.fullmatch(r"\w[\w-]*", self.key) or self.key in ("figure", "photo"):
+            raise InputError(f"a method's key is of letters, digits, - and _, and neither figure nor photo; got {self.key!r}")
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Maps as pictures. Each kind of picture is a function from a raw map, its scale and a photo to an image.
 
-Scaling for display happens here and nowhere else, and no map is changed by it. A map comes at the input's resolution,
+Maps are scaled for display here and nowhere else, and none is changed by it. A map comes at the input's resolution,
 signed: ``(H, W)``, or ``(C, H, W)``, of which :func:`strongest` is drawn where a kind does not show the channels. ``scale`` is
 the value drawn at full strength. Without a photo a picture has the map's pixels; with one it has the photo's, the map lies
 where the network looked, and what the network never saw is dimmed.
@@ -13,11 +13,12 @@ one look-up a pixel.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib import colormaps
@@ -25,16 +26,14 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
 from relume.image import Photo
+from relume.scaling import Array
 
 __all__ = [
     "DIVERGING",
     "HEAT",
     "KINDS",
-    "OWN",
-    "PERCENTILE",
     "Array",
     "Kind",
-    "Scaling",
     "absolute",
     "colour",
     "contours",
@@ -46,16 +45,14 @@ __all__ = [
     "over",
     "png",
     "positive",
-    "scale_of",
     "seen",
+    "share_beyond",
     "stretched",
     "strongest",
 ]
 
-Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
 _Bytes: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"
 
-PERCENTILE = 99.5
 HEAT = colormaps["inferno"]
 
 # Brewer's red and blue, which the colour-blind tell apart; matplotlib has light grey in their middle, where zero is white here
@@ -84,47 +81,40 @@ def strongest(values: Array) -> Array:
     return largest
 
 
-def scale_of(values: Array, percentile: float = PERCENTILE) -> float:
-    """The magnitude to draw at full strength: a percentile of ``|values|``, their maximum where that is zero.
+def _for(photo: Photo | None, values: Array) -> Array:
+    """``values`` to be drawn on ``photo``: where it has fewer pixels than the map, each shows the strongest value around it.
 
-    A few extreme pixels must not turn the rest grey; a map that is zero almost everywhere must still show what it has.
+    Their mean would be nothing where signs alternate, and a picture of nothing under a scale that says otherwise.
     """
-    magnitudes = np.abs(values)
-    return float(np.percentile(magnitudes, percentile)) or float(magnitudes.max())
+    if photo is None:
+        return values
+    from scipy import ndimage
+
+    left, top, right, bottom = photo.box
+    size = [math.ceil(n / side) for n, side in zip(values.shape[-2:], (bottom - top, right - left), strict=True)]
+    if max(size) < 2:
+        return values
+    window = (*[1] * (values.ndim - 2), *size)
+    high, low = ndimage.maximum_filter(values, window), ndimage.minimum_filter(values, window)
+    kept: Array = np.where(high >= -low, high, low)
+    return kept
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How maps are scaled for display: recorded with a result, and printed under its figures.
-
-    Attributes:
-        percentile: of the magnitudes of a map; what lies there is drawn at full strength, and so is all above.
-        full: the value drawn at full strength, by method, where it is not each map's own percentile.
-        origin: ``own``: the percentile of each map; ``shared``: the highest of a set of maps; ``fixed``: given.
-    """
-
-    percentile: float = PERCENTILE
-    full: Mapping[str, float] | None = None
-    origin: Literal["own", "shared", "fixed"] = "own"
-
-    def of(self, method: str, values: Array) -> float:
-        """The value at which a map of ``method`` is drawn at full strength."""
-        return scale_of(values, self.percentile) if self.full is None else self.full[method]
-
-    def __str__(self) -> str:
-        if self.origin == "fixed":
-            return "full strength at a given value, the same for all maps of a method"
-        whose = "each map" if self.origin == "own" else "the strongest map of each method, the same for all: shared"
-        return f"full strength at the {self.percentile:g}th percentile of {whose}"
-
-
-#: Each map at its own percentile, which is the default.
-OWN = Scaling()
+def share_beyond(values: Array, photo: Photo) -> float:
+    """Which share of a map's mass ``Σ |values|`` lies beyond the edges of the photo, in the padding of the input."""
+    magnitudes = np.abs(strongest(values)).astype(np.float64)
+    (height, width), (left, top, right, bottom) = magnitudes.shape, photo.box
+    x = left + (np.arange(width) + 0.5) / width * (right - left)
+    y = top + (np.arange(height) + 0.5) / height * (bottom - top)
+    inside = magnitudes[(y >= 0) & (y <= photo.picture.height)][:, (x >= 0) & (x <= photo.picture.width)]
+    return 1 - float(inside.sum()) / (float(magnitudes.sum()) or 1.0) if magnitudes.any() else 0.0
 
 
 def _relative(values: Array, scale: float) -> Array:
     """``values`` in units of ``scale``, zero if the scale is zero: a map of zeros is drawn as one."""
-    return np.zeros_like(values) if scale == 0 else np.clip(values / scale, -1, 1)
+    if scale == 0:
+        return np.zeros_like(values, dtype=np.float32)
+    return np.clip(values.astype(np.float64) / scale, -1, 1).astype(np.float32)  # the scale may be beyond float32
 
 
 def mass_thresholds(values: Array, masses: Sequence[float]) -> list[float]:
@@ -140,6 +130,7 @@ def mass_thresholds(values: Array, masses: Sequence[float]) -> list[float]:
 def colour(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
     """A signed map about mid-grey, in colour if it has three channels, as Springenberg et al. 2015 draw it; else in grey."""
     three = values if values.ndim == 3 and len(values) == 3 else strongest(values)[None].repeat(3, axis=0)
+    three = _for(photo, three)
     drawn = _image(0.5 + 0.5 * _relative(three, scale).transpose(1, 2, 0))
     if photo is None:
         return drawn
@@ -148,12 +139,12 @@ def colour(values: Array, scale: float, photo: Photo | None = None) -> Image.Ima
 
 def diverging(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
     """Signed heat: negative blue, positive red, and zero exactly white."""
-    return _flat(0.5 + 0.5 * _relative(strongest(values), scale), DIVERGING, photo)
+    return _flat(0.5 + 0.5 * _relative(_for(photo, strongest(values)), scale), DIVERGING, photo)
 
 
 def positive(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
     """Heat of what is above zero."""
-    return _flat(np.maximum(_relative(strongest(values), scale), 0), colors, photo)
+    return _flat(np.maximum(_relative(_for(photo, strongest(values)), scale), 0), colors, photo)
 
 
 def negative(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
@@ -171,12 +162,12 @@ def over(values: Array, scale: float, photo: Photo | None = None, *, colors: Col
     ink, opacity = _inked(colors)
     grey = np.linspace(0, 1, 256)[None, :, None]
     table = (1 - opacity[:, None]) * grey + opacity[:, None] * ink[:, None]
-    return _looked_up(np.abs(_relative(strongest(values), scale)), table, photo)
+    return _looked_up(np.abs(_relative(_for(photo, strongest(values)), scale)), table, photo)
 
 
 def masked(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
     """The photo where the map is strong, in its colours; the rest faded to a dark grey. The fade follows the magnitude."""
-    mask = _image(np.sqrt(np.abs(_relative(strongest(values), scale))))
+    mask = _image(np.sqrt(np.abs(_relative(_for(photo, strongest(values)), scale))))
     photo = photo or _blank(mask.size)
 
     def draw(part: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
@@ -204,16 +195,17 @@ def contours(
     if scale == 0:
         return drawn
     smooth = ndimage.gaussian_filter(magnitudes, blur * max(width, height), mode="nearest")
+    padded = np.pad(smooth, 1, mode="edge")  # lines are found between pixels, of which there must be two
     fine = max(1, round(1200 / max(drawn.size)))  # of a small photo, lines are drawn finer than its pixels, and averaged
     sheet = drawn if fine == 1 else Image.new("RGBA", (fine * drawn.width, fine * drawn.height))
-    lines, pen = contour_generator(z=smooth), ImageDraw.Draw(sheet)
+    lines, pen = contour_generator(z=padded), ImageDraw.Draw(sheet)
     left, top, right, bottom = (fine * edge for edge in photo.box)
     across, down = (right - left) / width, (bottom - top) / height
     thick = max(1, round(max(sheet.size) / 300))
     inks = colormaps["viridis"](np.linspace(1, 0.6, len(masses)))
     for threshold, ink in reversed(list(zip(mass_thresholds(smooth.astype(np.float32), sorted(masses)), inks, strict=True))):
         for line in lines.lines(threshold * (1 - 1e-6)):  # at the height of a plateau there is no line
-            path = [(left - 0.5 + (x + 0.5) * across, top - 0.5 + (y + 0.5) * down) for x, y in np.asarray(line).tolist()]
+            path = [(left - 0.5 + (x - 0.5) * across, top - 0.5 + (y - 0.5) * down) for x, y in np.asarray(line).tolist()]
             pen.line(path, fill="black", width=3 * thick, joint="curve")
             pen.line(path, fill=tuple(round(255 * c) for c in ink[:3]), width=thick, joint="curve")
     if fine > 1:
@@ -230,11 +222,14 @@ def layer(values: Array, scale: float) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of picture: its key, its function, the lowest value it shows in units of the scale, and what to know of it."""
+    """A kind of picture: its key, its function, the values it shows in units of the scale, and what to know of it.
+
+    ``ends`` are the values from its darkest, or bluest, colour to its brightest; None if it shows no values.
+    """
 
     key: str
     draw: Callable[[Array, float, Photo | None], Image.Image]
-    lowest: float | None
+    ends: tuple[float, float] | None
     note: str = ""
 
 
@@ -243,13 +238,13 @@ _CONTOURS = f"lines hold {' and '.join(f'{m:.0%}' for m in MASSES)} of the mass,
 KINDS: Mapping[str, Kind] = {
     kind.key: kind
     for kind in (
-        Kind("colour", colour, -1),
-        Kind("diverging", diverging, -1),
-        Kind("positive", positive, 0, "what is above zero"),
-        Kind("negative", negative, 0, "what is below zero"),
-        Kind("absolute", absolute, 0),
-        Kind("over", over, 0),
-        Kind("masked", masked, 0),
+        Kind("colour", colour, (-1, 1)),
+        Kind("diverging", diverging, (-1, 1)),
+        Kind("positive", positive, (0, 1), "what is above zero"),
+        Kind("negative", negative, (0, -1), "what is below zero"),
+        Kind("absolute", absolute, (0, 1)),
+        Kind("over", over, (0, 1)),
+        Kind("masked", masked, (0, 1)),
         Kind("contours", contours, None, _CONTOURS),
     )
 }

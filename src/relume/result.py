@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -14,8 +15,9 @@ from relume import figures, render, stored
 from relume.answer import Answer, array, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
-from relume.render import KINDS, Kind, Scaling
+from relume.render import KINDS, Kind
 from relume.report import write_folder
+from relume.scaling import PERCENTILE, Scaling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +28,9 @@ __all__ = ["Explanation", "Kinds", "Scale", "share", "sheet"]
 #: More rows than these are no picture any more; a notebook shows fewer.
 MOST_ROWS = 16
 MOST_THUMBNAILS = 6
+
+_MUCH_BEYOND = 0.05
+_LEAST, _MOST = 1e-37, 1e38  # what float32, in which maps are drawn, can be divided by
 
 #: A kind of picture for every method, or for each; None for what suits the map.
 Kinds: TypeAlias = str | Mapping[str, str] | None
@@ -51,14 +56,15 @@ class Explanation(Answer):
             ImageError: a photo cannot be read.
             InputError: there are more or fewer photos than images, or an image is not what becomes of its photo.
         """
-        if len(photos) != len(self) or isinstance(photos, str):
-            raise InputError(f"a photo for each image: there are {len(self)} images; got {len(photos)} photos")
+        if not isinstance(photos, list | tuple) or len(photos) != len(self):
+            given = len(photos) if isinstance(photos, list | tuple) else f"a {type(photos).__name__}"
+            raise InputError(f"photos are a list, one for each of {len(self)} images; got {given}")
         framed = [preprocessing.frame(as_photo(photo)) for photo in photos]
         for i, photo in enumerate(framed):
-            check_same(preprocessing.tensor(preprocessing.view(photo.picture)), self.images[i], i)
+            check_same(preprocessing.view(photo.picture), self.images[i], i)
         return dataclasses.replace(self, photos=framed)
 
-    def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = render.PERCENTILE) -> Explanation:
+    def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = PERCENTILE) -> Explanation:
         """The same explanation, drawn at another scale.
 
         Args:
@@ -84,10 +90,9 @@ class Explanation(Answer):
                 f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; "
                 "plot e[method] yourself"
             )
-        sample = self.index(sample)
-        if self.photos is None:
-            return Photo.whole(render.stretched(array(self.images[sample].float())))
-        return self.photos[sample] if size is None else self.photos[sample].fitted(size)
+        i = self.index(sample)
+        photo = self.photos[i] if self.photos else Photo.whole(render.stretched(array(self.images[i].float())))
+        return photo if size is None else photo.fitted(size)
 
     def picture(self, method: str, sample: int = 0, *, kind: str | None = None, size: int | None = None) -> Image:
         """One map as a picture, on its photo where the kind shows one, where the network looked.
@@ -111,6 +116,8 @@ class Explanation(Answer):
 
     def kind(self, method: str, kind: Kinds = None) -> Kind:
         """The kind of picture that is drawn of a map: the one asked for, or what suits it."""
+        if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
+            raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
         asked = kind.get(method) if isinstance(kind, Mapping) else kind
         if asked is None:
             signed = self[method].ndim == self.images.ndim
@@ -184,43 +191,46 @@ class Explanation(Answer):
 
 
 def share(
-    explanations: Sequence[Explanation], scale: Scale | Mapping[str, float] = "shared", *, percentile: float = render.PERCENTILE
+    explanations: Sequence[Explanation], scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE
 ) -> list[Explanation]:
     """The same explanations, of several photos or targets, at another scale: see :meth:`Explanation.scaled`."""
     if not 0 < percentile <= 100:
         raise InputError(f"a percentile is a number above 0, up to 100; got {percentile}")
+    methods = list(dict.fromkeys(m for e in explanations for m in e.maps))
     if scale == "own":
         scaling = Scaling(percentile)
     elif scale == "shared":
         own = [dataclasses.replace(e, scaling=Scaling(percentile)) for e in explanations]
-        methods = dict.fromkeys(m for e in own for m in e.maps)
-        full = {m: max(value for e in own if m in e for value in e.scale(m)) for m in methods}
+        full = {m: max((value for e in own if m in e for value in e.scale(m)), default=0.0) for m in methods}
         scaling = Scaling(percentile, full, "shared")
     else:
-        scaling = Scaling(percentile, _given(explanations, scale), "fixed")
+        scaling = Scaling(percentile, _given(methods, scale), "fixed")
     return [dataclasses.replace(e, scaling=scaling) for e in explanations]
 
 
-def _given(explanations: Sequence[Explanation], scale: float | Mapping[str, float]) -> dict[str, float]:
+def _given(methods: Sequence[str], scale: float | Mapping[str, float]) -> dict[str, float]:
     """The value given for each method."""
-    values = scale if isinstance(scale, Mapping) else None
-    for value in [scale] if values is None else values.values():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    values = scale if isinstance(scale, Mapping) else dict.fromkeys(methods, scale)
+    for value in values.values() if values else [scale]:
+        if isinstance(value, bool) or not isinstance(value, Real) or not _LEAST < float(value) < _MOST:
             raise InputError(f"a scale is 'own', 'shared', or a value above zero for all methods or by method; got {scale!r}")
-    methods = dict.fromkeys(m for e in explanations for m in e.maps)
-    if values is None:
-        return dict.fromkeys(methods, scale)  # type: ignore[arg-type] # a number: it was looked at above
-    missing = [m for m in methods if m not in values]
-    if missing:
-        raise InputError(f"a scale by method has a value for each; there is none for {', '.join(missing)}")
-    return {m: float(values[m]) for m in methods}
+    if methods and set(values) != set(methods):
+        raise InputError(f"a scale by method has a value for each: {', '.join(methods)}; got {', '.join(values) or 'none'}")
+    return {method: float(value) for method, value in values.items()}
 
 
 def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
     """A figure of explanations by the same methods, such as several targets of one photo: a row for each image of each.
 
     At most :data:`MOST_ROWS` rows are drawn; the caption says if there are more. The caption says how the maps are scaled.
+
+    Raises:
+        InputError: no images, explanations of different networks, methods or scales, or a size that is none.
     """
+    if (columns is not None and columns < 1) or not dpi > 0:
+        raise InputError(f"columns and dpi are above zero; got columns={columns}, dpi={dpi}")
+    if len({(e.model, e.layer, tuple(e.maps), str(e.scaling)) for e in explanations}) > 1:
+        raise InputError("a sheet has one caption: give explanations of one network, by the same methods at the same scale")
     rows, notes = _rows(explanations, kind, max(480, round(1.5 * figures.CELL * dpi)), MOST_ROWS)
     first = explanations[0]
     facts = [first.model, f"layer {first.layer}" if first.layer else "", first.reached]
@@ -231,12 +241,26 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     """The pictures of the first ``most`` images, and what there is to say of them all."""
     total = sum(len(e) for e in explanations)
     shown = [one for e in explanations for one in e[:most]][:most]
-    several = len({one.source.get("file") for one in shown}) > 1
-    names = [f"{Path(one.source['file']).name}: " if several and "file" in one.source else "" for one in shown]
-    rows = [figures.Row(name + one.title(), _cells(one, kind, size)) for name, one in zip(names, shown, strict=True)]
-    kinds = dict.fromkeys(one.kind(m, kind) for one in shown[:1] for m in one.maps)
-    notes = [str(explanations[0].scaling), *(f"{k.key}: {k.note}" for k in kinds if k.note)]
-    return rows, [*notes, f"the first {len(rows)} of {total} images"] if total > len(rows) else notes
+    if not shown:
+        raise InputError("there is no image in this explanation, and nothing to draw")
+    names = [_file(one) for one in shown]
+    one_photo = len(set(names)) == 1
+    titles = [
+        one.title() if one_photo or not name else f"{name}: {one.title()}" for name, one in zip(names, shown, strict=True)
+    ]
+    rows = [figures.Row(title, _cells(one, kind, size)) for title, one in zip(titles, shown, strict=True)]
+    kinds = dict.fromkeys(shown[0].kind(m, kind) for m in shown[0].maps)
+    notes = [names[0] if one_photo else "", str(shown[0].scaling) if any(k.ends for k in kinds) else ""]
+    notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
+    smooth = shown[0].source.get("smooth")
+    notes.append(f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}" if smooth else "")
+    notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
+    return rows, [note for note in notes if note]
+
+
+def _file(one: Explanation) -> str:
+    """The name of a photo's file, with its folder if that is needed to tell it from others: see ``source["name"]``."""
+    return str(one.source.get("name") or Path(str(one.source.get("file", ""))).name)
 
 
 def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
@@ -244,18 +268,17 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
     photo = one._photo(0, size)
     cells = [figures.Cell("photo" if one.photos else "input", render.seen(photo))]
     for method in one.maps:
-        drawing, full = one.kind(method, kind), one.scale(method)[0]
-        picture = drawing.draw(one.drawn(method), full, photo)
-        name = method_name(method)
-        if full == 0:
-            cells.append(figures.Cell(name, picture, low="zero everywhere"))
-        elif drawing.lowest is None:
-            cells.append(figures.Cell(name, picture))
-        else:
-            ramp = np.linspace(drawing.lowest, 1, 256, dtype=np.float32)[None]
-            cells.append(
-                figures.Cell(name, picture, drawing.draw(ramp, 1, None), _number(drawing.lowest * full), _number(full))
-            )
+        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), method_name(method)
+        beyond = render.share_beyond(values, photo)
+        name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
+        cell = figures.Cell(name, drawing.draw(values, full, photo))
+        if not values.any():
+            cell = dataclasses.replace(cell, low="zero everywhere")
+        elif drawing.ends is not None:
+            ramp = np.linspace(*drawing.ends, 256, dtype=np.float32)[None]
+            low, high = (_number(end * full) for end in drawing.ends)
+            cell = dataclasses.replace(cell, bar=drawing.draw(ramp, 1, None), low=low, high=high)
+        cells.append(cell)
     return cells
 
 

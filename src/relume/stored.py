@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from relume import render
 from relume.answer import Answer, Coverage, CoverageRow
 from relume.errors import InputError
 from relume.image import Photo, load_photo
+from relume.scaling import Scaling
 
 __all__ = ["facts", "files", "load", "written"]
 
@@ -29,7 +31,6 @@ _WORDS = ("layer", "model", "multilabel", "unit", "labels", "source")
 def facts(answer: Answer) -> dict[str, Any]:
     """Everything but the tensors, as plain data for JSON."""
     scales = {m: answer.scale(m) for m in answer.maps}
-    scaling = answer.scaling
     return {
         "samples": [_sample(answer, i) | {"scale": {m: scales[m][i] for m in scales}} for i in range(len(answer))],
         "methods": list(answer.maps),
@@ -39,7 +40,7 @@ def facts(answer: Answer) -> dict[str, Any]:
         "unit": answer.unit,
         "coverage": answer.coverage.as_dict(),
         "input_shape": list(answer.images.shape),
-        "scaling": {"percentile": scaling.percentile, "full": scaling.full and dict(scaling.full), "origin": scaling.origin},
+        "scaling": answer.scaling.as_dict(),
         "photos": None if answer.photos is None else [photo.as_dict() for photo in answer.photos],
         "labels": None if answer.labels is None else list(answer.labels),
         "source": dict(answer.source),
@@ -71,11 +72,12 @@ def files(answer: Answer, pictures: Sequence[str]) -> dict[str, bytes]:
         stored[name] = render.png(photo.picture) if photo.content is None else photo.content
         found["photos"][i]["file"] = name
     found["files"] = [*pictures, *stored, FACTS]
-    return stored | {FACTS: (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode()}
+    return stored | {FACTS: (json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n").encode()}
 
 
 def _tensors(tensors: dict[str, torch.Tensor]) -> bytes:
-    return save({key: value.contiguous().cpu() for key, value in tensors.items()})
+    # a score may be a view of the scores, and what shares memory cannot be stored
+    return save({key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()})
 
 
 def _suffix(photo: Photo) -> str:
@@ -90,9 +92,14 @@ def written(directory: Path) -> set[str]:
     """The files that an earlier save wrote into ``directory``; none where there are no readable facts of one."""
     try:
         names = json.loads((directory / FACTS).read_bytes())["files"]
-        return {name for name in names if isinstance(name, str) and Path(name).name == name}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {name for name in names if _is_plain(name) and (directory / name).is_file()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
+
+
+def _is_plain(name: object) -> bool:
+    """Whether it names a file in the folder itself: what is written there may come from a stranger."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name and len(name) < 256
 
 
 def load(directory: Path) -> dict[str, Any]:
@@ -103,16 +110,17 @@ def load(directory: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((directory / FACTS).read_bytes())
-        photos = found["photos"] and [_photo(directory, photo) for photo in found["photos"]]
+        photos = None if found["photos"] is None else [_photo(directory, photo) for photo in found["photos"]]
         maps, tensors = (load_tensors((directory / name).read_bytes()) for name in (MAPS, TENSORS))
-        return {
+        fields = {
             "maps": {method: maps[method] for method in found["methods"]},
             **{key: tensors.get(key) for key in _TENSORS},
             **{key: found[key] for key in _WORDS},
             "coverage": Coverage(tuple(_coverage(row) for row in found["coverage"]["rectifiers"])),
             "photos": photos,
-            "scaling": render.Scaling(**found["scaling"]),
+            "scaling": Scaling(**found["scaling"]),
         }
+        return _checked(fields)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -120,15 +128,36 @@ def load(directory: Path) -> dict[str, Any]:
         raise InputError(
             f"{str(directory)!r} holds no saved explanation, {missing} is missing; name a folder that was saved"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"the explanation in {str(directory)!r} cannot be read: {error!r}; save it again") from error
 
 
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one answer, that belong together."""
+    if any(fields[key] is None for key in ("images", "score", "scores")) or not fields["maps"]:
+        raise ValueError("maps, images, score or scores are missing")
+    per_image = [*fields["maps"].values(), *(fields[key] for key in _TENSORS), fields["photos"]]
+    if len({len(values) for values in per_image if values is not None}) > 1:
+        raise ValueError("maps, tensors and photos are of different numbers of images")
+    kinds: dict[str, Any] = {"model": str, "multilabel": bool, "source": dict, "labels": list | None, "layer": str | None}
+    for key, kind in kinds.items():
+        if not isinstance(fields[key], kind):
+            raise TypeError(f"{key} is {fields[key]!r}")
+    full = fields["scaling"].full
+    if full is not None and any(not isinstance(full[method], float) for method in fields["maps"]):
+        raise TypeError(f"scales are {full!r}")
+    return fields
+
+
 def _coverage(row: dict[str, Any]) -> CoverageRow:
-    return CoverageRow(row["kind"], row["ran"], row["guided"], row["why"])
+    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
 
 
 def _photo(directory: Path, known: dict[str, Any]) -> Photo:
+    if not _is_plain(known["file"]):
+        raise ValueError(f"a photo lies beside its facts; got {known['file']!r}")
     photo = load_photo(directory / known["file"])
-    left, top, right, bottom = known["box"]
-    return Photo(photo.picture, (left, top, right, bottom), known["orientation"], photo.content)
+    left, top, right, bottom = map(float, known["box"])
+    if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
+        raise ValueError(f"the box of a photo is left, top, right and bottom; got {known['box']}")
+    return Photo(photo.picture, (left, top, right, bottom), int(known["orientation"]), photo.content)

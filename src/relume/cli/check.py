@@ -12,7 +12,7 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import fail, out
-from relume.cli.network import Network, network_errors, provenance
+from relume.cli.network import Network, network_errors
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def check(
         fail(error)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
-        typer.echo(json.dumps({**provenance(opened), "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({**opened.provenance, "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
     else:
         _show(opened, found)
 

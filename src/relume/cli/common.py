@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,19 @@ from rich.text import Text
 
 from relume.errors import RelumeError
 
-__all__ = ["Photos", "complain", "err", "expanded", "fail", "method_keys", "method_option", "out", "tracked"]
+__all__ = [
+    "Photos",
+    "Targets",
+    "complain",
+    "distinct_names",
+    "err",
+    "expanded",
+    "fail",
+    "method_keys",
+    "method_option",
+    "out",
+    "tracked",
+]
 
 T = TypeVar("T")
 
@@ -53,8 +66,21 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 #: The photos that a command is about.
 Photos: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.", show_default=False, readable=False)
+    list[Path], typer.Argument(metavar="PHOTO", help="Picture files.", show_default=False, readable=False)
 ]
+
+
+#: The classes that a command is about.
+Targets: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
+]
+
+
+def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
+    """What to call each photo: the name of its file, after its folder if another has the same name."""
+    names = Counter(photo.name for photo in set(photos))
+    return {photo: photo.name if names[photo.name] == 1 else str(photo) for photo in photos}
 
 
 def method_option(default: str) -> Any:

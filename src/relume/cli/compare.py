@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached
+from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached
 from relume.errors import ImageError, NonFiniteError, RelumeError
 
 if TYPE_CHECKING:
@@ -36,10 +37,7 @@ def compare(
     photos: common.Photos,
     *,
     network: Network,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
-    ] = None,
+    target: common.Targets = None,
     asked: Asked,
     drawing: Drawing,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where sheet.png, sheet.pdf and index.html go.")] = Path("out"),
@@ -52,6 +50,7 @@ def compare(
     from relume.models.labels import parse_targets
     from relume.report import check_writable, write_folder
 
+    names = common.distinct_names(photos)
     explained: list[list[Explanation]] = []
     files: dict[str, bytes] = {}
     try:
@@ -59,12 +58,13 @@ def compare(
         drawing.check()
         methods = asked.methods(METHODS)
         opened = network.open()
-        targets = [None] if target is None else [*parse_targets(target, opened.labels)]
+        targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
         with common.tracked("comparing", photos, len(photos)) as steps:
             for path in steps:
                 try:
-                    source = {"file": str(path), **asked.facts}
-                    explained.append(explain_photo(load_photo(path), opened, targets, methods, network.layer, source))
+                    source = {"file": str(path), "name": names[path], **asked.facts}
+                    found = explain_photo(load_photo(path), opened, targets, methods, network.layer, source)
+                    explained.append([_lighter(e) for e in found])
                 except (ImageError, NonFiniteError) as error:
                     complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
         if explained:
@@ -77,10 +77,21 @@ def compare(
         raise typer.Exit(130) from None
     if explained:
         findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
-        out.print(*findings, reached(explained[0][0], chosen=network.layer is None), _where(output, files), sep="\n")
+        closing = reached(explained[0][0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
+        out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     if len(explained) < len(photos):
         complain(f"{len(photos) - len(explained)} of {len(photos)} photos could not be explained")
         raise typer.Exit(1)
+
+
+def _lighter(e: Explanation) -> Explanation:
+    """The same, with a photo no larger than it is shown here: a hundred of twelve megapixels do not fit into memory."""
+    from relume.page import LONGEST
+
+    assert e.photos is not None, "explain_photo gives it"
+    (photo,) = e.photos
+    size = photo.picture.size, photo.box
+    return replace(e, photos=[replace(photo.fitted(LONGEST), content=None)], source={**e.source, "photo": size})
 
 
 def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict[str, bytes]:
@@ -105,14 +116,25 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
 
     first = targets[0]
     assert first.photos is not None, "explain_photo gives it"
-    photo = first.photos[0]
+    photo, (size, box) = first.photos[0], first.source["photo"]
+    facts = {
+        "model": first.model,
+        "weights": first.source["weights"] or "the network's own",
+        "layer": first.layer or "none",
+        "coverage": first.reached,
+        "rectifiers": first.source["rectifiers"],
+        "scale": str(first.scaling),
+    }
+    if smooth := first.source.get("smooth"):
+        facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
     return PhotoView(
-        name=Path(first.source["file"]).name,
+        name=first.source["name"],
         photo=photo.picture,
-        box=photo.box,
+        size=size,
+        box=box,
         targets=[TargetView(e.title(), [_map_view(e, m, kind) for m in e.maps]) for e in targets],
         top=[(name, probability) for _, name, probability in first.top()],
-        facts={"model": first.model, "layer": first.layer or "none", "coverage": first.reached, "scale": str(first.scaling)},
+        facts=facts,
     )
 
 
@@ -126,20 +148,24 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
     heat = drawing.key in ("over", "masked", "contours")
-    lowest = drawing.lowest or 0.0
-    ramp = np.linspace(lowest, 1, 256, dtype=np.float32)[None]
+    low, high = drawing.ends or (0, 1)
+    ramp = np.linspace(low, high, 256, dtype=np.float32)[None]
     return MapView(
         key=method,
         name=method_name(method),
         values=array(e[method][0].float()),
         layer=render.layer(values, full) if heat else drawing.draw(values, full, None).convert("RGBA"),
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
-        ends=(lowest * full, full),
-        legend=str(e.scaling) if full else "zero everywhere",
+        ends=(low * full, high * full),
+        legend=(str(e.scaling) if values.any() else "zero everywhere")
+        + (", drawn as heat" if heat and drawing.key != "over" else ""),
     )
 
 
-def _where(output: Path, files: Mapping[str, bytes]) -> Text:
+def _where(output: Path, files: Mapping[str, bytes], rows: int) -> Text:
+    from relume.result import MOST_ROWS
+
+    whole = "" if rows <= MOST_ROWS else f": the first {MOST_ROWS} of {rows} rows as PNG, all of them as PDF"
     return Text.assemble(
         ("\n→ ", "green"),
         (str(output / "index.html"), "bold green"),
@@ -147,5 +173,5 @@ def _where(output: Path, files: Mapping[str, bytes]) -> Text:
         (str(output / "sheet.png"), "green"),
         ", ",
         (str(output / "sheet.pdf"), "green"),
-        "  the contact sheet",
+        f"  the contact sheet{whole}",
     )

@@ -78,6 +78,7 @@ def _next_steps(output: Path) -> Text:
         "  both targets by every method: look at this first\n  ",
         (str(scene), "green"),
         "  the bare scene\n\nTry next:\n",
+        f"  relume compare {shlex.quote(str(scene))} --target cat,dog\n",
         f"  relume explain {shlex.quote(str(scene))} --target cat --method all\n",
         "  relume demo --seed 1\n",
         "  relume evaluate --scenes 100\n",

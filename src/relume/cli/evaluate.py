@@ -12,7 +12,7 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, fail, out
-from relume.cli.network import Network, network_errors, provenance
+from relume.cli.network import Network, network_errors
 from relume.cli.pictures import check_labels
 from relume.errors import ImageError, InputError, RelumeError
 
@@ -68,7 +68,7 @@ def evaluate(
             check_labels(opened)
         loaders, total = _loaders(data, scenes, seed, opened)
         with common.tracked("evaluating", loaders, total) as steps, network_errors():
-            facts = {**provenance(opened), "data": "drawn scenes" if data is None else str(data)}
+            facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
             evaluation = compare(opened.model, _loaded(steps, skipped), keys, network.layer, seed=seed, facts=facts)
         for reason in evaluation.skipped:
             complain(reason)

@@ -13,7 +13,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached, write_explained
+from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached, write_explained
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
@@ -34,24 +34,13 @@ EXAMPLES = """Examples:
 
 UNITS = "gradient,guided_backprop"  # Grad-CAM's layer may well lie above a unit, where nothing of it is
 
-DEMO_NOTE = """
-
-This was the demo network, which knows drawings of twelve things and nothing of photographs; for those, name another:
---model torchvision:resnet50"""
-
 
 @common.expanded
 def explain(
     photos: common.Photos,
     *,
     network: Network,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLASSES",
-            help="Classes to explain, by index or name, between commas. [default: the predicted class]",
-        ),
-    ] = None,
+    target: common.Targets = None,
     versus: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Why the target and not this class, by index or name?")
     ] = None,
@@ -114,16 +103,18 @@ def explain(
         raise typer.Exit(1)
 
 
-def _targets(target: str | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened) -> list[TargetLike]:
+def _targets(
+    target: Sequence[str] | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened
+) -> list[TargetLike]:
     """What is to be explained of each photo: classes, each against another if there is one; and units."""
     from relume.errors import TargetError
     from relume.models.labels import parse_targets
     from relume.targets import Contrast
 
     units: list[TargetLike] = [_neuron(text) for text in neurons or ()]
-    classes: list[TargetLike] = [None] if target is None else [*parse_targets(target, opened.labels)]
+    classes: list[TargetLike] = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
     if versus is None:
-        return units if units and target is None else classes + units
+        return units if units and not target else classes + units
     others = parse_targets(versus, opened.labels)
     if len(others) != 1:
         raise TargetError(f"--versus takes one class; got {versus!r}")

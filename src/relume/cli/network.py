@@ -19,7 +19,7 @@ from relume.errors import InputError, ModelError, RelumeError
 if TYPE_CHECKING:
     from relume.models import Opened
 
-__all__ = ["Network", "network_errors", "provenance"]
+__all__ = ["Network", "network_errors"]
 
 _PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
 
@@ -83,7 +83,7 @@ class Network:
     ] = None
     letterbox: Annotated[
         bool,
-        typer.Option("--letterbox", help="Resize the longer side instead: all of a picture is seen, between bars."),
+        typer.Option("--letterbox", help="Fit all of a picture into the crop, between bars, whatever --resize says."),
     ] = False
 
     def open(self) -> Opened:
@@ -137,16 +137,6 @@ def _value(key: str, text: str) -> Any:
     if len(numbers) > 2:
         raise InputError(f"--{key} takes one number of pixels, or height and width; got {text!r}")
     return numbers if len(numbers) == 2 else numbers[0]
-
-
-def provenance(opened: Opened) -> dict[str, Any]:
-    """What a result records of the network it came from, as plain data."""
-    return {
-        "model": opened.name,
-        "weights": None if opened.weights is None else str(opened.weights),
-        "preprocessing": opened.preprocessing.as_dict(),
-        "notes": list(opened.notes),
-    }
 
 
 @contextmanager

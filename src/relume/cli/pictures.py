@@ -13,8 +13,8 @@ import typer
 from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
-from relume.cli.network import network_errors, provenance
-from relume.errors import InputError, ModelError
+from relume.cli.network import network_errors
+from relume.errors import InputError
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+__all__ = ["DEMO_NOTE", "METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
-PERCENTILE = 99.5
+
+DEMO_NOTE = """
+
+This was the demo network, which knows drawings of twelve things and nothing of photographs; for those, name another:
+--model torchvision:resnet50"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,10 @@ class Asked:
         from relume.smooth import Smooth
 
         keys = method_keys(self.method, default)
+        if self.smooth is not None and self.smooth < 1:
+            raise InputError(f"--smooth takes the number of noisy copies, from 1 on; got {self.smooth}")
+        if self.noise is not None and not 0 < self.noise < float("inf"):
+            raise InputError(f"--noise is a share of the input's range above zero, such as 0.15; got {self.noise:g}")
         if self.smooth is not None:
             return [Smooth(key, self.smooth, Smooth.noise if self.noise is None else self.noise) for key in keys]
         if self.noise is not None:
@@ -92,8 +100,11 @@ class Drawing:
         ),
     ] = "own"
     percentile: Annotated[
-        float, typer.Option(metavar="NUMBER", help="Which percentile of a map's magnitudes is drawn at full strength.")
-    ] = PERCENTILE
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Which percentile of a map's magnitudes is drawn at full strength. [default: 99.5]"
+        ),
+    ] = None
 
     def check(self) -> None:
         """Refuse what cannot be drawn, before any work is done for it.
@@ -105,18 +116,23 @@ class Drawing:
 
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"--kind is one of {', '.join(KINDS)}; got {self.kind!r}")
-        self.scaled([])
+        if self.percentile is not None and not 0 < self.percentile <= 100:
+            raise InputError(f"--percentile is a number above 0, up to 100; got {self.percentile:g}")
+        if self.percentile is not None and self.scale not in ("own", "shared"):
+            raise InputError("--percentile finds the scale, and --scale gives it; leave one of them out")
+        try:
+            self.scaled([])
+        except (InputError, ValueError):
+            raise InputError(f"--scale is own, shared or a value above zero; got {self.scale!r}") from None
 
     def scaled(self, explained: Sequence[Explanation]) -> list[Explanation]:
         """The explanations at the scale asked for; a shared one is shared among them."""
         from relume.result import Scale, share
+        from relume.scaling import PERCENTILE
 
         words: dict[str, Scale] = {"own": "own", "shared": "shared"}
-        try:
-            scale = words.get(self.scale) or float(self.scale)
-        except ValueError:
-            raise InputError(f"--scale is own, shared or a value above zero; got {self.scale!r}") from None
-        return share(explained, scale, percentile=self.percentile)
+        scale = words.get(self.scale) or float(self.scale)
+        return share(explained, scale, percentile=PERCENTILE if self.percentile is None else self.percentile)
 
 
 def explain_photo(
@@ -128,28 +144,10 @@ def explain_photo(
     source: Mapping[str, Any],
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
-    from relume.explaining import explain_targets
-
-    facts = {"rectifiers": "all", **source, **provenance(opened)}
-    image = opened.preprocessing.tensor(opened.preprocessing.view(photo.picture))[None]
-    framed = opened.preprocessing.frame(photo)
     with network_errors():
-        explained = explain_targets(opened.model, image, targets, methods, layer, rectifiers=facts["rectifiers"])
-    _check_labels(opened, explained[0])
-    return [
-        dataclasses.replace(
-            e, model=opened.name, labels=opened.labels, multilabel=opened.multilabel, photos=[framed], source=facts
-        )
-        for e in explained
-    ]
-
-
-def _check_labels(opened: Opened, explained: Explanation) -> None:
-    if explained.scores.ndim != 2:  # a unit of a network without classes
-        return
-    classes = explained.scores.shape[1]
-    if opened.labels is not None and len(opened.labels) != classes:
-        raise ModelError(f"{len(opened.labels)} labels were given for a network of {classes} classes; give one line for each")
+        rectifiers = source.get("rectifiers", "all")
+        explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers)
+    return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
 
 
 def check_labels(opened: Opened) -> None:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from relume.errors import ModelError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import nn
 
-    from relume.image import Preprocessing
+    from relume.explaining import Options
+    from relume.image import Photo, Preprocessing
+    from relume.layers import LayerLike
+    from relume.methods import Method
+    from relume.result import Explanation
+    from relume.smooth import Repeated
+    from relume.targets import TargetLike
+
+    Picture: TypeAlias = str | Path | Image | Photo
+    Pictures: TypeAlias = Picture | Sequence[Picture]
 
 __all__ = ["Opened", "open_model"]
 
@@ -51,6 +61,73 @@ class Opened:
     multilabel: bool = False
     notes: tuple[str, ...] = ()
     weights: Path | None = None
+
+    def explain(
+        self,
+        photos: Pictures,
+        target: int | str | TargetLike = None,
+        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        **options: Unpack[Options],
+    ) -> Explanation:
+        """Explain photos: prepared as the network wants them, drawn as they are, classes by their names.
+
+        Args:
+            photos: a picture file, a PIL image or a :class:`relume.image.Photo`, or several.
+            target: as for :func:`relume.explain`, or a class by its name.
+            methods: as for :func:`relume.explain`.
+            layer: as for :func:`relume.explain`.
+            options: as for :func:`relume.explain`.
+
+        Raises:
+            ImageError: a photo cannot be read or used.
+            ModelError: there are more or fewer labels than classes.
+            RelumeError: as :func:`relume.explain`.
+        """
+        return self.explain_targets(photos, [target], methods, layer, **options)[0]
+
+    def explain_targets(
+        self,
+        photos: Pictures,
+        targets: Sequence[int | str | TargetLike],
+        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        **options: Unpack[Options],
+    ) -> list[Explanation]:
+        """:meth:`explain` for several targets of the same photos, which share the forward pass."""
+        import torch
+
+        from relume.explaining import explain_targets
+        from relume.image import as_photo
+        from relume.models.labels import class_index
+
+        several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
+        framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
+        images = torch.stack([self.preprocessing.tensor(self.preprocessing.view(photo.picture)) for photo in framed])
+        device = next((parameter.device for parameter in self.model.parameters()), None)
+        asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
+        explained = explain_targets(self.model, images.to(device), asked, methods, layer, **options)
+        facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
+        facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
+        return [self._named(e, framed, facts) for e in explained]
+
+    def _named(self, e: Explanation, photos: Sequence[Photo], facts: Mapping[str, Any]) -> Explanation:
+        """An explanation that knows what the network is called, its classes and its photos."""
+        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a unit's network may have none
+        if self.labels is not None and classes is not None and len(self.labels) != classes:
+            raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
+        known = {"model": self.name, "labels": self.labels, "multilabel": self.multilabel, "photos": photos}
+        return dataclasses.replace(e, source=facts, **known)  # type: ignore[arg-type]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a result records of the network it came from, as plain data."""
+        return {
+            "model": self.name,
+            "weights": None if self.weights is None else str(self.weights),
+            "preprocessing": self.preprocessing.as_dict(),
+            "notes": list(self.notes),
+        }
 
 
 def open_model(

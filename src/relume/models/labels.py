@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relume.errors import ModelError, TargetError
 
-__all__ = ["find_class", "parse_targets", "read_labels"]
+__all__ = ["class_index", "find_class", "parse_targets", "read_labels"]
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -66,10 +66,15 @@ def parse_targets(text: str, labels: Sequence[str] | None) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise TargetError(f"the target {text!r} names no class; give indices or names, such as 243,282 or tabby")
-    return list(dict.fromkeys(_class(part, labels) for part in parts))
+    return list(dict.fromkeys(class_index(part, labels) for part in parts))
 
 
-def _class(part: str, labels: Sequence[str] | None) -> int:
+def class_index(part: str, labels: Sequence[str] | None) -> int:
+    """The class that an index or a name means.
+
+    Raises:
+        TargetError: the name is unknown, or no labels are known to find it in.
+    """
     if re.fullmatch(r"-?[0-9]+", part):
         return int(part)
     if labels is None:

@@ -1,0 +1,57 @@
+"""Which value of a map is drawn at full strength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+__all__ = ["OWN", "PERCENTILE", "Array", "Scaling", "scale_of"]
+
+Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
+
+PERCENTILE = 99.5
+
+
+def scale_of(values: Array, percentile: float = PERCENTILE) -> float:
+    """The magnitude to draw at full strength: a percentile of ``|values|``, their maximum where that is zero.
+
+    A few extreme pixels must not turn the rest grey; a map that is zero almost everywhere must still show what it has.
+    """
+    magnitudes = np.abs(values)
+    return float(np.percentile(magnitudes, percentile)) or float(magnitudes.max())
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How maps are scaled for display: recorded with a result, and printed under its figures.
+
+    Attributes:
+        percentile: of the magnitudes of a map; what lies there is drawn at full strength, and so is all above.
+        full: the value drawn at full strength, by method, where it is not each map's own percentile.
+        origin: ``own``: the percentile of each map; ``shared``: the highest of a set of maps; ``fixed``: given.
+    """
+
+    percentile: float = PERCENTILE
+    full: Mapping[str, float] | None = None
+    origin: Literal["own", "shared", "fixed"] = "own"
+
+    def of(self, method: str, values: Array) -> float:
+        """The value at which a map of ``method`` is drawn at full strength."""
+        return scale_of(values, self.percentile) if self.full is None else self.full[method]
+
+    def __str__(self) -> str:
+        if self.origin == "fixed":
+            return "full strength at a given value, the same for all maps of a method"
+        whose = "each map" if self.origin == "own" else "the strongest map of each method, the same for all: shared"
+        return f"full strength at percentile {self.percentile:g} of {whose}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"percentile": self.percentile, "full": self.full and dict(self.full), "origin": self.origin}
+
+
+#: Each map at its own percentile, which is the default.
+OWN = Scaling()
