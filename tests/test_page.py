@@ -1,6 +1,8 @@
 """The page of `relume compare`, driven in headless Chromium: what a reader does with it, and what it must never do."""
 
+import dataclasses
 import io
+import itertools
 import re
 import zlib
 from types import SimpleNamespace
@@ -82,6 +84,10 @@ def reading(page):
     return dict(zip(*(page.locator(f"#reading {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
 
 
+def strongest(values):
+    return values[np.abs(values).argmax()]
+
+
 def pair(text):
     return tuple(map(int, text.split(", ")))
 
@@ -100,24 +106,48 @@ WIDE, FLAT = (0, 0, 640, 400), (0, -25, 100, 100)
 
 
 def centre(page, colour):
-    """The middle of what has this colour in a picture of the screen."""
-    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), dtype=int)
+    """Where on the screen the middle is of what has this colour on the stage."""
+    stage = page.locator("#stage").bounding_box()
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(clip=stage))).convert("RGB"), dtype=int)
     rows, columns = np.nonzero((np.abs(pixels - colour) < 40).all(axis=2))
     assert len(rows), colour
-    return columns.mean() + 0.5, rows.mean() + 0.5
+    return stage["x"] + columns.mean() + 0.5, stage["y"] + rows.mean() + 0.5
 
 
 def test_it_opens_on_the_first_target_and_the_last_map(read):
     page = read(title="Two photos").page
     assert chosen(page) == ["wide.jpg", "cat (4), 93.1%", "By both"]
     expect(page).to_have_title("Two photos")
-    expect(page.locator("#caption")).to_have_text("By both: cat (4), 93.1%")
+    expect(page.locator("#caption")).to_have_text("wide.jpg · By both: cat (4), 93.1%")
     expect(page.locator("#legend")).to_have_text("Full strength at 0.5.")
     assert page.locator("#ends span").all_text_contents() == ["-0.5", "0", "0.5"]
     sheet = page.locator(".sheet:visible")
     expect(sheet).to_have_count(1)
-    expect(sheet.locator(".about")).to_contain_text("93.1 %")
+    expect(sheet.locator(".about")).to_contain_text("93.1%")
     assert sheet.locator(".about dl > *").all_text_contents() == ["Network", "demo", "Layer", "layer3"]
+
+
+def test_one_photo_alone_gives_the_page_its_name(read):
+    page = read(some_photos()[:1], title="relume").page
+    expect(page).to_have_title("wide.jpg · relume")
+    expect(page.locator("h1")).to_have_text("wide.jpg · relume")
+    expect(page.locator("#caption")).to_have_text("By both: cat (4), 93.1%")
+
+
+@pytest.mark.parametrize("size", [(1360, 900), (1000, 700)])
+def test_all_of_the_picture_and_its_scale_is_in_sight_and_so_is_the_chosen_of_many_photos(read, size):
+    photos = [dataclasses.replace(some_photos()[i % 2], name=f"{i}.jpg") for i in range(16)]
+    page = read(photos, fragment="#method=gradient", viewport=dict(zip(("width", "height"), size, strict=True))).page
+    for key in "n", "n", "p", "p", "p", "p", "n":
+        page.keyboard.press(key)
+        for shown in ".photos [aria-pressed=true]", "#stage", "#caption", "#scale", "#legend":
+            expect(page.locator(shown)).to_be_in_viewport(ratio=1)
+    page.locator(".about:visible").scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
+    assert before > 0
+    page.keyboard.press("n")
+    page.keyboard.press("p")
+    assert page.evaluate("scrollY") == before  # only the strip of photos is scrolled
 
 
 def test_keys_choose_photo_target_and_method(read):
@@ -168,7 +198,8 @@ def test_the_mouse_chooses_too_and_a_reload_brings_it_back(read):
 def test_the_slider_sets_the_opacity_of_the_overlay(read):
     page = read().page
     layer, slider = page.locator("#layer"), page.locator("#opacity")
-    expect(layer).to_have_css("opacity", "1")
+    expect(layer).to_have_css("opacity", "0.8")
+    expect(page.locator("#percent")).to_have_text("80%")
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(layer).to_have_css("opacity", "0.5")
@@ -179,7 +210,7 @@ def test_the_slider_sets_the_opacity_of_the_overlay(read):
     page.keyboard.press("o")
     expect(layer).to_have_css("opacity", "0")
     page.keyboard.press("o")
-    expect(page.locator("#percent")).to_have_text("44 %")
+    expect(page.locator("#percent")).to_have_text("44%")
     page.keyboard.press("g")
     expect(page.locator("#photo")).to_have_css("filter", "grayscale(1)")
 
@@ -194,13 +225,36 @@ def test_the_pointer_reads_the_exact_values(read, size):
         said = reading(seen.page)
         assert np.abs(np.subtract(pair(said["photo x, y"]), (x, y))).max() <= 1
         assert pair(said["map x, y"]) == (column, row)
-        read_back = np.array([said["c0"], said["c1"], said["c2"]], dtype=np.float64).astype(np.float32)
+        read_back = np.array([said["R"], said["G"], said["B"]], dtype=np.float64).astype(np.float32)
         np.testing.assert_array_equal(read_back, values[:, row, column])
-        assert np.float32(said["max |c|"]) == np.abs(values[:, row, column]).max()
+        assert np.float32(said["strongest"]) == strongest(values[:, row, column])
     hover(seen.page, 119 - 10, 200, WIDE)
     said = reading(seen.page)
     assert said["map x, y"] == "not seen by the network"
-    assert said["c0"] == "–"
+    assert {said[name] for name in ("R", "G", "B", "strongest")} == {"–"}
+
+
+@pytest.mark.parametrize("low", [-2, 0])
+def test_the_needle_marks_the_strongest_channel_on_the_scale(read, low):
+    values = np.zeros((3, 40, 40), np.float32)
+    values[:, 17, 23] = 0.25, -1.5, 1
+    seen = read([dataclasses.replace(some_photos()[0], targets=[TargetView("t", [a_map("m", values, high=2, low=low)])])])
+    hover(seen.page, 355, 175, WIDE)
+    assert reading(seen.page)["strongest"] == "-1.5"
+    marked = (-1.5 if low else 1.5) - low
+    expect(seen.page.locator("#needle")).to_have_attribute("d", f"M{marked / (2 - low)} -.4V1.4")
+    hover(seen.page, 60, 175, WIDE)
+    expect(seen.page.locator("#needle")).to_have_attribute("d", "")
+
+
+def test_channels_that_are_no_colours_are_numbered(read):
+    values = np.random.default_rng(3).normal(size=(4, 40, 40)).astype(np.float32)
+    seen = read([dataclasses.replace(some_photos()[0], targets=[TargetView("t", [a_map("m", values)])])])
+    hover(seen.page, 355, 175, WIDE)
+    said = reading(seen.page)
+    assert list(said)[2:] == ["channel 0", "channel 1", "channel 2", "channel 3", "strongest"]
+    np.testing.assert_array_equal([np.float32(said[f"channel {c}"]) for c in range(4)], values[:, 17, 23])
+    assert np.float32(said["strongest"]) == strongest(values[:, 17, 23])
 
 
 def test_a_coarse_map_is_read_by_its_cells(read):
@@ -218,7 +272,7 @@ def test_padding_is_read_though_it_is_no_part_of_the_photo(read):
     hover(seen.page, 52.5, -2.5, FLAT)
     said = reading(seen.page)
     assert (said["photo x, y"], pair(said["map x, y"])) == ("–", (10, 4))
-    assert np.float32(said["c0"]) == seen.photos[1].targets[0].maps[0].values[0, 4, 10]
+    assert np.float32(said["value"]) == seen.photos[1].targets[0].maps[0].values[0, 4, 10]
 
 
 def test_shift_and_arrows_read_cell_by_cell(read):
@@ -228,7 +282,7 @@ def test_shift_and_arrows_read_cell_by_cell(read):
         seen.page.keyboard.press(f"Shift+{key}")
     said = reading(seen.page)
     assert pair(said["map x, y"]) == (1, 1)
-    assert np.float32(said["c2"]) == seen.photos[0].targets[0].maps[0].values[2, 1, 1]
+    assert np.float32(said["B"]) == seen.photos[0].targets[0].maps[0].values[2, 1, 1]
     expect(seen.page.locator("#reading")).to_have_attribute("aria-live", "polite")
 
 
@@ -240,6 +294,7 @@ def test_what_is_seen_is_what_is_read_zoomed_and_dragged(read):
     layer.putpixel((29, 14), (0, 255, 0, 255))
     values = np.zeros((3, 40, 40), np.float32)
     page = read([PhotoView("one.png", photo, (50, 0, 250, 200), [TargetView("t", [a_map("m", values, layer)])])]).page
+    page.locator("#opacity").fill("100")
     x, y = hover(page, 205, 68, (0, 0, 300, 200))
     for _ in range(3):
         page.mouse.dblclick(x, y)
@@ -387,15 +442,32 @@ def test_a_phone_scrolls_in_one_direction_only(read):
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-def test_large_photos_are_made_smaller_and_keep_their_coordinates(read):
-    photo = Image.new("RGB", (4000, 500), "white")
+def test_on_a_phone_the_slider_is_directly_under_the_picture(read):
+    page = read(viewport={"width": 360, "height": 740}).page
+    parts = ["#stage", "#opacity", "#caption", "#scale", "#reading", "#targets", "#methods", "#download"]
+    boxes = [page.locator(part).bounding_box() for part in parts]
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in itertools.pairwise(boxes))
+    expect(page.locator("#opacity")).to_be_in_viewport()
+    page.locator("#zoom-in").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#opacity")).to_be_focused()  # the keyboard's order is the eye's
+
+
+@pytest.mark.parametrize(("given", "size"), [((4000, 500), None), ((800, 100), (4000, 500))])
+def test_large_photos_are_made_smaller_and_keep_their_coordinates(read, given, size):
+    """What is given, the photo or a smaller copy of it, is read in the photo's own pixels."""
+    photo = Image.new("RGB", given, "white")
+    photo.paste((255, 0, 0), tuple(int(edge * given[0] / 4000) for edge in (2980, 105, 3020, 145)))
     values = np.zeros((3, 10, 80), np.float32)
-    seen = read([PhotoView("pano.jpg", photo, (0, 0, 4000, 500), [TargetView("t", [a_map("m", values)])])])
-    assert len(compare_page(seen.photos, title="")) < 200_000
-    hover(seen.page, 3000, 125, (0, 0, 4000, 500))
-    said = reading(seen.page)
+    target = TargetView("t", [a_map("m", values, Image.new("RGBA", (80, 10)))])
+    page = read([PhotoView("pano.jpg", photo, (0, 0, 4000, 500), [target], size=size)]).page
+    assert len(page.content()) < 200_000
+    page.mouse.move(2, 2)
+    page.mouse.move(*centre(page, (255, 0, 0)))
+    said = reading(page)
     assert np.abs(np.subtract(pair(said["photo x, y"]), (3000, 125))).max() <= 4000 / 800  # a pixel of the screen
     assert pair(said["map x, y"]) in {(59, 2), (60, 2)}
+    assert page.evaluate("photo().pixel") == 4000 / min(given[0], 1600)
 
 
 def test_the_same_photos_make_the_same_page():

@@ -71,6 +71,7 @@ class PhotoView:
         targets: what is explained, one or more.
         top: the highest classes and their probabilities, from 0 to 1.
         facts: what else a reader must know, as words: model, layer, coverage.
+        size: width and height of the photo itself, if ``photo`` is a smaller copy; box and coordinates are in its pixels.
     """
 
     name: str
@@ -79,28 +80,36 @@ class PhotoView:
     targets: Sequence[TargetView]
     top: Sequence[tuple[str, float]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:
-    """The HTML document on which a reader compares the maps of ``photos``, at least one.
+    """The HTML document on which a reader compares the maps of ``photos``, at least one; one alone is named in its title.
 
     Each map is in it to the last bit, to be read and downloaded: about 0.9 MB, with its picture, for 3 × 224 × 224 values.
     """
     maps = [(f"{i}-{j}-{k}", p, m) for i, p in enumerate(photos) for j, t in enumerate(p.targets) for k, m in enumerate(t.maps)]
     images: list[tuple[str, Box, str]] = []
-    images += ((f"photo-{i}", (0, 0, *photo.photo.size), _photo_uri(photo.photo)) for i, photo in enumerate(photos))
+    images += ((f"photo-{i}", (0, 0, *_size(photo)), _photo_uri(photo.photo)) for i, photo in enumerate(photos))
     images += ((f"map-{name}", photo.box, _uri(shown.layer)) for name, photo, shown in maps)
     images += ((f"bar-{name}", (0, 0, 1, 1), _uri(shown.bar)) for name, _, shown in maps)
     files = {f"npy-{name}": _packed(shown.values) for name, _, shown in maps}
     facts = [_facts(photo) for photo in photos]
+    if len(photos) == 1:
+        title = f"{photos[0].name} · {title}"
     return _document("compare", title=title, photos=photos, facts=facts, images=images, files=files)
+
+
+def _size(photo: PhotoView) -> tuple[int, int]:
+    return photo.size or photo.photo.size
 
 
 def _facts(photo: PhotoView) -> dict[str, Any]:
     """What the script knows of a photo, as plain data for JSON."""
-    pixel = max(1, max(photo.photo.size) / LONGEST)  # how many of its pixels one of the page's is wide
+    width, height = _size(photo)
+    pixel = max(width, height) / min(max(photo.photo.size), LONGEST)  # how many of its pixels one of the page's is wide
     targets = [{"title": target.title, "maps": [_map_facts(shown) for shown in target.maps]} for target in photo.targets]
-    size = {"width": photo.photo.width, "height": photo.photo.height, "pixel": pixel}
+    size = {"width": width, "height": height, "pixel": pixel}
     return {"name": photo.name, **size, "box": [float(edge) for edge in photo.box], "targets": targets}
 
 

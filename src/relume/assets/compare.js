@@ -24,7 +24,9 @@ function choose(photoIndex, targetIndex = chosen.target, key = map().key) {
   chosen.map = found < 0 ? target().maps.length - 1 : found;
   keep({ photo: chosen.photo, target: chosen.target, method: map().key });
   show();
-  if (chosen.photo !== before) fit();
+  if (chosen.photo === before) return;
+  fit();
+  revealTab();
 }
 
 const chooseTarget = (i) => choose(chosen.photo, i);
@@ -33,6 +35,12 @@ const around = (i, count) => (i + count) % count;
 const nextPhoto = (by) => choose(around(chosen.photo + by, photos.length));
 const nextTarget = (by) => chooseTarget(around(chosen.target + by, photo().targets.length));
 const nextMap = (by) => chooseMap(around(chosen.map + by, target().maps.length));
+
+// Sideways only: a reader further down the page stays there.
+function revealTab() {
+  const tab = document.querySelector(".photos [aria-pressed=true]"), strip = tab.parentElement;
+  strip.scrollLeft = clamp(strip.scrollLeft, tab.offsetLeft + tab.offsetWidth + 8 - strip.clientWidth, tab.offsetLeft - 8);
+}
 
 function restore() {
   choose(Number(kept().get("photo")), Number(kept().get("target")), kept().get("method"));
@@ -44,7 +52,7 @@ function show() {
   put($("layer"), { href: `#map-${mapId()}` });
   put($("bar"), { href: `#bar-${mapId()}` });
   put(stage, { "aria-label": `${photo().name} under ${name} for ${target().title}` });
-  $("caption").textContent = `${name}: ${target().title}`;
+  $("caption").textContent = `${photos.length > 1 ? `${photo().name} · ` : ""}${name}: ${target().title}`;
   $("scale").hidden = low === high;
   const short = (value) => make("span", Number(value.toPrecision(3)));
   $("ends").replaceChildren(...(low < 0 ? [low, 0, high] : [low, high]).map(short));
@@ -165,19 +173,16 @@ function pointerMoved(event) {
   } else readAt(place(event), "off"); // a moving pointer is no news to announce
 }
 
-function pointerGone(event) {
-  down.delete(event.pointerId);
-  stage.classList.remove("dragged");
-}
-
 stage.addEventListener("pointerdown", (event) => {
   down.set(event.pointerId, event);
   stage.setPointerCapture(event.pointerId);
   readAt(place(event), "off");
 });
 stage.addEventListener("pointermove", pointerMoved);
-stage.addEventListener("pointerup", pointerGone);
-stage.addEventListener("pointercancel", pointerGone);
+stage.addEventListener("lostpointercapture", (event) => { // it is up, or the browser took it to scroll
+  down.delete(event.pointerId);
+  stage.classList.remove("dragged");
+});
 stage.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && readAt(null, "off"));
 stage.addEventListener("dblclick", (event) => zoom(2, event));
 stage.addEventListener("wheel", (event) => {
@@ -210,11 +215,9 @@ async function numbers(id) {
 
 // The fewest digits that are this float32 and no other; nine always are enough.
 function exact(value) {
-  for (let digits = 1; digits < 9; digits++) {
-    const number = Number(value.toPrecision(digits));
-    if (Math.fround(number) === value) return String(number);
-  }
-  return String(Number(value.toPrecision(9)));
+  let digits = 1;
+  while (digits < 9 && Math.fround(value.toPrecision(digits)) !== value) digits++;
+  return String(Number(value.toPrecision(digits)));
 }
 
 function readAt(point, live) {
@@ -232,17 +235,18 @@ async function read() {
   const inPhoto = x >= 0 && y >= 0 && x < photo().width && y < photo().height;
   const seen = column >= 0 && row >= 0 && column < columns && row < rows;
   const cell = Array.from({ length: coarse ? 1 : shape[0] }, (_, c) => values[(c * rows + row) * columns + column]);
-  const strength = Math.max(...cell.map(Math.abs));
+  const strongest = cell.reduce((one, other) => (Math.abs(other) > Math.abs(one) ? other : one)); // with its sign
+  const channels = { 1: ["value"], 3: ["R", "G", "B"] }[cell.length] ?? cell.map((_, c) => `channel ${c}`);
   const number = (value) => (seen ? exact(value) : "–");
   const lines = [
     ["photo x, y", inPhoto ? `${Math.floor(x)}, ${Math.floor(y)}` : "–"],
     ["map x, y", seen ? `${column}, ${row}` : inPhoto ? "not seen by the network" : "–"],
-    ...(coarse ? [] : [["max |c|", number(strength)]]),
-    ...cell.map((value, c) => [coarse ? "value" : `c${c}`, number(value)]),
+    ...cell.map((value, c) => [channels[c], number(value)]),
+    ...(cell.length > 1 ? [["strongest", number(strongest)]] : []),
   ];
   reading.replaceChildren(...lines.flatMap(([name, text]) => [make("dt", name), make("dd", text)]));
-  const at = (value) => clamp((value - low) / (high - low || 1), 0, 1);
-  put($("needles"), { d: (seen ? (low < 0 ? cell : [strength]) : []).map((value) => `M${at(value)} -.4V1.4`).join("") });
+  const at = clamp(((low < 0 ? strongest : Math.abs(strongest)) - low) / (high - low || 1), 0, 1);
+  put($("needle"), { d: seen ? `M${at} -.4V1.4` : "" });
   $("cell").toggleAttribute("hidden", !seen);
   if (!seen) return;
   for (const rect of $("cell").children) put(rect, { x: x0 + column * wide, y: y0 + row * tall, width: wide, height: tall });
@@ -266,15 +270,15 @@ async function download() {
 
 function slide(percent) {
   opacity.value = percent;
-  $("percent").textContent = `${opacity.value} %`;
+  $("percent").textContent = `${opacity.value}%`;
   $("layer").style.opacity = opacity.value / 100;
 }
 
-let strongest = 100; // of the overlay, when it comes back
+let shown = 80; // how much of the overlay, when it comes back
 function toggleOverlay() {
   const now = Number(opacity.value);
-  if (now) strongest = now;
-  slide(now ? 0 : strongest);
+  if (now) shown = now;
+  slide(now ? 0 : shown);
 }
 
 const help = () => $("keys").showModal();
@@ -298,9 +302,7 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 
-for (const button of document.querySelectorAll("[data-photo]")) {
-  button.addEventListener("click", () => choose(Number(button.dataset.photo)));
-}
+document.querySelectorAll("[data-photo]").forEach((tab, i) => tab.addEventListener("click", () => choose(i)));
 for (const button of document.querySelectorAll("[data-map]")) {
   const [i, j, k] = button.dataset.map.split("-").map(Number);
   button.addEventListener("click", () => {
@@ -310,13 +312,10 @@ for (const button of document.querySelectorAll("[data-map]")) {
 }
 opacity.addEventListener("input", () => slide(opacity.value));
 $("grey").addEventListener("change", () => stage.classList.toggle("grey", $("grey").checked));
-$("download").addEventListener("click", download);
-$("help").addEventListener("click", help);
-$("zoom-in").addEventListener("click", () => zoom(1.5));
-$("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
-$("zoom-fit").addEventListener("click", fit);
+const clicks = { download, help, "zoom-in": () => zoom(1.5), "zoom-out": () => zoom(1 / 1.5), "zoom-fit": fit };
+for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
 addEventListener("hashchange", restore);
 
-slide(100);
+slide(opacity.value);
 restore();
 fit();
