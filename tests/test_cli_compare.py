@@ -1,6 +1,7 @@
 """`relume compare`: what it writes, opened in a browser as a reader would."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,24 @@ def test_every_kind_can_be_compared(scenes, tmp_path, kind):
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
 
+def test_photos_of_one_name_are_told_apart_and_large_ones_read_in_their_own_pixels(tmp_path, chromium):
+    for i, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        draw_scene(i, ["cat", "dog"]).picture.resize((2560, 2560)).save(tmp_path / folder / "same.png", compress_level=1)
+    photos = [tmp_path / folder / "same.png" for folder in ("a", "b")]
+    assert relume_command("compare", *photos, "--method", "gradcam", "--output", tmp_path / "out").exit_code == 0
+    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.goto((tmp_path / "out" / "index.html").as_uri())
+    names = page.locator(".photos span").all_text_contents()
+    assert [Path(name).parent.name for name in names] == ["a", "b"]
+    box = page.locator("#stage").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    x, y = map(int, page.locator("#reading dd").first.text_content().split(", "))
+    assert abs(x - 1280) < 10
+    assert abs(y - 1280) < 10
+    page.context.close()
+
+
 def test_a_photo_that_cannot_be_read_is_left_out(scenes, tmp_path):
     (tmp_path / "words.jpg").write_text("words")
     result = relume_command("compare", tmp_path / "words.jpg", scenes[0], "--method", "gradcam", "--output", tmp_path / "out")
@@ -121,8 +140,9 @@ def test_a_photo_that_cannot_be_read_is_left_out(scenes, tmp_path):
 WRONG = {
     "kind": (["--kind", "heat"], "--kind is one of colour, diverging"),
     "scale": (["--scale", "big"], "--scale is own, shared or a value above zero; got 'big'"),
-    "negative scale": (["--scale=-1"], "a scale is 'own', 'shared', or a value above zero"),
-    "percentile": (["--percentile", "101"], "a percentile is a number above 0, up to 100; got 101"),
+    "negative scale": (["--scale=-1"], "--scale is own, shared or a value above zero; got '-1'"),
+    "percentile": (["--percentile", "101"], "--percentile is a number above 0, up to 100; got 101"),
+    "both scales": (["--scale", "0.1", "--percentile", "90"], "--percentile finds the scale, and --scale gives it"),
     "target": (["--target", "dragon"], "dragon"),
     "method": (["--method", "lime"], "there is no method 'lime'"),
 }

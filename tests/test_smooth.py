@@ -394,7 +394,7 @@ def test_half_precision_is_averaged_in_single(x, dtype):
     wrappers = [w for key in ("gradient", "gradcam") for w in (Smooth(key, 4), Augmented(key, scales=(1.5,)))]
     wide = relume.explain(net, x.float(), 1, wrappers, "body")
     narrow = relume.explain(net.to(dtype), x.to(dtype), 1, wrappers, "body")
-    for key in wide:
+    for key in wide.maps:
         assert narrow[key].dtype == torch.float32
         assert (narrow[key] - wide[key]).norm() < (0.4 if key.startswith("vargrad") else 0.1) * wide[key].norm(), key
 
@@ -408,7 +408,7 @@ def test_a_network_in_training_mode_is_left_as_it_was(x):
     training = relume.explain(net, images, None, wrappers, net.body)
     assert_unchanged(before, snapshot(net))
     evaluated = relume.explain(net.eval(), images, None, wrappers, net.body)
-    for key in training:
+    for key in training.maps:
         assert torch.equal(training[key], evaluated[key])
 
 
@@ -530,7 +530,7 @@ def test_what_noise_takes_away_is_what_the_page_says(photograph):
     for noise, copies, share in written:
         method = "guided_gradcam" if noise == "none" else Smooth("guided_gradcam", 5, float(noise))
         e = relume.explain(model, image, 282, [method], "features.12")
-        heat = e.saliency(next(iter(e)))[0]
+        heat = e.saliency(next(iter(e.maps)))[0]
         assert float(heat[y0:y1, x0:x1].sum() / heat.sum()) == pytest.approx(float(share), abs=0.02)
         assert noise == "none" or recognised(model, image, float(noise)) == int(copies)
 
@@ -542,8 +542,8 @@ def test_the_command_smooths_what_is_asked_for(tmp_path):
     result = relume_command(*args, "--method", "guided_backprop,gradcam", "--smooth", 3, "--noise", 0.2)
     assert result.exit_code == 0, result.output
     (folder,) = [path for path in (out / "photo").iterdir() if path.is_dir()]
-    keys = ["smooth_gradcam", "smooth_guided_backprop"]
-    assert sorted(path.name for path in folder.glob("*.png")) == [f"{key}.png" for key in keys]
+    keys = ["smooth_gradcam", "smooth_guided_backprop", "vargrad_gradcam", "vargrad_guided_backprop"]
+    assert sorted(path.name for path in folder.glob("*_*.png")) == [f"{key}.png" for key in keys]
     maps, facts = load_file(folder / "maps.safetensors"), json.loads((folder / "explanation.json").read_text())
     assert sorted(maps) == sorted(facts["methods"]) == keys
     assert facts["source"]["smooth"] == {"samples": 3, "noise": 0.2, "seed": 0}
@@ -560,8 +560,8 @@ def test_the_command_smooths_what_is_asked_for(tmp_path):
     ("options", "says"),
     [
         (["--noise", 0.2], "--noise is the noise of --smooth; give that too, such as --smooth 25"),
-        (["--smooth", 0], "smoothing takes one sample at least; got samples=0"),
-        (["--smooth", 3, "--noise", -1], "got noise=-1.0"),
+        (["--smooth", 0], "--smooth takes the number of noisy copies, from 1 on; got 0"),
+        (["--smooth", 3, "--noise", -1], "--noise is a share of the input's range above zero, such as 0.15; got -1"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, options, says):

@@ -32,7 +32,7 @@ def shown(notebook):
 def test_it_runs_and_shows_what_the_stored_one_shows(run):
     assert shown(run) == shown(nbformat.read(TOUR, as_version=4))
     pages = [o.data["text/html"] for c in run.cells for o in c.get("outputs", ()) if "text/html" in o.get("data", {})]
-    assert len(pages) == 5
+    assert len(pages) == 6
     assert all("<img" in page and "<script" not in page for page in pages)
 
 

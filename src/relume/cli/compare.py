@@ -107,7 +107,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
     return {
         "sheet.png": figure_bytes(sheet(rows, kind=drawing.kind)),
         "sheet.pdf": pages(sheets),
-        "index.html": compare_page(views, title="relume: maps compared").encode(),
+        "index.html": compare_page(views, title="relume").encode(),
     }
 
 
