@@ -20,7 +20,7 @@ demo: $(READY) ## explain a drawn cat and dog, with the network in the package
 	$(BIN)/relume demo --output out
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
 
 check: format lint types test ## everything that CI runs: format, lint, types, tests (which execute README and docs)
 

@@ -68,7 +68,7 @@ def test_a_callable_over_class_scores_explains_its_own_score(net, x, tmp_path):
     assert e.scores.shape == (3, 6)
     assert e.title(0) == f"score {float(e.score[0]):.3g}"
     assert e.save(tmp_path / "out").is_dir()
-    assert e._repr_png_()
+    assert e._repr_html_()
     assert e.as_dict()["samples"][2]["score"] == pytest.approx(float(e.score[2]))
 
 
@@ -353,6 +353,6 @@ def test_methods_that_do_not_exist(net, x):
         relume.explain(net, x, methods=[3])
     with pytest.raises(errors.InputError, match="two different methods are called 'gradient'"):
         relume.explain(net, x, methods=["gradient", backpropagation("gradient", relume.rules.guided)])
-    assert list(relume.explain(net, x, methods=(m for m in ["gradient"]))) == ["gradient"]
+    assert list(relume.explain(net, x, methods=(m for m in ["gradient"])).maps) == ["gradient"]
     with pytest.raises(errors.InputError, match="no map 'gradcam' in this explanation; it holds gradient"):
         relume.explain(net, x, methods=["gradient"])["gradcam"]

@@ -63,7 +63,7 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     gap, line, foot = 0.1, 0.24, 0.2  # inches
     width = across * (CELL + gap) + gap
     talls = [CELL * min(max(0.25, *(c.picture.height / c.picture.width for c in row.cells)), 2) for row in rows]
-    lines = textwrap.wrap(caption, max(20, int(width / 0.058)))  # a character of the caption is about 0.058 inches wide
+    lines = textwrap.wrap(caption, max(20, int(width / 0.061)))  # a character of the caption is about 0.061 inches wide
     below = 0.15 + 0.12 * len(lines)
     names = [[cell.name for cell in row.cells] for row in rows]
     # one line of names does for all rows under it that have the same
