@@ -9,6 +9,7 @@ from .attribution import (
     GuidedReLU,
     compute_guided_gradcam,
 )
+from .evidence.auditing import AuditReport, audit
 from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
@@ -17,6 +18,7 @@ from .result import Coverage, Explanation
 __version__: str
 __all__ = [
     "METHODS",
+    "AuditReport",
     "Backpropagation",
     "Coverage",
     "Deconvolution",
@@ -28,6 +30,7 @@ __all__ = [
     "GuidedReLU",
     "Method",
     "__version__",
+    "audit",
     "compute_guided_gradcam",
     "coverage",
     "errors",

@@ -1,8 +1,8 @@
 """Train the demo network: ``python -m relume.demo.train``.
 
 No scene is seen twice: step after step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
-With ``--shuffle-labels`` a few scenes are seen again and again, each with the labels of another, until they are known by heart: a
-network that has learnt nothing about things, for :func:`relume.evidence.between_networks`.
+With ``--shuffle-labels`` a few scenes are seen again and again, each with the labels of another, until they are known by heart:
+by a network that has learnt nothing about things, for :func:`relume.evidence.between_networks`.
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from relume.errors import InputError
 from relume.evidence.question import Question
-from relume.evidence.similarity import Maps, Similarities
+from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, defined_mean
 
 __all__ = ["ClassSensitivity", "class_sensitivity", "other_classes"]
 
@@ -22,16 +23,21 @@ class ClassSensitivity:
     Attributes:
         classes: by ``runner-up``, ``random other`` and ``least likely``, the class taken in each picture, ``(N,)``.
         similarity: the same, for each of :data:`SIMILARITIES`, ``(N,)``. High is insensitive.
-        maps: the saliency of each, ``(N, H, W)``.
+        maps: the maps of each.
     """
 
     classes: Mapping[str, Tensor]
     similarity: Mapping[str, Similarities]
     maps: Mapping[str, Maps]
 
+    @property
+    def mean(self) -> Similarities:
+        """Each similarity averaged over the other classes whose scores respond to the picture, ``(N,)``."""
+        return {key: defined_mean(np.stack([found[key] for found in self.similarity.values()])) for key in SIMILARITIES}
+
 
 def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Of ``scores`` ``(N, K)`` the highest class but the one of ``classes`` ``(N,)``, one of the others at random, and the lowest.
+    """Of ``scores`` ``(N, K)`` the highest class but that of ``classes`` ``(N,)``, one of the others at random, and the lowest.
 
     The random class is that of the random logit test of Sixt et al. 2020, arXiv:1912.09818.
 

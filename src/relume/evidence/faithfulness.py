@@ -1,10 +1,11 @@
-"""Does the network need what the map points at? Pixels are taken out in the map's order, and the class is to fall faster
-than where chance or edges say what goes first.
+"""Does the network need what the map points at? Pixels are taken out in its order, and the class is to fall.
+
+It is to fall faster than where chance, or the picture's edges, say what goes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from relume.evidence.baselines import sobel
-from relume.evidence.imputation import blurred, imputed, order, plain
-from relume.evidence.question import Question
+from relume.evidence.imputation import Pixels, blurred, imputed, order, plain
+from relume.evidence.question import Question, parts
 from relume.evidence.similarity import Maps, Values
 from relume.replica import replicate
 from relume.targets import class_scores
@@ -48,7 +49,7 @@ def area(shares: Values, curve: Values) -> Values:
 
 
 def probability(scores: Tensor, index: int, *, multilabel: bool = False) -> Tensor:
-    """The probability of one class, ``(N,)``: the softmax of scores ``(N, K)``; of a single score or multilabel ones the sigmoid."""
+    """The probability of one class, ``(N,)``: the softmax of scores ``(N, K)``; the sigmoid of a single or multilabel one."""
     scores = scores.detach().double()
     return scores[:, index].sigmoid() if multilabel or scores.shape[1] < 2 else scores.softmax(1)[:, index]
 
@@ -59,14 +60,14 @@ def faithfulness(
     generator: torch.Generator,
     *,
     multilabel: bool = False,
-    watched: Callable[[Iterable[int]], Iterable[int]] = lambda pictures: pictures,
+    watched: Callable[[Sequence[int]], Iterable[int]] = lambda pictures: pictures,
 ) -> Faithfulness:
     """Take pixels out and put them in, in three orders, and see what the network says: one forward pass for each batch.
 
     * *Deletion* (Petsiuk et al. 2018, arXiv:1806.07421): the first pixels become the picture's mean colour.
     * *Insertion* (the same): the first pixels come back into a blurred picture.
-    * *ROAD* (Rong et al. 2022, arXiv:2202.00449): the first pixels are imputed from their neighbours, so that their shape is not
-      seen; most relevant first.
+    * *ROAD* (Rong et al. 2022, arXiv:2202.00449): the first pixels are imputed from their neighbours, so that their shape is
+      not seen.
 
     Args:
         question: the method, network and pictures.
@@ -80,7 +81,7 @@ def faithfulness(
     for i in watched(range(len(original))):
         image = question.images[i].detach().double().cpu().numpy()
         drawn = torch.rand(original.saliency[i].shape, generator=generator).double().numpy()
-        heats = {"method": original.saliency[i], "random": drawn, "edges": sobel(image)}
+        heats = {"method": np.nan_to_num(original.saliency[i]), "random": drawn, "edges": sobel(image)}
         for name, heat in heats.items():
             first = order(heat, generator)
             for kind, shares in CURVES.items():
@@ -90,7 +91,7 @@ def faithfulness(
     return Faithfulness(curves, {kind: _gain(kind, by) for kind, by in curves.items()})
 
 
-def _perturbed(kind: str, image: Values, pixels: Values, generator: torch.Generator) -> Values:
+def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Generator) -> Values:
     """The picture with ``pixels`` taken out, or put into its blur."""
     if kind == "ROAD":
         return imputed(image, pixels, generator)
@@ -104,7 +105,7 @@ def _perturbed(kind: str, image: Values, pixels: Values, generator: torch.Genera
 def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Iterable[Values], *, multilabel: bool) -> Values:
     """The probability of picture ``i``'s class in each of ``pictures``."""
     inputs = torch.from_numpy(np.stack(list(pictures))).to(question.images)
-    scores = torch.cat([class_scores(network(part)) for part in inputs.split(question.batch)])
+    scores = torch.cat([class_scores(network(part)) for part in parts(inputs, question.batch)])
     return probability(scores, int(question.classes[i]), multilabel=multilabel).cpu().numpy()
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import linalg
 
 from relume.evidence.similarity import Values
 
-__all__ = ["blurred", "imputed", "order", "plain"]
+__all__ = ["Pixels", "blurred", "imputed", "order", "plain"]
 
 Pixels = NDArray[np.int64]
 
@@ -41,10 +41,10 @@ def blurred(image: Values) -> Values:
 
 
 def imputed(image: Values, removed: Pixels, generator: torch.Generator, noise: float = 0.01) -> Values:
-    """``image`` ``(C, H, W)`` with the ``removed`` pixels filled so that each is the weighted mean of its neighbours, plus noise.
+    """``image`` ``(C, H, W)`` with the ``removed`` pixels filled, each with the weighted mean of its neighbours plus noise.
 
-    Noisy linear imputation, Rong et al. 2022, arXiv:2202.00449: ``x_i = Σ_j w_ij x_j / Σ_j w_ij`` for all removed pixels at once, a
-    sparse symmetric system; ``w`` is 1/6 beside and 1/12 across corners. What remains does not give away what was removed.
+    Noisy linear imputation, Rong et al. 2022, arXiv:2202.00449: ``x_i = Σ_j w_ij x_j / Σ_j w_ij`` for all removed pixels at
+    once, a sparse symmetric system; ``w`` is 1/6 beside and 1/12 across corners. What remains does not give away what went.
 
     Args:
         image: the picture; at least one pixel of it stays.

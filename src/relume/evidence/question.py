@@ -17,11 +17,17 @@ from relume.methods import Method, resolve_methods
 from relume.replica import unwrap
 from relume.result import Explanation
 from relume.targets import TargetLike
+from relume.trace import Inputs, Model
 
-__all__ = ["Question"]
+__all__ = ["BATCH", "Question", "parts"]
 
 #: Pictures in one forward pass, if nothing else is said.
 BATCH = 16
+
+
+def parts(tensor: Tensor, size: int) -> list[Tensor]:
+    """``tensor`` cut along its first axis into as many as go through the network at once."""
+    return [tensor[start : start + size] for start in range(0, len(tensor), size)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +41,7 @@ class Question:
         method: what makes the maps.
         layers: the names of Grad-CAM's target layers; empty where the method reads none.
         batch: how many pictures go through the network at once.
-        noise: what is added to the pictures, ``(samples, C, H, W)``, if maps are means over noisy pictures; see :meth:`smoothed`.
+        noise: what is added to the pictures, ``(samples, C, H, W)``, if maps are means over noisy ones; see :meth:`smoothed`.
     """
 
     model: nn.Module
@@ -49,8 +55,8 @@ class Question:
     @classmethod
     def ask(
         cls,
-        model: nn.Module,
-        images: Tensor,
+        model: Model,
+        images: Inputs,
         method: str | Method,
         target: TargetLike = None,
         layer: LayerLike | Sequence[LayerLike] | None = None,
@@ -75,31 +81,43 @@ class Question:
             raise TargetError(
                 f"an audit asks about a class of each picture, to compare it with others; the target was {target!r}; give a class"
             )
-        given = [] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
-        names = [layer_name(unwrap(model), each) for each in given] or [answer.layer or ""]
+        given = [answer.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
+        names = [layer_name(unwrap(model), each) for each in given if each is not None]
         layers = tuple(names) if asked.needs_layer else ()
         return cls(model, answer.images, answer.target, asked, layers, batch), answer
 
     def maps(self, model: nn.Module | None = None, images: Tensor | None = None, classes: Tensor | None = None) -> Maps:
-        """The maps of other pictures of the same classes, by another network, or of other classes."""
+        """The maps of other pictures of the same classes, by another network, or of other classes.
+
+        Where a score does not respond to its picture at all, its plain gradient being zero everywhere, there is no map to
+        compare, and its values are not numbers: so it is where a network ends in a ReLU and the score would be negative.
+        """
         images, classes = self.images if images is None else images, self.classes if classes is None else classes
+        model = self.model if model is None else model
         samples = [images] if self.noise is None else [images + drawn for drawn in self.noise]
-        raw = torch.stack([self._raw(self.model if model is None else model, sample, classes) for sample in samples])
+        raw = torch.stack([self._raw(model, sample, classes) for sample in samples])
         return Maps.of(raw.mean(0) if len(raw) > 1 else raw[0], tuple(images.shape[2:]))
 
     def _raw(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-        parts = zip(images.split(self.batch), classes.split(self.batch), strict=True)
-        return torch.cat([explain(model, i, c, [self.method], self.layers or None)[self.method.key] for i, c in parts])
+        pairs = zip(parts(images, self.batch), parts(classes, self.batch), strict=True)
+        return torch.cat([self._alive(explain(model, i, c, [self.method], self.layers or None), model, c) for i, c in pairs])
+
+    def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
+        """The maps of ``e``, not numbers where the score does not respond."""
+        raw = e[self.method.key]
+        if raw.flatten(1).any(1).all():
+            return raw
+        responds = explain(model, e.images, classes, ["gradient"])["gradient"].flatten(1).any(1)
+        return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)
 
     def maps_of(self, classes: Sequence[Tensor]) -> list[Maps]:
         """The maps of the same pictures for each of several classes, each ``(N,)``, which share the forward pass."""
         if self.noise is not None:
             return [self.maps(classes=c) for c in classes]
-        key, found = self.method.key, []
-        for start in range(0, len(self.images), self.batch):
-            part = slice(start, start + self.batch)
-            asked = [c[part] for c in classes]
-            found.append([e[key] for e in explain_targets(self.model, self.images[part], asked, [self.method], self.layers or None)])
+        found: list[list[Tensor]] = []
+        for images, *asked in zip(parts(self.images, self.batch), *(parts(c, self.batch) for c in classes), strict=True):
+            answers = explain_targets(self.model, images, asked, [self.method], self.layers or None)
+            found.append([self._alive(e, self.model, c) for e, c in zip(answers, asked, strict=True)])
         return [Maps.of(torch.cat(raw), tuple(self.images.shape[2:])) for raw in zip(*found, strict=True)]
 
     def smoothed(self, generator: torch.Generator, *, samples: int = 10, share: float = 0.1) -> Question:

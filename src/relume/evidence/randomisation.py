@@ -14,10 +14,13 @@ from torch import nn
 
 from relume.errors import InputError, NonFiniteError
 from relume.evidence.question import Question
-from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values
+from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
 from relume.evidence.weights import How, own_copy, randomise_layer, restore, weight_layers
 
 __all__ = ["Randomisation", "between_networks", "randomise"]
+
+#: How often a layer is drawn anew while the score of the network does not respond to the pictures.
+TRIES = 8
 
 #: The share of layers, from the output down, after which the verdict looks at the map.
 LATE = 0.9
@@ -35,7 +38,8 @@ class Randomisation:
         untrained: of the first of two networks of which every layer is random, and the network itself.
         floor: of two such networks to each other: what is alike whatever the weights.
         stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``, if it was to be kept.
-        overflowed: the stages at which the random network gave no finite map.
+        lost: the stages at which the random network gave no map for a picture: it overflowed, or its score did not respond,
+            however often the layer was drawn. They are in no average.
     """
 
     layers: tuple[str, ...]
@@ -45,27 +49,18 @@ class Randomisation:
     untrained: Similarities
     floor: Similarities
     stages: Values | None
-    overflowed: tuple[str, ...]
+    lost: tuple[str, ...]
 
     @property
-    def late(self) -> int:
-        """The stage at which the top nine tenths of the layers are random, counted from 0."""
-        return max(round(LATE * len(self.layers)), 1) - 1
-
-    def at(self, stage: int) -> Similarities:
-        """The cascade's similarities at one stage, ``(N,)`` each."""
+    def late(self) -> Similarities:
+        """The cascade's similarities when the top nine tenths of the layers are random, ``(N,)`` each."""
+        stage = max(round(LATE * len(self.layers)), 1) - 1
         return {key: values[stage] for key, values in self.cascade.items()}
 
     @property
     def mean(self) -> Similarities:
         """Each similarity averaged over the stages where it is defined, ``(N,)``: the area under its curve."""
-        return {key: _mean(values) for key, values in self.cascade.items()}
-
-
-def _mean(values: Values) -> Values:
-    defined = ~np.isnan(values)
-    counts = defined.sum(0)
-    return np.where(counts > 0, np.where(defined, values, 0).sum(0) / np.maximum(counts, 1), np.nan)
+        return {key: defined_mean(values) for key, values in self.cascade.items()}
 
 
 def randomise(
@@ -99,44 +94,45 @@ def randomise(
         raise InputError(f"weights are made random by 'reset' or 'shuffle'; got {how!r}")
     layers = weight_layers(question.model, question.images[:1])
     network = own_copy(question.model)
-    nothing = {key: np.full(len(original), np.nan) for key in SIMILARITIES}
-    overflowed: list[str] = []
+    lost: list[str] = []
 
-    def ask(stage: str) -> Maps | None:
-        try:
-            return question.maps(network)
-        except NonFiniteError:
-            overflowed.append(stage)
-            return None
+    def ask(stage: str, names: Sequence[str]) -> Maps:
+        maps = _drawn(question, original, network, names, generator, how)
+        if not np.isfinite(maps.saliency).all():
+            lost.append(stage)
+        return maps
 
     singly: list[Similarities] = []
     for name in watched(layers) if alone else ():
-        randomise_layer(network, name, generator, how)
-        maps = ask(f"{name} alone")
-        singly.append(nothing if maps is None else original.compare(maps))
+        singly.append(original.compare(ask(f"{name} alone", [name])))
         restore(network, question.model)
     gradually: list[Similarities] = []
     stages: list[Values] = []
-    maps = None
     for name in watched(layers):
-        randomise_layer(network, name, generator, how)
-        maps = ask(name)
-        gradually.append(nothing if maps is None else original.compare(maps))
+        maps = ask(name, [name])
+        gradually.append(original.compare(maps))
         if keep:
-            stages.append(np.full_like(original.saliency, np.nan) if maps is None else maps.saliency)
-    for name in layers:
-        randomise_layer(network, name, generator, how)
-    other = ask("another random network")
-    return Randomisation(
-        tuple(layers),
-        how,
-        _stacked(gradually),
-        _stacked(singly),
-        gradually[-1],
-        nothing if maps is None or other is None else maps.compare(other),
-        np.stack(stages) if keep else None,
-        tuple(overflowed),
-    )
+            stages.append(maps.saliency)
+    floor = maps.compare(ask("another random network", layers))
+    kept = np.stack(stages) if keep else None
+    return Randomisation(tuple(layers), how, _stacked(gradually), _stacked(singly), gradually[-1], floor, kept, tuple(lost))
+
+
+def _drawn(
+    question: Question, original: Maps, network: nn.Module, names: Iterable[str], generator: torch.Generator, how: How
+) -> Maps:
+    """The maps with some layers drawn once more, and again while most scores do not respond to their pictures."""
+    maps = original.unknown()
+    for _ in range(TRIES):
+        for name in names:
+            randomise_layer(network, name, generator, how)
+        try:
+            maps = question.maps(network)
+        except NonFiniteError:
+            continue
+        if np.isfinite(maps.saliency).all((1, 2)).mean() > 0.5:
+            break
+    return maps
 
 
 def _stacked(rows: Sequence[Similarities]) -> dict[str, Values]:

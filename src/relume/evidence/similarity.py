@@ -21,7 +21,18 @@ from torch import Tensor
 from relume.evidence.localisation import Map, rank_correlation
 from relume.result import saliency, upsample
 
-__all__ = ["SIMILARITIES", "Maps", "Similarities", "Similarity", "correlation", "hog", "hog_correlation", "spearman", "ssim"]
+__all__ = [
+    "SIMILARITIES",
+    "Maps",
+    "Similarities",
+    "Similarity",
+    "correlation",
+    "defined_mean",
+    "hog",
+    "hog_correlation",
+    "spearman",
+    "ssim",
+]
 
 Values: TypeAlias = NDArray[np.float64]
 
@@ -68,7 +79,7 @@ def ssim(a: Map, b: Map) -> float:
     from skimage.metrics import structural_similarity
 
     options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(a / np.abs(a).max(), b / np.abs(b).max(), **options))
+    return float(structural_similarity(a / np.abs(a).max(), b / np.abs(b).max(), **options))  # type: ignore[no-untyped-call]
 
 
 @_comparing
@@ -88,6 +99,13 @@ def hog(heat: Map) -> Values:
     cell = min(16, min(heat.shape) // 8)
     found: Values = feature.hog(heat / np.abs(heat).max(), orientations=9, pixels_per_cell=(cell, cell))
     return found
+
+
+def defined_mean(values: Values) -> Values:
+    """The mean over the first axis of what is a number; not a number where nothing is."""
+    defined = ~np.isnan(values)
+    counts = defined.sum(0)
+    return np.where(counts > 0, np.where(defined, values, 0).sum(0) / np.maximum(counts, 1), np.nan)
 
 
 # --- Maps of several pictures --------------------------------------------------------------------------------------------
@@ -112,8 +130,13 @@ class Maps:
 
     @property
     def empty(self) -> NDArray[np.bool_]:
-        """Which of them are constant and say nothing, ``(N,)``."""
-        return np.ptp(self.saliency.reshape(len(self), -1), axis=1) == 0
+        """Which of them are constant, or no numbers, and say nothing, ``(N,)``."""
+        spread: Values = np.ptp(self.saliency.reshape(len(self), -1), axis=1)
+        return ~(spread > 0)
+
+    def unknown(self) -> Maps:
+        """As many that are no numbers."""
+        return Maps(np.full_like(self.raw, np.nan), np.full_like(self.saliency, np.nan))
 
     def compare(self, other: Maps) -> dict[str, Values]:
         """How alike ``other`` is by each of :data:`SIMILARITIES`, ``(N,)`` each; not a number where a measure is undefined."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relume.evidence.question import Question
-from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values
+from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
 
 __all__ = ["Stability", "sensitivity", "shifted", "stability"]
 
@@ -33,7 +33,7 @@ class Stability:
 
 
 def sensitivity(a: Values, b: Values) -> float:
-    """``‖b - a‖ / ‖a‖``: how far a map moves from ``a``, in lengths of ``a``. Yeh et al. 2019, arXiv:1901.09392, definition 2."""
+    """``‖b - a‖ / ‖a‖``: how far a map moves from ``a``, in lengths of ``a``: Yeh et al. 2019, arXiv:1901.09392."""
     return float(np.linalg.norm(b - a) / np.linalg.norm(a)) if a.any() else np.nan
 
 
@@ -80,4 +80,4 @@ def _back(maps: Maps, by: tuple[int, int]) -> Maps:
 
 
 def _averaged(rows: list[dict[str, Values]]) -> dict[str, Values]:
-    return {key: np.mean([row[key] for row in rows], axis=0) for key in SIMILARITIES}
+    return {key: defined_mean(np.stack([row[key] for row in rows])) for key in SIMILARITIES}

@@ -66,10 +66,10 @@ class _Uses(TorchFunctionMode):
 def weight_layers(model: nn.Module, images: Tensor) -> list[str]:
     """The names of all layers with weights that matter on ``images``, from the output down.
 
-    A layer is a module that has parameters of its own: a convolution, a normalisation, the attention of a transformer, the module
-    that holds its class token. Its place is when one of them was last an argument of an operation in a forward pass, so that no
-    order of definition and no module's name is trusted; parameters that no operation used are no layer. Inside TorchScript
-    operations cannot be watched: a network with such parts is taken in the order of its definition.
+    A layer is a module that has parameters of its own: a convolution, a normalisation, the attention of a transformer, the
+    module that holds its class token. Its place is when one of them was last an argument of an operation in a forward pass, so
+    that neither names nor the order of definition are trusted; parameters that no operation used are no layer. Inside
+    TorchScript operations cannot be watched: a network with such parts is taken in the order of its definition.
 
     Raises:
         ModelError: there is no such layer.
