@@ -1,11 +1,12 @@
 """The table of docs/audit.md: `python -m benchmarks.audit [--model SPEC --weights FILE --layer NAME PHOTO...]`.
 
-Every method's figures on the same pictures, means over them: the photos given, or without any a few scenes of the demo world. With
-`--other FILE` instead, how alike maps are to those of the same network with other weights, such as those that
+Every method's figures on the same pictures, means over them: the photos given, or without any a few scenes of the demo world.
+With `--other FILE` instead, how alike maps are to those of the same network with other weights, such as those that
 `python -m relume.demo.train --shuffle-labels` learnt.
 """
 
 import itertools
+import math
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -53,7 +54,7 @@ def main(
             found = {FIGURES[name].title: values.tolist() for name, values in report.figures.items()}
             print(f"{key}: {perf_counter() - start:.0f} s, {[v.level for v in report.verdicts]}, {report.verdict}", flush=True)
         for name, values in found.items():
-            known = [value for value in values if value == value]
+            known = [value for value in values if not math.isnan(value)]
             rows.setdefault(name, []).append(f"{sum(known) / len(known):.2f}" if known else "–")
     print(f"\n{len(images)} pictures, {', '.join(CHECKS)}\n\n| | {' | '.join(METHODS)} |\n|---{'|---' * len(METHODS)}|")
     for name, cells in rows.items():

@@ -5,13 +5,13 @@ from .datasets import folder_samples, scene_samples
 from .edges import EdgeSimilarity, edge_similarity
 from .estimates import Column, Estimate, estimate
 from .evaluation import COLUMNS, Evaluation, Sample, evaluate
-from .faithfulness import Faithfulness, faithfulness
-from .health import Health, health
+from .faithfulness import Faithfulness, measure_faithfulness
+from .health import Health, measure_health
 from .localisation import MEASURES, Measure, Truth, measure
 from .question import Question
 from .randomisation import Randomisation, between_networks, randomise
 from .similarity import SIMILARITIES, Maps, Similarity
-from .stability import Stability, stability
+from .stability import Stability, measure_stability
 from .verdict import LIMITS, Limit, Verdict, judge
 
 __all__ = [
@@ -47,13 +47,13 @@ __all__ = [
     "edge_similarity",
     "estimate",
     "evaluate",
-    "faithfulness",
     "folder_samples",
-    "health",
     "judge",
     "measure",
+    "measure_faithfulness",
+    "measure_health",
+    "measure_stability",
     "randomise",
     "run_checks",
     "scene_samples",
-    "stability",
 ]

@@ -13,13 +13,13 @@ import torch
 from relume.errors import InputError, ModelError
 from relume.evidence.classes import ClassSensitivity, class_sensitivity
 from relume.evidence.edges import EdgeSimilarity, edge_similarity
-from relume.evidence.faithfulness import Faithfulness, faithfulness
-from relume.evidence.health import Health, health
+from relume.evidence.faithfulness import Faithfulness, measure_faithfulness
+from relume.evidence.health import Health, measure_health
 from relume.evidence.question import Question
 from relume.evidence.randomisation import Randomisation, randomise
 from relume.evidence.similarity import Maps, Values
-from relume.evidence.stability import Stability, stability
-from relume.evidence.weights import How
+from relume.evidence.stability import Stability, measure_stability
+from relume.evidence.weights import How, check_how
 from relume.result import Explanation
 
 __all__ = ["CHECKS", "FIGURES", "Checks", "Figure", "Watch", "run_checks"]
@@ -71,8 +71,9 @@ def run_checks(
         watched: may look on.
 
     Raises:
-        InputError: there is no such check.
+        InputError: there is no such check, or no such way to make weights random.
     """
+    check_how(how)
     unknown = [name for name in checks if name not in CHECKS]
     if unknown or not checks:
         raise InputError(f"checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
@@ -82,11 +83,11 @@ def run_checks(
         return torch.Generator().manual_seed(seed)
 
     made: Mapping[str, Callable[[], Any]] = {
-        "coverage": lambda: health(question, maps),
+        "coverage": lambda: measure_health(question, maps),
         "edges": lambda: edge_similarity(question, maps),
         "classes": lambda: class_sensitivity(question, maps, answer.scores, generator()),
-        "stability": lambda: stability(question, maps, generator()),
-        "faithfulness": lambda: faithfulness(
+        "stability": lambda: measure_stability(question, maps, generator()),
+        "faithfulness": lambda: measure_faithfulness(
             question, maps, generator(), multilabel=multilabel, watched=lambda items: watched("faithfulness", items)
         ),
         "randomisation": lambda: randomise(

@@ -20,7 +20,7 @@ from relume.evidence.similarity import Maps, Values
 from relume.replica import replicate
 from relume.targets import class_scores
 
-__all__ = ["CURVES", "Faithfulness", "area", "faithfulness", "probability"]
+__all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness", "probability"]
 
 #: For each curve the shares of pixels at which it is taken.
 CURVES: Mapping[str, Values] = MappingProxyType(
@@ -54,7 +54,7 @@ def probability(scores: Tensor, index: int, *, multilabel: bool = False) -> Tens
     return scores[:, index].sigmoid() if multilabel or scores.shape[1] < 2 else scores.softmax(1)[:, index]
 
 
-def faithfulness(
+def measure_faithfulness(
     question: Question,
     original: Maps,
     generator: torch.Generator,

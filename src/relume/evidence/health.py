@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from relume.result import Coverage
 from relume.rules import Local
 from relume.trace import Trace
 
-__all__ = ["Health", "health"]
+__all__ = ["Health", "measure_health"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +41,6 @@ class Health:
     blank: Values
     trouble: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        shares = {"silent": self.silent, "saturated": self.saturated, "dead_channels": self.dead}
-        return {**self.coverage.as_dict(), **shares, "blank": self.blank.tolist(), "trouble": self.trouble}
-
 
 class _Looking:
     """A rule that passes the plain gradient on, and counts."""
@@ -67,7 +61,7 @@ class _Looking:
         return self.counts[part] / self.counts[whole] if self.counts[whole] else None
 
 
-def health(question: Question, original: Maps) -> Health:
+def measure_health(question: Question, original: Maps) -> Health:
     """Look at every rectifier while one plain gradient passes through the network."""
     looking, trouble = _Looking(), ""
     for images, classes in zip(parts(question.images, question.batch), parts(question.classes, question.batch), strict=True):

@@ -79,7 +79,7 @@ class Question:
         answer = explain(model, images, target, [asked], layer)
         if answer.target is None or answer.versus is not None:
             raise TargetError(
-                f"an audit asks about a class of each picture, to compare it with others; the target was {target!r}; give a class"
+                f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"
             )
         given = [answer.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
         names = [layer_name(unwrap(model), each) for each in given if each is not None]

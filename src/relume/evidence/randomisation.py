@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from relume.errors import InputError, NonFiniteError
+from relume.errors import NonFiniteError
 from relume.evidence.question import Question
 from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
-from relume.evidence.weights import How, own_copy, randomise_layer, restore, weight_layers
+from relume.evidence.weights import How, check_how, own_copy, randomise_layer, restore, weight_layers
 
 __all__ = ["Randomisation", "between_networks", "randomise"]
 
@@ -90,8 +90,7 @@ def randomise(
         ModelError: no layer of the network has weights.
         InputError: there is no such way to make weights random.
     """
-    if how not in ("reset", "shuffle"):
-        raise InputError(f"weights are made random by 'reset' or 'shuffle'; got {how!r}")
+    check_how(how)
     layers = weight_layers(question.model, question.images[:1])
     network = own_copy(question.model)
     lost: list[str] = []

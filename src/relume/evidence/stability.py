@@ -11,7 +11,7 @@ from torch import Tensor
 from relume.evidence.question import Question
 from relume.evidence.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
 
-__all__ = ["Stability", "sensitivity", "shifted", "stability"]
+__all__ = ["Stability", "measure_stability", "sensitivity", "shifted"]
 
 #: One pixel down, up, right, left.
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -45,7 +45,7 @@ def shifted(values: Tensor, down: int, across: int) -> Tensor:
     return values[..., rows, :][..., columns]
 
 
-def stability(
+def measure_stability(
     question: Question, original: Maps, generator: torch.Generator, *, draws: int = 4, share: float = 0.02
 ) -> Stability:
     """Explain the pictures under noise and moved by one pixel in each of four directions.

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 __all__ = ["LIMITS", "Level", "Limit", "Verdict", "judge", "margin"]
 
-Level: TypeAlias = Literal["class", "structure", "noise", "nothing", "undecided"]
+Level: TypeAlias = Literal["class", "structure", "chance", "noise", "nothing", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Limit:
 
 #: What ``python -m relume.evidence.calibration`` found on the demo world, where it is known which maps localise.
 LIMITS: Mapping[str, Limit] = MappingProxyType(
-    {"stability": Limit(0.36, "high"), "classes": Limit(0.23, "low"), "cascade": Limit(0.40, "low")}
+    {"stability": Limit(0.42, "high"), "classes": Limit(0.22, "low"), "cascade": Limit(0.37, "low")}
 )
 
 
@@ -46,7 +46,8 @@ class Verdict:
 
     Attributes:
         level: ``class`` if nothing measured speaks against reading the map as about its class; ``structure`` if it stays as it
-            is for other classes or other weights; ``noise`` if it does not even stay as it is for the same picture; ``nothing``
+            is for other classes or other weights; ``chance`` if the network needs the pixels it points at no more than any
+            others, by ROAD where that was measured; ``noise`` if it does not even stay as it is for the same picture; ``nothing``
             if it is the same everywhere; ``undecided`` if a figure is missing and no other decides.
         text: the sentence, with the figures it rests on.
     """
@@ -77,6 +78,10 @@ def judge(figures: Mapping[str, float], *, empty: bool = False, limits: Mapping[
     seen = f"The map {' and '.join(parts)}" if parts else "Neither other classes nor other weights were tried"
     if beyond:
         return Verdict("structure", f"{seen}: read it as where the network sees structure, not why it chose this class.")
+    if figures.get("road", math.nan) < 0:
+        return Verdict(
+            "chance", f"{seen}, but the network needs the pixels it points at no more than random ones: distrust it."
+        )
     if len(known) < len(limits):
         missing = ", ".join(key for key in limits if key not in known)
         return Verdict("undecided", f"{seen}: not enough for a verdict, without a figure for {missing}.")

@@ -5,19 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from relume.errors import ModelError
+from relume.errors import InputError, ModelError
 from relume.replica import replicate, unwrap
 
-__all__ = ["How", "own_copy", "randomise_layer", "restore", "weight_layers"]
+__all__ = ["How", "check_how", "own_copy", "randomise_layer", "restore", "weight_layers"]
 
 How: TypeAlias = Literal["reset", "shuffle"]
+
+
+def check_how(how: str) -> None:
+    """Refuse what is no way to make weights random.
+
+    Raises:
+        InputError: it is none.
+    """
+    if how not in get_args(How):
+        raise InputError(f"weights are made random by {' or '.join(map(repr, get_args(How)))}; got {how!r}")
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -25,8 +35,12 @@ def own_copy(model: nn.Module) -> nn.Module:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         model = copy.deepcopy(model)  # a replica would hold the very same module
     replica = replicate(model)
-    for parameter in replica.parameters():
-        parameter.data = parameter.data.clone()
+    memo: dict[int, Any] = {}  # one that is in two places stays one
+    for module in replica.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not isinstance(module, torch.jit.ScriptModule):
+                # a new one, since what is written to an alias counts as a new version of the original
+                setattr(module, name, copy.deepcopy(parameter, memo))
     return replica
 
 
@@ -99,7 +113,7 @@ def randomise_layer(network: nn.Module, name: str, generator: torch.Generator, h
 
     A layer without such a scheme, and every layer with ``how="shuffle"``, keeps its values and loses their places.
     """
-    layer = network.get_submodule(name)
+    layer = dict(network.named_modules())[name]  # TorchScript has no get_submodule
     reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     with torch.no_grad():
         if how == "reset" and callable(reset):
