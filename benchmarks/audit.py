@@ -15,9 +15,9 @@ import torch
 import typer
 from torch import Tensor
 
-from relume.demo.network import open_network
 from relume.evidence import CHECKS, FIGURES, audit, between_networks, scene_samples
 from relume.evidence.question import Question
+from relume.evidence.weights import How
 from relume.image import load_picture
 from relume.methods import METHODS
 from relume.models import Opened, open_model
@@ -38,9 +38,11 @@ def main(
     weights: Path | None = None,
     layer: str | None = None,
     other: Path | None = None,
+    how: How = "reset",
+    check: list[str] | None = None,
 ) -> None:
     """Print the table."""
-    opened = open_network(None) if model == "demo" else open_model(model, weights)
+    opened = open_model(model, weights)
     images = pictures(opened, photos or [])
     rows: dict[str, list[str]] = {}
     for key, method in METHODS.items():
@@ -50,13 +52,15 @@ def main(
             alike = between_networks(question, question.maps(), open_model(model, other).model)
             found = {name: values.tolist() for name, values in alike.items()}
         else:
-            report = audit(opened.model, images, method=key, layer=read, multilabel=opened.multilabel)
+            report = audit(
+                opened.model, images, method=key, layer=read, checks=check or CHECKS, how=how, multilabel=opened.multilabel
+            )
             found = {FIGURES[name].title: values.tolist() for name, values in report.figures.items()}
             print(f"{key}: {perf_counter() - start:.0f} s, {[v.level for v in report.verdicts]}, {report.verdict}", flush=True)
         for name, values in found.items():
             known = [value for value in values if not math.isnan(value)]
             rows.setdefault(name, []).append(f"{sum(known) / len(known):.2f}" if known else "–")
-    print(f"\n{len(images)} pictures, {', '.join(CHECKS)}\n\n| | {' | '.join(METHODS)} |\n|---{'|---' * len(METHODS)}|")
+    print(f"\n{len(images)} pictures\n\n| | {' | '.join(METHODS)} |\n|---{'|---' * len(METHODS)}|")
     for name, cells in rows.items():
         print(f"| {name} | {' | '.join(cells)} |")
 

@@ -364,7 +364,7 @@ def test_verdicts_rest_on_figures(figures, level, says):
 def test_on_a_scene_the_verdict_tells_the_methods_apart():
     """And the published order comes out: guided backpropagation changes last as weights become random, Grad-CAM first."""
     network = load_network()
-    images = torch.stack([PREPROCESSING.tensor(draw_scene(s, ["cat", "dog"]).picture) for s in (3_000_000, 3_000_001)])
+    images = torch.stack([PREPROCESSING.tensor(draw_scene(s, ["cat", "dog"]).picture) for s in (3_000_000,)])
     found = {
         method: relume.audit(
             network, images, CLASSES.index("cat"), method, checks=["edges", "classes", "stability", "randomisation"]

@@ -47,8 +47,8 @@ class Verdict:
     Attributes:
         level: ``class`` if nothing measured speaks against reading the map as about its class; ``structure`` if it stays as it
             is for other classes or other weights; ``chance`` if the network needs the pixels it points at no more than any
-            others, by ROAD where that was measured; ``noise`` if it does not even stay as it is for the same picture; ``nothing``
-            if it is the same everywhere; ``undecided`` if a figure is missing and no other decides.
+            others, by ROAD where that was measured; ``noise`` if it does not even stay as it is for the same picture;
+            ``nothing`` if it is the same everywhere; ``undecided`` if a figure is missing and no other decides.
         text: the sentence, with the figures it rests on.
     """
 
