@@ -101,13 +101,11 @@ def cases(samples: Sequence[Sample], *, seed: int = 0) -> list[Case]:
 
 
 def limits(fitted: Sequence[Case]) -> dict[str, Limit]:
-    """The limits that these cases suggest: stability half-way between noise and methods, the others by Youden's index."""
+    """The limits that these cases suggest: those of stability half-way to noise, the others by Youden's index."""
     real, noise = [c for c in fitted if c.method != NOISE.key], [c for c in fitted if c.method == NOISE.key]
-    stability = halfway(*([c.figures["stability"] for c in cases] for cases in (real, noise)))
-    found = {"stability": Limit(stability, "high")}
-    for key in ("classes", "cascade"):
-        found[key] = Limit(youden(*_split(real, key)), "low")
-    return found
+    steady = {key: halfway(_split(real, key)[0], [c.figures[key] for c in noise]) for key in ("stability", "shift")}
+    telling = {key: youden(*_split(real, key)) for key in ("classes", "cascade")}
+    return {k: Limit(v, "high") for k, v in steady.items()} | {k: Limit(v, "low") for k, v in telling.items()}
 
 
 def _split(of: Sequence[Case], key: str) -> tuple[list[float], list[float]]:

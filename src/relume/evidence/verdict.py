@@ -27,7 +27,12 @@ class Limit:
 
 #: What ``python -m relume.evidence.calibration`` found on the demo world, where it is known which maps localise.
 LIMITS: Mapping[str, Limit] = MappingProxyType(
-    {"stability": Limit(0.42, "high"), "classes": Limit(0.22, "low"), "cascade": Limit(0.37, "low")}
+    {
+        "stability": Limit(0.42, "high"),
+        "shift": Limit(0.42, "high"),
+        "classes": Limit(0.22, "low"),
+        "cascade": Limit(0.37, "low"),
+    }
 )
 
 
@@ -65,9 +70,10 @@ def judge(figures: Mapping[str, float], *, empty: bool = False, limits: Mapping[
         return Verdict("nothing", "The map is the same everywhere: it shows nothing, and nothing can be read from it.")
     known = {key: value for key in limits if not math.isnan(value := figures.get(key, math.nan))}
     beyond = [key for key, value in known.items() if limits[key].margin(value) < 0]
-    if "stability" in beyond:
-        seen = f"The map is only {known['stability']:.2f} similar to itself under noise that nobody sees"
-        return Verdict("noise", f"{seen}: take it for noise, and read nothing from it.")
+    for key, change in (("stability", "under noise that nobody sees"), ("shift", "when the picture moves by one pixel")):
+        if key in beyond:
+            seen = f"The map is only {known[key]:.2f} similar to itself {change}"
+            return Verdict("noise", f"{seen}: take it for noise, and read nothing from it.")
     parts = []
     if "classes" in known:
         parts.append(f"is {known['classes']:.2f} similar to those of other classes")

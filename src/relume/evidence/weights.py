@@ -118,9 +118,13 @@ def randomise_layer(network: nn.Module, name: str, generator: torch.Generator, h
     with torch.no_grad():
         if how == "reset" and callable(reset):
             devices = {parameter.device for parameter in layer.parameters() if parameter.is_cuda}
+            own = {id(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))}
+            parts = [(tensor, tensor.clone()) for tensor in _tensors(layer) if id(tensor) not in own]
             with torch.random.fork_rng(list(devices)):  # its scheme draws from the global generator
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 reset()
+            for tensor, before in parts:  # a scheme may reach into parts, which are layers of their own
+                tensor.copy_(before)
         else:
             for parameter in layer.parameters(recurse=False):
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
