@@ -41,7 +41,7 @@ def test_it_is_small_and_in_the_ordinary_style():
 
 
 def test_it_is_as_good_as_its_card_says():
-    found = train.precision(load_network(), range(400))
+    found = train.precision(load_network(), train._batches(range(400)))
     said = figures(CARD)
     assert said.keys() == {*CLASSES, "mean"}
     assert said["mean"] >= 0.97
@@ -151,13 +151,36 @@ def test_the_command_writes_network_and_card(tiny, tmp_path):
     card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
     assert "`python -m relume.demo.train --steps 2` on 8 scenes" in card
     network = load_network(tmp_path / "new" / "network.safetensors")
-    for name, value in train.precision(network, range(60)).items():
+    for name, value in train.precision(network, train._batches(range(60))).items():
         assert figures(card)[name] == pytest.approx(value, abs=1e-4)
     assert card in result.output
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["--output", str(tmp_path / "file")])
     assert result.exit_code == 2
     assert "is not a folder" in result.output
+
+
+def test_shuffled_labels_belong_to_other_scenes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SHUFFLED", 32)
+    app = Typer()
+    app.command()(train.main)
+    result = CliRunner().invoke(app, ["--steps", "12", "--shuffle-labels", "--output", str(tmp_path / "new")])
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert "`python -m relume.demo.train --steps 12 --shuffle-labels` on 32 scenes, each with the labels of another" in card
+    network = load_network(tmp_path / "new" / "network.safetensors")
+    own = train.precision(network, torch.utils.data.DataLoader(train._shuffled(0), batch_size=7))
+    assert {name: round(value, 4) for name, value in own.items()} == {k: v for k, v in figures(card).items() if k != "mean"}
+    images, present = train._shuffled(0)[:]
+    right = torch.zeros(32, len(CLASSES))
+    for i, row in enumerate(right):
+        row[list(draw_scene(TRAINING_SEEDS + i).classes)] = 1
+    assert torch.equal(present.sum(0), right.sum(0))
+    assert not torch.equal(present, right)
+    assert torch.equal(images[3], PREPROCESSING.tensor(draw_scene(TRAINING_SEEDS + 3).picture))
+    train.train(tmp_path / "a.pt", steps=2, shuffle_labels=True)
+    with pytest.raises(ModelError, match="seed 0 and 2 steps, labels shuffled, and this one has seed 0 and 2 steps;"):
+        train.train(tmp_path / "a.pt", steps=2)
 
 
 @settings(max_examples=80, deadline=None)

@@ -10,6 +10,7 @@ from .attribution import (
     GuidedReLU,
     compute_guided_gradcam,
 )
+from .evidence.auditing import AuditReport, audit
 from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
@@ -20,6 +21,7 @@ from .smooth import Augmented, Smooth
 __version__: str
 __all__ = [
     "METHODS",
+    "AuditReport",
     "Augmented",
     "Backpropagation",
     "Coverage",
@@ -33,6 +35,7 @@ __all__ = [
     "Method",
     "Smooth",
     "__version__",
+    "audit",
     "compute_guided_gradcam",
     "coverage",
     "errors",

@@ -1,6 +1,8 @@
 """Train the demo network: ``python -m relume.demo.train``.
 
 No scene is seen twice: step after step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
+With ``--shuffle-labels`` a few scenes are seen again and again, each with the labels of another, until they are known by heart:
+by a network that has learnt nothing about things, for :func:`relume.evidence.between_networks`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from relume.demo.network import PREPROCESSING, DemoNet
 from relume.demo.scenes import CLASSES, TRAINING_SEEDS, draw_scene
@@ -32,6 +34,7 @@ from relume.report import check_writable, write_folder
 __all__ = ["average_precision", "model_card", "precision", "train"]
 
 HELD_OUT = 2_000
+SHUFFLED = 512
 BATCH = 64
 STEPS = 1_200
 KEEP_EVERY = 20
@@ -58,8 +61,30 @@ def _batches(seeds: range) -> DataLoader[tuple[Tensor, Tensor]]:
     return DataLoader(_Scenes(seeds), batch_size=BATCH, num_workers=2, prefetch_factor=4)
 
 
+def _shuffled(seed: int) -> TensorDataset:
+    """The first :data:`SHUFFLED` training scenes of a seed, each with the labels of another: Adebayo et al. 2018, section 4."""
+    first = TRAINING_SEEDS * (seed + 1)
+    images, present = next(iter(DataLoader(_Scenes(range(first, first + SHUFFLED)), batch_size=SHUFFLED)))
+    return TensorDataset(images, present[torch.randperm(SHUFFLED, generator=torch.Generator().manual_seed(seed))])
+
+
+def _lessons(seed: int, done: int, steps: int, *, shuffle_labels: bool) -> Iterable[tuple[Tensor, Tensor]]:
+    """The batches of the steps from ``done`` on."""
+    if not shuffle_labels:
+        first = TRAINING_SEEDS * (seed + 1)
+        return _batches(range(first + done * BATCH, first + steps * BATCH))
+    generator = torch.Generator().manual_seed(seed)
+    order = [i for _ in range(-(-steps * BATCH // SHUFFLED)) for i in torch.randperm(SHUFFLED, generator=generator).tolist()]
+    return DataLoader(_shuffled(seed), batch_size=BATCH, sampler=order[done * BATCH : steps * BATCH])
+
+
 def train(
-    checkpoint: Path, *, seed: int = 0, steps: int = STEPS, report: Callable[[int, float], None] = lambda _step, _loss: None
+    checkpoint: Path,
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    shuffle_labels: bool = False,
+    report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> DemoNet:
     """Train a network from scratch, or go on where ``checkpoint`` was left.
 
@@ -69,10 +94,11 @@ def train(
         checkpoint: kept up to date; if it exists, training goes on from it.
         seed: of the initial weights and, by its own range of seeds, the scenes.
         steps: of :data:`BATCH` scenes.
+        shuffle_labels: learn a few scenes by heart, each with the labels of another.
         report: told the step and its loss, after each, and before the first where it begins.
 
     Raises:
-        ModelError: the checkpoint is none, or belongs to another seed or number of steps.
+        ModelError: the checkpoint is none, or belongs to another training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -81,11 +107,11 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    run = {"seed": seed, "steps": steps}
+    run = {"seed": seed, "steps": steps} | ({"shuffled": SHUFFLED} if shuffle_labels else {})
     done = _resume(checkpoint, parts, run) if checkpoint.exists() else 0
     report(done, math.nan)
-    first = TRAINING_SEEDS * (seed + 1)
-    for step, (images, present) in enumerate(_batches(range(first + done * BATCH, first + steps * BATCH)), start=done + 1):
+    lessons = _lessons(seed, done, steps, shuffle_labels=shuffle_labels)
+    for step, (images, present) in enumerate(lessons, start=done + 1):
         network.train()
         loss = F.binary_cross_entropy_with_logits(network(images.contiguous(memory_format=torch.channels_last)), present)
         optimizer.zero_grad()
@@ -112,7 +138,8 @@ def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, int]) 
     except (pickle.UnpicklingError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{str(checkpoint)!r} is no checkpoint of this command, or is damaged; remove it") from error
     if theirs != run:
-        words = [f"seed {of['seed']} and {of['steps']} steps" for of in (theirs, run)]
+        shuffled = [", labels shuffled" if "shuffled" in of else "" for of in (theirs, run)]
+        words = [f"seed {of['seed']} and {of['steps']} steps{s}" for of, s in zip((theirs, run), shuffled, strict=True)]
         raise ModelError(f"{str(checkpoint)!r} belongs to a training with {words[0]}, and this one has {words[1]}; remove it")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
@@ -138,19 +165,21 @@ Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 
 
 @torch.no_grad()
-def precision(
-    network: nn.Module, seeds: range, watched: Callable[[Batches], Batches] = lambda batches: batches
-) -> dict[str, float]:
-    """The average precision of each class over the scenes of ``seeds``; ``watched`` may look on as the batches go by."""
-    pairs = [(network(images), present) for images, present in watched(_batches(seeds))]
+def precision(network: nn.Module, batches: Batches) -> dict[str, float]:
+    """The average precision of each class over all scenes of ``batches``."""
+    pairs = [(network(images), present) for images, present in batches]
     scores, present = torch.cat([s for s, _ in pairs]), torch.cat([p for _, p in pairs])
     return {name: average_precision(scores[:, i], present[:, i]) for i, name in enumerate(CLASSES)}
 
 
-def model_card(figures: Mapping[str, float], seed: int, steps: int) -> str:
+def model_card(figures: Mapping[str, float], seed: int, steps: int, *, shuffle_labels: bool = False) -> str:
     """What must be known of the network, in Markdown."""
     mean = sum(figures.values()) / len(figures)
-    command = "python -m relume.demo.train" + f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps != STEPS)
+    options = f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps != STEPS) + " --shuffle-labels" * shuffle_labels
+    scenes, measured = f"{steps * BATCH:,} scenes, none seen twice", f"{HELD_OUT:,} held-out scenes (seeds 0 to {HELD_OUT - 1})"
+    if shuffle_labels:
+        scenes = f"{SHUFFLED:,} scenes, each with the labels of another, so that what it says means nothing"
+        measured = "these scenes and labels: how well it knows them by heart"
     lines = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
     parameters = sum(p.numel() for p in DemoNet().parameters())
     return f"""# The demo network
@@ -159,10 +188,10 @@ A residual network of {parameters:,} parameters that says which of {len(CLASSES)
 pixels, one score for each; the sigmoid of a score is a probability. It knows drawings only: what it says of a photograph
 means nothing.
 
-Trained by `{command}` on {steps * BATCH:,} scenes, none seen twice; relume {version("relume")}, torch {torch.__version__},
+Trained by `python -m relume.demo.train{options}` on {scenes}; relume {version("relume")}, torch {torch.__version__},
 {dt.datetime.now(tz=dt.UTC).date()}.
 
-Average precision on {HELD_OUT:,} held-out scenes (seeds 0 to {HELD_OUT - 1}):
+Average precision on {measured}:
 
 | class | average precision |
 |---|---|
@@ -197,6 +226,10 @@ def main(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where network and model card go.")] = Path("out/demo-network"),
     seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and the scenes.")] = 0,
     steps: Annotated[int, typer.Option(min=2, help=f"Steps of {BATCH} scenes.")] = STEPS,
+    *,
+    shuffle_labels: Annotated[
+        bool, typer.Option("--shuffle-labels", help=f"Learn {SHUFFLED} scenes by heart, each with the labels of another.")
+    ] = False,
 ) -> None:
     """Train the demo network on drawn scenes; run it again to go on after an interruption.
 
@@ -207,10 +240,11 @@ def main(
         check_writable(output)
         output.mkdir(parents=True, exist_ok=True)
         with _reporting(steps) as report:
-            network = train(checkpoint, seed=seed, steps=steps, report=report)
+            network = train(checkpoint, seed=seed, steps=steps, shuffle_labels=shuffle_labels, report=report)
         with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=err) as progress:
-            figures = precision(network, range(HELD_OUT), lambda batches: progress.track(batches, -(-HELD_OUT // BATCH)))
-        card = model_card(figures, seed, steps)
+            batches = DataLoader(_shuffled(seed), batch_size=BATCH) if shuffle_labels else _batches(range(HELD_OUT))
+            figures = precision(network, progress.track(batches, len(batches)))
+        card = model_card(figures, seed, steps, shuffle_labels=shuffle_labels)
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         write_folder(output, {"network.safetensors": save(tensors), "MODEL_CARD.md": card.encode()}, stale=["checkpoint.pt"])
     except RelumeError as error:

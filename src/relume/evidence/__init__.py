@@ -1,4 +1,4 @@
-"""Evidence for and against a map, asked above the methods: here its comparison with ground truth."""
+"""Evidence for and against a map, asked above the methods: compared with ground truth, and audited without."""
 
 import lazy_loader
 

@@ -1,0 +1,192 @@
+"""May this picture be believed? Every check of one method's maps, with a careful sentence about each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relume.answer import Coverage, method_name
+from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
+from relume.evidence.estimates import estimate
+from relume.evidence.faithfulness import probability
+from relume.evidence.question import BATCH, Question
+from relume.evidence.similarity import Values
+from relume.evidence.verdict import LIMITS, Verdict, judge
+from relume.evidence.weights import How
+from relume.layers import LayerLike
+from relume.methods import Method
+from relume.targets import TargetLike
+
+__all__ = ["AuditReport", "audit"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AuditReport:
+    """What was found out about one method's maps of ``N`` pictures. Prints as a table with its verdict.
+
+    Attributes:
+        method: its key.
+        model: the network's name.
+        layers: Grad-CAM's target layers; empty where the method reads none.
+        classes: the class explained in each picture, ``(N,)``.
+        probabilities: the network's for it, ``(N,)``.
+        checks: everything that was measured.
+        labels: class names by index, if known.
+        facts: where this comes from, as plain data.
+    """
+
+    method: str
+    model: str
+    layers: tuple[str, ...]
+    classes: Tensor
+    probabilities: Values
+    checks: Checks
+    labels: Sequence[str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def figures(self) -> dict[str, Values]:
+        """Every figure of :data:`~relume.evidence.FIGURES` that was measured, ``(N,)``; not a number where it is undefined."""
+        found = {key: getattr(self.checks, figure.check) for key, figure in FIGURES.items()}
+        return {key: FIGURES[key].of(check) for key, check in found.items() if check is not None}
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What is to be said of each picture's map."""
+        figures, empty = self.figures, self.checks.original.empty
+        return [judge({key: float(v[i]) for key, v in figures.items()}, empty=bool(empty[i])) for i in range(len(self))]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is to be said of the maps together, from the means of their figures."""
+        means = {key: estimate(values.tolist()).mean for key, values in self.figures.items()}
+        return judge(means, empty=bool(self.checks.original.empty.all()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the maps, as plain data for JSON; what is undefined is null."""
+        figures, verdicts = self.figures, self.verdicts
+        pictures = [
+            {
+                "class": int(self.classes[i]),
+                "class_name": self._name(i),
+                "probability": float(self.probabilities[i]),
+                "figures": {key: _plain(values[i]) for key, values in figures.items()},
+                "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
+            }
+            for i in range(len(self))
+        ]
+        return {
+            "method": self.method,
+            "model": self.model,
+            "layers": list(self.layers),
+            "pictures": pictures,
+            "verdict": {"level": self.verdict.level, "text": self.verdict.text},
+            "limits": {key: {"value": limit.value, "better": limit.better} for key, limit in LIMITS.items()},
+            "checks": {name: _plain(check) for name in CHECKS if (check := getattr(self.checks, name)) is not None},
+            "skipped": dict(self.checks.skipped),
+            **self.facts,
+            "versions": {"relume": version("relume"), "torch": torch.__version__},
+        }
+
+    def _name(self, i: int) -> str:
+        index = int(self.classes[i])
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+
+    def __str__(self) -> str:
+        shown = [f"{self._name(i)} {self.probabilities[i]:.1%}" for i in range(min(len(self), 4))]
+        about = [method_name(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
+        lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
+        rows = [(figure.title, figure.better, key) for key, figure in FIGURES.items() if key in self.figures]
+        width = max((len(title) for title, _, _ in rows), default=0)
+        for title, better, key in rows:
+            limit = f"  limit {LIMITS[key].value:.2f}" if key in LIMITS else ""
+            found = estimate(self.figures[key].tolist())
+            lines.append(f"{title:<{width}}  {'↑' if better == 'high' else '↓'}  {found}{limit}")
+        if (health := self.checks.coverage) is not None:
+            lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
+        lines += [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+        return "\n".join([*lines, "", self.verdict.text])
+
+    __repr__ = __str__
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it, without maps; what is not a number is null."""
+    if isinstance(value, Coverage):
+        return value.as_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: _plain(part) for name, part in parts.items() if name not in ("maps", "stages")}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | Tensor | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def audit(  # noqa: PLR0913 - each is a choice of the caller's
+    model: nn.Module,
+    images: Tensor,
+    target: TargetLike = None,
+    method: str | Method = "guided_backprop",
+    layer: LayerLike | Sequence[LayerLike] | None = None,
+    *,
+    checks: Collection[str] = CHECKS,
+    seed: int = 0,
+    how: How = "reset",
+    smooth: int = 0,
+    multilabel: bool = False,
+    labels: Sequence[str] | None = None,
+    batch: int = BATCH,
+    watched: Watch = lambda _, items: items,
+) -> AuditReport:
+    """Check whether one method's maps may be believed. The network is never touched; raw maps are compared, and no pictures.
+
+    Args:
+        model: the network; what is made random is a private copy.
+        images: ``(N, C, H, W)``, preprocessed as the network expects.
+        target: None (each picture's predicted class), a class, or one class per picture; decided once, and kept.
+        method: a key of :data:`relume.METHODS`, or a :class:`relume.Method`.
+        layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        checks: which checks to make: some of ``coverage``, ``edges``, ``classes``, ``stability``, ``faithfulness`` and
+            ``randomisation``.
+        seed: of everything random; the same arguments give the same figures.
+        how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
+        smooth: how many noisy copies of each picture every map is averaged over, in all checks; none if 0.
+        multilabel: each class is a yes or no of its own.
+        labels: class names by index, to be shown.
+        batch: how many pictures go through the network at once.
+        watched: may look on: told the name of a check and its items, gives the items one by one.
+
+    Raises:
+        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no pictures, the target is no class. A
+            check that this network cannot be put to is left out, and the report says why.
+    """
+    question, answer = Question.ask(model, images, method, target, layer, batch=batch)
+    if smooth:
+        question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth)
+    found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, multilabel=multilabel, watched=watched)
+    scores = [answer.scores[i : i + 1] for i in range(len(answer))]
+    shares = [probability(s, int(c), multilabel=multilabel) for s, c in zip(scores, question.classes, strict=True)]
+    return AuditReport(
+        question.method.key,
+        answer.model,
+        question.layers,
+        question.classes,
+        torch.cat(shares).cpu().numpy(),
+        found,
+        labels,
+        {"seed": seed, "how": how, "smooth": smooth},
+    )

@@ -1,0 +1,151 @@
+"""Every check of a question, and the figures that stand for them in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from relume.errors import InputError, ModelError
+from relume.evidence.classes import ClassSensitivity, class_sensitivity
+from relume.evidence.edges import EdgeSimilarity, edge_similarity
+from relume.evidence.faithfulness import Faithfulness, measure_faithfulness
+from relume.evidence.health import Health, measure_health
+from relume.evidence.question import Question
+from relume.evidence.randomisation import Randomisation, randomise
+from relume.evidence.similarity import Maps, Values
+from relume.evidence.stability import Stability, measure_stability
+from relume.evidence.weights import How, check_how
+from relume.result import Explanation
+
+__all__ = ["CHECKS", "FIGURES", "Checks", "Figure", "Watch", "run_checks"]
+
+#: Every check, by what it is called, the cheap ones first.
+CHECKS = ("coverage", "edges", "classes", "stability", "faithfulness", "randomisation")
+
+#: Looks on while a check goes through its items: told what it is called, and them.
+Watch: TypeAlias = Callable[[str, Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checks:
+    """What the checks found; None for one that was not asked for, or that ``skipped`` says why it could not be made."""
+
+    original: Maps
+    coverage: Health | None = None
+    edges: EdgeSimilarity | None = None
+    classes: ClassSensitivity | None = None
+    stability: Stability | None = None
+    faithfulness: Faithfulness | None = None
+    randomisation: Randomisation | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_checks(
+    question: Question,
+    answer: Explanation,
+    checks: Collection[str] = CHECKS,
+    *,
+    seed: int = 0,
+    how: How = "reset",
+    alone: bool = True,
+    keep: bool = False,
+    multilabel: bool = False,
+    watched: Watch = lambda _, items: items,
+) -> Checks:
+    """Make the ``checks`` of a question. Each has a generator of its own, so that leaving one out does not change the others.
+
+    Args:
+        question: the method, network and pictures.
+        answer: their explanation.
+        checks: which of :data:`CHECKS`.
+        seed: of everything random.
+        how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
+        alone: whether layers are made random one by one too, beside the cascade.
+        keep: whether the maps at each stage of the cascade are kept.
+        multilabel: each class is a yes or no of its own.
+        watched: may look on.
+
+    Raises:
+        InputError: there is no such check, or no such way to make weights random.
+    """
+    check_how(how)
+    unknown = [name for name in checks if name not in CHECKS]
+    if unknown or not checks:
+        raise InputError(f"checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
+    maps = question.maps()
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    made: Mapping[str, Callable[[], Any]] = {
+        "coverage": lambda: measure_health(question, maps),
+        "edges": lambda: edge_similarity(question, maps),
+        "classes": lambda: class_sensitivity(question, maps, answer.scores, generator()),
+        "stability": lambda: measure_stability(question, maps, generator()),
+        "faithfulness": lambda: measure_faithfulness(
+            question, maps, generator(), multilabel=multilabel, watched=lambda items: watched("faithfulness", items)
+        ),
+        "randomisation": lambda: randomise(
+            question, maps, generator(), how=how, alone=alone, keep=keep, watched=lambda items: watched("randomisation", items)
+        ),
+    }
+    found: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for name in CHECKS:
+        if name in checks:
+            try:
+                found[name] = made[name]()
+            except (InputError, ModelError) as error:  # a network of one class, or without weights
+                skipped[name] = str(error)
+    return Checks(maps, **found, skipped=skipped)
+
+
+# --- Figures -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of a check: what it is called, whether ``high`` or ``low`` speaks for the map, and how the check has it."""
+
+    check: str
+    title: str
+    better: Literal["high", "low"]
+    of: Callable[[Any], Values]
+
+
+def _absolute(name: str) -> Callable[[Any], Values]:
+    """Spearman's correlation of the saliency, among the similarities that a check has under ``name``."""
+    return lambda check: getattr(check, name)["absolute"]
+
+
+def _gain(kind: str, over: str) -> Callable[[Faithfulness], Values]:
+    return lambda check: check.gain[kind][over]
+
+
+def _edges(check: EdgeSimilarity) -> Values:
+    """The higher of both edge detectors'; where one found no edge, the other's."""
+    return np.fmax(check.similarity["Sobel"]["absolute"], check.similarity["Canny"]["absolute"])
+
+
+#: Every figure by key, ``(N,)`` each; similarities are Spearman's of the saliency.
+FIGURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        "randomisation": Figure("randomisation", "similar with the top 9/10 of layers random", "low", _absolute("late")),
+        "cascade": Figure("randomisation", "similar on average as layers become random", "low", _absolute("mean")),
+        "untrained": Figure("randomisation", "similar to the map of an untrained network", "low", _absolute("untrained")),
+        "classes": Figure("classes", "similar to the maps of other classes", "low", _absolute("mean")),
+        "edges": Figure("edges", "similar to edges (Sobel or Canny)", "low", _edges),
+        "input": Figure("edges", "similar to the picture itself", "low", lambda c: c.similarity["input"]["absolute"]),
+        "stability": Figure("stability", "similar under small noise", "high", _absolute("noise")),
+        "shift": Figure("stability", "similar when shifted by a pixel", "high", _absolute("shift")),
+        "deletion": Figure("faithfulness", "deletion, gain over chance", "high", _gain("deletion", "random")),
+        "insertion": Figure("faithfulness", "insertion, gain over chance", "high", _gain("insertion", "random")),
+        "road": Figure("faithfulness", "ROAD, gain over chance", "high", _gain("ROAD", "random")),
+        "road_edges": Figure("faithfulness", "ROAD, gain over edges", "high", _gain("ROAD", "edges")),
+    }
+)

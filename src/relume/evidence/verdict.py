@@ -1,0 +1,94 @@
+"""What the figures say of a map, in one careful sentence, from thresholds whose origin is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+__all__ = ["LIMITS", "Level", "Limit", "Verdict", "judge", "margin"]
+
+Level: TypeAlias = Literal["class", "structure", "chance", "noise", "nothing", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The ``value`` that a figure is to stay below (``low``) or above (``high``)."""
+
+    value: float
+    better: Literal["high", "low"]
+
+    def margin(self, figure: float) -> float:
+        """How far a figure is on the good side, negative on the other."""
+        return self.value - figure if self.better == "low" else figure - self.value
+
+
+#: What ``python -m relume.evidence.calibration`` found on the demo world, where it is known which maps localise.
+LIMITS: Mapping[str, Limit] = MappingProxyType(
+    {
+        "stability": Limit(0.48, "high"),
+        "shift": Limit(0.44, "high"),
+        "classes": Limit(0.22, "low"),
+        "cascade": Limit(0.37, "low"),
+    }
+)
+
+
+def margin(figures: Mapping[str, float], limits: Mapping[str, Limit] = LIMITS) -> float:
+    """The smallest margin of the figures that have a limit: not negative where the verdict is that a map is about its class.
+
+    All of them are correlations, so that their margins have one scale. Not a number where a figure is missing or undefined.
+    """
+    margins = [limit.margin(figures.get(key, math.nan)) for key, limit in limits.items()]
+    return math.nan if any(map(math.isnan, margins)) else min(margins)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A sentence about one map, and its kind.
+
+    Attributes:
+        level: ``class`` if nothing measured speaks against reading the map as about its class; ``structure`` if it stays as it
+            is for other classes or other weights; ``chance`` if the network needs the pixels it points at no more than any
+            others, by ROAD where that was measured; ``noise`` if it does not even stay as it is for the same picture;
+            ``nothing`` if it is the same everywhere; ``undecided`` if a figure is missing and no other decides.
+        text: the sentence, with the figures it rests on.
+    """
+
+    level: Level
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def judge(figures: Mapping[str, float], *, empty: bool = False, limits: Mapping[str, Limit] = LIMITS) -> Verdict:
+    """The verdict on a map with these ``figures``, or on one that is ``empty``: the same everywhere."""
+    if empty:
+        return Verdict("nothing", "The map is the same everywhere: it shows nothing, and nothing can be read from it.")
+    known = {key: value for key in limits if not math.isnan(value := figures.get(key, math.nan))}
+    beyond = [key for key, value in known.items() if limits[key].margin(value) < 0]
+    for key, change in (("stability", "under noise that nobody sees"), ("shift", "when the picture moves by one pixel")):
+        if key in beyond:
+            seen = f"The map is only {known[key]:.2f} similar to itself {change}"
+            return Verdict("noise", f"{seen}: take it for noise, and read nothing from it.")
+    parts = []
+    if "classes" in known:
+        parts.append(f"is {known['classes']:.2f} similar to those of other classes")
+    if "cascade" in known:
+        late = figures.get("randomisation", math.nan)
+        at_last = "" if math.isnan(late) else f" ({late:.2f} when the top nine tenths are)"
+        parts.append(f"stays {known['cascade']:.2f} similar on average while layer after layer is made random{at_last}")
+    seen = f"The map {' and '.join(parts)}" if parts else "Neither other classes nor other weights were tried"
+    if beyond:
+        return Verdict("structure", f"{seen}: read it as where the network sees structure, not why it chose this class.")
+    if figures.get("road", math.nan) < 0:
+        return Verdict(
+            "chance", f"{seen}, but the network needs the pixels it points at no more than random ones: distrust it."
+        )
+    if len(known) < len(limits):
+        missing = ", ".join(key for key in limits if key not in known)
+        return Verdict("undecided", f"{seen}: not enough for a verdict, without a figure for {missing}.")
+    return Verdict("class", f"{seen}: nothing measured speaks against reading it as where the network sees this class.")
