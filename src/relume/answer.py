@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ from relume.errors import InputError
 from relume.image import Photo
 from relume.scaling import OWN, Scaling
 
-__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "array", "method_name", "saliency", "upsample"]
+__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "Evidence", "array", "method_name", "saliency", "upsample"]
 
 #: What figures call the methods.
 NAMES = {
@@ -101,6 +102,28 @@ def array(values: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The cheap checks of each map: Spearman's rank correlation of its saliency, by method, for each image, in [-1, 1].
+
+    High is insensitive: a map that is alike for another class says little about this one. Not a number where a map, or the
+    picture, is the same everywhere. ``relume.audit`` has more checks, and a verdict.
+
+    Attributes:
+        runner_up: the highest class but the one explained in each image; None if the network has no other.
+        classes: with the same method's map for the runner-up.
+        edges: with Sobel's edges of the network's input.
+    """
+
+    runner_up: tuple[int, ...] | None
+    classes: Mapping[str, tuple[float, ...]]
+    edges: Mapping[str, tuple[float, ...]]
+
+    def __getitem__(self, some: slice) -> Evidence:
+        classes, edges = ({m: values[some] for m, values in kind.items()} for kind in (self.classes, self.edges))
+        return Evidence(None if self.runner_up is None else self.runner_up[some], classes, edges)
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
     """The answer for one target of a batch of ``N`` images: raw maps and where they come from. Its public face is Explanation.
@@ -124,6 +147,7 @@ class Answer:
         versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
         unit: the unit of the network that is explained, in words, if it is one.
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
+        evidence: what speaks for or against each map, cheaply found; None if it was not asked for.
     """
 
     maps: Mapping[str, Tensor]
@@ -141,6 +165,7 @@ class Answer:
     versus: Tensor | None = None
     unit: str | None = None
     scaling: Scaling = OWN
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -194,6 +219,7 @@ class Answer:
             scores=self.scores[some],
             photos=None if self.photos is None else self.photos[some],
             versus=of(self.versus),
+            evidence=None if self.evidence is None else self.evidence[some],
         )
 
     def __contains__(self, method: object) -> bool:
@@ -265,10 +291,21 @@ class Answer:
         name = self.name(index)
         return name if name == str(index) else f"{name} ({index})"
 
+    def doubt(self, method: str, sample: int = 0) -> str:
+        """What :attr:`evidence` says of one map, in a few words; nothing where there is none."""
+        if self.evidence is None:
+            return ""
+        rival = "" if self.evidence.runner_up is None else f"that for {self._called(self.evidence.runner_up[sample])}"
+        named = ((rival, self.evidence.classes), ("edges", self.evidence.edges))
+        known = [(what, kind[method][sample]) for what, kind in named if method in kind]
+        return ", ".join(f"{value:.2f} like {what}" for what, value in known if not math.isnan(value))
+
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
         layer = f", layer {self.layer}" if self.layer else ""
-        return f"{self.model}{layer}\n{'; '.join(titles)}\n{', '.join(self.maps)}: {self.reached}"
+        said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
+        maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
+        return f"{self.model}{layer}\n{'; '.join(titles)}\n{maps}: {self.reached}"
 
     __repr__ = __str__
 

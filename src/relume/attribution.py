@@ -39,7 +39,7 @@ class _Attribution:
     ) -> None:
         self._model: Model | None = model
         self._method, self._layer = method, target_layer
-        self._options: Options = {"reshape": reshape, "fuse": fuse}
+        self._options: Options = {"reshape": reshape, "fuse": fuse, "evidence": False}
 
     def _explain(self, images: Inputs, target: TargetLike, options: Options) -> Explanation:
         if self._model is None:
@@ -177,5 +177,5 @@ def compute_guided_gradcam(
     images = image.to(device)[None] if image.ndim == 3 else image.to(device)
     if len(images) != 1:
         raise InputError(f"compute_guided_gradcam takes one image, and got {len(images)}; relume.explain takes a batch")
-    e = explain(model, images, target, ("guided_gradcam", "guided_backprop", "gradcam"), target_layer)
+    e = explain(model, images, target, ("guided_gradcam", "guided_backprop", "gradcam"), target_layer, evidence=False)
     return e.saliency("guided_gradcam")[0], e.saliency("guided_backprop")[0], e["gradcam"][0]

@@ -93,7 +93,7 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
     candidates: tuple[str, ...] = ()
     for key, method in METHODS.items():
         try:
-            read = explain(model, images, None, [key], layer).layer or read
+            read = explain(model, images, None, [key], layer, evidence=False).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
         if method.needs_layer and not candidates:

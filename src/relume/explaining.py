@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypedDict
 import torch
 from torch import Tensor, nn
 
-from relume.answer import Coverage
+from relume.answer import Coverage, Evidence
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     rectifiers: Rectifiers
     reshape: Reshape | None
     fuse: Fuse
+    evidence: bool
 
 
 def explain(
@@ -47,6 +48,7 @@ def explain(
     rectifiers: Rectifiers = "all",
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
+    evidence: bool = True,
 ) -> Explanation:
     """Explain one score of each image by any set of methods: one forward pass, one backward pass for each rule.
 
@@ -66,13 +68,22 @@ def explain(
             ordinary gradient.
         reshape: makes a map ``(N, channels, *spatial)`` of what the target layer returns; found from its shape if None.
         fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean`` or ``max``.
+        evidence: whether each map is compared with the one for the runner-up and with edges of the image, beside it in the
+            result; it costs the backward passes again, for the runner-up.
 
     Raises:
         InputError: images, methods, target or layer do not fit; see :mod:`relume.errors`.
         GraphError: a rule cannot be applied to every rectifier of this network.
         NonFiniteError: NaN or infinity in the input, the scores or a map.
     """
-    options: Options = {"wrt": wrt, "output": output, "rectifiers": rectifiers, "reshape": reshape, "fuse": fuse}
+    options: Options = {
+        "wrt": wrt,
+        "output": output,
+        "rectifiers": rectifiers,
+        "reshape": reshape,
+        "fuse": fuse,
+        "evidence": evidence,
+    }
     return explain_targets(model, images, [target], methods, layer, **options)[0]
 
 
@@ -89,6 +100,7 @@ def explain_targets(
     rectifiers: Rectifiers = "all",
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
+    evidence: bool = True,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
     asked = resolve(methods)
@@ -99,10 +111,11 @@ def explain_targets(
     trace = run(images, _layers(layer) if any(m.needs_layer for m in asked) else (), targets=targets)
     scores = [trace.score(target) for target in targets]
     once = [method for method in asked if isinstance(method, Method)]
+    found = [_answered(trace, score, once, fuse, evidence=evidence, last=score is scores[-1]) for score in scores]
     explained = [
         Explanation(
-            coverage=trace.coverage(score),
-            maps=_maps(trace, score, once, fuse, last=score is scores[-1]),
+            coverage=reached,
+            maps=maps,
             images=trace.images.detach(),
             target=score.classes,
             score=score.value.detach(),
@@ -111,8 +124,9 @@ def explain_targets(
             model=type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model)),
             versus=score.versus,
             unit=score.unit,
+            evidence=told,
         )
-        for score in scores
+        for score, (reached, maps, told) in zip(scores, found, strict=True)
     ]
     if len(once) == len(asked) or not targets:
         return explained
@@ -174,6 +188,32 @@ def _layers(layer: LayerLike | Sequence[LayerLike] | None) -> Sequence[LayerLike
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InputError(f"{name} is {' or '.join(map(repr, choices))}; got {value!r}")
+
+
+def _answered(
+    trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, evidence: bool, last: bool
+) -> tuple[Coverage, dict[str, Tensor], Evidence | None]:
+    """What was reached, every method's map, and what a glance at them tells."""
+    reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
+    if not evidence or not methods:
+        return reached, _maps(trace, score, methods, fuse, last=last), None
+    from relume.evidence.glance import glance
+
+    rival = _runner_up(trace, score)
+    maps = _maps(trace, score, methods, fuse, last=last and rival is None)
+    try:
+        others = None if rival is None else _maps(trace, rival, methods, fuse, last=last)
+    except NonFiniteError:  # of a class that nobody asked for
+        others = None
+    return reached, maps, glance(trace.images, maps, others, None if rival is None else rival.classes)
+
+
+def _runner_up(trace: Trace, score: Score) -> Score | None:
+    """The score of the highest class but the one explained in each image; None where a class is not what is explained."""
+    scores = _scores(trace, score)
+    if score.classes is None or score.versus is not None or scores.ndim != 2 or scores.shape[1] < 2:
+        return None
+    return trace.score(scores.scatter(1, score.classes[:, None], -torch.inf).argmax(1))
 
 
 def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> dict[str, Tensor]:

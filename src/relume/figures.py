@@ -33,13 +33,14 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A picture under its name; ``bar`` holds its colours from ``low`` to ``high``, what it says of its scale."""
+    """A picture under its name; ``bar`` holds its colours from ``low`` to ``high``, what it says of its scale; and a note."""
 
     name: str
     picture: Image
     bar: Image | None = None
     low: str = ""
     high: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     most = max(len(row.cells) for row in rows)
     across = min(columns or _MOST_COLUMNS, most)
     deep = math.ceil(most / across)
-    gap, line, foot = 0.1, 0.24, 0.2  # inches
+    gap, line = 0.1, 0.24  # inches
+    foot = 0.32 if any(cell.note for row in rows for cell in row.cells) else 0.2
     width = across * (CELL + gap) + gap
     talls = [CELL * min(max(0.25, *(c.picture.height / c.picture.width for c in row.cells)), 2) for row in rows]
     lines = textwrap.wrap(caption, max(20, int(width / 0.061)))  # a character of the caption is about 0.061 inches wide
@@ -98,6 +100,7 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
                     _show(canvas, cell.bar, (x, x + CELL, y - 0.08, y - 0.03))
                 write(x, y - 0.14, cell.low, 6, "#666")
                 write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
+                write(x, y - 0.25, cell.note, 6, "#666")
             y -= foot
     write(gap, below / 2, "\n".join(lines), 7, "#666")
     return sheet
@@ -175,7 +178,8 @@ def _html(rows: Sequence[Row], heading: str, notes: Sequence[str], details: str)
             yield f'<img alt="{escape(cell.name)}" src="{_data_url(cell.picture)}" '
             yield f'style="width:100%;display:block;{sharp}border-radius:3px">'
             yield '<div style="display:flex;justify-content:space-between;font-size:10px;opacity:.65">'
-            yield f"<span>{escape(cell.low)}</span><span>{escape(cell.high)}</span></div></figure>"
+            yield f"<span>{escape(cell.low)}</span><span>{escape(cell.high)}</span></div>"
+            yield f'<div style="font-size:10px;opacity:.65">{escape(cell.note)}</div></figure>'
         yield "</div>"
     yield "".join(f'<div style="font-size:11px;opacity:.75;margin-top:6px">{escape(note)}</div>' for note in notes)
     yield '<details style="font-size:11px;margin-top:4px"><summary style="cursor:pointer;opacity:.75">coverage</summary>'

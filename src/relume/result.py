@@ -29,6 +29,9 @@ __all__ = ["Explanation", "Kinds", "Scale", "share", "sheet"]
 MOST_ROWS = 16
 MOST_THUMBNAILS = 6
 
+#: What the figures under a map are.
+LIKE = "like: rank correlation with the map for the runner-up, and with Sobel's edges; high speaks against the map"
+
 _MUCH_BEYOND = 0.05
 _LEAST, _MOST = 1e-37, 1e38  # what float32, in which maps are drawn, can be divided by
 
@@ -254,6 +257,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
     smooth = shown[0].source.get("smooth")
     notes.append(f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}" if smooth else "")
+    notes.append(LIKE if shown[0].evidence is not None else "")
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
     return rows, [note for note in notes if note]
 
@@ -271,7 +275,7 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
         drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), method_name(method)
         beyond = render.share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
-        cell = figures.Cell(name, drawing.draw(values, full, photo))
+        cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
         if not values.any():
             cell = dataclasses.replace(cell, low="zero everywhere")
         elif drawing.ends is not None:

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from relume import render
-from relume.answer import Answer, Coverage, CoverageRow
+from relume.answer import Answer, Coverage, CoverageRow, Evidence
 from relume.errors import InputError
 from relume.image import Photo, load_photo
 from relume.scaling import Scaling
@@ -42,10 +42,28 @@ def facts(answer: Answer) -> dict[str, Any]:
         "input_shape": list(answer.images.shape),
         "scaling": answer.scaling.as_dict(),
         "photos": None if answer.photos is None else [photo.as_dict() for photo in answer.photos],
+        "evidence": None if answer.evidence is None else _evidence(answer.evidence),
         "labels": None if answer.labels is None else list(answer.labels),
         "source": dict(answer.source),
         "versions": {"relume": version("relume"), "torch": torch.__version__},
     }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    """Plain data; None where there is no number, for which JSON has no word."""
+    kinds = {"classes": evidence.classes, "edges": evidence.edges}
+    known = {
+        key: {m: [None if math.isnan(v) else v for v in values] for m, values in kind.items()} for key, kind in kinds.items()
+    }
+    return {"runner_up": evidence.runner_up, **known}
+
+
+def _read_evidence(found: dict[str, Any]) -> Evidence:
+    classes, edges = (
+        {m: tuple(math.nan if v is None else float(v) for v in values) for m, values in found[key].items()}
+        for key in ("classes", "edges")
+    )
+    return Evidence(None if found["runner_up"] is None else tuple(map(int, found["runner_up"])), classes, edges)
 
 
 def _sample(answer: Answer, i: int) -> dict[str, Any]:
@@ -118,6 +136,7 @@ def load(directory: Path) -> dict[str, Any]:
             **{key: found[key] for key in _WORDS},
             "coverage": Coverage(tuple(_coverage(row) for row in found["coverage"]["rectifiers"])),
             "photos": photos,
+            "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
         }
         return _checked(fields)

@@ -158,7 +158,8 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
         ends=(low * full, high * full),
         legend=(str(e.scaling) if values.any() else "zero everywhere")
-        + (", drawn as heat" if heat and drawing.key != "over" else ""),
+        + (", drawn as heat" if heat and drawing.key != "over" else "")
+        + (f"; {words}" if (words := e.doubt(method)) else ""),
     )
 
 

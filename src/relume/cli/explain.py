@@ -147,8 +147,13 @@ def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
 
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
-    titles = "; ".join(e.title() for e in explained)
+    from relume.answer import method_name
+
+    titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
         return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
     top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
-    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}\n  → ", (str(folder), "green"))
+    for e in explained:
+        whose = f", {e.title()}" if len(explained) > 1 else ""
+        said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
+    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (str(folder), "green"))

@@ -53,6 +53,13 @@ class Asked:
         "all"
     )
 
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence/--no-evidence", help="Compare each map with the runner-up's and with edges, at twice the cost."
+        ),
+    ] = True
+
     def methods(self, default: str) -> list[str | Repeated]:
         """The methods, each of them smoothed if that is asked for.
 
@@ -78,7 +85,7 @@ class Asked:
         from relume.smooth import Smooth
 
         smooth = {"samples": self.smooth, "noise": Smooth.noise if self.noise is None else self.noise, "seed": 0}
-        return {"rectifiers": self.rectifiers} | ({} if self.smooth is None else {"smooth": smooth})
+        return {"rectifiers": self.rectifiers, "evidence": self.evidence} | ({} if self.smooth is None else {"smooth": smooth})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +152,8 @@ def explain_photo(
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
     with network_errors():
-        rectifiers = source.get("rectifiers", "all")
-        explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers)
+        rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
+        explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
     return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
 
 

@@ -216,7 +216,7 @@ def evaluate(
     skipped: list[str] = []
     for sample in samples:
         try:
-            explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer)
+            explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer, evidence=False)
         except NonFiniteError as error:
             skipped.append(f"{sample.name!r}: {error}")
             continue

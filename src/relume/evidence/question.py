@@ -76,7 +76,7 @@ class Question:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
         (asked,) = resolve_methods([method])
-        answer = explain(model, images, target, [asked], layer)
+        answer = explain(model, images, target, [asked], layer, evidence=False)
         if answer.target is None or answer.versus is not None:
             raise TargetError(
                 f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"
@@ -100,14 +100,16 @@ class Question:
 
     def _raw(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
         pairs = zip(parts(images, self.batch), parts(classes, self.batch), strict=True)
-        return torch.cat([self._alive(explain(model, i, c, [self.method], self.layers or None), model, c) for i, c in pairs])
+        return torch.cat(
+            [self._alive(explain(model, i, c, [self.method], self.layers or None, evidence=False), model, c) for i, c in pairs]
+        )
 
     def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
         """The maps of ``e``, not numbers where the score does not respond."""
         raw = e[self.method.key]
         if raw.flatten(1).any(1).all():
             return raw
-        responds = explain(model, e.images, classes, ["gradient"])["gradient"].flatten(1).any(1)
+        responds = explain(model, e.images, classes, ["gradient"], evidence=False)["gradient"].flatten(1).any(1)
         return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)
 
     def maps_of(self, classes: Sequence[Tensor]) -> list[Maps]:
@@ -116,7 +118,7 @@ class Question:
             return [self.maps(classes=c) for c in classes]
         found: list[list[Tensor]] = []
         for images, *asked in zip(parts(self.images, self.batch), *(parts(c, self.batch) for c in classes), strict=True):
-            answers = explain_targets(self.model, images, asked, [self.method], self.layers or None)
+            answers = explain_targets(self.model, images, asked, [self.method], self.layers or None, evidence=False)
             found.append([self._alive(e, self.model, c) for e, c in zip(answers, asked, strict=True)])
         return [Maps.of(torch.cat(raw), tuple(self.images.shape[2:])) for raw in zip(*found, strict=True)]
 
