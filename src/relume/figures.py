@@ -100,7 +100,7 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
                     _show(canvas, cell.bar, (x, x + CELL, y - 0.08, y - 0.03))
                 write(x, y - 0.14, cell.low, 6, "#666")
                 write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
-                write(x, y - 0.25, cell.note, 6, "#666")
+                write(x, y - 0.25, _fitting(cell.note, CELL, 6), 6, "#666")
             y -= foot
     write(gap, below / 2, "\n".join(lines), 7, "#666")
     return sheet
