@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from relume.answer import Coverage, array, method_name
 from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
+from relume.evidence.document import audit_files, notebook
 from relume.evidence.estimates import estimate
 from relume.evidence.faithfulness import probability
+from relume.evidence.picture import audit_figure
 from relume.evidence.question import BATCH, Question
 from relume.evidence.similarity import Values
 from relume.evidence.strips import AuditView, cascade, charts, rows, strips
@@ -25,17 +27,22 @@ from relume.evidence.weights import How
 from relume.layers import LayerLike
 from relume.methods import Method
 from relume.render import stretched
+from relume.report import write_folder
 from relume.targets import TargetLike
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 __all__ = ["AuditReport", "audit"]
 
+#: So many pictures of a report are shown in a notebook.
+MOST_SHOWN = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AuditReport:
-    """What was found out about one method's maps of ``N`` pictures. Prints as a table with its verdict.
+    """What was found out about one method's maps of ``N`` pictures. Prints, shows itself in a notebook, draws and saves itself.
 
     Attributes:
         method: its key.
@@ -111,6 +118,13 @@ class AuditReport:
     def _name(self, index: int) -> str:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
+    def _notes(self) -> list[str]:
+        """What was left out, and why."""
+        notes = [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+        lost = self.checks.randomisation.lost if self.checks.randomisation else ()
+        several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
+        return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
+
     def _subject(self, i: int) -> str:
         return f"{self._name(int(self.classes[i]))}, {self.probabilities[i]:.1%}"
 
@@ -133,8 +147,24 @@ class AuditReport:
             strips=strips(self.checks, i, {role: self._name(int(classes[i])) for role, classes in asked.items()}),
             curve=cascade(self.checks, i),
             charts=charts(self.checks, i),
-            notes=[f"{name} was left out: {why}" for name, why in self.checks.skipped.items()],
+            notes=self._notes(),
         )
+
+    def figure(self, *, dpi: float = 150) -> Figure:
+        """A figure for a paper: for each picture the verdict over its strips, curves and figures; text stays text."""
+        return audit_figure([self.view(i) for i in range(len(self))], dpi=dpi)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``audit.json``, ``audit.png`` and ``index.html`` into ``directory``, all or nothing, and return it.
+
+        Raises:
+            OutputError: the directory cannot be written to; nothing was left behind.
+        """
+        groups = [[self.view(i)] for i in range(len(self))]
+        return write_folder(Path(directory), audit_files(groups, {"audits": [self.as_dict()]}))
+
+    def _repr_html_(self) -> str:
+        return "".join(notebook(self.view(i)) for i in range(min(len(self), MOST_SHOWN)))
 
     def __str__(self) -> str:
         shown = [self._subject(i) for i in range(min(len(self), 4))]
@@ -148,7 +178,7 @@ class AuditReport:
             lines.append(f"{title:<{width}}  {'↑' if better == 'high' else '↓'}  {found}{limit}")
         if (health := self.checks.coverage) is not None:
             lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
-        lines += [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+        lines += self._notes()
         return "\n".join([*lines, "", self.verdict.text])
 
     __repr__ = __str__

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from relume.evidence.picture import audit_figure
 from relume.evidence.plots import plot
-from relume.evidence.strips import ROLES, AuditView, FigureRow, number
-from relume.figures import figure_bytes
+from relume.evidence.strips import ROLES, AuditView, FigureRow, number, side_by_side
+from relume.figures import Cell, Row, figure_bytes, html
 from relume.page import _document, _uri
 
-__all__ = ["audit_files", "audit_page"]
+__all__ = ["audit_files", "audit_page", "notebook"]
 
 #: What the page calls each verdict, in a word or two.
 LEVELS: Mapping[str, str] = {
@@ -39,9 +38,18 @@ def audit_files(groups: Sequence[Sequence[AuditView]], facts: Mapping[str, Any])
 def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
     """The HTML document that says of each picture, one group of views each, what its maps are to be taken for."""
     return _document(
-        "audit", title=title, groups=groups, levels=LEVELS, roles=ROLES, rows=_table, meter=_meter,
+        "audit", title=title, groups=groups, levels=LEVELS, roles=ROLES, rows=side_by_side, meter=_meter,
         uri=_uri, number=number, wide=_wide, small=_small,
     )  # fmt: skip
+
+
+def notebook(view: AuditView) -> str:
+    """A piece of HTML for a notebook: the verdict over the strips, the figures to unfold."""
+    names = {"cascade": "layer after layer random", "classes": "other classes", "edges": "what needs no network"}
+    strips = [Row(names[key], [Cell(t.name, t.picture, low=t.note) for t in s.tiles]) for key, s in view.strips.items()]
+    asked = " · ".join(part for part in (view.name, view.method, view.subject, *view.about) if part)
+    figures = "\n".join(f"{row.figure.title:<45}{number(row.value)}" for row in view.rows)
+    return html(strips, view.verdict.text, [asked, *view.notes], figures)
 
 
 def _wide(view: AuditView) -> Any:
@@ -55,16 +63,9 @@ def _small(view: AuditView) -> list[Any]:
     return [(chart, plot(chart, 320, 200, (30, 8, 12, 36))) for chart in view.charts]
 
 
-def _table(views: Sequence[AuditView]) -> list[list[FigureRow]]:
-    """For each figure that is known of some map its row of each; not a number where it is not known."""
-    by = [{row.key: row for row in view.rows} for view in views]
-    known = {row.key: row for view in views for row in view.rows}
-    return [[rows.get(key) or FigureRow(key, row.figure, np.nan, row.limit) for rows in by] for key, row in known.items()]
-
-
 def _meter(row: FigureRow) -> dict[str, float]:
     """A figure on a scale from -1 to 1, as shares of its width: where it stands, its limit, and the side that is beyond."""
-    at = {"value": 50 + 50 * max(-1.0, min(1.0, row.value))} if row.value == row.value else {}  # noqa: PLR0124 - a number
+    at = {"value": 50 + 50 * max(-1.0, min(1.0, row.value))} if not math.isnan(row.value) else {}
     if row.limit is None:
         return at
     limit = 50 + 50 * row.limit.value

@@ -269,13 +269,10 @@ def _chart(paper: _Paper, chart: Chart, left: float, top: float, *, first: bool)
     axes.set_xlabel(textwrap.fill(chart.x, 28), fontsize=6.5, color=SOFT, labelpad=2)
     if first:
         axes.set_ylabel(chart.y, fontsize=6.5, color=SOFT, labelpad=1)
-        place = {
-            "loc": "lower right",
-            "bbox_to_anchor": (_left(COLUMNS) - GAP, top + 0.26),
-            "bbox_transform": paper.canvas.transData,
-        }
+        place = (_left(COLUMNS) - GAP, top + 0.26)
         axes.legend(
-            **place, ncols=3, fontsize=7, frameon=False, labelcolor=SOFT, handlelength=2.2, borderaxespad=0, columnspacing=1.5
-        )
+            loc="lower right", bbox_to_anchor=place, bbox_transform=paper.canvas.transData, ncols=3, fontsize=7, frameon=False,
+            labelcolor=SOFT, handlelength=2.2, borderaxespad=0, columnspacing=1.5,
+        )  # fmt: skip
     else:
         axes.set_yticklabels([])

@@ -57,7 +57,7 @@ def plot(chart: Chart, width: float, height: float, margins: tuple[float, float,
     places = np.array(marks, dtype=np.float64) if marks else np.linspace(0, last, 3)
     lines, below = [], -np.inf
     for name, value in sorted(chart.lines.items(), key=lambda line: -line[1]):
-        at = float(ys(np.float64(value)))
+        at = float(ys(np.array(value)))
         below = max(at, below + 14)  # so that two names do not meet
         lines.append((at, below, f"{name} {number(value)}"))
     return Plot(

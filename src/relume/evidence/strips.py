@@ -29,6 +29,7 @@ __all__ = [
     "charts",
     "number",
     "rows",
+    "side_by_side",
     "strips",
 ]
 
@@ -143,6 +144,14 @@ def number(value: float) -> str:
 def rows(figures: Mapping[str, float]) -> list[FigureRow]:
     """The figures in the order of :data:`FIGURES`."""
     return [FigureRow(key, figure, figures[key], LIMITS.get(key)) for key, figure in FIGURES.items() if key in figures]
+
+
+def side_by_side(views: Sequence[AuditView]) -> list[list[FigureRow]]:
+    """For each figure that is known of some map its row of each; not a number where it is not known."""
+    by = [{row.key: row for row in view.rows} for view in views]
+    known = {row.key: row for rows in by for row in rows.values()}
+    ordered = [known[key] for key in FIGURES if key in known]
+    return [[rows.get(row.key, FigureRow(row.key, row.figure, math.nan, row.limit)) for rows in by] for row in ordered]
 
 
 # --- Pictures ------------------------------------------------------------------------------------------------------------

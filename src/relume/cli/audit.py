@@ -1,0 +1,237 @@
+"""``relume audit``: may these maps be believed?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import complain, err, fail, out
+from relume.cli.network import Network, network_errors, provenance
+from relume.cli.pictures import check_labels
+from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
+
+if TYPE_CHECKING:
+    from relume.evidence import AuditReport
+    from relume.evidence.checks import Watch
+    from relume.evidence.conditions import Condition
+    from relume.models import Opened
+
+__all__ = ["EXAMPLES", "audit"]
+
+EXAMPLES = """Examples:
+
+  relume audit cat_dog.jpg --model torchvision:resnet50 --method guided_backprop,guided_gradcam
+
+  relume audit scene.png --checks edges,classes,stability
+
+  relume audit photos/*.jpg --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
+"""
+
+METHODS = "guided_backprop,guided_gradcam"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is done with each picture."""
+
+    methods: Sequence[str]
+    checks: Sequence[str]
+    target: int | None
+    layer: str | None
+    seed: int
+    how: Any
+
+
+@common.expanded
+def audit(
+    photos: common.Photos,
+    *,
+    network: Network,
+    method: Annotated[list[str] | None, common.method_option(METHODS)] = None,
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="coverage, edges, classes, stability, faithfulness, randomisation, between commas. [default: all of them]",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The class, by index or name. [default: the predicted class]")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything random: the same gives the same figures.")] = 0,
+    how: Annotated[str, typer.Option(metavar="HOW", help="reset, or shuffle: how layers are made random.")] = "reset",
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION", help='Exit with code 3 if a map\'s figure is such: "randomisation>0.8". May be repeated.'
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where audit.json, audit.png and index.html go.")] = Path("out"),
+) -> None:
+    """Find out whether maps may be believed: random weights, other classes, edges, small changes, pixels taken out.
+
+    For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
+    """
+    from relume.evidence.document import audit_files
+    from relume.image import load_photo
+    from relume.report import check_writable, write_folder
+
+    found: list[list[AuditReport]] = []
+    broken: list[str] = []
+    try:
+        check_writable(output)
+        conditions, chosen = _conditions(fail_if or [], checks)
+        methods = common.method_keys(method, METHODS)
+        opened = network.open()
+        if network.labels is not None:
+            check_labels(opened)
+        plan = _Plan(methods, chosen, _class(target, opened), network.layer, seed, how)
+        with _watching(len(photos) * len(methods)) as watch:
+            for path in photos:
+                try:
+                    found.append(_audited(load_photo(path).picture, path, opened, plan, watch))
+                except (ImageError, NonFiniteError) as error:
+                    complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
+        broken = [line for reports in found for report in reports for line in _broken(report, conditions)]
+        if found:
+            facts = {
+                "network": provenance(opened),
+                "audits": [report.as_dict() for reports in found for report in reports],
+                "fail_if": [str(condition) for condition in conditions],
+                "broken": broken,
+            }
+            write_folder(output, audit_files([[report.view() for report in reports] for reports in found], facts))
+    except RelumeError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        complain("stopped; nothing was written")
+        raise typer.Exit(130) from None
+    for reports in found:
+        _show(reports)
+    if found:
+        out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
+    _end(broken, len(found), len(photos))
+
+
+def _end(broken: Sequence[str], audited: int, asked: int) -> None:
+    """Say what went wrong, and leave with its code; a condition that holds counts more than a photo that could not be read."""
+    for line in broken:
+        complain(line)
+    if audited < asked:
+        complain(f"{asked - audited} of {asked} photos could not be audited")
+    if broken or audited < asked:
+        raise typer.Exit(3 if broken else 1)
+
+
+def _conditions(texts: Sequence[str], checks: str | None) -> tuple[list[Condition], list[str]]:
+    """The conditions and the checks asked for.
+
+    Raises:
+        InputError: an unknown check, no condition, or one on a figure of a check that is not made.
+    """
+    from relume.evidence.checks import CHECKS, FIGURES
+    from relume.evidence.conditions import Condition
+
+    chosen = [*CHECKS] if checks is None else [name.strip() for name in checks.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in CHECKS]
+    if unknown or not chosen:
+        raise InputError(f"--checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
+    conditions = [Condition.parse(text) for text in texts]
+    for condition in conditions:
+        if (needed := FIGURES[condition.figure].check) not in chosen:
+            raise InputError(f"--fail-if {condition} needs the check {needed}, which --checks leaves out; name it there too")
+    return conditions, chosen
+
+
+def _class(target: str | None, opened: Opened) -> int | None:
+    from relume.models.labels import parse_targets
+
+    classes = [None] if target is None else [*parse_targets(target, opened.labels)]
+    if len(classes) > 1:
+        raise InputError(f"an audit is about one class of each picture, and --target was {target!r}; give one")
+    return classes[0]
+
+
+def _audited(picture: Any, path: Path, opened: Opened, plan: _Plan, watch: Any) -> list[AuditReport]:
+    """The audits of one photo, by each method."""
+    from relume.evidence import audit as examine
+
+    view = opened.preprocessing.view(picture)
+    image = opened.preprocessing.tensor(view)[None]
+    found = []
+    for method in plan.methods:
+        with watch(path, method) as watched, network_errors():
+            report = examine(
+                opened.model, image, plan.target, method, plan.layer, checks=plan.checks, seed=plan.seed, how=plan.how,
+                multilabel=opened.multilabel, labels=opened.labels, watched=watched,
+            )  # fmt: skip
+        facts = {"file": str(path), **report.facts}
+        found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))
+    return found
+
+
+@contextmanager
+def _watching(total: int) -> Iterator[Any]:
+    """Two bars, if there is somebody to see them: of all audits, and of the check that goes on, each with the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        whole = progress.add_task("auditing", total=total, visible=total > 1)
+
+        @contextmanager
+        def watch(path: Path, method: str) -> Iterator[Watch]:
+            part = progress.add_task(f"{path.name}: {method}", total=None)
+
+            def watched(check: str, items: Sequence[Any]) -> Iterable[Any]:
+                progress.reset(part, total=len(items), description=f"{path.name}: {method}, {check}")
+                for item in items:
+                    yield item
+                    progress.advance(part)
+
+            try:
+                yield watched
+            finally:
+                progress.remove_task(part)
+            progress.advance(whole)
+
+        yield watch
+
+
+def _figures(report: AuditReport) -> Mapping[str, float]:
+    return {key: float(values[0]) for key, values in report.figures.items()}
+
+
+def _broken(report: AuditReport, conditions: Sequence[Condition]) -> list[str]:
+    """Which conditions a map meets, in words."""
+    met = [condition.broken(_figures(report)) for condition in conditions]
+    return [f"{report.facts['file']}, {report.method}: {words}" for words in met if words is not None]
+
+
+def _show(reports: Sequence[AuditReport]) -> None:
+    """The figures of one photo, a column for each method, and what is to be said of each map."""
+    from relume.evidence.strips import number, side_by_side
+
+    views = [report.view() for report in reports]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for view in views:
+        table.add_column(view.method, justify="right")
+    table.add_column("limit", no_wrap=True)
+    for row in side_by_side(views):
+        (figure, limit), low = (row[0].figure, row[0].limit), row[0].figure.better == "low"
+        cells = [Text(number(cell.value), style="bold red" if cell.beyond else "") for cell in row]
+        held = f"{'below' if low else 'above'} {limit.value:.2f}" if limit else ""
+        table.add_row(figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
+    out.print(Text.assemble((str(reports[0].facts["file"]), "bold"), f"  {views[0].subject}"), table, "", sep="\n")
+    for view in views:
+        out.print(Text.assemble((view.method, "bold"), f"  {', '.join(view.about[1:])}".rstrip() + "\n", view.verdict.text))
+        out.print(*(Text(note, style="dim") for note in view.notes), "", sep="\n")
