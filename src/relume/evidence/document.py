@@ -44,12 +44,12 @@ def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
 
 
 def notebook(view: AuditView) -> str:
-    """A piece of HTML for a notebook: the verdict over the strips, the figures to unfold."""
+    """A piece of HTML for a notebook: the verdict, the strips, the figures."""
     names = {"cascade": "layer after layer random", "classes": "other classes", "edges": "what needs no network"}
     strips = [Row(names[key], [Cell(t.name, t.picture, low=t.note) for t in s.tiles]) for key, s in view.strips.items()]
-    asked = " · ".join(part for part in (view.name, view.method, view.subject, *view.about) if part)
-    figures = "\n".join(f"{row.figure.title:<45}{number(row.value)}" for row in view.rows)
-    return html(strips, view.verdict.text, [asked, *view.notes], figures)
+    asked = " · ".join(part for part in (view.name, view.method, view.subject) if part)
+    figures = " · ".join(f"{row.figure.title} {number(row.value)}" for row in view.rows)
+    return html(strips, view.verdict.text, [asked, figures, *view.notes], "\n".join(view.about))
 
 
 def _wide(view: AuditView) -> Any:
