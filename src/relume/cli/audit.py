@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relume.evidence import AuditReport
     from relume.evidence.checks import Watch
     from relume.evidence.conditions import Condition
+    from relume.evidence.strips import AuditView
     from relume.models import Opened
 
 __all__ = ["EXAMPLES", "audit"]
@@ -132,7 +133,8 @@ def audit(
     from relume.image import load_photo
     from relume.report import check_writable, write_folder
 
-    found: list[list[AuditReport]] = []
+    audits: list[dict[str, Any]] = []
+    groups: list[list[AuditView]] = []
     broken: list[str] = []
     try:
         check_writable(output)
@@ -146,28 +148,30 @@ def audit(
         with _watching(len(photos) * len(methods)) as watch:
             for path in photos:
                 try:
-                    found.append(_audited(load_photo(path).picture, path, opened, methods, options, watch))
+                    reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
+                    audits += [report.as_dict() for report in reports]
+                    groups.append([report.view() for report in reports])  # without the maps at every stage
                 except (ImageError, NonFiniteError) as error:
                     complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
-        broken = [line for reports in found for report in reports for line in _broken(report, conditions)]
-        if found:
+        broken = [line for audited in audits for line in _broken(audited, conditions)]
+        if groups:
             facts = {
                 "network": provenance(opened),
-                "audits": [report.as_dict() for reports in found for report in reports],
+                "audits": audits,
                 "fail_if": [str(condition) for condition in conditions],
                 "broken": broken,
             }
-            write_folder(output, audit_files([[report.view() for report in reports] for reports in found], facts))
+            write_folder(output, audit_files(groups, facts))
     except RelumeError as error:
         fail(error)
     except KeyboardInterrupt:
         complain("stopped; nothing was written")
         raise typer.Exit(130) from None
-    for reports in found:
-        _show(reports)
-    if found:
+    for views in groups:
+        _show(views)
+    if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
-    _end(broken, len(found), len(photos))
+    _end(broken, len(groups), len(photos))
 
 
 def _end(broken: Sequence[str], audited: int, asked: int) -> None:
@@ -224,21 +228,17 @@ def _watching(total: int) -> Iterator[Watching]:
         yield watch
 
 
-def _figures(report: AuditReport) -> Mapping[str, float]:
-    return {key: float(values[0]) for key, values in report.figures.items()}
-
-
-def _broken(report: AuditReport, conditions: Sequence[Condition]) -> list[str]:
+def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list[str]:
     """Which conditions a map meets, in words."""
-    met = [condition.broken(_figures(report)) for condition in conditions]
-    return [f"{report.facts['file']}, {report.method}: {words}" for words in met if words is not None]
+    known = {key: value for key, value in audited["pictures"][0]["figures"].items() if value is not None}
+    met = [condition.broken(known) for condition in conditions]
+    return [f"{audited['file']}, {audited['method']}: {words}" for words in met if words is not None]
 
 
-def _show(reports: Sequence[AuditReport]) -> None:
+def _show(views: Sequence[AuditView]) -> None:
     """The figures of one photo, a column for each method, and what is to be said of each map."""
     from relume.evidence.strips import number, side_by_side
 
-    views = [report.view() for report in reports]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     widths = [max(map(len, view.method.split())) for view in views]
     table.add_column("", min_width=TITLES)
@@ -251,7 +251,7 @@ def _show(reports: Sequence[AuditReport]) -> None:
         cells = [Text(number(cell.value), style="bold red" if cell.beyond else "") for cell in row]
         held = f"{'<' if low else '>'} {limit.value:.2f}" if limit else ""
         table.add_row(figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
-    out.print(Text.assemble((str(reports[0].facts["file"]), "bold"), f"  {views[0].subject}"))
+    out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))
     out.print(table, "", sep="\n", width=max(out.width, TITLES + 5 + sum(width + 2 for width in widths) + 8))
     for view in views:
         out.print(Text.assemble((view.method, "bold"), f"  {', '.join(view.about[1:])}".rstrip() + "\n", view.verdict.text))

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL.Image import Image
+
 from relume.evidence.picture import audit_figure
 from relume.evidence.plots import plot
 from relume.evidence.strips import ROLES, AuditView, FigureRow, number, side_by_side
@@ -14,6 +16,9 @@ from relume.figures import Cell, Row, figure_bytes, html
 from relume.page import _document, _uri
 
 __all__ = ["audit_files", "audit_page", "notebook"]
+
+#: Pictures of at most so many pixels a side are drawn larger than they are.
+EXACT = 160
 
 #: What the page calls each verdict, in a word or two.
 LEVELS: Mapping[str, str] = {
@@ -39,7 +44,7 @@ def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
     """The HTML document that says of each picture, one group of views each, what its maps are to be taken for."""
     return _document(
         "audit", title=title, groups=groups, levels=LEVELS, roles=ROLES, rows=side_by_side, meter=_meter,
-        uri=_uri, number=number, wide=_wide, small=_small,
+        uri=_address, number=number, wide=_wide, small=_small,
     )  # fmt: skip
 
 
@@ -49,7 +54,12 @@ def notebook(view: AuditView) -> str:
     strips = [Row(names[key], [Cell(t.name, t.picture, low=t.note) for t in s.tiles]) for key, s in view.strips.items()]
     asked = " · ".join(part for part in (view.name, view.method, view.subject) if part)
     figures = " · ".join(f"{row.figure.title} {number(row.value)}" for row in view.rows)
-    return html(strips, view.verdict.text, [asked, figures, *view.notes], "\n".join(view.about))
+    return html(strips, view.says, [asked, figures, *view.notes], "\n".join(view.about))
+
+
+def _address(picture: Image) -> str:
+    """A picture as the text of an address; one so small that its pixels are seen stays exact."""
+    return _uri(picture.convert("RGB"), "PNG" if max(picture.size) <= EXACT else "JPEG")
 
 
 def _wide(view: AuditView) -> Any:

@@ -122,7 +122,7 @@ def _parts(paper: _Paper, view: AuditView) -> Iterator[Part]:
 
 def _head(paper: _Paper, view: AuditView) -> Part:
     """What was asked, and the verdict as the title."""
-    lines = textwrap.wrap(view.verdict.text, 128)
+    lines = textwrap.wrap(view.says, 128)
     asked = "   ·   ".join(part for part in (view.name, f"{view.method}: {view.subject}", *view.about) if part)
 
     def draw(y: float) -> None:

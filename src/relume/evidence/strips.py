@@ -135,10 +135,15 @@ class AuditView:
     charts: Sequence[Chart]
     notes: Sequence[str]
 
+    @property
+    def says(self) -> str:
+        """The verdict's sentence, with minus signs that are some."""
+        return self.verdict.text.replace("-0.", "−0.")
+
 
 def number(value: float) -> str:
     """A figure as it is read: two digits, with a minus that is one."""
-    return "undefined" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "undefined" if math.isnan(value) else f"{value:z.2f}".replace("-", "−")
 
 
 def rows(figures: Mapping[str, float]) -> list[FigureRow]:
