@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 
 import numpy as np
@@ -19,7 +18,7 @@ from relume.evidence.document import audit_page
 from relume.evidence.faithfulness import CURVES
 from relume.evidence.picture import MOST, STROKES, audit_figure
 from relume.evidence.plots import plot
-from relume.evidence.strips import Chart, Curve
+from relume.evidence.strips import Chart, Curve, number
 from tests.networks import Small
 from tests.test_page import CONTRAST, HOSTILE
 
@@ -87,6 +86,10 @@ def test_charts_hold_the_curves_of_the_three_orders(reports, views):
         for curve in chart.curves:
             np.testing.assert_array_equal(curve.x, shares)
             np.testing.assert_array_equal(curve.y, reports[0].checks.faithfulness.curves[kind][curve.role][1])
+
+
+def test_figures_are_read_with_two_digits_and_a_minus_that_is_one():
+    assert [number(v) for v in (0.345, -0.5, -0.001, float("nan"))] == ["0.34", "−0.50", "0.00", "undefined"]
 
 
 def test_a_plot_puts_points_where_they_belong_and_leaves_gaps():
@@ -190,8 +193,7 @@ def test_the_page_puts_verdicts_first_and_methods_side_by_side(read, views):
     for n, row in enumerate(views[0].rows):
         expect(rows.nth(n).locator("th")).to_contain_text(row.figure.meaning)
         cells = rows.nth(n).locator("td.figure .number").all_text_contents()
-        values = [view.rows[n].value for view in views]
-        assert cells == ["undefined" if math.isnan(v) else f"{v:.2f}".replace("-", "−") for v in values]
+        assert cells == [number(view.rows[n].value) for view in views]
         assert rows.nth(n).locator("td.beyond").count() == sum(view.rows[n].beyond for view in views)
     assert page.locator("svg.chart").count() == 2 * 4
     assert page.locator("img").count() == 1 + 2 * (7 + 4 + 4)

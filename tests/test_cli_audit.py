@@ -12,6 +12,7 @@ from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.errors import InputError
 from relume.evidence import FIGURES
 from relume.evidence.conditions import Condition
+from relume.evidence.strips import number
 from tests.test_cli import relume_command
 from tests.test_cli_demo import said
 
@@ -44,7 +45,7 @@ def test_it_says_every_figure_and_a_verdict_for_each_method(audited, scene):
         assert picture["figures"].keys() == FIGURES.keys()
         assert picture["verdict"]["text"] in words
         for value in picture["figures"].values():
-            assert f"{value:.2f}".replace("-", "−") in text
+            assert number(value) in text
     assert "Grad-CAM  layer layer3, 13 rectifiers guided, 0 not" in text
     assert f"→ {folder / 'index.html'}" in text
     assert facts["audits"][0]["file"] == str(scene)

@@ -22,7 +22,7 @@ EXACT = 160
 
 #: What the page calls each verdict, in a word or two.
 LEVELS: Mapping[str, str] = {
-    "class": "about its class",
+    "class": "no objection",
     "structure": "structure",
     "chance": "chance",
     "noise": "noise",
