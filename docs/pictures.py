@@ -52,6 +52,14 @@ def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> Non
     save(wall, name)
 
 
+def draw_audit(name: str, picture: Image.Image) -> None:
+    """What an audit finds out about guided backpropagation on a scene."""
+    opened = open_model("demo")
+    image = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
+    report = relume.audit(opened.model, image, method="guided_backprop", multilabel=True, labels=opened.labels)
+    save(Image.open(io.BytesIO(figure_bytes(report.figure()))), name)
+
+
 def draw_page(name: str, picture: Image.Image, weights: str) -> None:
     """The page that `relume compare` makes, as a browser shows it."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -88,6 +96,7 @@ def main() -> None:
     """Draw them all."""
     draw_scenes("scenes.jpg")
     scene = draw_scene(0, ["cat", "dog"]).picture
+    draw_audit("audit.jpg", draw_scene(7, ["cat", "dog"]).picture)
     draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*relume.METHODS], "layer3")
     if len(sys.argv) > 1:
         opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", sys.argv[1]), name="SqueezeNet 1.0")

@@ -101,7 +101,7 @@ def test_commands_of_the_readme_run(user):
             ran += 1
         else:
             assert (program, args[0]) == ("pip", "install"), command
-    assert ran == 4
+    assert ran == 5
     assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from relume import __version__
-from relume.cli import check, compare, demo, evaluate, explain
+from relume.cli import audit, check, compare, demo, evaluate, explain
 from relume.cli.common import out
 
 __all__ = ["app", "main"]
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (demo, explain, compare, check, evaluate):
+for module in (demo, explain, compare, audit, check, evaluate):
     app.command(epilog=module.EXAMPLES)(getattr(module, module.__name__.rpartition(".")[2]))
 
 

@@ -6,30 +6,43 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relume.answer import Coverage, method_name
+from relume.answer import Coverage, array, method_name
 from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
+from relume.evidence.document import audit_files, notebook
 from relume.evidence.estimates import estimate
 from relume.evidence.faithfulness import probability
+from relume.evidence.picture import audit_figure
 from relume.evidence.question import BATCH, Question
 from relume.evidence.similarity import Values
+from relume.evidence.strips import AuditView, cascade, charts, rows, strips
 from relume.evidence.verdict import LIMITS, Verdict, judge
 from relume.evidence.weights import How
 from relume.layers import LayerLike
 from relume.methods import Method
+from relume.render import stretched
+from relume.report import write_folder
 from relume.targets import TargetLike
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
 __all__ = ["AuditReport", "audit"]
+
+#: So many pictures of a report are shown in a notebook.
+MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AuditReport:
-    """What was found out about one method's maps of ``N`` pictures. Prints as a table with its verdict.
+    """What was found out about one method's maps of ``N`` pictures. Prints, shows itself in a notebook, draws and saves itself.
 
     Attributes:
         method: its key.
@@ -37,9 +50,11 @@ class AuditReport:
         layers: Grad-CAM's target layers; empty where the method reads none.
         classes: the class explained in each picture, ``(N,)``.
         probabilities: the network's for it, ``(N,)``.
+        images: the network's input, ``(N, C, H, W)``.
         checks: everything that was measured.
         labels: class names by index, if known.
         facts: where this comes from, as plain data.
+        pictures: what the network saw of each picture, if known; its input is drawn otherwise.
     """
 
     method: str
@@ -47,9 +62,11 @@ class AuditReport:
     layers: tuple[str, ...]
     classes: Tensor
     probabilities: Values
+    images: Tensor
     checks: Checks
     labels: Sequence[str] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Image] | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -78,7 +95,7 @@ class AuditReport:
         pictures = [
             {
                 "class": int(self.classes[i]),
-                "class_name": self._name(i),
+                "class_name": self._name(int(self.classes[i])),
                 "probability": float(self.probabilities[i]),
                 "figures": {key: _plain(values[i]) for key, values in figures.items()},
                 "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
@@ -98,12 +115,59 @@ class AuditReport:
             "versions": {"relume": version("relume"), "torch": torch.__version__},
         }
 
-    def _name(self, i: int) -> str:
-        index = int(self.classes[i])
+    def _name(self, index: int) -> str:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
+    def _notes(self) -> list[str]:
+        """What was left out, and why."""
+        notes = [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+        lost = self.checks.randomisation.lost if self.checks.randomisation else ()
+        several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
+        return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
+
+    def _subject(self, i: int) -> str:
+        return f"{self._name(int(self.classes[i]))}, {self.probabilities[i]:.1%}"
+
+    def view(self, i: int = 0) -> AuditView:
+        """All that is shown of picture ``i``, ready to be drawn."""
+        asked = {"explained": self.classes} | dict(self.checks.classes.classes if self.checks.classes else {})
+        picture = stretched(array(self.images[i].float())) if self.pictures is None else self.pictures[i]
+        health = self.checks.coverage
+        about = [self.model, f"layer {', '.join(self.layers)}" if self.layers else ""]
+        if health is not None:
+            about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
+        return AuditView(
+            name=Path(self.facts.get("file", "")).name,
+            method=method_name(self.method),
+            subject=self._subject(i),
+            about=[part for part in about if part],
+            verdict=self.verdicts[i],
+            picture=picture,
+            rows=rows({key: float(values[i]) for key, values in self.figures.items()}),
+            strips=strips(self.checks, i, {role: self._name(int(classes[i])) for role, classes in asked.items()}),
+            curve=cascade(self.checks, i),
+            charts=charts(self.checks, i),
+            notes=self._notes(),
+        )
+
+    def figure(self, *, dpi: float = 150) -> Figure:
+        """A figure for a paper: for each picture the verdict over its strips, curves and figures; text stays text."""
+        return audit_figure([self.view(i) for i in range(len(self))], dpi=dpi)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``audit.json``, ``audit.png`` and ``index.html`` into ``directory``, all or nothing, and return it.
+
+        Raises:
+            OutputError: the directory cannot be written to; nothing was left behind.
+        """
+        groups = [[self.view(i)] for i in range(len(self))]
+        return write_folder(Path(directory), audit_files(groups, {"audits": [self.as_dict()]}))
+
+    def _repr_html_(self) -> str:
+        return "".join(notebook(self.view(i)) for i in range(min(len(self), MOST_SHOWN)))
+
     def __str__(self) -> str:
-        shown = [f"{self._name(i)} {self.probabilities[i]:.1%}" for i in range(min(len(self), 4))]
+        shown = [self._subject(i) for i in range(min(len(self), 4))]
         about = [method_name(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
         lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
         rows = [(figure.title, figure.better, key) for key, figure in FIGURES.items() if key in self.figures]
@@ -114,7 +178,7 @@ class AuditReport:
             lines.append(f"{title:<{width}}  {'↑' if better == 'high' else '↓'}  {found}{limit}")
         if (health := self.checks.coverage) is not None:
             lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
-        lines += [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+        lines += self._notes()
         return "\n".join([*lines, "", self.verdict.text])
 
     __repr__ = __str__
@@ -186,6 +250,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         question.layers,
         question.classes,
         torch.cat(shares).cpu().numpy(),
+        question.images,
         found,
         labels,
         {"seed": seed, "how": how, "smooth": smooth},

@@ -110,12 +110,13 @@ def run_checks(
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of a check: what it is called, whether ``high`` or ``low`` speaks for the map, and how the check has it."""
+    """A figure of a check: what it is called, whether ``high`` or ``low`` speaks for the map, how the check has it, and why."""
 
     check: str
     title: str
     better: Literal["high", "low"]
     of: Callable[[Any], Values]
+    meaning: str
 
 
 def _absolute(name: str) -> Callable[[Any], Values]:
@@ -135,17 +136,81 @@ def _edges(check: EdgeSimilarity) -> Values:
 #: Every figure by key, ``(N,)`` each; similarities are Spearman's of the saliency.
 FIGURES: Mapping[str, Figure] = MappingProxyType(
     {
-        "randomisation": Figure("randomisation", "similar with the top 9/10 of layers random", "low", _absolute("late")),
-        "cascade": Figure("randomisation", "similar on average as layers become random", "low", _absolute("mean")),
-        "untrained": Figure("randomisation", "similar to the map of an untrained network", "low", _absolute("untrained")),
-        "classes": Figure("classes", "similar to the maps of other classes", "low", _absolute("mean")),
-        "edges": Figure("edges", "similar to edges (Sobel or Canny)", "low", _edges),
-        "input": Figure("edges", "similar to the picture itself", "low", lambda c: c.similarity["input"]["absolute"]),
-        "stability": Figure("stability", "similar under small noise", "high", _absolute("noise")),
-        "shift": Figure("stability", "similar when shifted by a pixel", "high", _absolute("shift")),
-        "deletion": Figure("faithfulness", "deletion, gain over chance", "high", _gain("deletion", "random")),
-        "insertion": Figure("faithfulness", "insertion, gain over chance", "high", _gain("insertion", "random")),
-        "road": Figure("faithfulness", "ROAD, gain over chance", "high", _gain("ROAD", "random")),
-        "road_edges": Figure("faithfulness", "ROAD, gain over edges", "high", _gain("ROAD", "edges")),
+        "randomisation": Figure(
+            "randomisation",
+            "similar with the top 9/10 of layers random",
+            "low",
+            _absolute("late"),
+            "A map of what the network learnt is lost when its weights are.",
+        ),
+        "cascade": Figure(
+            "randomisation",
+            "similar on average as layers become random",
+            "low",
+            _absolute("mean"),
+            "The area under the curve of the cascade: how long the map outlives the weights.",
+        ),
+        "untrained": Figure(
+            "randomisation",
+            "similar to the map of an untrained network",
+            "low",
+            _absolute("untrained"),
+            "What a network that learnt nothing draws, too, was not learnt.",
+        ),
+        "classes": Figure(
+            "classes",
+            "similar to the maps of other classes",
+            "low",
+            _absolute("mean"),
+            "A map that explains one class differs from those of the runner-up, a random other and the least likely.",
+        ),
+        "edges": Figure(
+            "edges", "similar to edges (Sobel or Canny)", "low", _edges, "What an edge detector draws needs no network."
+        ),
+        "input": Figure(
+            "edges",
+            "similar to the picture itself",
+            "low",
+            lambda c: c.similarity["input"]["absolute"],
+            "A map that gives the picture back says little about the network.",
+        ),
+        "stability": Figure(
+            "stability",
+            "similar under small noise",
+            "high",
+            _absolute("noise"),
+            "Noise that nobody sees is not to change the map: the ceiling of all other similarities.",
+        ),
+        "shift": Figure(
+            "stability", "similar when shifted by a pixel", "high", _absolute("shift"), "The map is to move with the picture."
+        ),
+        "deletion": Figure(
+            "faithfulness",
+            "deletion, gain over chance",
+            "high",
+            _gain("deletion", "random"),
+            "How much sooner the class falls when the map says which pixels turn to the mean colour, and not chance.",
+        ),
+        "insertion": Figure(
+            "faithfulness",
+            "insertion, gain over chance",
+            "high",
+            _gain("insertion", "random"),
+            "How much sooner it rises as pixels come back into the blurred picture.",
+        ),
+        "road": Figure(
+            "faithfulness",
+            "ROAD, gain over chance",
+            "high",
+            _gain("ROAD", "random"),
+            "The same as pixels are imputed from their neighbours, so that their shape is not seen.",
+        ),
+        "road_edges": Figure(
+            "faithfulness",
+            "ROAD, gain over edges",
+            "high",
+            _gain("ROAD", "edges"),
+            "The same against the order of the picture's edges.",
+        ),
     }
 )
