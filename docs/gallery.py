@@ -87,7 +87,7 @@ def draw() -> dict[str, bytes]:
     both = network.explain_targets(scene, ["cat", "dog"], METHODS)
     return {
         "methods": figure_bytes(sheet(both, dpi=110)),
-        "kinds": kinds(both[0], "demo network  ·  full strength at the 99.5th percentile of each map"),
+        "kinds": kinds(both[0], "demo network  ·  full strength at percentile 99.5 of each map"),
         "scales": scales(network),
         "frames": frames(network, wide(scene)),
         "smooth": smoothed(network),

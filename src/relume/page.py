@@ -20,7 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["MapView", "PhotoView", "TargetView", "compare_page"]
+__all__ = ["MapView", "PhotoView", "TargetView", "compare_page", "data_uri", "document"]
 
 #: Edges in pixels: left, top, right, bottom.
 Box: TypeAlias = tuple[float, float, float, float]
@@ -91,13 +91,13 @@ def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:
     maps = [(f"{i}-{j}-{k}", p, m) for i, p in enumerate(photos) for j, t in enumerate(p.targets) for k, m in enumerate(t.maps)]
     images: list[tuple[str, Box, str]] = []
     images += ((f"photo-{i}", (0, 0, *_size(photo)), _photo_uri(photo.photo)) for i, photo in enumerate(photos))
-    images += ((f"map-{name}", photo.box, _uri(shown.layer)) for name, photo, shown in maps)
-    images += ((f"bar-{name}", (0, 0, 1, 1), _uri(shown.bar)) for name, _, shown in maps)
+    images += ((f"map-{name}", photo.box, data_uri(shown.layer)) for name, photo, shown in maps)
+    images += ((f"bar-{name}", (0, 0, 1, 1), data_uri(shown.bar)) for name, _, shown in maps)
     files = {f"npy-{name}": _packed(shown.values) for name, _, shown in maps}
     facts = [_facts(photo) for photo in photos]
     if len(photos) == 1:
         title = f"{photos[0].name} · {title}"
-    return _document("compare", title=title, photos=photos, facts=facts, images=images, files=files)
+    return document("compare", title=title, photos=photos, facts=facts, images=images, files=files)
 
 
 def _size(photo: PhotoView) -> tuple[int, int]:
@@ -121,10 +121,12 @@ def _map_facts(shown: MapView) -> dict[str, Any]:
 def _photo_uri(photo: Image.Image) -> str:
     small = photo.convert("RGB")
     small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    return _uri(small, "PNG" if max(small.size) <= 512 else "JPEG")  # pixels that a reader may look at one by one stay exact
+    return data_uri(
+        small, "PNG" if max(small.size) <= 512 else "JPEG"
+    )  # pixels that a reader may look at one by one stay exact
 
 
-def _uri(picture: Image.Image, kind: str = "PNG") -> str:
+def data_uri(picture: Image.Image, kind: str = "PNG") -> str:
     """A picture as the text of an address."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, quality=90, subsampling=0)
@@ -138,7 +140,7 @@ def _packed(values: NDArray[np.float32]) -> str:
     return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode()
 
 
-def _document(name: str, **data: Any) -> str:
+def document(name: str, **data: Any) -> str:
     """A page from its template, with its style and script and those that all pages share; nothing else may run or load."""
     assets = files("relume") / "assets"
     style, script = (

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, err, fail, out
-from relume.cli.network import Network, network_errors, provenance
+from relume.cli.network import Network, network_errors
 from relume.cli.pictures import check_labels
 from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
 
@@ -156,7 +156,7 @@ def audit(
         broken = [line for audited in audits for line in _broken(audited, conditions)]
         if groups:
             facts = {
-                "network": provenance(opened),
+                "network": opened.provenance,
                 "audits": audits,
                 "fail_if": [str(condition) for condition in conditions],
                 "broken": broken,

@@ -13,7 +13,7 @@ from relume.evidence.picture import audit_figure
 from relume.evidence.plots import plot
 from relume.evidence.strips import ROLES, AuditView, FigureRow, number, side_by_side
 from relume.figures import Cell, Row, figure_bytes, html
-from relume.page import _document, _uri
+from relume.page import data_uri, document
 
 __all__ = ["audit_files", "audit_page", "notebook"]
 
@@ -42,7 +42,7 @@ def audit_files(groups: Sequence[Sequence[AuditView]], facts: Mapping[str, Any])
 
 def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
     """The HTML document that says of each picture, one group of views each, what its maps are to be taken for."""
-    return _document(
+    return document(
         "audit", title=title, groups=groups, levels=LEVELS, roles=ROLES, rows=side_by_side, meter=_meter,
         uri=_address, number=number, wide=_wide, small=_small,
     )  # fmt: skip
@@ -59,7 +59,7 @@ def notebook(view: AuditView) -> str:
 
 def _address(picture: Image) -> str:
     """A picture as the text of an address; one so small that its pixels are seen stays exact."""
-    return _uri(picture.convert("RGB"), "PNG" if max(picture.size) <= EXACT else "JPEG")
+    return data_uri(picture.convert("RGB"), "PNG" if max(picture.size) <= EXACT else "JPEG")
 
 
 def _wide(view: AuditView) -> Any:

@@ -16,6 +16,7 @@ from relume.evidence.checks import FIGURES, Checks, Figure
 from relume.evidence.faithfulness import CURVES
 from relume.evidence.similarity import Values
 from relume.evidence.verdict import LIMITS, Limit, Verdict
+from relume.scaling import PERCENTILE, scale_of
 
 __all__ = [
     "ROLES",
@@ -167,7 +168,7 @@ def _heat(values: Values, full: float | None = None) -> Image.Image:
     if not np.isfinite(values).all():
         return Image.new("RGB", values.shape[::-1], (128, 128, 128))
     small = values.astype(np.float32)
-    return render.absolute(small, render.scale_of(small) if full is None else full)
+    return render.absolute(small, scale_of(small) if full is None else full)
 
 
 def _alike(value: float) -> str:
@@ -207,7 +208,7 @@ def _cascade_strip(checks: Checks, i: int) -> Strip | None:
         "A map of what the network learnt falls apart at once; one that follows structure of the picture stays. Ceiling: under "
         "small noise. Floor: two random networks to each other.",
         tiles,
-        f"each map at its own {render.PERCENTILE:g}th percentile, since ranks are compared; those of a random network may be "
+        f"each map at its own percentile {PERCENTILE:g}, since ranks are compared; those of a random network may be "
         "a thousand times weaker",
     )
 
@@ -219,7 +220,7 @@ def _class_strip(checks: Checks, i: int, named: Mapping[str, str]) -> Strip | No
     maps = {role: maps.saliency[i] for role, maps in found.maps.items()}
     own = checks.original.saliency[i]
     finite = [each.astype(np.float32) for each in (own, *maps.values()) if np.isfinite(each).all()]
-    full = max((render.scale_of(each) for each in finite), default=0.0)
+    full = max((scale_of(each) for each in finite), default=0.0)
     tiles = [Tile(named["explained"], "the class explained", _heat(own, full))]
     tiles += [
         Tile(named[role], f"{role}: {number(found.similarity[role]['absolute'][i])}", _heat(each, full))
@@ -229,7 +230,7 @@ def _class_strip(checks: Checks, i: int, named: Mapping[str, str]) -> Strip | No
         "The same picture, explained for other classes",
         "A map about its class differs from those of others.",
         tiles,
-        f"full strength at {full:.3g}, the highest {render.PERCENTILE:g}th percentile of these maps: shared",
+        f"full strength at {full:.3g}, the highest percentile {PERCENTILE:g} of these maps: shared",
     )
 
 
@@ -247,7 +248,7 @@ def _edge_strip(checks: Checks, i: int) -> Strip | None:
         "What needs no network",
         "Edges, and the picture less its mean colour.",
         tiles,
-        f"each at its own {render.PERCENTILE:g}th percentile: they have no common unit",
+        f"each at its own percentile {PERCENTILE:g}: they have no common unit",
     )
 
 
