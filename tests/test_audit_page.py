@@ -19,6 +19,7 @@ from relume.evidence.faithfulness import CURVES
 from relume.evidence.picture import MOST, STROKES, audit_figure
 from relume.evidence.plots import plot
 from relume.evidence.strips import Chart, Curve, number
+from relume.scaling import scale_of
 from tests.networks import Small
 from tests.test_page import CONTRAST, HOSTILE
 
@@ -60,14 +61,14 @@ def test_the_strip_shows_the_stages_that_it_names(reports, views):
     assert [tile.name for tile in strip.tiles] == ["as it is", *(f"to {layers[k - 1]}" for k in (1, 2, 4, 5, 6, 7))]
     for k, tile in zip((1, 2, 4, 5, 6, 7), strip.tiles[1:], strict=True):
         stage = found.randomisation.stages[k - 1, 1].astype(np.float32)
-        assert tile.picture.tobytes() == render.absolute(stage, render.scale_of(stage)).tobytes()
+        assert tile.picture.tobytes() == render.absolute(stage, scale_of(stage)).tobytes()
         assert tile.note.startswith(f"{k} of 7 random: ")
 
 
 def test_maps_of_all_classes_have_one_scale_and_it_is_printed(reports, views):
     found, strip = reports[0].checks, views[0].strips["classes"]
     maps = [found.original, *found.classes.maps.values()]
-    full = max(render.scale_of(m.saliency[1].astype(np.float32)) for m in maps)
+    full = max(scale_of(m.saliency[1].astype(np.float32)) for m in maps)
     assert f"full strength at {full:.3g}" in strip.scale
     for tile, m in zip(strip.tiles, maps, strict=True):
         assert tile.picture.tobytes() == render.absolute(m.saliency[1].astype(np.float32), full).tobytes()

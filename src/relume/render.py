@@ -63,7 +63,7 @@ MASSES = (0.5, 0.8)
 BLUR = 0.015
 
 _STEPS = 254  # values have the levels 0 to 254; 255 stands for what the network never saw
-_BAND = 1 << 16  # pixels
+_BAND = 1 << 20  # pixels: smaller bands cost more than they save
 _BILINEAR = Image.Resampling.BILINEAR
 
 
