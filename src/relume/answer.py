@@ -287,6 +287,10 @@ class Answer:
             return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
         return f"{self._called(index)}, {score if probabilities is None else f'{float(probabilities[index]):.1%}'}"
 
+    def _short(self, index: int) -> str:
+        name = self.name(index).partition(",")[0]
+        return f"class {index}" if name == str(index) else name if len(name) <= 20 else f"{name[:19]}…"
+
     def _called(self, index: int) -> str:
         name = self.name(index)
         return name if name == str(index) else f"{name} ({index})"
@@ -295,7 +299,7 @@ class Answer:
         """What :attr:`evidence` says of one map, in a few words; nothing where there is none."""
         if self.evidence is None:
             return ""
-        rival = "" if self.evidence.runner_up is None else f"that for {self._called(self.evidence.runner_up[sample])}"
+        rival = "" if self.evidence.runner_up is None else f"{self._short(self.evidence.runner_up[sample])}'s"
         named = ((rival, self.evidence.classes), ("edges", self.evidence.edges))
         known = [(what, kind[method][sample]) for what, kind in named if method in kind]
         return ", ".join(f"{value:.2f} like {what}" for what, value in known if not math.isnan(value))
