@@ -13,7 +13,7 @@ from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 
 from .networks import Small
 from .reference import repeated
-from .test_smooth import ALL, by_twin, close
+from .test_smooth import ALL, assert_near, by_twin
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def x():
 def test_augmentation_equals_the_twin(net, x, method, flip, scales):
     e = relume.explain(net, x, [1, 4], [Augmented(method, flip=flip, scales=scales), method], "body")
     expected = repeated.augmented(by_twin(net, method, [1, 4]), x, (1, *scales), flip=flip)
-    close(e[f"augmented_{method}"], expected)
+    assert_near(e[f"augmented_{method}"], expected)
     assert e[f"augmented_{method}"].shape == e[method].shape
     assert e.saliency(f"augmented_{method}").shape == (2, 8, 8)
 

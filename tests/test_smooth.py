@@ -42,7 +42,7 @@ def x():
     return torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
 
-def close(got, expected):
+def assert_near(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-13 * float(expected.abs().max()))
     assert got.any()
 
@@ -76,7 +76,7 @@ def test_every_method_smoothed_equals_the_twin(net, x):
     assert list(e.maps) == [*ALL, *(f"{name}_{key}" for key in ALL for name in ("smooth", "vargrad"))]
     for key in ALL:
         mean, variance = repeated.smoothgrad(by_twin(net, key, [1, 4]), x, 5, 0.3, seeded())
-        close(e[f"smooth_{key}"], mean)
+        assert_near(e[f"smooth_{key}"], mean)
         torch.testing.assert_close(e[f"vargrad_{key}"], variance, rtol=1e-9, atol=1e-13 * float(mean.abs().max()) ** 2)
         assert e[f"vargrad_{key}"].any() or key == "deconvnet"  # which here depends on no value of the image
         assert torch.equal(e[key], plain[key])
@@ -90,8 +90,8 @@ def test_a_method_of_ones_own_is_smoothed(net, x):
     own = relume.Method("total", relume.METHODS["gradcam"].needs, lambda found: found.activations[0].sum(1))
     e = relume.explain(net, x, 1, [Smooth(own, 3)], "body")
     mean, variance = repeated.smoothgrad(lambda y: net.body(features(net, y)).sum(1).detach(), x, 3, 0.15, seeded())
-    close(e["smooth_total"], mean)
-    close(e["vargrad_total"], variance)
+    assert_near(e["smooth_total"], mean)
+    assert_near(e["vargrad_total"], variance)
 
 
 def features(net, x):
@@ -140,7 +140,7 @@ def test_several_targets_share_the_copies(net, x):
     for e, target in zip(relume.explain_targets(net, x, targets, [Smooth("gradient", 3)]), targets, strict=True):
         alone = relume.explain(net, x, target, [Smooth("gradient", 3)])
         for key in alone.maps:
-            close(e[key], alone[key])
+            assert_near(e[key], alone[key])
 
 
 @pytest.mark.parametrize(("batch", "passes"), [(8, 1 + 3), (1, 1 + 10), (100, 1 + 1)])
@@ -207,8 +207,8 @@ def test_a_prediction_that_noise_would_flip_is_explained_all_the_same():
     assert 2 < sum(predicted) < 10
     e = relume.explain(net, x, None, [Smooth("guided_backprop", 10)])
     mean, variance = repeated.smoothgrad(lambda y: twin.attribution(net, y, [0], twin.guided)[0], x, 10, 0.15, seeded())
-    close(e["smooth_guided_backprop"], mean)
-    close(e["vargrad_guided_backprop"], variance)
+    assert_near(e["smooth_guided_backprop"], mean)
+    assert_near(e["vargrad_guided_backprop"], variance)
     assert e.target.tolist() == [0]
 
 
@@ -246,8 +246,8 @@ def test_every_kind_of_target_is_frozen(net, x, kind):
         return torch.cat([relume.explain(net, images[i : i + 1], said[i], [method])[method] for i in range(2)])
 
     mean, variance = repeated.smoothgrad(attribute, x, 4, 0.5, seeded())
-    close(e[f"smooth_{method}"], mean)
-    close(e[f"vargrad_{method}"], variance)
+    assert_near(e[f"smooth_{method}"], mean)
+    assert_near(e[f"vargrad_{method}"], variance)
 
 
 def test_the_pixels_of_a_segmentation_are_frozen():
@@ -258,7 +258,7 @@ def test_the_pixels_of_a_segmentation_are_frozen():
     e = relume.explain(net, x, Segmentation(1), [Smooth("guided_backprop", 4)])
     said = Segmentation(1, mask)
     mean, _ = repeated.smoothgrad(lambda y: relume.GuidedBackpropagation(net).attribute(y, said), x, 4, 0.15, seeded())
-    close(e["smooth_guided_backprop"], mean)
+    assert_near(e["smooth_guided_backprop"], mean)
 
 
 class Detector(nn.Module):
@@ -286,7 +286,7 @@ def test_the_detection_is_frozen(x):
             images, lambda found: torch.stack([f["scores"][i] for f, i in zip(found, best, strict=True)])
         )
 
-    close(e["smooth_gradient"], repeated.smoothgrad(attribute, x, 6, 0.5, seeded())[0])
+    assert_near(e["smooth_gradient"], repeated.smoothgrad(attribute, x, 6, 0.5, seeded())[0])
 
 
 def test_the_layer_is_chosen_on_the_clean_image():
@@ -308,7 +308,7 @@ def test_the_layer_is_chosen_on_the_clean_image():
     net = Longer(x)
     e = relume.explain(net, x, 1, [Smooth("gradcam", 3)])
     assert e.layer == "first"
-    close(e["smooth_gradcam"], repeated.smoothgrad(by_twin(net, "gradcam", [1], "first"), x, 3, 0.15, seeded())[0])
+    assert_near(e["smooth_gradcam"], repeated.smoothgrad(by_twin(net, "gradcam", [1], "first"), x, 3, 0.15, seeded())[0])
     assert relume.explain(net, x + 1, 1, ["gradcam"]).layer == "second"
 
 
@@ -321,7 +321,7 @@ def test_a_program_of_one_batch_gets_its_copies_one_by_one(net, x):
     e = relume.explain(program, x, [1, 4], [Smooth("guided_backprop", 3), Augmented("guided_backprop")])
     expected = relume.explain(net, x, [1, 4], [Smooth("guided_backprop", 3), Augmented("guided_backprop")])
     for key in e.maps:
-        close(e[key], expected[key])
+        assert_near(e[key], expected[key])
 
 
 def test_errors_of_the_network_stay_what_they_are(x):
@@ -353,8 +353,8 @@ def test_of_several_inputs_one_has_noise():
         mean, variance = repeated.smoothgrad(
             lambda y, call=call: twin.attribution(call, y, [0, 2], twin.gradient)[0], explained, 3, 0.15, seeded()
         )
-        close(e["smooth_gradient"], mean)
-        close(e["vargrad_gradient"], variance)
+        assert_near(e["smooth_gradient"], mean)
+        assert_near(e["vargrad_gradient"], variance)
 
 
 @pytest.mark.parametrize(("conv", "shape"), [(nn.Conv1d, (2, 3, 20)), (nn.Conv3d, (2, 3, 5, 6, 8))], ids=["signal", "volume"])
@@ -371,19 +371,19 @@ def test_signals_and_volumes(conv, shape):
     wrappers = [w for key in ALL for w in (Smooth(key, 3), Augmented(key, scales=(2,)), Augmented(key))[:2]]
     e = relume.explain(net, x, [2, 0], [*ALL, *wrappers])
     mean, _ = repeated.smoothgrad(lambda y: twin.attribution(net, y, [2, 0], twin.guided)[0], x, 3, 0.15, seeded())
-    close(e["smooth_guided_backprop"], mean)
+    assert_near(e["smooth_guided_backprop"], mean)
     for key in ALL:
         assert e[f"smooth_{key}"].shape == e[f"vargrad_{key}"].shape == e[f"augmented_{key}"].shape == e[key].shape
     mirrored = relume.explain(net, x.flip(-1), [2, 0], ["gradcam"])["gradcam"].flip(-1)
     flipped = relume.explain(net, x, [2, 0], [Augmented("gradcam")])
-    close(flipped["augmented_gradcam"], (e["gradcam"] + mirrored) / 2)
+    assert_near(flipped["augmented_gradcam"], (e["gradcam"] + mirrored) / 2)
 
 
 def test_inputs_without_spatial_axes_have_noise_and_no_mirror():
     net, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double(), torch.randn(2, 6, dtype=torch.float64)
     e = relume.explain(net, x, 1, [Smooth("guided_backprop", 3)])
     mean, _ = repeated.smoothgrad(lambda y: twin.attribution(net, y, [1, 1], twin.guided)[0], x, 3, 0.15, seeded())
-    close(e["smooth_guided_backprop"], mean)
+    assert_near(e["smooth_guided_backprop"], mean)
     with pytest.raises(InputError, match=r"only images with spatial axes are mirrored or resized; these have shape \(2, 6\)"):
         relume.explain(net, x, 1, [Augmented("gradient")])
 
@@ -470,8 +470,8 @@ def test_a_third_wrapper_is_a_small_class(net, x):
 
     e = relume.explain(net, x, 1, [Dimmed("gradcam"), Dimmed("gradient"), "gradcam"], "body")
     bright, dim = (relume.explain(net, y, 1, ["gradcam"], "body")["gradcam"] for y in (x, x / 2))
-    close(e["dimmed_gradcam"], (bright + 4 * dim) / 2)
-    close(e["spread_gradcam"], (bright - 4 * dim).abs() / 2)
+    assert_near(e["dimmed_gradcam"], (bright + 4 * dim) / 2)
+    assert_near(e["spread_gradcam"], (bright - 4 * dim).abs() / 2)
     assert list(e.maps) == ["dimmed_gradcam", "spread_gradcam", "dimmed_gradient", "spread_gradient", "gradcam"]
 
 

@@ -152,7 +152,7 @@ def audit(
                     audits += [report.as_dict() for report in reports]
                     groups.append([report.view() for report in reports])  # without the maps at every stage
                 except (ImageError, NonFiniteError) as error:
-                    complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
+                    complain(error, path)
         broken = [line for audited in audits for line in _broken(audited, conditions)]
         if groups:
             facts = {

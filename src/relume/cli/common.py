@@ -95,9 +95,10 @@ def fail(error: RelumeError) -> NoReturn:
     raise typer.Exit(2)
 
 
-def complain(error: RelumeError | str) -> None:
-    """Say what was wrong, on stderr."""
-    err.print(Text.assemble(("relume: ", "bold red"), str(error)))
+def complain(error: RelumeError | str, about: Path | None = None) -> None:
+    """Say what was wrong, on stderr; and about which file, unless the error says so itself."""
+    words = str(error) if about is None or str(about) in str(error) else f"{str(about)!r}: {error}"
+    err.print(Text.assemble(("relume: ", "bold red"), words))
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def compare(
                     found = explain_photo(load_photo(path), opened, targets, methods, network.layer, source)
                     explained.append([_lighter(e) for e in found])
                 except (ImageError, NonFiniteError) as error:
-                    complain(error if str(path) in str(error) else f"{str(path)!r}: {error}")
+                    complain(error, path)
         if explained:
             files = _files(explained, drawing)
             write_folder(output, files)

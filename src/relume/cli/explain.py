@@ -86,7 +86,7 @@ def explain(
                 write_explained(explained, folder, kind=drawing.kind, size=size)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
-                complain(error if str(photo) in str(error) else f"{str(photo)!r}: {error}")
+                complain(error, photo)
             except KeyboardInterrupt:
                 complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
                 raise typer.Exit(130) from None
