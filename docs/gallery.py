@@ -54,7 +54,7 @@ def frames(network: Opened, panorama: Image.Image) -> bytes:
     """A wide picture, cut to its middle and letterboxed."""
     cells = []
     for name, way in (
-        ("cut to its middle", network.preprocessing),
+        ("the middle", network.preprocessing),
         ("letterboxed", dataclasses.replace(network.preprocessing, letterbox=True)),
     ):
         e = dataclasses.replace(network, preprocessing=way).explain(panorama, "cat", ["gradcam"])

@@ -196,22 +196,30 @@ def contours(
         return drawn
     smooth = ndimage.gaussian_filter(magnitudes, blur * max(width, height), mode="nearest")
     padded = np.pad(smooth, 1, mode="edge")  # lines are found between pixels, of which there must be two
-    fine = max(1, round(1200 / max(drawn.size)))  # of a small photo, lines are drawn finer than its pixels, and averaged
-    sheet = drawn if fine == 1 else Image.new("RGBA", (fine * drawn.width, fine * drawn.height))
-    lines, pen = contour_generator(z=padded), ImageDraw.Draw(sheet)
-    left, top, right, bottom = (fine * edge for edge in photo.box)
+    lines, side = contour_generator(z=padded), max(drawn.size)
+    (left, top, right, bottom), thick = photo.box, max(1, round(side / 300))
     across, down = (right - left) / width, (bottom - top) / height
-    thick = max(1, round(max(sheet.size) / 300))
     inks = colormaps["viridis"](np.linspace(1, 0.6, len(masses)))
     for threshold, ink in reversed(list(zip(mass_thresholds(smooth.astype(np.float32), sorted(masses)), inks, strict=True))):
-        for line in lines.lines(threshold * (1 - 1e-6)):  # at the height of a plateau there is no line
-            path = [(left - 0.5 + (x - 0.5) * across, top - 0.5 + (y - 0.5) * down) for x, y in np.asarray(line).tolist()]
-            pen.line(path, fill="black", width=3 * thick, joint="curve")
-            pen.line(path, fill=tuple(round(255 * c) for c in ink[:3]), width=thick, joint="curve")
-    if fine > 1:
-        small = sheet.reduce(fine)
-        drawn.paste(small, (0, 0), small)
+        paths = [
+            [(left + (x - 0.5) * across, top + (y - 0.5) * down) for x, y in np.asarray(line).tolist()]
+            for line in lines.lines(threshold * (1 - 1e-6))  # at the height of a plateau there is no line
+        ]
+        _stroke(drawn, paths, (0, 0, 0), 3 * thick)
+        _stroke(drawn, paths, tuple(round(255 * c) for c in ink[:3]), thick)
     return drawn
+
+
+def _stroke(drawn: Image.Image, paths: Sequence[Sequence[tuple[float, float]]], ink: tuple[int, ...], width: int) -> None:
+    """Draw lines through places counted from the edges; on a small picture finer than its pixels, so that they are smooth."""
+    fine = max(1, round(1200 / max(drawn.size)))
+    sheet = drawn if fine == 1 else Image.new("L", (fine * drawn.width, fine * drawn.height))
+    pen = ImageDraw.Draw(sheet)
+    for path in paths:
+        places = [(fine * x - 0.5, fine * y - 0.5) for x, y in path]
+        pen.line(places, fill=ink if fine == 1 else 255, width=fine * width, joint="curve")
+    if fine > 1:
+        drawn.paste(ink, (0, 0), sheet.reduce(fine))
 
 
 def layer(values: Array, scale: float) -> Image.Image:
