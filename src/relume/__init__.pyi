@@ -15,6 +15,7 @@ from .explaining import coverage, explain, explain_targets
 from .image import preprocess_image
 from .methods import METHODS, Method
 from .models import open_model
+from .plan import prepare
 from .result import Explanation, share
 from .smooth import Augmented, Smooth
 
@@ -42,6 +43,7 @@ __all__ = [
     "explain",
     "explain_targets",
     "open_model",
+    "prepare",
     "preprocess_image",
     "rules",
     "share",

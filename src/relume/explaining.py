@@ -237,7 +237,7 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
 
 def _finite(key: str, values: Tensor) -> Tensor:
     if torch.isfinite(values).all():
-        return values.detach()
+        return values.detach().contiguous()  # a prepared network lays them out otherwise
     raise NonFiniteError(
         f"the {key} map holds NaN or infinity although the scores are finite: the gradient overflowed; try a wider dtype"
     )

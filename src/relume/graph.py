@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from relume.errors import HookError
+from relume.errors import GraphError, HookError
+from relume.lean import is_lean
 from relume.rectifiers import Rectifier, may_rectify, rectifier_of
 
 __all__ = ["NodeLocal", "Survey", "between", "hooked", "survey", "walk"]
@@ -162,6 +163,8 @@ def _hides(node: Node) -> str | None:
 def _may_rectify(node: Node) -> str | None:
     function = _function(node)
     if function is not None:
+        if getattr(function, "rectifies", True) is False:
+            return None
         return _OWN_RULE if getattr(function, "guides", False) else _CUSTOM
     if "CppNode" in node.name():
         return _CUSTOM
@@ -187,7 +190,16 @@ class NodeLocal:
 
     @property
     def output(self) -> Tensor:
-        """``f(x)``."""
+        """``f(x)``.
+
+        Raises:
+            GraphError: the network was prepared to keep no more of it than where it is positive.
+        """
+        if is_lean(self._node):
+            raise GraphError(
+                "this rule asks for a rectifier's output, of which a network prepared with lean=True keeps only where it is "
+                "positive; prepare it with lean=False"
+            )
         return self._kind.output(self._saved)
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from relume.errors import LayerError
 from relume.grids import Grid, find_grid
+from relume.preparation import layer_alias
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
@@ -26,6 +27,7 @@ LayerLike: TypeAlias = "nn.Module | str"
 # Operations whose result has its channels second, whatever its shape looks like.
 _CHANNELS_FIRST = (
     "ConvolutionBackward0",
+    "ConvolveBackward",
     "NativeBatchNormBackward0",
     "CudnnBatchNormBackward0",
     "MaxPool2DWithIndicesBackward0",
@@ -76,6 +78,7 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     Raises:
         LayerError: no such module in the model.
     """
+    layer = layer_alias(model, layer)
     if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in _nodes(model):
         return layer
     # a compiled part runs as what it was compiled from, in its place
@@ -141,10 +144,13 @@ class Probe:
         self._read: dict[str, Layer] = {}
         self._trouble: dict[str, str] = {}
         self._scripted = ""
+        self._merged: set[str] = set()  # with the BatchNorm after them
         for module_name, module in replica.named_modules():
             # hooks on the inside of TorchScript register without error and never fire
             if isinstance(module, torch.jit.ScriptModule):
                 self._scripted = self._scripted or module_name or "the whole model"
+            elif getattr(module, "merged", False):
+                self._merged.add(module_name)
             elif module_name:
                 note, hook = self._hooks(module_name)
                 module.register_forward_pre_hook(note)
@@ -312,6 +318,11 @@ class Probe:
 
     def _check(self, name: str, *, kept: bool) -> None:
         others = ", ".join(reversed(self.candidates[:8])) or "none"
+        if name in self._merged:
+            raise LayerError(
+                f"layer {name!r} has no output of its own any more, since the BatchNorm after it is folded into it; "
+                f"name that, or prepare the network with fold=False; candidates: {others}"
+            )
         if self._runs[name] != 1:
             runs = f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
             if not self._runs[name] and self._scripted:

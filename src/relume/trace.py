@@ -35,6 +35,8 @@ from relume.errors import (
 )
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
+from relume.lean import Lean
+from relume.preparation import preparation_of
 from relume.replica import Guard, replicate, unwrap
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
@@ -156,7 +158,7 @@ class Trace:
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
         try:
-            with _guard(model):
+            with _guard(model), _keeping(model):
                 outputs = runs(*args, **kwargs)
         except Exception as error:
             error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
@@ -318,6 +320,12 @@ def _guard(model: Model) -> AbstractContextManager[Any]:
     if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in model.modules()):
         return Guard(model)
     return nullcontext()
+
+
+def _keeping(model: Model) -> AbstractContextManager[Any]:
+    """What a network prepared to be lean runs in."""
+    made = preparation_of(model)
+    return Lean() if made is not None and made.lean else nullcontext()
 
 
 def _device(model: Model) -> torch.device | None:

@@ -1,0 +1,154 @@
+"""Keep less between the forward and the backward pass: of what torch saves, only what a data gradient asks for.
+
+Every operation saves what *all* of its gradients might need. An explanation asks for the gradient of the data alone, and so
+
+* a convolution, an average or a max-pooling, and a BatchNorm in evaluation mode need their input's size and no value of it;
+* a ReLU needs to know where its output is positive, one byte a value and not four; a ReLU6 and a leaky ReLU likewise.
+
+:class:`Lean` goes around a forward pass. After each operation it exchanges what that node saved for what is needed, and the
+node gives it back as a tensor of which nothing but that is right. Gradients stay the same to the last bit, by any rule that
+asks a rectifier where it was active; one that asks for its ``output`` is refused, since that is gone.
+
+Functions written by the caller, fused and checkpointed regions are left as they are. Measured against the two other ways to
+the same end, a flat graph and a convolution of our own, in ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
+
+__all__ = ["Lean", "is_lean"]
+
+#: The key in a node's metadata that says that its values are gone.
+_KEY = "relume.lean"
+
+
+@dataclass(frozen=True, slots=True)
+class _Less:
+    """What is kept of one value that a kind of node saves.
+
+    Attributes:
+        value: its name.
+        pack: what is kept of it.
+        unpack: the tensor that stands for it in the backward pass.
+        holds: whether this node may do with that.
+        values: the values are gone, and not only those that nothing reads.
+    """
+
+    value: str
+    pack: Callable[[Tensor], Any]
+    unpack: Callable[[Any], Tensor]
+    holds: Callable[[Any], bool] = lambda _: True
+    values: bool = False
+
+
+def _size(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _unread(size: tuple[Any, ...]) -> Tensor:
+    """A tensor of that size in memory that is neither read nor written, and so takes none on a CPU."""
+    shape, stride, dtype, device = size
+    return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+
+
+def _sized(name: str, holds: Callable[[Any], bool] = lambda _: True) -> _Less:
+    return _Less(name, _size, _unread, holds)
+
+
+def _weight_fixed(node: Any) -> bool:
+    return not node._saved_weight.requires_grad
+
+
+def _evaluating(node: Any) -> bool:
+    weight = node._saved_weight
+    return not node._saved_training and (weight is None or not weight.requires_grad)
+
+
+def _positive(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
+    return tensor > 0, tensor.dtype
+
+
+def _ones(kept: tuple[Tensor, torch.dtype]) -> Tensor:
+    """1 where it was positive, 0 elsewhere."""
+    return kept[0].to(kept[1])
+
+
+def _signs(kept: tuple[Tensor, torch.dtype]) -> Tensor:
+    """1 where it was positive, -1 elsewhere."""
+    return kept[0].to(kept[1]).mul_(2).sub_(1)
+
+
+def _from_zero(node: Any) -> bool:
+    return bool(node._saved_min_val == 0 < node._saved_max_val)
+
+
+_INDICES = _Less(
+    "result1", lambda t: t.to(torch.int32), lambda t: t.to(torch.int64), lambda n: n._saved_self[0].numel() < 2**31
+)
+
+_LESS: dict[str, tuple[_Less, ...]] = {
+    "ReluBackward0": (_Less("result", _positive, _ones, values=True),),
+    "LeakyReluBackward0": (_Less("self", _positive, _signs, values=True),),
+    "LeakyReluBackward1": (_Less("result", _positive, _signs, values=True),),
+    "ConvolutionBackward0": (_sized("input", _weight_fixed),),
+    "NativeBatchNormBackward0": (_sized("input", _evaluating),),
+    "CudnnBatchNormBackward0": (_sized("input", _evaluating),),
+    "MaxPool2DWithIndicesBackward0": (_INDICES, _sized("self")),
+    "MaxPool3DWithIndicesBackward0": (_INDICES, _sized("self")),
+    "AvgPool2DBackward0": (_sized("self"),),
+    "AvgPool3DBackward0": (_sized("self"),),
+    "AdaptiveAvgPool2DBackward0": (_sized("self"),),
+    "AdaptiveAvgPool3DBackward0": (_sized("self"),),
+}
+
+
+def _hardtanh(node: Any) -> _Less:
+    """Which of three pieces of a ReLU6 each value is in: 0, between, or cut off; its middle stands for it."""
+    highest = node._saved_max_val
+
+    def pack(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
+        return (tensor > 0).to(torch.uint8).add_(tensor >= highest), tensor.dtype
+
+    def unpack(kept: tuple[Tensor, torch.dtype]) -> Tensor:
+        return kept[0].to(kept[1]).mul_(highest / 2)
+
+    return _Less("self", pack, unpack, values=True)
+
+
+def is_lean(node: Any) -> bool:
+    """Whether the values that ``node`` saved are gone, all but their signs."""
+    return bool(node.metadata.get(_KEY))
+
+
+class Lean(TorchFunctionMode):
+    """Around a forward pass: every node made inside keeps what a gradient of the data needs, and no more."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``, and look at what it left."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in [made] if isinstance(made, Tensor) else tree_iter(made):
+            if isinstance(tensor, Tensor) and (node := tensor.grad_fn) is not None:
+                _reduce(node)
+        return made
+
+
+def _reduce(node: Any) -> None:
+    name = node.name()
+    table = (_hardtanh(node),) if name == "HardtanhBackward0" and _from_zero(node) else _LESS.get(name, ())
+    if not table or _KEY in node.metadata:
+        return
+    for less in table:
+        if less.holds(node):
+            try:
+                getattr(node, f"_raw_saved_{less.value}").register_hooks(less.pack, less.unpack)
+            except RuntimeError:  # the caller's hooks are there already: checkpointing, or offloading
+                return
+    node.metadata[_KEY] = any(less.values for less in table)

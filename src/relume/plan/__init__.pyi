@@ -1,0 +1,3 @@
+from .preparing import prepare
+
+__all__ = ["prepare"]

@@ -1,0 +1,125 @@
+"""What :func:`relume.prepare` did to a network, carried by the network it made."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from relume.errors import ModelError
+
+__all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tensor of the caller's network whose values were copied into the prepared one, as it was then."""
+
+    name: str
+    key: str
+    module: weakref.ref[nn.Module]
+    was: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, prefix: str, module: nn.Module, key: str) -> Source:
+        """The parameter or buffer ``key`` of ``module``, which the network calls ``prefix``."""
+        return cls(f"{prefix}.{key}".lstrip("."), key, weakref.ref(module), _state(module, key))
+
+    @property
+    def changed(self) -> bool:
+        """Whether its module has another tensor now, or has written to it; False once the module is gone."""
+        module = self.module()
+        return module is not None and _state(module, self.key) != self.was
+
+
+def _state(module: nn.Module, key: str) -> tuple[int, int, int]:
+    parameter = module._parameters.get(key)
+    tensor = module._buffers.get(key) if parameter is None else parameter
+    if tensor is None:
+        return 0, 0, 0
+    return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preparation:
+    """What was done to make a network fast, and how near the result is to the network as it was.
+
+    Attributes:
+        folded: every BatchNorm that is folded, and the convolution that it is folded into.
+        kept: every BatchNorm that is not, and why.
+        packed: the convolutions whose weights lie as oneDNN wants them.
+        channels_last: images and maps lie in memory with their channels last.
+        dtype: what the network computes in.
+        lean: of a rectifier's output, one byte a value is kept between forward and backward pass.
+        difference: of its outputs on the example, the largest, relative to the largest output.
+        agreement: Spearman's rank correlation of the two gradients of the example's outputs.
+        sources: the tensors of the caller's network that were copied, and must not change.
+        names: the modules of the caller's network, and what they are called.
+    """
+
+    folded: Mapping[str, str]
+    kept: Mapping[str, str]
+    packed: tuple[str, ...]
+    channels_last: bool
+    dtype: torch.dtype
+    lean: bool
+    difference: float
+    agreement: float
+    sources: tuple[Source, ...]
+    names: weakref.WeakKeyDictionary[nn.Module, str]
+
+    #: The name of the attribute that holds it.
+    KEY: ClassVar[str] = "preparation"
+
+    def check(self) -> None:
+        """Refuse to speak for a network that has changed since.
+
+        Writing through ``parameter.data`` leaves no trace in torch and is not noticed.
+
+        Raises:
+            ModelError: a weight or buffer that was copied is another one now, or has been written to.
+        """
+        changed = [source.name for source in self.sources if source.changed]
+        if changed:
+            raise ModelError(
+                f"{len(changed)} weights of the network have changed since it was prepared, {changed[0]!r} first; "
+                "call relume.prepare again"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "folded": dict(self.folded),
+            "kept": dict(self.kept),
+            "packed": list(self.packed),
+            "channels_last": self.channels_last,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "lean": self.lean,
+            "difference": self.difference,
+            "agreement": self.agreement,
+        }
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.folded)} of {len(self.folded) + len(self.kept)} BatchNorms folded"]
+        parts += [f"{len(self.packed)} convolutions packed"] * bool(self.packed)
+        parts += ["channels last"] * self.channels_last
+        parts += [str(self.dtype).removeprefix("torch.")]
+        parts += ["one byte kept of each rectifier's output"] * self.lean
+        near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
+        return f"{', '.join(parts)}; on the example {near}"
+
+
+def preparation_of(model: Any) -> Preparation | None:
+    """What was done to ``model``, if it is a prepared network."""
+    found = vars(model).get(Preparation.KEY) if isinstance(model, nn.Module) else None
+    return found if isinstance(found, Preparation) else None
+
+
+def layer_alias(model: nn.Module, layer: nn.Module | str) -> nn.Module | str:
+    """What ``layer``, a module of the network that ``model`` was prepared from, is called; ``layer`` itself otherwise."""
+    made = preparation_of(model)
+    return made.names.get(layer, layer) if made is not None and isinstance(layer, nn.Module) else layer
