@@ -1,6 +1,7 @@
 """Where the ReLU hides: CONFORMANCE 2 to 5, 19 and 20, what the walk finds, and what it refuses."""
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import relume
-from relume import errors
+from relume import errors, trace
 from relume.graph import between, hooked, survey, walk
 
 from .reference import twin
@@ -362,3 +363,45 @@ def test_hooks_survive_a_collection_before_the_pass():
         gc.collect()
         (grad,) = torch.autograd.grad(score, x)
     assert torch.equal(grad, torch.zeros(2))
+
+
+def test_a_graph_is_walked_and_surveyed_once_for_each_score(monkeypatch):
+    walks, surveys = [], []
+    monkeypatch.setattr(trace, "between", lambda *args: walks.append(args) or between(*args))
+    monkeypatch.setattr(trace, "survey", lambda *args, **options: surveys.append(args) or survey(*args, **options))
+    net = Net(lambda net, x: net.relu(x))
+    e = relume.explain(net, torch.randn(2, 3, 5, 5), 1, ["deconvnet", "guided_backprop"])
+    assert e.evidence.runner_up is not None
+    assert len(walks) == len(surveys) == 2  # the class and the runner-up
+
+
+def test_what_was_walked_goes_with_the_score():
+    """The nodes that a score holds do not keep its graph: no reference cycle waits for the collector."""
+
+    class Marker:
+        pass
+
+    graphs = []
+
+    class Marked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.marker = Marker()
+            graphs.append(weakref.ref(ctx.marker))
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    gc.disable()
+    try:
+        run = trace.Trace.run(lambda x: Marked.apply(x.relu()).flatten(1), torch.randn(2, 3, 5, 5))
+        score = run.score(1)
+        run.coverage(score)
+        run.grad(score, [run.images], relume.rules.guided)
+        assert graphs[0]() is not None
+        del run, score
+        assert graphs[0]() is None
+    finally:
+        gc.enable()

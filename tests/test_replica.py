@@ -226,6 +226,20 @@ def test_containers(container):
     assert_unchanged(before, snapshot(net))
 
 
+def test_an_empty_container_under_two_names_stays_one():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net.seen = net.kept = []
+    net.hooks = net[1]._forward_hooks
+    net[0].table, net[1].table = (shared := {}), shared
+    replica = replicate(net)
+    assert replica.seen is replica.kept
+    assert replica.seen is not net.seen
+    assert replica.hooks is replica[1]._forward_hooks
+    assert replica[0].table is replica[1].table
+    assert replica[0].table is not shared
+    assert replica[0]._forward_hooks is not replica[1]._forward_hooks
+
+
 class Helper:
     def __init__(self, net):
         self.net = net

@@ -70,19 +70,19 @@ class _Saved:
 # --- Walking -------------------------------------------------------------------------------------------------------------
 
 
-def walk(root: Node) -> list[Node]:
-    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers."""
-    seen: set[Node] = set()
-    order: list[Node] = []
-    stack: list[tuple[Node, bool]] = [(root, False)]
+def walk(root: Node) -> dict[Node, list[Node]]:
+    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers, with those just behind it."""
+    sources: dict[Node, list[Node]] = {}
+    order: dict[Node, list[Node]] = {}
+    stack = [root]
     while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((source, False) for source in _sources(node) if source not in seen)
+        node = stack[-1]
+        if node not in sources:
+            sources[node] = behind = [source for source, _ in node.next_functions if source is not None]
+            stack.extend(source for source in behind if source not in sources)
+        else:
+            stack.pop()
+            order.setdefault(node, sources[node])
     return order
 
 
@@ -93,14 +93,10 @@ def between(root: Node, ends: Collection[Node]) -> list[Node]:
     """
     ends = set(ends)
     leads: dict[Node, None] = {}
-    for node in walk(root):
-        if any(source in leads or source in ends for source in _sources(node)):
+    for node, sources in walk(root).items():
+        if any(source in leads or source in ends for source in sources):
             leads[node] = None
     return list(leads)
-
-
-def _sources(node: Node) -> list[Node]:
-    return [source for source, _ in node.next_functions if source is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +121,15 @@ def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
     rectifiers, excluded, unguided, hidden = [], [], [], []
     with _looking():
         for node in nodes:
-            saved = _Saved(node)
-            kind = rectifier_of(node.name(), saved)
+            name, saved = node.name(), _Saved(node)
+            kind = rectifier_of(name, saved)
             if kind is not None and relu_only and not kind.relu(saved):
                 excluded.append((kind.label, _EXCLUDED))
             elif kind is not None:
                 rectifiers.append((node, kind))
-            elif reason := _hides(node):
+            elif reason := _hides(node, name):
                 hidden.append((_name(node), reason))
-            elif reason := _may_rectify(node):
+            elif reason := _may_rectify(node, name, saved):
                 unguided.append((_name(node), reason))
     return Survey(tuple(rectifiers), tuple(excluded), tuple(unguided), tuple(hidden))
 
@@ -148,8 +144,8 @@ def _function(node: Node) -> type | None:
     return getattr(type(node), "_forward_cls", None) if issubclass(type(node), BackwardCFunction) else None
 
 
-def _hides(node: Node) -> str | None:
-    name = node.name().rpartition("::")[2]
+def _hides(node: Node, name: str) -> str | None:
+    name = name.rpartition("::")[2]
     # besides the base it writes to, a copy into a view has an edge to what was copied; relu_() has none, clamp_(tensors) empty
     # ones; with a single empty one it may be either, and _may_rectify lists it
     if name == "CopySlices":
@@ -160,17 +156,17 @@ def _hides(node: Node) -> str | None:
     return _HIDING.get(name)
 
 
-def _may_rectify(node: Node) -> str | None:
+def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
     function = _function(node)
     if function is not None:
         if getattr(function, "rectifies", True) is False:
             return None
         return _OWN_RULE if getattr(function, "guides", False) else _CUSTOM
-    if "CppNode" in node.name():
+    if "CppNode" in name:
         return _CUSTOM
-    if node.name().endswith("CopySlices"):
+    if name.endswith("CopySlices"):
         return _IN_PLACE_ON_A_VIEW if [source for source, _ in node.next_functions[1:]] == [None] else None
-    return _BY_HAND if may_rectify(node.name(), _Saved(node)) else None
+    return _BY_HAND if may_rectify(name, saved) else None
 
 
 # --- Hooking -------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from relume.errors import LayerError
 from relume.grids import Grid, find_grid
 from relume.preparation import layer_alias
+from relume.replica import modules_of
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
@@ -82,7 +83,7 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in _nodes(model):
         return layer
     # a compiled part runs as what it was compiled from, in its place
-    names: dict[nn.Module, str] = {module: name.replace("._orig_mod", "") for name, module in model.named_modules() if name}
+    names: dict[nn.Module, str] = {m: name.replace("._orig_mod", "") for m, name in modules_of(model).items() if name}
     if isinstance(layer, nn.Module):
         if layer in names:
             return names[layer]
@@ -90,9 +91,11 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     if not isinstance(layer, str):
         raise LayerError(f"a layer is a module of the model, its dotted name or None; got {layer!r}")
     wanted = layer.removeprefix("_orig_mod.").replace("._orig_mod", "")
+    if wanted and wanted in names.values():
+        return wanted
     # under every name that it has: a module in two places runs under the first
     known = {name.replace("._orig_mod", ""): module for name, module in model.named_modules(remove_duplicate=False)}
-    if wanted and wanted in known:
+    if wanted in known and known[wanted] in names:
         return names[known[wanted]]
     raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}")
 
@@ -133,7 +136,8 @@ class Probe:
         self._names, self._units, self._reshape = names, units, reshape
         self._images, self._batch, self._image = images, len(images), tuple(images.shape[2:])
         self._runs: Counter[str] = Counter()
-        self._seen: list[tuple[int, ...]] = []
+        self._seen: dict[tuple[int, ...], None] = {}  # the sizes of maps, each once
+        self._grids: dict[tuple[torch.Size, bool, int], Grid | None] = {}
         self._counts: set[int] = set()  # of tokens, so far
         self._odd: set[int] = set()  # of these, those with others after the patches
         self._before: dict[str, list[tuple[Tensor, int]]] = {}
@@ -145,7 +149,7 @@ class Probe:
         self._trouble: dict[str, str] = {}
         self._scripted = ""
         self._merged: set[str] = set()  # with the BatchNorm after them
-        for module_name, module in replica.named_modules():
+        for module, module_name in modules_of(replica).items():
             # hooks on the inside of TorchScript register without error and never fire
             if isinstance(module, torch.jit.ScriptModule):
                 self._scripted = self._scripted or module_name or "the whole model"
@@ -198,7 +202,7 @@ class Probe:
         if grid is not None:
             self._spatial.append(name)
             if grid.kind != "tokens":
-                self._seen.append(grid.spatial)
+                self._seen[grid.spatial] = None
         if wanted := name in self._units:
             if grid is None and output.ndim > 2:
                 self._trouble[name] = f"returned {_describe(output)}, and nothing tells which axis of it are channels"
@@ -216,10 +220,14 @@ class Probe:
 
     def _grid(self, output: Tensor) -> Grid | None:
         """The grid in an output, if there is one; none in what attention has between tokens, one axis of which are these."""
-        if len(output) != self._batch or (output.ndim > 3 and self._counts & set(output.shape[2:])):
+        shape = output.shape
+        if shape[:1] != (self._batch,) or (len(shape) > 3 and self._counts & set(shape[2:])):
             return None
-        made_by = "" if output.grad_fn is None else output.grad_fn.name()
-        grid = find_grid(output.shape, self._image, self._seen, channels_first=made_by in _CHANNELS_FIRST)
+        first = output.grad_fn is not None and output.grad_fn.name() in _CHANNELS_FIRST
+        alike = (shape, first, len(self._seen))  # networks repeat themselves
+        if alike not in self._grids:
+            self._grids[alike] = find_grid(shape, self._image, self._seen, channels_first=first)
+        grid = self._grids[alike]
         if grid is None or grid.kind != "tokens":
             return grid
         if output.shape[1] not in self._counts and grid.extra and not self._depends(output[:, -1]):

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
@@ -37,7 +37,7 @@ from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
 from relume.preparation import preparation_of
-from relume.replica import Guard, replicate, unwrap
+from relume.replica import Guard, modules_of, replicate, unwrap
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
@@ -80,6 +80,23 @@ class Score:
     value: Tensor
     target: Frozen
     unit: str | None = None
+    # what lies between it and what it is explained by, found once; the nodes are held with it
+    _walked: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict, init=False, repr=False)
+    _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
+
+    def between(self, wrt: Sequence[Tensor]) -> tuple[tuple[Node, ...], list[Node]]:
+        """The nodes of ``wrt``, and those that a backward pass to them runs."""
+        ends, root = tuple(get_gradient_edge(tensor).node for tensor in wrt), self.value.grad_fn
+        if ends not in self._walked:
+            self._walked[ends] = [] if root is None else between(root, ends)
+        return ends, self._walked[ends]
+
+    def survey(self, wrt: Sequence[Tensor], *, relu_only: bool) -> Survey:
+        """The nodes between the score and ``wrt`` that matter to a rule."""
+        ends, nodes = self.between(wrt)
+        if ends not in self._surveyed:
+            self._surveyed[ends] = survey(nodes, relu_only=relu_only)
+        return self._surveyed[ends]
 
     @property
     def classes(self) -> Tensor | None:
@@ -201,9 +218,10 @@ class Trace:
             )
         if not torch.isfinite(value).all():
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
-        if value.grad_fn is None or not between(value.grad_fn, [get_gradient_edge(self.images).node]):
+        score = Score(value, frozen, unit)
+        if not score.between([self.images])[1]:
             raise GraphError(_CUT_OFF)
-        return Score(value, frozen, unit)
+        return score
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
@@ -231,18 +249,13 @@ class Trace:
     @recording()
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
-        found = self._survey(score, [self.images])
+        found = score.survey([self.images], relu_only=self.relu_only)
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
         rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
-    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        root = score.value.grad_fn
-        nodes = between(root, [get_gradient_edge(t).node for t in wrt]) if root is not None else ()
-        return survey(nodes, relu_only=self.relu_only)
-
     def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        found = self._survey(score, wrt)
+        found = score.survey(wrt, relu_only=self.relu_only)
         if found.hidden:
             name, why = found.hidden[0]
             raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
@@ -317,7 +330,7 @@ def _probe(
 
 def _guard(model: Model) -> AbstractContextManager[Any]:
     """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
-    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in model.modules()):
+    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
         return Guard(model)
     return nullcontext()
 
@@ -332,7 +345,8 @@ def _device(model: Model) -> torch.device | None:
     """Where the model is; None if it holds no tensors, or is spread over several devices and moves its inputs itself."""
     if not isinstance(model, nn.Module):
         return None
-    devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+    held = chain.from_iterable((*module._parameters.values(), *module._buffers.values()) for module in modules_of(model))
+    devices = {tensor.device for tensor in held if tensor is not None}
     return devices.pop() if len(devices) == 1 else None
 
 
