@@ -18,7 +18,7 @@ from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
 from relume.targets import Frozen, TargetLike, class_scores, tiled
-from relume.trace import Inputs, Model, Output, Score, Trace, full_precision, recording
+from relume.trace import Inputs, Model, Output, Score, Trace, all_finite, full_precision, recording
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
 
@@ -236,7 +236,7 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
 
 
 def _finite(key: str, values: Tensor) -> Tensor:
-    if torch.isfinite(values).all():
+    if all_finite(values):
         return values.detach().contiguous()  # a prepared network lays them out otherwise
     raise NonFiniteError(
         f"the {key} map holds NaN or infinity although the scores are finite: the gradient overflowed; try a wider dtype"

@@ -41,7 +41,7 @@ from relume.replica import Guard, modules_of, replicate, unwrap
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
-__all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "raised_by_network", "recording"]
+__all__ = ["Inputs", "Model", "Score", "Trace", "all_finite", "full_precision", "raised_by_network", "recording"]
 
 _CUT_OFF = (
     "the score does not depend on the input through the autograd graph; "
@@ -65,6 +65,12 @@ def recording() -> Iterator[None]:
 def full_precision(device: str) -> AbstractContextManager[Any]:
     """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value of ``tensor`` is NaN or infinite."""
+    # one that is not makes the sum not finite: a finite sum settles it in one reading, without another tensor of that size
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def raised_by_network(error: BaseException) -> bool:
@@ -216,7 +222,7 @@ class Trace:
                 f"a target gives one score per sample, a tensor of shape ({len(self.images)},); "
                 f"this one gave a {type(value).__name__} of shape {shape}"
             )
-        if not torch.isfinite(value).all():
+        if not all_finite(value):
             raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
         score = Score(value, frozen, unit)
         if not score.between([self.images])[1]:
@@ -271,7 +277,7 @@ class Trace:
         if isinstance(self.model, nn.Module):
             for kind, tensors in (("weight", self.model.named_parameters()), ("buffer", self.model.named_buffers())):
                 for name, tensor in tensors:
-                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    if tensor.is_floating_point() and not all_finite(tensor):
                         return f"the {kind} {name!r} holds {_extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
@@ -372,7 +378,7 @@ def _feed(
         raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
     if explained.ndim < 1 or explained.numel() == 0:
         raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
-    if not torch.isfinite(explained).all():
+    if not all_finite(explained):
         raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
     # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
     leaf = explained.detach().as_subclass(Tensor).to(device, copy=True).requires_grad_()

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from relume.replica import replicate, unwrap
 from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
-__all__ = ["prepare"]
+__all__ = ["Preparing", "prepare"]
 
 #: A prepared network whose gradient ranks the values of the example less alike than this is refused. In float64 nothing but
 #: rounding may differ; in less, random weights are chaotic, and such a GoogLeNet's agrees with itself in float64 to 0.96.
@@ -32,6 +32,15 @@ LEAST_AGREEMENT = {torch.float64: 0.9999}
 LEAST_AGREEMENT_NARROW = 0.5
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class Preparing(TypedDict, total=False):
+    """What may be asked of a prepared network: see :func:`prepare`."""
+
+    fold: bool
+    channels_last: bool
+    dtype: torch.dtype | None
+    lean: bool
 
 
 def prepare(
@@ -77,11 +86,7 @@ def prepare(
     network = replicate(model)
     flow = Flow.of(network, lambda: Trace.run(network, images).outputs)
     modules = dict(network.named_modules())
-    folded, kept = flow.foldable()
-    if not fold:
-        folded, kept = {}, dict.fromkeys((*folded, *kept), "folding was not asked for")
-    for norm, convolution in folded.items():
-        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    folded, kept = _fold(flow, modules, asked=fold)
     conversion = _Conversion(channels_last, *_dtypes(network, dtype))
     conversion.apply(network)
     packed = [name for name, size in flow.sizes.items() if channels_last and pack(modules[name], size)]
@@ -96,14 +101,29 @@ def prepare(
         tuple(_sources(original, modules, packed)),
         weakref.WeakKeyDictionary({module: _plain(name) for name, module in original.named_modules() if name}),
     )
+    network.__dict__[Preparation.KEY] = _sound(made)
+    return network
+
+
+def _fold(flow: Flow, modules: Mapping[str, nn.Module], *, asked: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Fold what can be, and say what was and why the rest was not."""
+    folded, kept = flow.foldable()
+    if not asked:
+        return {}, dict.fromkeys((*folded, *kept), "folding was not asked for")
+    for norm, convolution in folded.items():
+        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    return folded, kept
+
+
+def _sound(made: Preparation) -> Preparation:
+    """``made``, unless it gives something else than the network it was made of."""
     least = LEAST_AGREEMENT.get(made.dtype, LEAST_AGREEMENT_NARROW)
-    if made.agreement < least:
+    if not made.agreement >= least:
         raise ModelError(
             f"the prepared network's gradient agrees with the network's own on the example by a rank correlation of "
             f"{made.agreement:.4f} only, below {least}; use the network itself, or leave out fold or dtype"
         )
-    network.__dict__[Preparation.KEY] = made
-    return network
+    return made
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype) -> Trace:
