@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relume.errors import ModelError
+from relume.replica import unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
@@ -115,7 +116,7 @@ class Preparation:
 
 def preparation_of(model: Any) -> Preparation | None:
     """What was done to ``model``, if it is a prepared network."""
-    found = vars(model).get(Preparation.KEY) if isinstance(model, nn.Module) else None
+    found = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
     return found if isinstance(found, Preparation) else None
 
 
