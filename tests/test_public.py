@@ -13,6 +13,7 @@ SOURCE = Path(relume.__file__).parent
 # each may import those before it
 ORDER = [
     "errors",
+    "memory",
     "rules",
     "rectifiers",
     "graph",
@@ -36,6 +37,7 @@ ORDER = [
     "trace",
     "methods",
     "smooth",
+    "chunks",
     "explaining",
     "attribution",
     "checking",

@@ -117,7 +117,7 @@ class Opened:
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "multilabel": self.multilabel, "photos": photos}
-        return dataclasses.replace(e, source=facts, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, source={**e.source, **facts}, **known)  # type: ignore[arg-type]
 
     @property
     def provenance(self) -> dict[str, Any]:
