@@ -13,6 +13,7 @@ SOURCE = Path(relume.__file__).parent
 # each may import those before it
 ORDER = [
     "errors",
+    "memory",
     "rules",
     "rectifiers",
     "lean",
@@ -38,6 +39,7 @@ ORDER = [
     "trace",
     "methods",
     "smooth",
+    "chunks",
     "explaining",
     "attribution",
     "plan.convolution",

@@ -41,7 +41,17 @@ from relume.replica import Guard, modules_of, replicate, unwrap
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
-__all__ = ["Inputs", "Model", "Score", "Trace", "all_finite", "full_precision", "raised_by_network", "recording"]
+__all__ = [
+    "Inputs",
+    "Model",
+    "Score",
+    "Trace",
+    "all_finite",
+    "entries_of",
+    "full_precision",
+    "raised_by_network",
+    "recording",
+]
 
 _CUT_OFF = (
     "the score does not depend on the input through the autograd graph; "
@@ -356,10 +366,12 @@ def _device(model: Model) -> torch.device | None:
     return devices.pop() if len(devices) == 1 else None
 
 
-def _feed(
-    inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
-) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
+def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, Any], int | str | None]:
+    """The inputs by position or name, and which of them is explained; None if there is no floating-point tensor.
+
+    Raises:
+        InputError: they are no inputs at all.
+    """
     if isinstance(inputs, Tensor):
         inputs = [inputs]
     if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence):
@@ -370,6 +382,14 @@ def _feed(
     entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
     if wrt is None:
         wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
+    return entries, wrt
+
+
+def _feed(
+    inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
+) -> tuple[list[Any], dict[str, Any], Tensor]:
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
+    entries, wrt = entries_of(inputs, wrt)
     explained = instead
     if explained is None and wrt is not None:
         explained = entries.get(wrt)

@@ -118,7 +118,7 @@ class Opened:
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "multilabel": self.multilabel, "photos": photos}
-        return dataclasses.replace(e, source=facts, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, source={**e.source, **facts}, **known)  # type: ignore[arg-type]
 
     def prepared(self, photo: Picture, **options: Unpack[Preparing]) -> Opened:
         """The same with its network made fast: see :func:`relume.prepare`, which has the options and the errors.
