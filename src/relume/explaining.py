@@ -14,6 +14,7 @@ from relume.answer import Coverage, Evidence
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
+from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
@@ -121,7 +122,7 @@ def explain_targets(
             score=score.value.detach(),
             scores=_scores(trace, score),
             layer=", ".join(read.name for read in trace.layers) or None,
-            model=type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model)),
+            model=type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model)),
             versus=score.versus,
             unit=score.unit,
             evidence=told,
