@@ -15,6 +15,7 @@ from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
+from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
@@ -116,7 +117,7 @@ def explain_targets(
     _check_choice("fuse", fuse, ("mean", "max"))
     check_places(asked, targets)
     run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
-    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
+    name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
     wrappers = [method for method in asked if isinstance(method, Repeated)]
     generators = {id(g): g for w in wrappers if isinstance(g := getattr(w, "generator", None), torch.Generator)}
 

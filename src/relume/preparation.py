@@ -56,6 +56,7 @@ class Preparation:
         channels_last: images and maps lie in memory with their channels last.
         dtype: what the network computes in.
         lean: of a rectifier's output, one byte a value is kept between forward and backward pass.
+        compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
         sources: the tensors of the caller's network that were copied, and must not change.
@@ -68,6 +69,7 @@ class Preparation:
     channels_last: bool
     dtype: torch.dtype
     lean: bool
+    compiled: bool
     difference: float
     agreement: float
     sources: tuple[Source, ...]
@@ -100,6 +102,7 @@ class Preparation:
             "channels_last": self.channels_last,
             "dtype": str(self.dtype).removeprefix("torch."),
             "lean": self.lean,
+            "compiled": self.compiled,
             "difference": self.difference,
             "agreement": self.agreement,
         }
@@ -110,6 +113,7 @@ class Preparation:
         parts += ["channels last"] * self.channels_last
         parts += [str(self.dtype).removeprefix("torch.")]
         parts += ["one byte kept of each rectifier's output"] * self.lean
+        parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         return f"{', '.join(parts)}; on the example {near}"
 
