@@ -422,8 +422,8 @@ def test_by_inductor():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("network", [Small, Preactivated], ids=lambda n: n.__name__)
 def test_on_cuda(network):
-    model, x = network().cuda().eval(), images().float().cuda()
+    model, x = network().double().cuda().eval(), images().cuda()
     compiled = Compiled(model)
     for asked in (x, x, x.flip(-1), x + 1):
-        assert_same(explained_by(compiled, asked), explained_by(model, asked), within=1e-3)
+        assert_same(explained_by(compiled, asked), explained_by(model, asked), within=1e-6)
     assert all(road.plan._captured is not None for road in compiled._roads.values())

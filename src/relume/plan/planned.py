@@ -54,7 +54,7 @@ def cuda_graph(run: Run, inputs: Sequence[Tensor]) -> tuple[Callable[[], None], 
                 run(*inputs)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
             outputs = run(*inputs)
     return graph.replay, outputs
 
