@@ -38,7 +38,8 @@ class _Less:
         value: its name.
         pack: what is kept of it.
         unpack: the tensor that stands for it in the backward pass.
-        holds: whether this node may do with that.
+        holds: whether this node may do with that; it looks at no tensor but what a value before was exchanged for, since a
+            checkpointed region would compute that again.
         values: the values are gone, and not only those that nothing reads.
     """
 
@@ -64,12 +65,11 @@ def _sized(name: str, holds: Callable[[Any], bool] = lambda _: True) -> _Less:
 
 
 def _weight_fixed(node: Any) -> bool:
-    return not node._saved_weight.requires_grad
+    return node.next_functions[1][0] is None
 
 
 def _evaluating(node: Any) -> bool:
-    weight = node._saved_weight
-    return not node._saved_training and (weight is None or not weight.requires_grad)
+    return not node._saved_training and _weight_fixed(node)
 
 
 def _positive(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
@@ -86,23 +86,30 @@ def _signs(kept: tuple[Tensor, torch.dtype]) -> Tensor:
     return kept[0].to(kept[1]).mul_(2).sub_(1)
 
 
+def _rising(node: Any) -> bool:
+    """A slope below zero makes it active below zero and not at zero, which one bit does not tell apart."""
+    return bool(node._saved_negative_slope >= 0)
+
+
 def _from_zero(node: Any) -> bool:
-    return bool(node._saved_min_val == 0 < node._saved_max_val)
+    return bool(node._saved_min_val == 0 < node._saved_max_val < torch.inf)
 
 
-_INDICES = _Less(
-    "result1", lambda t: t.to(torch.int32), lambda t: t.to(torch.int64), lambda n: n._saved_self[0].numel() < 2**31
-)
+def _few(node: Any) -> bool:
+    return bool(node._saved_self.shape[1:].numel() < 2**31)
+
+
+_POOLED = (_sized("self"), _Less("result1", lambda t: t.to(torch.int32), lambda t: t.to(torch.int64), _few))
 
 _LESS: dict[str, tuple[_Less, ...]] = {
     "ReluBackward0": (_Less("result", _positive, _ones, values=True),),
-    "LeakyReluBackward0": (_Less("self", _positive, _signs, values=True),),
+    "LeakyReluBackward0": (_Less("self", _positive, _signs, _rising, values=True),),
     "LeakyReluBackward1": (_Less("result", _positive, _signs, values=True),),
     "ConvolutionBackward0": (_sized("input", _weight_fixed),),
     "NativeBatchNormBackward0": (_sized("input", _evaluating),),
     "CudnnBatchNormBackward0": (_sized("input", _evaluating),),
-    "MaxPool2DWithIndicesBackward0": (_INDICES, _sized("self")),
-    "MaxPool3DWithIndicesBackward0": (_INDICES, _sized("self")),
+    "MaxPool2DWithIndicesBackward0": _POOLED,
+    "MaxPool3DWithIndicesBackward0": _POOLED,
     "AvgPool2DBackward0": (_sized("self"),),
     "AvgPool3DBackward0": (_sized("self"),),
     "AdaptiveAvgPool2DBackward0": (_sized("self"),),
@@ -111,14 +118,16 @@ _LESS: dict[str, tuple[_Less, ...]] = {
 
 
 def _hardtanh(node: Any) -> _Less:
-    """Which of three pieces of a ReLU6 each value is in: 0, between, or cut off; its middle stands for it."""
+    """Which of three pieces of a ReLU6 each value is in, 0, between, or cut off; a value well inside stands for it."""
     highest = node._saved_max_val
 
     def pack(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
-        return (tensor > 0).to(torch.uint8).add_(tensor >= highest), tensor.dtype
+        # as torch's own formula compares them, which no dtype narrower than float32 does
+        wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        return (tensor > 0).to(torch.uint8).add_(wide >= highest), tensor.dtype
 
     def unpack(kept: tuple[Tensor, torch.dtype]) -> Tensor:
-        return kept[0].to(kept[1]).mul_(highest / 2)
+        return kept[0].to(kept[1]).mul_(0.75 * highest)
 
     return _Less("self", pack, unpack, values=True)
 
@@ -145,10 +154,12 @@ def _reduce(node: Any) -> None:
     table = (_hardtanh(node),) if name == "HardtanhBackward0" and _from_zero(node) else _LESS.get(name, ())
     if not table or _KEY in node.metadata:
         return
+    values = False
     for less in table:
         if less.holds(node):
             try:
                 getattr(node, f"_raw_saved_{less.value}").register_hooks(less.pack, less.unpack)
             except RuntimeError:  # the caller's hooks are there already: checkpointing, or offloading
                 return
-    node.metadata[_KEY] = any(less.values for less in table)
+            values = values or less.values
+    node.metadata[_KEY] = values
