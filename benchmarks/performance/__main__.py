@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, cast
 
+import matplotlib as mpl
 import torch
 import typer
 from rich.console import Console
@@ -24,10 +25,11 @@ def write(record: Record, output: Path) -> list[Path]:
     stored, page = output / "performance.json", output / "performance.md"
     stored.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page.write_text(markdown(record), encoding="utf-8")
-    figure, pictures = draw(record), [output / "performance.png", output / "performance.svg"]
-    for picture in pictures:
-        figure.savefig(picture, dpi=150)
-    return [stored, page, *pictures]
+    figure, png, svg = draw(record), output / "performance.png", output / "performance.svg"
+    figure.savefig(png, dpi=150)
+    with mpl.rc_context({"svg.hashsalt": "relume"}):  # the same record makes the same file
+        figure.savefig(svg, metadata={"Date": None})
+    return [stored, page, png, svg]
 
 
 def main(

@@ -1,7 +1,7 @@
 """The contenders: one entry each, saying what a tool offers, how it gets its network, and how it is asked.
 
-Every tool is called as its own documentation calls it. Each gets a copy of the network, since some change it, and a copy of the
-images; relume gets the network itself. Other tools' warnings about hooks are silenced where they are asked.
+Every tool is called as its own documentation calls it, on a network in evaluation mode whose weights need gradients, as a
+builder returns it. Each peer gets a copy of the network, since some change it; relume gets the network itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import relume
 from benchmarks.performance.networks import Network
+from relume.models.vision import import_torchvision
 
 __all__ = ["CONTENDERS", "TASKS", "Contender"]
 
@@ -30,11 +31,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 Maps = dict[str, Tensor]
 Ask = Callable[[nn.Module, Network, Tensor, Sequence[str]], Maps]
 
-# Relative error |map - twin| / |twin| up to which a map is right. In float32 rounding flips rectifiers that are within it of
-# zero, each of which moves a few pixels: the definition itself, run in float32, is up to 0.008 off its own float64. bfloat16
-# has 16 bits fewer. What leaves a rectifier unguided is off by 0.2 and more.
-FLOAT32_LIMIT, BFLOAT16_LIMIT = 0.01, 0.15
-
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -46,8 +42,7 @@ class Contender:
         ask: the maps of some methods for the network's target class, by key.
         opened: the network that it is asked about, made once and not timed.
         offers: the methods it has by their definition.
-        limit: the relative error up to which it is right.
-        dtype: in which images are handed over.
+        dtype: in which it computes; images and maps are float32.
         ours: whether it is relume.
         single: whether it explains one image at a time.
     """
@@ -57,7 +52,6 @@ class Contender:
     ask: Ask
     opened: Callable[[nn.Module, Tensor], nn.Module]
     offers: frozenset[str] = frozenset(TASKS["all"])
-    limit: float = FLOAT32_LIMIT
     dtype: torch.dtype = torch.float32
     ours: bool = False
     single: bool = False
@@ -105,6 +99,7 @@ def _captum(model: nn.Module, network: Network, images: Tensor, methods: Sequenc
 
 def _pytorch_grad_cam(model: nn.Module, network: Network, images: Tensor, _methods: Sequence[str]) -> Maps:
     """It returns ``(H, W, C)``; on the same tensor twice it would add the gradients up, hence a new one each time."""
+    import_torchvision()
     from pytorch_grad_cam import GuidedBackpropReLUModel
 
     found = GuidedBackpropReLUModel(model=model, device=images.device)(images.detach().clone(), network.target)
@@ -112,6 +107,7 @@ def _pytorch_grad_cam(model: nn.Module, network: Network, images: Tensor, _metho
 
 
 def _zennit(model: nn.Module, network: Network, images: Tensor, _methods: Sequence[str]) -> Maps:
+    import_torchvision()
     from zennit.attribution import Gradient
     from zennit.composites import GuidedBackprop
 
@@ -138,7 +134,6 @@ CONTENDERS = {
             "relume, bfloat16",
             _relume,
             partial(_prepared, dtype=torch.bfloat16),
-            limit=BFLOAT16_LIMIT,
             dtype=torch.bfloat16,
             ours=True,
         ),

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.performance.record import Point, Record, median, timing
 from benchmarks.performance.report import GROUPS, TITLES, short
@@ -32,13 +33,15 @@ AXES = {"batch": "images in the batch", "side": "side of the image, pixels", "de
 def draw(record: Record) -> Figure:
     """The figure of a run, from its record alone."""
     across = [point for point in record["points"] if point["group"] == "networks"]
-    bars = sum(len(_shown(record, point, "guided")) for point in across) + len(across)
-    height = max(3.2, 0.2 * bars)
-    figure = Figure(figsize=(15, height + 4.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height + 0.6, 4.0], hspace=0.04)[:, 0]
-    panels = top.subplots(1, 3, gridspec_kw={"width_ratios": [1.25, 1, 1]})
+    slots = max((len(_shown(record, point, "guided")) for point in across), default=0) + 0.8
+    height = max(3.2, 0.19 * slots * len(across))
+    figure = Figure(figsize=(15, height + 4.8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height + 0.8, 4.0], hspace=0.05)[:, 0]
+    panels = top.subplots(1, 3, sharey=True)
     for axes, task in zip(panels, ("guided", "guided_gradcam", "all"), strict=True):
-        _costs(axes, record, across, task)
+        _costs(axes, record, across, task, slots)
+    panels[0].set(ylim=(slots * len(across), 0), yticks=[slots * (i + 0.5) for i in range(len(across))])
+    panels[0].set_yticklabels([f"{point['network']}\nbatch {point['batch']}" for point in across])
     rest = bottom.subplots(1, 4)
     for axes, group in zip(rest, GROUPS, strict=False):
         _growth(axes, record, group)
@@ -58,41 +61,32 @@ def _clean(axes: Axes, title: str) -> None:
     axes.tick_params(colors=INK, labelsize=8.5, length=0)
 
 
-def _legend(figure: object, record: Record) -> None:
-    from matplotlib.patches import Patch
-
+def _legend(figure: SubFigure, record: Record) -> None:
     keys = [key for key in SHOWN if key in record["labels"]]
     handles = [Patch(color=COLOURS[key], label=record["labels"][key]) for key in keys]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(keys), frameon=False, fontsize=10)  # type: ignore[attr-defined]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(keys), frameon=False, fontsize=10)
 
 
 # --- Costs ---------------------------------------------------------------------------------------------------------------
 
 
-def _costs(axes: Axes, record: Record, points: Sequence[Point], task: str) -> None:
+def _costs(axes: Axes, record: Record, points: Sequence[Point], task: str, slots: float) -> None:
     """Bars of each network's tools, in forward passes; what was not timed has its word in place of a bar."""
-    place, ticks, names, highest = 0.0, [], [], 1.0
-    for point in points:
-        forward, start = median(point["reference"].get("forward", [])), place
-        for key in _shown(record, point, task):
+    highest = 1.0
+    for i, point in enumerate(points):
+        forward, keys = median(point["reference"].get("forward", [])), _shown(record, point, task)
+        for j, key in enumerate(keys):
+            place = slots * (i + 0.5) + j - (len(keys) - 1) / 2
             run = timing(point, task, key)
-            seconds = None if run is None else median(run["seconds"])
-            if run is None:
-                continue
-            if seconds is None or forward is None:
-                axes.text(0.05, place, run["word"], va="center", fontsize=7.5, color=COLOURS[key], style="italic")
-            else:
-                passes = seconds / forward
-                highest = max(highest, passes)
-                axes.barh(place, passes, height=0.86, color=COLOURS[key])
-                axes.text(passes, place, f" {short(passes)}", va="center", fontsize=7.5, color=INK)
-            place += 1
-        if place > start:
-            ticks.append((start + place - 1) / 2)
-            names.append(f"{point['network']}\nbatch {point['batch']}")
-            place += 1
-    axes.set(xlim=(0, highest * 1.12), ylim=(max(place - 1, 1) - 0.4, -0.6), yticks=ticks)
-    axes.set_yticklabels(names)
+            seconds = median(run["seconds"]) if run is not None else None
+            if run is not None and (seconds is None or forward is None):
+                words = f" {record['labels'][key]}: {run['word']}"
+                axes.text(0, place, words, va="center", fontsize=7.5, color=COLOURS[key], style="italic")
+            elif seconds is not None and forward is not None:
+                highest = max(highest, seconds / forward)
+                axes.barh(place, seconds / forward, height=0.86, color=COLOURS[key])
+                axes.text(seconds / forward, place, f" {short(seconds / forward)}", va="center", fontsize=7.5, color=INK)
+    axes.set_xlim(0, highest * 1.12)
     axes.set_xlabel("forward passes of the plain network", fontsize=9, color=INK)
     axes.axvline(1, color=INK, linewidth=0.6, linestyle=(0, (3, 3)), zorder=0)
     _clean(axes, TITLES[task])
@@ -137,18 +131,24 @@ def _growth(axes: Axes, record: Record, group: str) -> None:
 
 
 def _ticks(axes: Axes, values: Sequence[int]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(values))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.25, high * 1.25)  # room for the marks at the ends, and never a decade of noise alone
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
 
 
 def _apart(values: Sequence[float], axes: Axes) -> list[float]:
-    """Places for labels beside ``values``, in order, none closer to the one below than a line of text."""
+    """Places for labels beside ``values``, in order, none closer to the next than a line of text, and none above the axes."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
-    least, found = 0.075 * (high - low), list[float]()
+    line, found = 0.075 * (high - low), list[float]()
     for value in values:
-        found.append(max(value, found[-1] + least) if found else value)
+        found.append(max(value, found[-1] + line) if found else value)
+    for i in reversed(range(len(found))):
+        found[i] = min(found[i], high - line * (len(found) - i - 0.5))
     return found
 
 
@@ -156,19 +156,20 @@ def _apart(values: Sequence[float], axes: Axes) -> list[float]:
 
 
 def _memory(axes: Axes, record: Record) -> None:
-    peaks = [peak for peak in record["memory"] if peak["task"] == "guided" and peak["mib"] is not None]
-    peaks.sort(key=lambda peak: peak["mib"] or 0)
+    found = [(m, peak) for peak in record["memory"] if peak["task"] == "guided" and (m := median(peak["mib"])) is not None]
+    found.sort(key=lambda pair: pair[0])
+    most = max((peak["batch"] for _, peak in found), default=0)
     names = []
-    for place, peak in enumerate(peaks):
-        mib, key = peak["mib"] or 0, peak["contender"]
+    for place, (mib, peak) in enumerate(found):
+        key = peak["contender"]
         axes.barh(place, mib, height=0.7, color=COLOURS[key])
         axes.text(mib, place, f" {short(mib)}", va="center", fontsize=8.5, color=INK)
         names.append(
-            record["labels"][key].removeprefix("relume, ") + (f"\nbatch {peak['batch']}" if peak["batch"] == 1 else "")
+            record["labels"][key].removeprefix("relume, ") + (f"\nbatch {peak['batch']}" if peak["batch"] < most else "")
         )
-    axes.set(yticks=range(len(peaks)), xlim=(0, 1.2 * max((peak["mib"] or 0 for peak in peaks), default=1)))
+    axes.set(yticks=range(len(found)), xlim=(0, 1.2 * max((mib for mib, _ in found), default=1)))
     axes.set_yticklabels(names)
-    axes.invert_yaxis()
-    axes.set_xlabel("MiB above the loaded model", fontsize=9, color=INK)
-    first = peaks[0] if peaks else None
-    _clean(axes, f"Peak memory, {first['network']}, batch {first['batch']}" if first else "Peak memory")
+    axes.set_ylim(max(len(found), 4) - 0.5, -0.5)
+    where = f"\n{found[0][1]['network']}, batch {most}" if found else ""
+    axes.set_xlabel(f"MiB above the loaded model{where}", fontsize=9, color=INK)
+    _clean(axes, "Peak memory, guided")

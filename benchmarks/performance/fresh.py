@@ -28,16 +28,18 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MIB = 2**20
 
 
-def peak(network: Network, task: str, contender: str, batch: int, device: str, threads: int) -> Peak:
-    """The highest memory while one call runs, above what was held before it, in a process made for it."""
-    found = Peak(network=network.name, task=task, contender=contender, batch=batch, mib=None, word="")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            found["mib"] = pool.submit(_peak, network, task, contender, batch, device, threads).result()
-        except BrokenProcessPool:
-            found["word"] = "killed"
-        except Exception as error:  # noqa: BLE001 - however a tool fails, that is its result
-            found["word"] = f"raises {type(error).__name__}"
+def peak(network: Network, task: str, contender: str, batch: int, rounds: int, device: str, threads: int) -> Peak:
+    """The highest memory while one call runs, above what was held before it, in as many processes made for it as rounds."""
+    images = 1 if CONTENDERS[contender].single else batch
+    found = Peak(network=network.name, task=task, contender=contender, batch=images, mib=[], word="")
+    try:
+        for _ in range(rounds):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                found["mib"].append(pool.submit(_peak, network, task, contender, images, device, threads).result())
+    except BrokenProcessPool:
+        found["word"] = "killed"
+    except Exception as error:  # noqa: BLE001 - however a tool fails, that is its result
+        found["word"] = f"raises {type(error).__name__}"
     return found
 
 
@@ -47,11 +49,11 @@ def _peak(network: Network, task: str, key: str, batch: int, device: str, thread
     warnings.simplefilter("ignore")
     contender = CONTENDERS[key]
     model, images = network.build(calibrated=False).to(device), network.images(batch).to(device)
-    opened, given = contender.opened(model, images), images[:1] if contender.single else images
-    contender.ask(opened, network, given[:1].to(contender.dtype), TASKS[task])
+    opened = contender.opened(model, images)
+    contender.ask(opened, network, images[:1], TASKS[task])
 
     def call() -> object:
-        return contender.ask(opened, network, given.to(contender.dtype), TASKS[task])
+        return contender.ask(opened, network, images, TASKS[task])
 
     return (_highest_on_gpu if device.startswith("cuda") else _highest)(call) / MIB
 

@@ -23,12 +23,13 @@ PACKAGES = ("relume", "torch", "captum", "zennit", "torchvision", "grad-cam")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A peak to be measured: one contender's call in a fresh process."""
+    """A peak to be measured: one contender's call in fresh processes, as many as rounds."""
 
     network: Network
     task: str
     contender: str
     batch: int
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,17 @@ FULL = Plan(
             None,
             ("guided", "guided_gradcam", "all", "recipe"),
             tuple(CONTENDERS),
-            Pace(7, 9, 240),
+            Pace(5, 9, 180),
         ),
         *(
             Case("networks", NETWORKS[name], batch, None, ("guided", "guided_gradcam", "all"), ACROSS, Pace(3, 9, 60))
             for name, batch in ACROSS_BATCHES.items()
         ),
-        *_growth("resnet50", BATCHES, SIDES, DEPTHS, 2, Pace(3, 15, 12)),
+        *_growth("resnet50", BATCHES, SIDES, DEPTHS, 2, Pace(3, 15, 6)),
     ),
     memory=tuple(
-        Memory(NETWORKS["resnet50"], task, contender, 16)
-        for task, contenders in {"guided": tuple(CONTENDERS), "all": ("relume", "prepared", "lean", "captum")}.items()
+        Memory(NETWORKS["resnet50"], task, contender, 16, 3)
+        for task, contenders in {"guided": tuple(CONTENDERS), "all": ("prepared", "captum")}.items()
         for contender in contenders
     ),
     imports=9,
@@ -100,9 +101,9 @@ QUICK = Plan(
             "networks", NETWORKS["resnet50"], 2, None, ("guided", "guided_gradcam", "recipe"), tuple(CONTENDERS), Pace(2, 5, 15)
         ),
         Case("networks", NETWORKS["resnet18"], 2, None, ("guided", "guided_gradcam", "all"), ACROSS, Pace(2, 5, 8)),
-        *_growth("resnet18", (1, 2, 4), (112, 224, 448), (18, 34), 1, Pace(2, 5, 2)),
+        *_growth("resnet18", (1, 2, 4), (112, 224, 448), (18, 34), 1, Pace(2, 5, 1)),
     ),
-    memory=tuple(Memory(NETWORKS["resnet50"], "guided", contender, 16) for contender in ("prepared", "lean", "captum")),
+    memory=tuple(Memory(NETWORKS["resnet50"], "guided", contender, 16, 1) for contender in ("prepared", "lean", "captum")),
     imports=3,
 )
 
@@ -124,7 +125,7 @@ def carry_out(plan: Plan, device: torch.device, tell: Callable[[str], None]) -> 
     record["imports"].append(import_time("relume", plan.imports))
     for m in plan.memory:
         tell(f"memory: {m.network.name}, {m.task}, {m.contender}")
-        record["memory"].append(peak(m.network, m.task, m.contender, m.batch, str(device), torch.get_num_threads()))
+        record["memory"].append(peak(m.network, m.task, m.contender, m.batch, m.rounds, str(device), torch.get_num_threads()))
     for case in plan.cases:
         tell(f"{case.group}: {case.network.name}, batch {case.batch}, side {case.side or case.network.shape[-1]}")
         record["points"].append(measure(case, device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 __all__ = [
     "Import",
@@ -48,7 +48,8 @@ class Point(TypedDict):
     """A network at one size of input: every contender's timings, and what they are held against in the same rounds.
 
     ``flops`` are those of one forward and one data-only backward pass of an image (multiply-adds count two); ``saved`` are the
-    bytes that the graph of a plain forward pass of the batch keeps. ``reference`` has seconds per image.
+    bytes that the graph of a plain forward pass of the batch keeps. ``reference`` has seconds per image, ``opening`` those that
+    each contender took to make its network ready, once.
     """
 
     group: str
@@ -60,18 +61,19 @@ class Point(TypedDict):
     saved: int
     against: str
     reference: dict[str, list[float]]
+    opening: dict[str, float]
     rates: dict[str, Rate]
     runs: list[Timing]
 
 
 class Peak(TypedDict):
-    """The highest memory of a contender in a fresh process, MiB above the loaded model; None with a ``word`` if it failed."""
+    """The highest memory of a contender in each of some fresh processes, MiB above the loaded model; ``word`` if it failed."""
 
     network: str
     task: str
     contender: str
     batch: int
-    mib: float | None
+    mib: list[float]
     word: str
 
 
@@ -94,7 +96,6 @@ class Record(TypedDict):
     points: list[Point]
     memory: list[Peak]
     imports: list[Import]
-    note: NotRequired[str]
 
 
 def median(samples: list[float]) -> float | None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from benchmarks.performance.contenders import TASKS
-from benchmarks.performance.record import Point, Record, Timing, fastest_peer, gemm_rate, median, quartiles, timing
-from benchmarks.performance.targets import TARGETS, Target
+from benchmarks.performance.record import Peak, Point, Record, Timing, fastest_peer, gemm_rate, median, quartiles, timing
+from benchmarks.performance.targets import TARGETS, Target, slowest
 
 __all__ = ["GROUPS", "TITLES", "insert", "markdown", "short"]
 
@@ -54,7 +54,7 @@ def insert(page: str, tables: str) -> str:
 def short(value: float) -> str:
     """Three digits, without an exponent."""
     if not math.isfinite(value):
-        return "none"
+        return "–"
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:,.{min(max(digits, 0), 3)}f}"
 
@@ -103,7 +103,12 @@ def _targets(record: Record) -> str:
         prepared = "" if judged is None else short(judged)
         return [target.text, f"{'≥' if target.at_least else '≤'} {target.limit:g}", plain, prepared, verdict]
 
-    return where + _table(["asked", "", "relume", "prepared", "met"], map(row, TARGETS))
+    table = _table(["asked", "", "relume", "prepared", "met"], map(row, TARGETS))
+    lowest = {face: slowest(record, face) for face in ("relume", "prepared")}
+    said = [
+        f"{face}: {network}, {TITLES[task].lower()}" for face, found in lowest.items() if found for _, network, task in [found]
+    ]
+    return where + table + (f"\n\nThe lowest ratio to the fastest peer is that of {'; of '.join(said)}." if said else "")
 
 
 def _across(record: Record, points: Sequence[Point], task: str) -> str:
@@ -141,6 +146,7 @@ def _growth(record: Record) -> str:
         if not points:
             continue
         keys = [key for key in record["labels"] if any(timing(point, "guided", key) for point in points)]
+        ours = [key for key in keys if key not in record["peers"]]
 
         def cell(point: Point, key: str) -> str:
             run = timing(point, "guided", key)
@@ -152,27 +158,27 @@ def _growth(record: Record) -> str:
                 str(point["batch"]),
                 str(point["side"]),
                 *(cell(point, key) for key in keys),
-                _ratio(record, point, timing(point, "guided", "prepared") or timing(point, "guided", "relume")),
+                *(_ratio(record, point, timing(point, "guided", key)) for key in ours),
             ]
             for point in points
         ]
-        head = ["network", "batch", "side", *(f"{record['labels'][key]}, ms" for key in keys), "Captum / relume"]
+        head = ["network", "batch", "side", *(f"{record['labels'][key]}, ms" for key in keys)]
+        head += [f"fastest peer / {record['labels'][key]}" for key in ours]
         parts.append(f"{title}, guided backpropagation, per image:\n\n{_table(head, rows)}")
     return "\n\n".join(parts)
 
 
 def _memory(record: Record) -> str:
-    captum = {(p["network"], p["task"], p["batch"]): p["mib"] for p in record["memory"] if p["contender"] == "captum"}
+    captum = {(p["network"], p["task"], p["batch"]): median(p["mib"]) for p in record["memory"] if p["contender"] == "captum"}
 
-    def row(peak: dict[str, object]) -> list[str]:
-        mib, base = peak["mib"], captum.get((str(peak["network"]), str(peak["task"]), int(str(peak["batch"]))))
-        shown = short(float(str(mib))) if mib is not None else str(peak["word"])
-        ratio = short(float(str(mib)) / base) if mib is not None and base else ""
-        label = record["labels"][str(peak["contender"])]
-        return [str(peak["network"]), TITLES[str(peak["task"])], label, str(peak["batch"]), shown, ratio]
+    def row(peak: Peak) -> list[str]:
+        mib, base = median(peak["mib"]), captum.get((peak["network"], peak["task"], peak["batch"]))
+        shown = peak["word"] if mib is None else f"{short(mib)} ({short(min(peak['mib']))}–{short(max(peak['mib']))})"
+        ratio = short(mib / base) if mib is not None and base else ""
+        return [peak["network"], TITLES[peak["task"]], record["labels"][peak["contender"]], str(peak["batch"]), shown, ratio]
 
-    head = ["network", "", "", "batch", "MiB above the loaded model", "of Captum's"]
-    return _table(head, (row(dict(peak)) for peak in record["memory"]))
+    head = ["network", "", "", "batch", "MiB above the loaded model (range)", "of Captum's"]
+    return _table(head, map(row, record["memory"]))
 
 
 def _imports(record: Record) -> str:
@@ -214,14 +220,16 @@ def _facts(point: Point) -> str:
     fastest = "" if rate is None else f" The machine's rate, {short(rate[1] / 1e9)} GFLOP/s, is that of a {rate[0]}."
     return (
         f"{rounds} rounds; {forward}; {short(point['flops'] / 1e9)} GFLOP for a forward and a data-only backward pass of an "
-        f"image.{fastest} Maps compared with {point['against']}."
+        f"image.{fastest} Maps compared with {point['against']}.{_opening(point)}"
     )
 
 
+def _opening(point: Point) -> str:
+    seconds = point["opening"].get("prepared")
+    return "" if seconds is None else f" Preparing it took relume {short(1000 * seconds)} ms, once."
+
+
 def _details(record: Record, point: Point) -> str:
-    said = [
-        f"* {record['labels'][run['contender']]}, {TITLES[run['task']].lower()}: {run['word']}: {run['detail']}"
-        for run in point["runs"]
-        if run["detail"]
-    ]
+    lines = [f"* {record['labels'][run['contender']]} {run['word']}: {run['detail']}" for run in point["runs"] if run["detail"]]
+    said = list(dict.fromkeys(lines))  # once, and not for each task
     return "\n\n" + "\n".join(said) if said else ""

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import psutil
 import torch
@@ -83,12 +82,12 @@ def costs(model: nn.Module, images: Tensor) -> tuple[int, int]:
     """
     shapes = copy.deepcopy(model).to("meta").requires_grad_(requires_grad=False)
     x = torch.empty_like(images, device="meta", requires_grad=True)
-    weights = {id(tensor) for tensor in (*shapes.parameters(), *shapes.buffers())}
-    kept: dict[int, Any] = {}
+    weights = {tensor.untyped_storage()._cdata for tensor in (*shapes.parameters(), *shapes.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights:
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
             kept[storage._cdata] = storage  # holding it keeps its number from being given to another
         return tensor
 
