@@ -337,7 +337,7 @@ def _guard(model: Model) -> AbstractContextManager[Any]:
 
 def _keeping(model: Model) -> AbstractContextManager[Any]:
     """What a network prepared to be lean runs in."""
-    made = preparation_of(model)
+    made = preparation_of(unwrap(model)) if isinstance(model, nn.Module) else None
     return Lean() if made is not None and made.lean else nullcontext()
 
 
