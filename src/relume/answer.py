@@ -309,7 +309,8 @@ class Answer:
         layer = f", layer {self.layer}" if self.layer else ""
         said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
-        return f"{self.model}{layer}\n{'; '.join(titles)}\n{maps}: {self.reached}"
+        chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
+        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}"
 
     __repr__ = __str__
 

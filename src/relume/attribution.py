@@ -55,12 +55,13 @@ class _Attribution:
         wrt: int | str | None = None,
         output: Output = None,
         rectifiers: Rectifiers = "all",
+        chunk: int | None = None,
     ) -> Tensor:
         """The raw map: signed ``(N, C, *spatial)``, or Grad-CAM's ``(N, *layer's spatial axes)``.
 
         Arguments and errors are those of :func:`relume.explain`.
         """
-        options: Options = {"wrt": wrt, "output": output, "rectifiers": rectifiers}
+        options: Options = {"wrt": wrt, "output": output, "rectifiers": rectifiers, "chunk": chunk}
         return self._explain(images, target, options)[self._method.key]
 
     def __call__(self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None) -> Tensor:

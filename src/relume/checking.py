@@ -15,6 +15,8 @@ from relume.errors import RelumeError
 from relume.explaining import coverage, explain
 from relume.layers import LayerLike
 from relume.methods import METHODS
+from relume.plan import prepare
+from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
 from relume.targets import tensors_in
 from relume.trace import Trace
@@ -39,6 +41,8 @@ class Checkup:
         troubles: for each method that does not work, why.
         backward_passes: how many those that work need together for one target, beside the one forward pass.
         kept_bytes: how much memory the graph of this input keeps between forward and backward pass, weights apart.
+        preparation: what :func:`relume.prepare` does to it, or has done; None if it cannot be prepared.
+        unprepared: why it cannot.
     """
 
     form: str
@@ -53,6 +57,8 @@ class Checkup:
     troubles: Mapping[str, str]
     backward_passes: int
     kept_bytes: int
+    preparation: Preparation | None
+    unprepared: str
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -70,6 +76,7 @@ class Checkup:
             "forward_passes": 1,
             "backward_passes": self.backward_passes,
             "kept_bytes": self.kept_bytes,
+            "prepared": {"trouble": self.unprepared} if self.preparation is None else self.preparation.as_dict(),
         }
 
 
@@ -98,6 +105,7 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
             troubles[key] = str(error)
         if method.needs_layer and not candidates:
             candidates = _candidates(model, images)
+    made, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
     return Checkup(
@@ -113,7 +121,16 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
         troubles=troubles,
         backward_passes=len({rule for method in works for _, rule in method.needs}),
         kept_bytes=kept.bytes,
+        preparation=made,
+        unprepared=unprepared,
     )
+
+
+def _prepared(model: nn.Module, images: Tensor) -> tuple[Preparation | None, str]:
+    try:
+        return preparation_of(model) or preparation_of(prepare(model, images)), ""
+    except RelumeError as error:
+        return None, str(error)
 
 
 class _Kept:

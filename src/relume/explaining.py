@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from relume.answer import Coverage, Evidence
+from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
+from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
 from relume.targets import Frozen, TargetLike, class_scores, tiled
-from relume.trace import Inputs, Model, Output, Score, Trace, full_precision, recording
+from relume.trace import Inputs, Model, Output, Score, Trace, all_finite, full_precision, recording
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
 
@@ -34,6 +36,7 @@ class Options(TypedDict, total=False):
     reshape: Reshape | None
     fuse: Fuse
     evidence: bool
+    chunk: int | None
 
 
 def explain(
@@ -49,6 +52,7 @@ def explain(
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
     evidence: bool = True,
+    chunk: int | None = None,
 ) -> Explanation:
     """Explain one score of each image by any set of methods: one forward pass, one backward pass for each rule.
 
@@ -70,6 +74,9 @@ def explain(
         fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean`` or ``max``.
         evidence: whether each map is compared with the one for the runner-up and with edges of the image, beside it in the
             result; it costs the backward passes again, for the runner-up.
+        chunk: how many images run at once, at most, copies that wrappers make included; the result is that of all together.
+            None for all of them, and where memory runs out for half as many, until they fit, with a warning. Of other inputs,
+            tensors with a row for each image are cut alike; a callable target is asked about the outputs of each part.
 
     Raises:
         InputError: images, methods, target or layer do not fit; see :mod:`relume.errors`.
@@ -83,6 +90,7 @@ def explain(
         "reshape": reshape,
         "fuse": fuse,
         "evidence": evidence,
+        "chunk": chunk,
     }
     return explain_targets(model, images, [target], methods, layer, **options)[0]
 
@@ -101,6 +109,7 @@ def explain_targets(
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
     evidence: bool = True,
+    chunk: int | None = None,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
     asked = resolve(methods)
@@ -108,10 +117,41 @@ def explain_targets(
     _check_choice("fuse", fuse, ("mean", "max"))
     check_places(asked, targets)
     run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
-    trace = run(images, _layers(layer) if any(m.needs_layer for m in asked) else (), targets=targets)
+    name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
+    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    generators = {id(g): g for w in wrappers if isinstance(g := getattr(w, "generator", None), torch.Generator)}
+
+    def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
+        read = _layers(layer) if any(m.needs_layer for m in asked) else ()
+        return _explained(run, name, inputs, targets, asked, first[1] if first else read, fuse, evidence=evidence, limit=limit)
+
+    copies = max((wrapper.batch for wrapper in wrappers), default=1)
+    parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
+    return join([found for found, _ in parts], at_once)
+
+
+#: The explanation of some images for each target, and the layers that were read.
+_Part: TypeAlias = "tuple[list[Explanation], list[str]]"
+
+
+def _explained(
+    run: Callable[..., Trace],
+    name: str,
+    inputs: Inputs,
+    targets: Sequence[TargetLike],
+    asked: Sequence[Method | Repeated],
+    layers: Sequence[LayerLike] | None,
+    fuse: Fuse,
+    *,
+    evidence: bool,
+    limit: int | None,
+) -> _Part:
+    """The explanations of inputs that run together, wrappers' copies of them no more than ``limit`` at once."""
+    trace = run(inputs, layers, targets=targets)
     scores = [trace.score(target) for target in targets]
     once = [method for method in asked if isinstance(method, Method)]
     found = [_answered(trace, score, once, fuse, evidence=evidence, last=score is scores[-1]) for score in scores]
+    read = [layer.name for layer in trace.layers]
     explained = [
         Explanation(
             coverage=reached,
@@ -120,8 +160,8 @@ def explain_targets(
             target=score.classes,
             score=score.value.detach(),
             scores=_scores(trace, score),
-            layer=", ".join(read.name for read in trace.layers) or None,
-            model=type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model)),
+            layer=", ".join(read) or None,
+            model=name,
             versus=score.versus,
             unit=score.unit,
             evidence=told,
@@ -129,10 +169,10 @@ def explain_targets(
         for score, (reached, maps, told) in zip(scores, found, strict=True)
     ]
     if len(once) == len(asked) or not targets:
-        return explained
-    question = _Question(run, images, [score.target for score in scores], [read.name for read in trace.layers], fuse)
+        return explained, read
+    question = _Question(run, inputs, [score.target for score in scores], read, fuse)
     del trace, scores  # and the graph with them, before the copies make theirs
-    return _with_copies(explained, asked, question)
+    return _with_copies(explained, asked, question, limit), read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,11 +204,11 @@ class _Question:
 
 
 def _with_copies(
-    explained: Sequence[Explanation], asked: Sequence[Method | Repeated], question: _Question
+    explained: Sequence[Explanation], asked: Sequence[Method | Repeated], question: _Question, limit: int | None
 ) -> list[Explanation]:
     """The explanations with the maps of wrappers too, all in the order asked for."""
     wrappers = [method for method in asked if isinstance(method, Repeated)]
-    repeated = repeat(wrappers, explained[0].images, question.of, stackable=question.stackable)
+    repeated = repeat(wrappers, explained[0].images, question.of, stackable=question.stackable, limit=limit)
     keys = [key for method in asked for key in method.keys]
     return [
         replace(e, maps={key: e[key] if key in e else _finite(key, maps[key]) for key in keys})
@@ -236,7 +276,7 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
 
 
 def _finite(key: str, values: Tensor) -> Tensor:
-    if torch.isfinite(values).all():
+    if all_finite(values):
         return values.detach().contiguous()  # a prepared network lays them out otherwise
     raise NonFiniteError(
         f"the {key} map holds NaN or infinity although the scores are finite: the gradient overflowed; try a wider dtype"
@@ -258,11 +298,16 @@ def coverage(
     wrt: int | str | None = None,
     output: Output = None,
     rectifiers: Rectifiers = "all",
+    chunk: int | None = None,
 ) -> Coverage:
     """Which rectifiers run between the input and the score of ``target``, and which of them a rule reaches.
 
     Costs one forward pass. Print it: it is a small table. Arguments and errors are those of :func:`explain`.
     """
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
-    trace = Trace.run(model, images, targets=[target], wrt=wrt, output=output, relu_only=rectifiers == "relu")
-    return trace.coverage(trace.score(target))
+
+    def ask(inputs: Inputs, targets: Sequence[TargetLike], _limit: int | None, _first: Coverage | None) -> Coverage:
+        trace = Trace.run(model, inputs, targets=targets, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+        return trace.coverage(trace.score(targets[0]))
+
+    return join_coverage(in_chunks(ask, images, [target], wrt=wrt, chunk=chunk)[0])

@@ -217,7 +217,7 @@ class NodeLocal:
         """``max(grad, 0) · f'(x)``."""
         # max(g, 0) f' = max(g f', 0) where f' is not negative: no second pass through the node, no allocation
         if grad is self._grad_out and self._grad_in is not None and self._kind.rises(self._saved):
-            return self.pull(grad).clamp_(min=0)
+            return self.pull(grad).clamp_min_(0)
         return self.pull(grad.clamp(min=0))
 
     def where_active(self, grad: Tensor) -> Tensor:

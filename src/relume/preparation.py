@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from relume.errors import ModelError
-from relume.replica import modules_of
+from relume.replica import modules_of, unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "plain_name", "preparation_of"]
 
@@ -69,6 +69,7 @@ class Preparation:
         channels_last: images and maps lie in memory with their channels last.
         dtype: what the network computes in.
         lean: of a rectifier's output, one byte a value is kept between forward and backward pass.
+        compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
         original: the caller's network.
@@ -82,6 +83,7 @@ class Preparation:
     channels_last: bool
     dtype: torch.dtype
     lean: bool
+    compiled: bool
     difference: float
     agreement: float
     original: weakref.ref[nn.Module]
@@ -118,6 +120,7 @@ class Preparation:
             "channels_last": self.channels_last,
             "dtype": str(self.dtype).removeprefix("torch."),
             "lean": self.lean,
+            "compiled": self.compiled,
             "difference": self.difference,
             "agreement": self.agreement,
         }
@@ -128,6 +131,7 @@ class Preparation:
         parts += ["channels last"] * self.channels_last
         parts += [str(self.dtype).removeprefix("torch.")]
         parts += ["one byte kept of each rectifier's output"] * self.lean
+        parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         return f"{', '.join(parts)}; on the example {near}"
 
@@ -139,7 +143,7 @@ def plain_name(name: str) -> str:
 
 def preparation_of(model: Any) -> Preparation | None:
     """What was done to ``model``, if it is a prepared network."""
-    found = vars(model).get(Preparation.KEY) if isinstance(model, nn.Module) else None
+    found = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
     return found if isinstance(found, Preparation) else None
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from relume.answer import upsample
 from relume.errors import InputError, TargetError
+from relume.memory import out_of_memory
 from relume.methods import Method, distinct, resolve_method
 from relume.targets import TargetLike, has_place
 from relume.trace import raised_by_network
@@ -257,8 +258,10 @@ def check_places(methods: Iterable[Method | Repeated], targets: Iterable[TargetL
         )
 
 
-def repeat(wrappers: Sequence[Repeated], images: Tensor, ask: Ask, *, stackable: bool) -> list[Maps]:
+def repeat(wrappers: Sequence[Repeated], images: Tensor, ask: Ask, *, stackable: bool, limit: int | None = None) -> list[Maps]:
     """The maps of ``wrappers`` for each target: ``ask`` explains copies, several stacked into one batch if ``stackable``.
+
+    No more than ``limit`` images run at once then, whatever the wrappers say.
 
     Raises:
         InputError: the network does not take copies of their size.
@@ -268,7 +271,8 @@ def repeat(wrappers: Sequence[Repeated], images: Tensor, ask: Ask, *, stackable:
         groups[wrapper.settings].append(wrapper)
     found: dict[int, Maps] = defaultdict(dict)
     for group in groups.values():
-        most = max(1, group[0].batch // len(images)) if stackable else 1
+        at_once = min(group[0].batch, limit or group[0].batch)
+        most = max(1, at_once // len(images)) if stackable else 1
         for i, moments in _moments(group, images, ask, most).items():
             for wrapper in group:
                 found[i].update(zip(wrapper.keys, wrapper.reduce(moments[wrapper.inner.key]), strict=True))
@@ -300,7 +304,7 @@ def _answers(copies: Sequence[Copy], methods: Sequence[Method], images: Tensor, 
         return ask([copy.images for copy in copies], methods)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         size = copies[0].images.shape
-        if not raised_by_network(error) or (len(copies) == 1 and size == images.shape):
+        if not raised_by_network(error) or out_of_memory(error) or (len(copies) == 1 and size == images.shape):
             raise
         if len(copies) == 1:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -34,6 +34,7 @@ __all__ = [
     "TargetLike",
     "Unit",
     "class_scores",
+    "classes_of",
     "has_place",
     "resolve",
     "tensors_in",
@@ -110,11 +111,7 @@ def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
         )
     if target is None:
         return ClassTarget(scores.detach().argmax(dim=1))
-    classes = _indices(target)
-    if len(classes) == 1 and (isinstance(target, int) or _is_scalar(target)):
-        classes *= batch
-    if len(classes) != batch:
-        raise TargetError(f"{len(classes)} targets were given for {batch} samples; give one class, or one per sample")
+    classes = classes_of(target, batch)
     known = scores.shape[1]
     for index in classes:
         if not 0 <= index < known:
@@ -378,12 +375,12 @@ def has_place(target: TargetLike) -> bool:
     return isinstance(target, Neuron | Segmentation | Box)
 
 
-def _is_scalar(target: object) -> bool:
-    return getattr(target, "ndim", None) == 0
+def classes_of(target: Any, batch: int) -> list[int]:
+    """The class of each of ``batch`` samples in ``target``; what only looks like an int (bool, float, str) is refused.
 
-
-def _indices(target: Any) -> list[int]:
-    """The plain ints in ``target``; what only looks like an int (bool, float, str) is refused."""
+    Raises:
+        TargetError: wrong type or wrong length.
+    """
     values = target.tolist() if hasattr(target, "tolist") else target
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     try:
@@ -394,4 +391,8 @@ def _indices(target: Any) -> list[int]:
         raise TargetError(
             f"a target is None, a class index, one index per sample, or a callable outputs -> (N,); got {target!r}"
         )
+    if len(indices) == 1 and (isinstance(target, int) or getattr(target, "ndim", None) == 0):
+        indices *= batch
+    if len(indices) != batch:
+        raise TargetError(f"{len(indices)} targets were given for {batch} samples; give one class, or one per sample")
     return indices

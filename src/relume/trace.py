@@ -10,17 +10,16 @@ trace's own, so nothing has to be cleaned up but the hooks of each backward pass
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
 from relume.errors import (
@@ -33,15 +32,30 @@ from relume.errors import (
     RelumeError,
     TargetError,
 )
+from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extremes, feed, model_device, pick
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
 from relume.preparation import preparation_of
+from relume.rectifiers import Rectifier
 from relume.replica import Guard, modules_of, replicate, unwrap
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
-__all__ = ["Inputs", "Model", "Score", "Trace", "full_precision", "raised_by_network", "recording"]
+__all__ = [
+    "Inputs",
+    "Model",
+    "Output",
+    "Score",
+    "Trace",
+    "TracesItself",
+    "all_finite",
+    "entries_of",
+    "full_precision",
+    "guard",
+    "raised_by_network",
+    "recording",
+]
 
 _CUT_OFF = (
     "the score does not depend on the input through the autograd graph; "
@@ -50,9 +64,7 @@ _CUT_OFF = (
 
 _RAISED = "(raised by the network"
 
-Model: TypeAlias = "nn.Module | Callable[..., Any]"
-Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
-Output: TypeAlias = "int | str | Callable[[Any], Any] | None"
+Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
 
 @contextmanager
@@ -71,6 +83,25 @@ def raised_by_network(error: BaseException) -> bool:
     """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
     noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
     return noted and not isinstance(error, RelumeError)
+
+
+class TracesItself(ABC):
+    """A model that knows a faster way to its own trace than :meth:`Trace.run`, which asks it."""
+
+    @abstractmethod
+    def trace(
+        self,
+        inputs: Inputs,
+        layers: Sequence[LayerLike] | None,
+        *,
+        targets: Sequence[TargetLike],
+        reshape: Reshape | None,
+        wrt: int | str | None,
+        output: Output,
+        relu_only: bool,
+        instead: Tensor | None,
+    ) -> Trace:
+        """What :meth:`Trace.run` would return."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,22 +199,26 @@ class Trace:
             ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
             GraphError: nothing that the network returned depends on the input.
         """
+        if (made := preparation_of(model)) is not None:
+            made.check()
+        if isinstance(model, nn.Module) and isinstance(model, TracesItself):
+            return model.trace(
+                inputs,
+                layers,
+                targets=targets,
+                reshape=reshape,
+                wrt=wrt,
+                output=output,
+                relu_only=relu_only,
+                instead=instead,
+            )
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        args, kwargs, images = _feed(inputs, wrt, _device(model), instead)
+        args, kwargs, images = feed(inputs, wrt, model_device(model), instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
-        try:
-            with _guard(model), _keeping(model):
-                outputs = runs(*args, **kwargs)
-        except Exception as error:
-            error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
-            raise
-        found = [tensor for _, tensor in tensors_in(outputs)]
-        if found and not any(tensor.requires_grad for tensor in found):
-            raise GraphError(_CUT_OFF)
-        outputs = _pick(outputs, output)
+        outputs = pick(_returned(model, runs, args, kwargs, images), output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only)
         trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates)
@@ -216,10 +251,10 @@ class Trace:
                 f"a target gives one score per sample, a tensor of shape ({len(self.images)},); "
                 f"this one gave a {type(value).__name__} of shape {shape}"
             )
-        if not torch.isfinite(value).all():
-            raise NonFiniteError(f"the score is {_extremes(value)}; {self._culprit()}")
+        if not all_finite(value):
+            raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
         score = Score(value, frozen, unit)
-        if not score.between([self.images])[1]:
+        if not self._depends(score):
             raise GraphError(_CUT_OFF)
         return score
 
@@ -236,8 +271,7 @@ class Trace:
             LayerError: the score does not depend on the target layer.
         """
         rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-        with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            gradients = _gradients(score.value, wrt, keep=not last)
+        gradients = self._pull(score.value, wrt, rule, rectifiers, keep=not last)
         missing = [tensor for tensor, found in zip(wrt, gradients, strict=True) if found is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
@@ -249,13 +283,25 @@ class Trace:
     @recording()
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
-        found = score.survey([self.images], relu_only=self.relu_only)
+        found = self._survey(score, [self.images])
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
         rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
+    def _depends(self, score: Score) -> bool:
+        return bool(score.between([self.images])[1])
+
+    def _pull(
+        self, value: Tensor, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
+    ) -> Sequence[Tensor | None]:
+        with full_precision(self.images.device.type), hooked(rectifiers, rule):
+            return _gradients(value, wrt, keep=keep)
+
+    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
+        return score.survey(wrt, relu_only=self.relu_only)
+
     def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        found = score.survey(wrt, relu_only=self.relu_only)
+        found = self._survey(score, wrt)
         if found.hidden:
             name, why = found.hidden[0]
             raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
@@ -271,8 +317,8 @@ class Trace:
         if isinstance(self.model, nn.Module):
             for kind, tensors in (("weight", self.model.named_parameters()), ("buffer", self.model.named_buffers())):
                 for name, tensor in tensors:
-                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                        return f"the {kind} {name!r} holds {_extremes(tensor)}"
+                    if tensor.is_floating_point() and not all_finite(tensor):
+                        return f"the {kind} {name!r} holds {extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
@@ -287,27 +333,18 @@ def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[
         ) from error
 
 
-def _pick(outputs: Any, output: Output) -> Any:
-    """The part of ``outputs`` that ``output`` names.
-
-    Raises:
-        TargetError: there is no such part; the message says what there is.
-    """
-    if output is None:
-        return outputs
-    if callable(output):
-        return output(outputs)
-    if isinstance(outputs, Tensor):
-        raise TargetError(f"the network returned one tensor and no output {output!r}; leave output away")
-    named = isinstance(output, str) and not isinstance(outputs, Mapping)
+def _returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
+    """What the network returns, of which something depends on the input."""
     try:
-        return getattr(outputs, str(output)) if named and hasattr(outputs, str(output)) else outputs[output]
-    except (LookupError, TypeError):
-        keys = list(outputs) if isinstance(outputs, Mapping) else [name or "a tensor" for name, _ in tensors_in(outputs)]
-        raise TargetError(
-            f"the network returned no output {output!r}, but a {type(outputs).__name__} of "
-            f"{', '.join(map(str, keys)) or 'nothing'}; name one of these, or give a callable that takes what it returns"
-        ) from None
+        with guard(model), _keeping(model):
+            outputs = runs(*args, **kwargs)
+    except Exception as error:
+        error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
+        raise
+    found = [tensor for _, tensor in tensors_in(outputs)]
+    if found and not any(tensor.requires_grad for tensor in found):
+        raise GraphError(_CUT_OFF)
+    return outputs
 
 
 def _probe(
@@ -328,7 +365,7 @@ def _probe(
     return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
 
 
-def _guard(model: Model) -> AbstractContextManager[Any]:
+def guard(model: Model) -> AbstractContextManager[Any]:
     """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
     if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
         return Guard(model)
@@ -339,51 +376,3 @@ def _keeping(model: Model) -> AbstractContextManager[Any]:
     """What a network prepared to be lean runs in."""
     made = preparation_of(unwrap(model)) if isinstance(model, nn.Module) else None
     return Lean() if made is not None and made.lean else nullcontext()
-
-
-def _device(model: Model) -> torch.device | None:
-    """Where the model is; None if it holds no tensors, or is spread over several devices and moves its inputs itself."""
-    if not isinstance(model, nn.Module):
-        return None
-    held = chain.from_iterable((*module._parameters.values(), *module._buffers.values()) for module in modules_of(model))
-    devices = {tensor.device for tensor in held if tensor is not None}
-    return devices.pop() if len(devices) == 1 else None
-
-
-def _feed(
-    inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
-) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
-    if isinstance(inputs, Tensor):
-        inputs = [inputs]
-    if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence):
-        raise InputError(
-            f"images are a tensor (N, C, H, W), a sequence of inputs or a mapping of them; got {type(inputs).__name__}; "
-            "relume.preprocess_image reads a picture file, torch.from_numpy takes an array"
-        )
-    entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
-    if wrt is None:
-        wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
-    explained = instead
-    if explained is None and wrt is not None:
-        explained = entries.get(wrt)
-    if not isinstance(explained, Tensor) or not explained.is_floating_point():
-        seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
-        raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
-    if explained.ndim < 1 or explained.numel() == 0:
-        raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
-    if not torch.isfinite(explained).all():
-        raise NonFiniteError(f"the input holds {_extremes(explained)}; clean it before explaining it")
-    # a network may begin with an in-place operation: it gets copies, and the leaf is never written to
-    leaf = explained.detach().as_subclass(Tensor).to(device, copy=True).requires_grad_()
-    # tensors inside lists and dicts too: the network may write into them
-    copies = {k: tree_map_only(Tensor, lambda t: t.detach().to(device, copy=True), v) for k, v in entries.items() if k != wrt}
-    fed = {k: leaf.clone() if k == wrt else copies[k] for k in entries}
-    if isinstance(inputs, Mapping):
-        return [], {str(k): v for k, v in fed.items()}, leaf
-    return list(fed.values()), {}, leaf
-
-
-def _extremes(tensor: Tensor) -> str:
-    nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
-    return " and ".join(f"{n} {what}" for n, what in ((nans, "NaN"), (infinities, "infinite values")) if n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +91,7 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
         "cost": [
             f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"
         ],
+        "prepared": _prepared(found),
         "methods": [
             Text.assemble(("✗ ", "red"), f"{key}: {found.troubles[key]}")
             if key in found.troubles
@@ -97,3 +99,11 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
             for key in common.method_keys(["all"], "")
         ],
     }
+
+
+def _prepared(found: Checkup) -> list[Text | str]:
+    """What preparing the network does, and which BatchNorms stay, each reason once."""
+    if found.preparation is None:
+        return [f"it cannot be: {found.unprepared}"]
+    reasons = Counter(found.preparation.kept.values())
+    return [str(found.preparation), *(f"{count} not folded: {reason}" for reason, count in reasons.items())]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "network_errors"]
 
+_DTYPES = ("bfloat16", "float16", "float64")
 _PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
 
 
@@ -85,6 +86,14 @@ class Network:
         bool,
         typer.Option("--letterbox", help="Fit all of a picture into the crop, between bars, whatever --resize says."),
     ] = False
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Make the network faster first: BatchNorm folded, convolutions packed."),
+    ] = False
+    lean: Annotated[bool, typer.Option("--lean", help="Prepare it, and have it keep the least memory.")] = False
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Prepare it, and have it compute in bfloat16, float16 or float64.")
+    ] = None
 
     def open(self) -> Opened:
         """The network with its labels, in which ``layer`` exists; the demo network if no ``model`` is given.
@@ -109,7 +118,19 @@ class Network:
             layer_name(opened.model, self.layer)
         for note in opened.notes:
             err.print(Text(note, style="dim"))
-        return opened
+        return self._prepared(opened) if self.prepare or self.lean or self.dtype is not None else opened
+
+    def _prepared(self, opened: Opened) -> Opened:
+        """The network made faster, tried on a drawn scene."""
+        import torch
+
+        from relume.demo import draw_scene
+
+        if self.dtype not in (None, *_DTYPES):
+            raise InputError(f"--dtype is {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {self.dtype!r}")
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        with network_errors():
+            return opened.prepared(draw_scene(0).picture, dtype=dtype, lean=self.lean)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relume.image import Photo, Preprocessing
     from relume.layers import LayerLike
     from relume.methods import Method
+    from relume.plan import Preparing
     from relume.result import Explanation
     from relume.smooth import Repeated
     from relume.targets import TargetLike
@@ -117,13 +118,30 @@ class Opened:
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "multilabel": self.multilabel, "photos": photos}
-        return dataclasses.replace(e, source=facts, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, source={**e.source, **facts}, **known)  # type: ignore[arg-type]
+
+    def prepared(self, photo: Picture, **options: Unpack[Preparing]) -> Opened:
+        """The same with its network made fast: see :func:`relume.prepare`, which has the options and the errors.
+
+        Args:
+            photo: an example of what it will be given.
+            options: as for :func:`relume.prepare`.
+        """
+        from relume.image import as_photo
+        from relume.plan import prepare
+
+        view = self.preprocessing.view(as_photo(photo).picture)
+        return dataclasses.replace(self, model=prepare(self.model, self.preprocessing.tensor(view)[None], **options))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What a result records of the network it came from, as plain data."""
+        from relume.preparation import preparation_of
+
+        made = preparation_of(self.model)
         return {
             "model": self.name,
+            "prepared": None if made is None else str(made),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
             "notes": list(self.notes),

@@ -1,3 +1,3 @@
-from .preparing import prepare
+from .preparing import Preparing, prepare
 
-__all__ = ["prepare"]
+__all__ = ["Preparing", "prepare"]

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
 from relume.plan.folding import fold_into, observe
 from relume.preparation import Preparation, Source, plain_name, preparation_of
@@ -24,7 +25,7 @@ from relume.replica import replicate, unwrap
 from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
-__all__ = ["prepare"]
+__all__ = ["Preparing", "prepare"]
 
 #: A prepared network whose gradient ranks the values of the example less alike than this is refused. In float64 nothing but
 #: rounding may differ; in less, random weights are chaotic, and such a GoogLeNet's agrees with itself in float64 to 0.96.
@@ -38,6 +39,16 @@ MOST_DIFFERENCE_NARROW = 0.1
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+class Preparing(TypedDict, total=False):
+    """What may be asked of a prepared network: see :func:`prepare`."""
+
+    fold: bool
+    channels_last: bool
+    dtype: torch.dtype | None
+    lean: bool
+    compiled: bool
+
+
 @recording()
 def prepare(
     model: nn.Module,
@@ -47,6 +58,7 @@ def prepare(
     channels_last: bool = True,
     dtype: torch.dtype | None = None,
     lean: bool = False,
+    compiled: bool = False,
 ) -> nn.Module:
     """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
@@ -64,9 +76,11 @@ def prepare(
         dtype: what to compute in, such as ``torch.bfloat16``; what the network computes in if None. Scores and maps come
             in the dtype that they have without it.
         lean: keep one byte of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
+        compiled: compile its passes as well, each when it is asked for the second time: see :mod:`relume.plan.compiled`. It is
+            for a GPU, where they become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
 
     Returns:
-        A network of the same class, whose modules are called as in ``model``.
+        A network whose modules are called as in ``model``.
 
     Raises:
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
@@ -90,7 +104,7 @@ def prepare(
     for norm, convolution in folded.items():
         fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
     _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packed = [name for name, size in sizes.items() if channels_last and pack(modules[name], size)]
+    packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
         folded,
         kept,
@@ -98,14 +112,16 @@ def prepare(
         channels_last,
         dtype or _dtype(original),
         lean,
+        compiled,
         *before.compared(_run(network, images, dtype)),
         weakref.ref(original),
         tuple(_sources(original, modules, packed)),
         weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
     )
     _require_alike(made)
-    network.__dict__[Preparation.KEY] = made
-    return network
+    prepared = Compiled(network) if compiled else network
+    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
+    return prepared
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
@@ -239,7 +255,7 @@ def _require_alike(made: Preparation) -> None:
     most = MOST_DIFFERENCE.get(made.dtype, MOST_DIFFERENCE_NARROW)
     if not (made.agreement >= least and made.difference <= most):
         raise ModelError(
-            f"on the example the prepared network's outputs differ by {made.difference:.1e} of the largest, at most {most}, and "
+            f"on the example the prepared network's outputs differ by {made.difference:.1e} of the largest, at most {most}; "
             f"its gradient's rank correlation with the network's own is {made.agreement:.4f}, at least {least}; "
             "use the network itself, or leave out fold or dtype"
         )
