@@ -86,23 +86,12 @@ def prepare(
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
-    original = unwrap(model)
-    if preparation_of(original) is not None:
-        raise InputError("this network is prepared already; prepare the one that it was made of")
-    if isinstance(original, torch.jit.ScriptModule):
-        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
-    if dtype is not None and not dtype.is_floating_point:
-        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
+    original = _preparable(model, dtype)
     before = _Answer.of(Trace.run(model, images))
     network = replicate(model)
-    folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
     modules = dict(network.named_modules())
-    if not fold:
-        folded, kept = {}, dict.fromkeys((*folded, *kept), "folding was not asked for")
-    for norm, convolution in folded.items():
-        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
+    folded, kept = _fold(modules, folded, kept, asked=fold)
     _Conversion(channels_last, dtype, before.dtype).apply(network)
     packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
@@ -122,6 +111,31 @@ def prepare(
     prepared = Compiled(network) if compiled else network
     prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
     return prepared
+
+
+def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
+    """The network inside ``model``, if it can be prepared."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
+    original = unwrap(model)
+    if preparation_of(model) is not None:
+        raise InputError("this network is prepared already; prepare the one that it was made of")
+    if isinstance(original, torch.jit.ScriptModule):
+        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
+    if dtype is not None and not dtype.is_floating_point:
+        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
+    return original
+
+
+def _fold(
+    modules: Mapping[str, nn.Module], found: Mapping[str, str], kept: Mapping[str, str], *, asked: bool
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Fold what was ``found``, and say what was folded, and why the rest was not."""
+    if not asked:
+        return {}, dict.fromkeys((*found, *kept), "folding was not asked for")
+    for norm, convolution in found.items():
+        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    return found, kept
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
