@@ -11,38 +11,51 @@ import torch
 from torch import nn
 
 from relume.errors import ModelError
-from relume.replica import unwrap
+from relume.replica import modules_of, unwrap
 
-__all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
+__all__ = ["Preparation", "Source", "layer_alias", "plain_name", "preparation_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A tensor of the caller's network whose values were copied into the prepared one, as it was then."""
+    """A parameter or buffer ``key`` of the caller's network, in the ``module`` at ``prefix``, and what it was.
 
-    name: str
+    Its values were ``copied``, or the prepared network shares its memory, and so follows what is written there.
+    """
+
+    prefix: str
     key: str
     module: weakref.ref[nn.Module]
     was: tuple[int, int, int]
+    copied: bool
 
     @classmethod
-    def of(cls, prefix: str, module: nn.Module, key: str) -> Source:
-        """The parameter or buffer ``key`` of ``module``, which the network calls ``prefix``."""
-        return cls(f"{prefix}.{key}".lstrip("."), key, weakref.ref(module), _state(module, key))
+    def of(cls, prefix: str, module: nn.Module, key: str, *, copied: bool) -> Source:
+        """The parameter or buffer ``key`` of ``module``, as it is now."""
+        return cls(prefix, key, weakref.ref(module), _state(module, key, copied=copied), copied)
 
     @property
-    def changed(self) -> bool:
-        """Whether its module has another tensor now, or has written to it; False once the module is gone."""
+    def name(self) -> str:
+        """What the network calls it."""
+        return f"{self.prefix}.{self.key}".lstrip(".")
+
+    def changed(self, modules: Mapping[str, nn.Module] | None) -> bool:
+        """Whether another module is in its place among ``modules``, if these still are, or its own has another tensor now.
+
+        Where it was copied, also whether that was written to.
+        """
         module = self.module()
-        return module is not None and _state(module, self.key) != self.was
+        if modules is not None and (module is None or modules.get(self.prefix) is not module):
+            return True
+        return module is not None and _state(module, self.key, copied=self.copied) != self.was
 
 
-def _state(module: nn.Module, key: str) -> tuple[int, int, int]:
+def _state(module: nn.Module, key: str, *, copied: bool) -> tuple[int, int, int]:
     parameter = module._parameters.get(key)
     tensor = module._buffers.get(key) if parameter is None else parameter
     if tensor is None:
         return 0, 0, 0
-    return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    return id(tensor), tensor.data_ptr(), tensor._version if copied and not tensor.is_inference() else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +72,8 @@ class Preparation:
         compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
-        sources: the tensors of the caller's network that were copied, and must not change.
+        original: the caller's network.
+        sources: the tensors of it that were copied or are shared.
         names: the modules of the caller's network, and what they are called.
     """
 
@@ -72,6 +86,7 @@ class Preparation:
     compiled: bool
     difference: float
     agreement: float
+    original: weakref.ref[nn.Module]
     sources: tuple[Source, ...]
     names: weakref.WeakKeyDictionary[nn.Module, str]
 
@@ -79,14 +94,17 @@ class Preparation:
     KEY: ClassVar[str] = "preparation"
 
     def check(self) -> None:
-        """Refuse to speak for a network that has changed since.
+        """Refuse to speak for a network that has changed since, which is looked at as long as it is there.
 
-        Writing through ``parameter.data`` leaves no trace in torch and is not noticed.
+        What is written through ``parameter.data`` or NumPy leaves no trace in torch and is not noticed; nor is code that is
+        exchanged, or a hook that comes or goes.
 
         Raises:
-            ModelError: a weight or buffer that was copied is another one now, or has been written to.
+            ModelError: a module, weight or buffer is another one now, or one that was copied has been written to.
         """
-        changed = [source.name for source in self.sources if source.changed]
+        original = self.original()
+        modules = None if original is None else {plain_name(name): module for module, name in modules_of(original).items()}
+        changed = [source.name for source in self.sources if source.changed(modules)]
         if changed:
             raise ModelError(
                 f"{len(changed)} weights of the network have changed since it was prepared, {changed[0]!r} first; "
@@ -116,6 +134,11 @@ class Preparation:
         parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         return f"{', '.join(parts)}; on the example {near}"
+
+
+def plain_name(name: str) -> str:
+    """A module's name without what torch.compile puts into it."""
+    return name.replace("._orig_mod", "")
 
 
 def preparation_of(model: Any) -> Preparation | None:

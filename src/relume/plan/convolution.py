@@ -221,6 +221,8 @@ def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
     weight = module._parameters.get("weight")
     if not isinstance(module, nn.Conv2d | nn.Conv3d) or weight is None:
         return False
+    if type(module)._conv_forward not in (nn.Conv2d._conv_forward, nn.Conv3d._conv_forward):
+        return False  # it does something of its own to its weights
     here = weight.device.type == "cpu" and torch._C._get_mkldnn_enabled() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     wide = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _mkldnn._is_mkldnn_bf16_supported())
     return bool(here and wide and module.padding_mode == "zeros" and not isinstance(module.padding, str))
@@ -228,7 +230,7 @@ def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
 
 def pack(module: nn.Module, size: torch.Size) -> bool:
     """Make ``module``, of a private network, run with packed weights if it can; ``size`` is that of its usual input."""
-    if not _can_pack(module):
+    if not _can_pack(module) or len(size) != module.weight.ndim:
         return False
     weight = module.weight.detach()
     padding: Any = module.padding

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_iter
 from relume.errors import GraphError
 from relume.plan.convolution import mix
 
-__all__ = ["Flow", "Reserved", "fold_into"]
+__all__ = ["Reserved", "fold_into", "observe"]
 
 _Norm = nn.modules.batchnorm._BatchNorm
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -71,8 +71,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
 
+def observe(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, str], dict[str, str], dict[str, torch.Size]]:
+    """Watch ``run``, which runs ``network`` or a replica of it, and returns what that returned.
+
+    Returns:
+        Each BatchNorm that may be folded with its convolution; each of the others with the reason why not; and the size of what
+        each convolution was given.
+    """
+    flow = _Flow.of(network, run)
+    return *flow.foldable(), flow.sizes
+
+
 @dataclass(slots=True)
-class Flow:
+class _Flow:
     """What one run of a network showed of its convolutions and BatchNorms."""
 
     network: nn.Module
@@ -83,8 +94,7 @@ class Flow:
     _watch: _Watch = field(default_factory=_Watch)
 
     @classmethod
-    def of(cls, network: nn.Module, run: Callable[[], Any]) -> Flow:
-        """Watch ``run``, which runs ``network`` or a replica of it, and returns what that returned."""
+    def of(cls, network: nn.Module, run: Callable[[], Any]) -> _Flow:
         flow = cls(network)
         # what made this run's private network is none of its uses
         handles = [network.register_forward_pre_hook(flow._begin, prepend=True)]

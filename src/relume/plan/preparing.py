@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypedDict, cast
@@ -19,8 +19,8 @@ from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
-from relume.plan.folding import Flow, fold_into
-from relume.preparation import Preparation, Source, preparation_of
+from relume.plan.folding import fold_into, observe
+from relume.preparation import Preparation, Source, plain_name, preparation_of
 from relume.replica import replicate, unwrap
 from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
@@ -31,6 +31,10 @@ __all__ = ["Preparing", "prepare"]
 #: rounding may differ; in less, random weights are chaotic, and such a GoogLeNet's agrees with itself in float64 to 0.96.
 LEAST_AGREEMENT = {torch.float64: 0.9999}
 LEAST_AGREEMENT_NARROW = 0.5
+
+#: And one whose outputs differ by more, relative to the largest: TensorFloat32 rounds to a thousandth, bfloat16 to a hundredth.
+MOST_DIFFERENCE = {torch.float64: 1e-9, torch.float32: 0.01}
+MOST_DIFFERENCE_NARROW = 0.1
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -45,6 +49,7 @@ class Preparing(TypedDict, total=False):
     compiled: bool
 
 
+@recording()
 def prepare(
     model: nn.Module,
     images: Inputs,
@@ -58,8 +63,9 @@ def prepare(
     """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
     What was done to it is in its ``preparation``, a :class:`relume.preparation.Preparation`; print it. Weights are shared
-    with ``model`` where nothing had to be done to them. Where they were copied and ``model`` changes afterwards, the
-    prepared network refuses to run; what is written through ``parameter.data`` cannot be noticed.
+    with ``model`` where nothing had to be done to them, and what is written to these later on is followed. Where they were
+    copied and are written to, or where a parameter, buffer or module of ``model`` is exchanged, the prepared network refuses to
+    run; what is written through ``parameter.data`` or NumPy cannot be noticed, nor a hook that comes or goes.
 
     Args:
         model: the network, left as it is.
@@ -68,7 +74,7 @@ def prepare(
         fold: fold each BatchNorm into the convolution before it where nothing else takes what that made.
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
         dtype: what to compute in, such as ``torch.bfloat16``; what the network computes in if None. Scores and maps come
-            in the dtype of the images all the same.
+            in the dtype that they have without it.
         lean: keep one byte of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
         compiled: compile its passes as well, each when it is asked for the second time: see :mod:`relume.plan.compiled`. It is
             for a GPU, where they become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
@@ -80,75 +86,72 @@ def prepare(
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
-    if preparation_of(model) is not None:
-        raise InputError("this network is prepared already; prepare the one that it was made of")
-    original = unwrap(model)
-    if isinstance(original, torch.jit.ScriptModule):
-        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
-    before = Trace.run(model, images)
+    original = _preparable(model, dtype)
+    before = _Answer.of(Trace.run(model, images))
     network = replicate(model)
-    flow = Flow.of(network, lambda: Trace.run(network, images).outputs)
     modules = dict(network.named_modules())
-    folded, kept = _fold(flow, modules, asked=fold)
-    conversion = _Conversion(channels_last, *_dtypes(network, dtype))
-    conversion.apply(network)
-    packed = [name for name, size in flow.sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
+    folded, kept = _fold(modules, folded, kept, asked=fold)
+    _Conversion(channels_last, dtype, before.dtype).apply(network)
+    packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
         folded,
         kept,
         tuple(packed),
         channels_last,
-        conversion.narrow,
+        dtype or _dtype(original),
         lean,
         compiled,
-        *_compare(before, _run(network, images, conversion.narrow)),
+        *before.compared(_run(network, images, dtype)),
+        weakref.ref(original),
         tuple(_sources(original, modules, packed)),
-        weakref.WeakKeyDictionary({module: _plain(name) for name, module in original.named_modules() if name}),
+        weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
     )
+    _require_alike(made)
     prepared = Compiled(network) if compiled else network
-    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = _sound(made)
+    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
     return prepared
 
 
-def _fold(flow: Flow, modules: Mapping[str, nn.Module], *, asked: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """Fold what can be, and say what was and why the rest was not."""
-    folded, kept = flow.foldable()
+def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
+    """The network inside ``model``, if it can be prepared."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
+    original = unwrap(model)
+    if preparation_of(model) is not None:
+        raise InputError("this network is prepared already; prepare the one that it was made of")
+    if isinstance(original, torch.jit.ScriptModule):
+        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
+    if dtype is not None and not dtype.is_floating_point:
+        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
+    return original
+
+
+def _fold(
+    modules: Mapping[str, nn.Module], found: Mapping[str, str], kept: Mapping[str, str], *, asked: bool
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Fold what was ``found``, and say what was folded, and why the rest was not."""
     if not asked:
-        return {}, dict.fromkeys((*folded, *kept), "folding was not asked for")
-    for norm, convolution in folded.items():
+        return {}, dict.fromkeys((*found, *kept), "folding was not asked for")
+    for norm, convolution in found.items():
         fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
-    return folded, kept
+    return found, kept
 
 
-def _sound(made: Preparation) -> Preparation:
-    """``made``, unless it gives something else than the network it was made of."""
-    least = LEAST_AGREEMENT.get(made.dtype, LEAST_AGREEMENT_NARROW)
-    if not made.agreement >= least:
-        raise ModelError(
-            f"the prepared network's gradient agrees with the network's own on the example by a rank correlation of "
-            f"{made.agreement:.4f} only, below {least}; use the network itself, or leave out fold or dtype"
-        )
-    return made
-
-
-def _run(network: nn.Module, images: Inputs, dtype: torch.dtype) -> Trace:
+def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
     try:
-        return Trace.run(network, images)
+        return _Answer.of(Trace.run(network, images))
     except (RuntimeError, TypeError, ValueError) as error:
         if not raised_by_network(error):
             raise
-        raise ModelError(f"the network does not run in {_name(dtype)} once it is prepared: {error}") from error
+        into = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}"
+        raise ModelError(f"the network does not run{into} once it is prepared: {error}") from error
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _plain(name: str) -> str:
-    """A module's name without what torch.compile puts into it."""
-    return name.replace("._orig_mod", "")
+def _dtype(network: nn.Module) -> torch.dtype:
+    """What the network computes in."""
+    held = chain(network.parameters(), network.buffers())
+    return next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.get_default_dtype())
 
 
 # --- What is converted on the way in and out -------------------------------------------------------------------------------
@@ -160,19 +163,19 @@ class _Conversion:
 
     Attributes:
         last: lay tensors out with their channels last.
-        narrow: what the network computes in.
+        narrow: what the network is to compute in; as it does if None.
         wide: what it returns.
     """
 
     last: bool
-    narrow: torch.dtype
+    narrow: torch.dtype | None
     wide: torch.dtype
 
     def apply(self, network: nn.Module) -> None:
         """Convert what ``network`` holds, and have it convert what it is given and what it returns."""
         for module in network.modules():
             if isinstance(module, torch.jit.ScriptModule):
-                if self.narrow != self.wide:
+                if self.narrow is not None:
                     raise ModelError("part of the network is TorchScript, which cannot be converted; leave dtype out")
                 continue
             for tensors in (module._parameters, module._buffers):
@@ -194,7 +197,7 @@ class _Conversion:
         return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
 
     def _narrowed(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.narrow) if tensor.is_floating_point() else tensor
+        return tensor.to(self.narrow) if self.narrow is not None and tensor.is_floating_point() else tensor
 
     def _enter(self, network: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         made = preparation_of(network)
@@ -208,48 +211,65 @@ class _Conversion:
         return tensor.contiguous(memory_format=_LAST[tensor.ndim]) if self.last and tensor.ndim in _LAST else tensor
 
     def _leave(self, _network: nn.Module, _args: Any, outputs: Any) -> Any:
-        if self.narrow == self.wide:
+        if self.narrow in (None, self.wide):
             return None
         return tree_map_only(Tensor, lambda t: t.to(self.wide) if t.dtype == self.narrow else t, outputs)
-
-
-def _dtypes(network: nn.Module, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
-    """What the network is to compute in, and what it computes in."""
-    held = chain(network.parameters(), network.buffers())
-    wide = next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.get_default_dtype())
-    if dtype is not None and not dtype.is_floating_point:
-        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
-    return dtype or wide, wide
 
 
 # --- What was copied, and how near the result is ---------------------------------------------------------------------------
 
 
 def _sources(original: nn.Module, modules: Mapping[str, nn.Module], packed: Collection[str]) -> Iterator[Source]:
-    """Every parameter and buffer of ``original`` that the prepared ``modules`` do not share."""
-    for name, module in original.named_modules():
-        ours = modules.get(_plain(name))
+    """Every parameter and buffer of ``original`` that the prepared ``modules`` share or copied."""
+    for prefix, module in original.named_modules():
+        name = plain_name(prefix)
+        ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
             continue
         for theirs, held in ((module._parameters, ours._parameters), (module._buffers, ours._buffers)):
             for key, tensor in theirs.items():
-                copy = held.get(key)
-                shared = copy is not None and tensor is not None and copy.data_ptr() == tensor.data_ptr()
-                if tensor is not None and (not shared or name in packed):
-                    yield Source.of(name, module, key)
+                if tensor is not None:
+                    copy = held.get(key)
+                    shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
+                    yield Source.of(name, module, key, copied=not shared or name in packed)
 
 
-def _compare(before: Trace, after: Trace) -> tuple[float, float]:
-    """The largest difference of outputs, relative, and the rank correlation of the gradients of their sums of squares."""
-    a, b = ([t for _, t in tensors_in(trace.outputs) if t.is_floating_point()] for trace in (before, after))
-    off = max(float((x - y).detach().abs().max() / x.detach().abs().max().clamp(min=1e-30)) for x, y in zip(a, b, strict=True))
-    gradients = [_gradient(outputs, trace.images) for outputs, trace in ((a, before), (b, after))]
-    correlation = rank_correlation(*gradients)
-    return off, 1.0 if math.isnan(correlation) and np.array_equal(gradients[0], gradients[1]) else correlation
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """What a network made of the example: its outputs, and the gradient of the sum of their squares."""
 
+    outputs: tuple[Tensor, ...]
+    gradient: NDArray[np.float64]
 
-def _gradient(outputs: Sequence[Tensor], images: Tensor) -> NDArray[np.float64]:
-    with recording():
+    @classmethod
+    def of(cls, trace: Trace) -> _Answer:
+        outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
         loss = torch.stack([t.double().square().sum() for t in outputs if t.requires_grad]).sum()
-        (gradient,) = torch.autograd.grad(loss, images)
-    return gradient.detach().double().cpu().numpy().ravel()
+        (gradient,) = torch.autograd.grad(loss, trace.images)
+        return cls(tuple(t.detach() for t in outputs), gradient.double().cpu().numpy().ravel())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.outputs[0].dtype
+
+    def compared(self, other: _Answer) -> tuple[float, float]:
+        """The largest difference of outputs, relative, and the rank correlation of the gradients; NaN where either is."""
+        pairs = zip(self.outputs, other.outputs, strict=True)
+        off = torch.stack(
+            [((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).double().cpu() for x, y in pairs if x.numel()]
+        )
+        alike = rank_correlation(self.gradient, other.gradient)
+        if math.isnan(alike) and np.allclose(self.gradient, other.gradient, rtol=0.01, atol=0):  # both constant
+            alike = 1.0
+        return float(off.max()), alike
+
+
+def _require_alike(made: Preparation) -> None:
+    least = LEAST_AGREEMENT.get(made.dtype, LEAST_AGREEMENT_NARROW)
+    most = MOST_DIFFERENCE.get(made.dtype, MOST_DIFFERENCE_NARROW)
+    if not (made.agreement >= least and made.difference <= most):
+        raise ModelError(
+            f"on the example the prepared network's outputs differ by {made.difference:.1e} of the largest, at most {most}; "
+            f"its gradient's rank correlation with the network's own is {made.agreement:.4f}, at least {least}; "
+            "use the network itself, or leave out fold or dtype"
+        )
