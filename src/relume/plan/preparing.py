@@ -91,12 +91,12 @@ def prepare(
     network = replicate(model)
     modules = dict(network.named_modules())
     folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
-    folded, kept = _fold(modules, folded, kept, asked=fold)
+    done, left = _fold(modules, folded, kept, asked=fold)
     _Conversion(channels_last, dtype, before.dtype).apply(network)
     packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
-        folded,
-        kept,
+        done,
+        left,
         tuple(packed),
         channels_last,
         dtype or _dtype(original),
