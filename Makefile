@@ -22,7 +22,7 @@ demo: $(READY) ## explain a drawn cat and dog, with the network in the package
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
 
-bench: $(READY) ## time and memory beside Captum, pytorch-grad-cam and zennit (20 minutes; QUICK=1: two)
+bench: $(READY) ## time and memory beside Captum, pytorch-grad-cam and zennit (half an hour; QUICK=1: two minutes)
 	$(BIN)/python -m benchmarks.performance --output out/bench $(if $(QUICK),--quick)
 
 check: format lint types test ## everything that CI runs: format, lint, types, tests (which execute README and docs)

@@ -174,7 +174,9 @@ def test_targets_are_judged_by_the_figures_of_the_run():
     point = {"group": "networks", "network": "resnet50", "batch": 8, "side": 224, "layers": 50, "flops": 100, "saved": 0}
     point |= {"against": "", "reference": {"forward": [2.0], "prepared forward": [0.8]}, "opening": {}, "runs": runs}
     point |= {"rates": {"slow": {"flops": 10, "seconds": [1.0]}, "fast": {"flops": 60, "seconds": [1.0, 1.0]}}}
-    record = record_of(point, EVERYONE)
+    runs = [run("guided", "prepared", 2), run("guided", "captum", 3)]
+    one = point | {"group": "batch", "batch": 1, "runs": runs}
+    record = record_of(point, one, EVERYONE)
     record["memory"] = [
         {"network": "resnet50", "task": "guided", "contender": key, "batch": 16, "mib": [mib], "word": ""}
         for key, mib in {"captum": 100.0, "prepared": 61.0, "lean": 35.0}.items()
@@ -190,7 +192,7 @@ def test_targets_are_judged_by_the_figures_of_the_run():
         "Guided Grad-CAM,Captum": ["", "", "not measured"],
         "the recipe's four methods,calls": ["", "2.00", "**no**"],
         "bfloat16,prepared": ["", "4.00", "yes"],
-        "one image,Captum": ["", "", "not measured"],
+        "one image,Captum": ["", "1.50", "yes"],
         "peak memory at batch 16,Captum's": ["", "0.610", "**no**"],
         "the same,lean": ["", "0.350", "yes"],
         "fastest peer over relume,lowest": ["1.00", "1.50", "yes"],

@@ -101,7 +101,7 @@ QUICK = Plan(
             "networks", NETWORKS["resnet50"], 2, None, ("guided", "guided_gradcam", "recipe"), tuple(CONTENDERS), Pace(2, 5, 15)
         ),
         Case("networks", NETWORKS["resnet18"], 2, None, ("guided", "guided_gradcam", "all"), ACROSS, Pace(2, 5, 8)),
-        *_growth("resnet18", (1, 2, 4), (112, 224, 448), (18, 34), 1, Pace(2, 5, 1)),
+        *_growth("resnet50", (1, 4), (112, 224), (18, 34), 1, Pace(2, 5, 1)),
     ),
     memory=tuple(Memory(NETWORKS["resnet50"], "guided", contender, 16, 1) for contender in ("prepared", "lean", "captum")),
     imports=3,

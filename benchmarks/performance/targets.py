@@ -71,7 +71,7 @@ def _narrower(record: Record, _face: str) -> float | None:
 
 
 def _latency(record: Record, face: str) -> float | None:
-    point = next((p for p in record["points"] if p["group"] == "batch" and p["batch"] == 1), None)
+    point = find(record, "batch", "resnet50", 1)
     return _over(_seconds(point, "guided", "captum"), _seconds(point, "guided", face))
 
 
