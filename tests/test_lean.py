@@ -25,7 +25,7 @@ class Net(nn.Module):
         self.function, self.pool = function, pool or nn.Identity()
         nn.init.normal_(self.norm.weight)
         nn.init.normal_(self.norm.running_mean)
-        nn.init.ones_(self.last.bias)  # no class is dead
+        nn.init.constant_(self.last.bias, 0.1)  # no class is dead
         self.to(dtype).eval()
 
     def forward(self, x):
