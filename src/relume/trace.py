@@ -374,5 +374,5 @@ def guard(model: Model) -> AbstractContextManager[Any]:
 
 def _keeping(model: Model) -> AbstractContextManager[Any]:
     """What a network prepared to be lean runs in."""
-    made = preparation_of(unwrap(model)) if isinstance(model, nn.Module) else None
+    made = preparation_of(model)
     return Lean() if made is not None and made.lean else nullcontext()

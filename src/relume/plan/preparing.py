@@ -86,23 +86,11 @@ def prepare(
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
-    original = unwrap(model)
-    if preparation_of(original) is not None:
-        raise InputError("this network is prepared already; prepare the one that it was made of")
-    if isinstance(original, torch.jit.ScriptModule):
-        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
-    if dtype is not None and not dtype.is_floating_point:
-        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
+    original = _preparable(model, dtype)
     before = _Answer.of(Trace.run(model, images))
     network = replicate(model)
-    folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
     modules = dict(network.named_modules())
-    if not fold:
-        folded, kept = {}, dict.fromkeys((*folded, *kept), "folding was not asked for")
-    for norm, convolution in folded.items():
-        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    folded, kept, sizes = _fold(network, images, modules, asked=fold)
     _Conversion(channels_last, dtype, before.dtype).apply(network)
     packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
@@ -118,10 +106,35 @@ def prepare(
         tuple(_sources(original, modules, packed)),
         weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
     )
-    _require_alike(made)
     prepared = Compiled(network) if compiled else network
-    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
+    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = _sound(made)
     return prepared
+
+
+def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
+    """The network inside ``model``, if it can be prepared."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
+    original = unwrap(model)
+    if preparation_of(model) is not None:
+        raise InputError("this network is prepared already; prepare the one that it was made of")
+    if isinstance(original, torch.jit.ScriptModule):
+        raise InputError("TorchScript cannot be prepared; give the Python module that it was made from")
+    if dtype is not None and not dtype.is_floating_point:
+        raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
+    return original
+
+
+def _fold(
+    network: nn.Module, images: Inputs, modules: Mapping[str, nn.Module], *, asked: bool
+) -> tuple[dict[str, str], dict[str, str], dict[str, torch.Size]]:
+    """See :func:`observe`; what may be folded is, if that was asked for."""
+    found, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
+    if not asked:
+        return {}, dict.fromkeys((*found, *kept), "folding was not asked for"), sizes
+    for norm, convolution in found.items():
+        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
+    return found, kept, sizes
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
@@ -250,7 +263,8 @@ class _Answer:
         return float(off.max()), alike
 
 
-def _require_alike(made: Preparation) -> None:
+def _sound(made: Preparation) -> Preparation:
+    """``made``, unless it gives something else than the network it was made of."""
     least = LEAST_AGREEMENT.get(made.dtype, LEAST_AGREEMENT_NARROW)
     most = MOST_DIFFERENCE.get(made.dtype, MOST_DIFFERENCE_NARROW)
     if not (made.agreement >= least and made.difference <= most):
@@ -259,3 +273,4 @@ def _require_alike(made: Preparation) -> None:
             f"its gradient's rank correlation with the network's own is {made.agreement:.4f}, at least {least}; "
             "use the network itself, or leave out fold or dtype"
         )
+    return made
