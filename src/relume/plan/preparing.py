@@ -29,7 +29,7 @@ __all__ = ["Preparing", "prepare"]
 
 #: A prepared network whose outputs differ by more, relative to the largest, is refused: TensorFloat32 rounds to a thousandth,
 #: bfloat16 to a hundredth. So is one whose gradient does, unless it ranks the values of the example as much alike as this. In
-#: float64 nothing but rounding may differ; in less, random weights are chaotic: a GoogLeNet of such ranks 0.7 alike in bfloat16.
+#: float64 nothing but rounding may differ; in less, random weights are chaotic: a GoogLeNet of such ranks 0.7 alike then.
 MOST_DIFFERENCE = {torch.float64: 1e-9, torch.float32: 0.01}
 MOST_DIFFERENCE_NARROW = 0.1
 LEAST_AGREEMENT = {torch.float64: 0.9999}
