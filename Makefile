@@ -5,7 +5,7 @@ PYTHON ?= python3
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format lint types fix clean
+.PHONY: help env demo test bench check format lint types fix clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: $(READY) ## explain a drawn cat and dog, with the network in the package
 
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+
+bench: $(READY) ## time and memory beside Captum, pytorch-grad-cam and zennit (half an hour; QUICK=1: two minutes)
+	$(BIN)/python -m benchmarks.performance --output out/bench $(if $(QUICK),--quick)
 
 check: format lint types test ## everything that CI runs: format, lint, types, tests (which execute README and docs)
 

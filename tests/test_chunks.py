@@ -473,7 +473,7 @@ import resource, torch, relume
 torch.manual_seed(0)
 
 def network(x):
-    for _ in range(5):  # no convolution: its library says otherwise that memory ran out
+    for _ in range(16):  # no convolution: its library says otherwise that memory ran out
         x = torch.relu(x * 1.5 - 0.1)
     return x.mean((2, 3))
 

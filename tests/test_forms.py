@@ -235,16 +235,16 @@ def test_a_custom_function_is_counted_as_not_guided():
 
 def test_images_go_where_the_model_is():
     """As far as a machine without another device can tell: to ``meta``, if the weights are there."""
-    from relume.trace import _device, _feed
+    from relume.feeding import feed, model_device
 
-    assert _device(build()) == torch.device("cpu")
-    assert _device(build().to("meta")) == torch.device("meta")
+    assert model_device(build()) == torch.device("cpu")
+    assert model_device(build().to("meta")) == torch.device("meta")
     mixed = build()
     mixed.head.to("meta")
-    assert _device(mixed) is None
-    assert _device(lambda x: x) is None
+    assert model_device(mixed) is None
+    assert model_device(lambda x: x) is None
     x = torch.randn(1, 3)
-    args, _, leaf = _feed([x, torch.tensor([1])], None, torch.device("meta"))
+    args, _, leaf = feed([x, torch.tensor([1])], None, torch.device("meta"))
     assert {t.device.type for t in (*args, leaf)} == {"meta"}
-    args, _, leaf = _feed([x], None, None)
+    args, _, leaf = feed([x], None, None)
     assert leaf.data_ptr() != x.data_ptr() != args[0].data_ptr()

@@ -61,10 +61,9 @@ def prepare(
 ) -> nn.Module:
     """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
-    What was done to it is in its ``preparation``, a :class:`relume.preparation.Preparation`; print it. Weights are shared
-    with ``model`` where nothing had to be done to them, and what is written to these later on is followed. Where they were
-    copied and are written to, or where a parameter, buffer or module of ``model`` is exchanged, the prepared network refuses to
-    run; what is written through ``parameter.data`` or NumPy cannot be noticed, nor a hook that comes or goes.
+    What was done to it is in its ``preparation``: print it. Weights that nothing was done to are shared with ``model``, and
+    followed. When others are written to, or a parameter, buffer or module of ``model`` is exchanged, the prepared network
+    refuses to run; what is written through ``parameter.data`` or NumPy cannot be noticed, nor a hook that comes or goes.
 
     Args:
         model: the network, left as it is.
@@ -72,11 +71,10 @@ def prepare(
             enough, of the usual size. It shows which BatchNorms can be folded, and the result is checked on it.
         fold: fold each BatchNorm into the convolution before it where nothing else takes what that made.
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
-        dtype: what to compute in, such as ``torch.bfloat16``; what the network computes in if None. Scores and maps come
-            in the dtype that they have without it.
+        dtype: what to compute in, such as ``torch.bfloat16``; scores and maps come in the dtype that they have without it.
         lean: keep one byte of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
-        compiled: compile its passes as well, each when it is asked for the second time: see :mod:`relume.plan.compiled`. It is
-            for a GPU, where they become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
+        compiled: compile each pass when it is asked for the second time (:mod:`relume.plan.compiled`), for a GPU, where they
+            become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
 
     Returns:
         A network whose modules are called as in ``model``.

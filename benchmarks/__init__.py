@@ -1,0 +1,1 @@
+"""What relume costs, and how right it is, beside other tools: `python -m benchmarks.NAME`."""
