@@ -222,7 +222,7 @@ def test_what_is_kept():
         assert read_for_its_size not in found
     assert found["ReluBackward0", "result"].dtype == torch.bool
     assert found["MaxPool2DWithIndicesBackward0", "result1"].dtype == torch.int32
-    # of the two ReLUs a byte a value, of the poolings after them four for the index of each; and the statistics, and the score's
+    # of the two ReLUs a byte a value, of the poolings after them four for each index; and the statistics, and the score's
     assert kept_bytes(lean) == 2 * 4 * (22 * 22 + 9 * 9 + 4 * (11 * 11 + 5 * 5)) + 2 * 4 * 4 + 2 * 8 + 2 * 5 * 4
     assert kept_bytes(plain) > 5 * kept_bytes(lean)
 
