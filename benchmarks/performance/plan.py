@@ -79,19 +79,15 @@ FULL = Plan(
             None,
             ("guided", "guided_gradcam", "all", "recipe"),
             tuple(CONTENDERS),
-            Pace(5, 9, 180),
+            Pace(5, 9, 150),
         ),
         *(
-            Case("networks", NETWORKS[name], batch, None, ("guided", "guided_gradcam", "all"), ACROSS, Pace(3, 9, 60))
+            Case("networks", NETWORKS[name], batch, None, ("guided", "guided_gradcam", "all"), ACROSS, Pace(3, 9, 45))
             for name, batch in ACROSS_BATCHES.items()
         ),
         *_growth("resnet50", BATCHES, SIDES, DEPTHS, 2, Pace(3, 15, 6)),
     ),
-    memory=tuple(
-        Memory(NETWORKS["resnet50"], task, contender, 16, 3)
-        for task, contenders in {"guided": tuple(CONTENDERS), "all": ("prepared", "captum")}.items()
-        for contender in contenders
-    ),
+    memory=tuple(Memory(NETWORKS["resnet50"], "guided", contender, 16, 3) for contender in CONTENDERS),
     imports=9,
 )
 

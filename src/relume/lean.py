@@ -3,7 +3,7 @@
 Every operation saves what *all* of its gradients might need. An explanation asks for the gradient of the data alone, and so
 
 * a convolution, an average or a max-pooling, and a BatchNorm in evaluation mode need their input's size and no value of it;
-* a ReLU needs to know where its output is positive, one byte a value and not four; a ReLU6 and a leaky ReLU likewise.
+* a ReLU needs to know where its output is positive, one bit a value, as does a leaky ReLU; a ReLU6 needs one byte.
 
 :class:`Lean` goes around a forward pass. After each operation it exchanges what that node saved for what is needed, and the
 node gives it back as a tensor of which nothing but that is right. Gradients stay the same to the last bit, by any rule that
@@ -15,6 +15,7 @@ the same end, a flat graph and a convolution of our own, in ``docs/performance.m
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,18 +73,35 @@ def _evaluating(node: Any) -> bool:
     return not node._saved_training and _weight_fixed(node)
 
 
-def _positive(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
-    return tensor > 0, tensor.dtype
+# Eight booleans lie in memory as the bytes of one integer, 0 or 1. Multiplied with _GATHER, its highest byte is all their bits;
+# one byte multiplied with _SPREAD is eight of them, of which _EACH keeps the first bit in the first, the second in the second.
+_GATHER, _SPREAD, _EACH = 0x0102040810204080, 0x0101010101010101, 0x8040201008040201 - 2**64
 
 
-def _ones(kept: tuple[Tensor, torch.dtype]) -> Tensor:
-    """1 where it was positive, 0 elsewhere."""
-    return kept[0].to(kept[1])
+@dataclass(frozen=True, slots=True)
+class _Bits:
+    """Where a tensor is positive, a bit for each value; a byte where they do not fill whole bytes."""
 
+    kept: Tensor
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
 
-def _signs(kept: tuple[Tensor, torch.dtype]) -> Tensor:
-    """1 where it was positive, -1 elsewhere."""
-    return kept[0].to(kept[1]).mul_(2).sub_(1)
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Bits:
+        """Where ``tensor`` is positive."""
+        positive = tensor > 0  # fresh, and so without gaps in memory
+        kept = positive.as_strided((positive.numel(),), (1,))
+        if kept.numel() % 8 == 0 and sys.byteorder == "little":
+            kept = kept.view(torch.int64).mul_(_GATHER).view(torch.uint8)[7::8].clone(memory_format=torch.contiguous_format)
+        return cls(kept, positive.shape, positive.stride(), tensor.dtype)
+
+    def unpack(self) -> Tensor:
+        """A tensor that is positive there, and 0 elsewhere."""
+        spread = self.kept
+        if spread.dtype == torch.uint8:
+            spread = spread.to(torch.int64).mul_(_SPREAD).bitwise_and_(_EACH).view(torch.uint8)
+        return spread.to(self.dtype).as_strided(self.shape, self.stride)
 
 
 def _rising(node: Any) -> bool:
@@ -102,9 +120,9 @@ def _few(node: Any) -> bool:
 _POOLED = (_sized("self"), _Less("result1", lambda t: t.to(torch.int32), lambda t: t.to(torch.int64), _few))
 
 _LESS: dict[str, tuple[_Less, ...]] = {
-    "ReluBackward0": (_Less("result", _positive, _ones, values=True),),
-    "LeakyReluBackward0": (_Less("self", _positive, _signs, _rising, values=True),),
-    "LeakyReluBackward1": (_Less("result", _positive, _signs, values=True),),
+    "ReluBackward0": (_Less("result", _Bits.of, _Bits.unpack, values=True),),
+    "LeakyReluBackward0": (_Less("self", _Bits.of, _Bits.unpack, _rising, values=True),),
+    "LeakyReluBackward1": (_Less("result", _Bits.of, _Bits.unpack, values=True),),
     "ConvolutionBackward0": (_sized("input", _weight_fixed),),
     "NativeBatchNormBackward0": (_sized("input", _evaluating),),
     "CudnnBatchNormBackward0": (_sized("input", _evaluating),),

@@ -68,7 +68,7 @@ class Preparation:
         packed: the convolutions whose weights lie as oneDNN wants them.
         channels_last: images and maps lie in memory with their channels last.
         dtype: what the network computes in.
-        lean: of a rectifier's output, one byte a value is kept between forward and backward pass.
+        lean: of a ReLU's output, one bit a value is kept between forward and backward pass.
         compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
@@ -130,7 +130,7 @@ class Preparation:
         parts += [f"{len(self.packed)} convolutions packed"] * bool(self.packed)
         parts += ["channels last"] * self.channels_last
         parts += [str(self.dtype).removeprefix("torch.")]
-        parts += ["one byte kept of each rectifier's output"] * self.lean
+        parts += ["one bit kept of each ReLU's value"] * self.lean
         parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         return f"{', '.join(parts)}; on the example {near}"

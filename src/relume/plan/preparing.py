@@ -72,7 +72,7 @@ def prepare(
         fold: fold each BatchNorm into the convolution before it where nothing else takes what that made.
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
         dtype: what to compute in, such as ``torch.bfloat16``; scores and maps come in the dtype that they have without it.
-        lean: keep one byte of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
+        lean: keep one bit of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
         compiled: compile each pass when it is asked for the second time (:mod:`relume.plan.compiled`), for a GPU, where they
             become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
 
