@@ -5,9 +5,11 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+import relume
 from relume.plan.convolution import Blocks, Plain, pack
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -75,6 +77,38 @@ def test_others_stay_as_they_are(convolution):
     kind = type(convolution)
     assert not pack(convolution, torch.Size((1, 3, 8, 8)))
     assert type(convolution) is kind
+
+
+class Own(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight * 2, bias)
+
+
+def test_what_does_something_to_its_weights_or_is_given_an_image_alone_stays_as_it_is():
+    assert not pack(Own(3, 4, 3), torch.Size((1, 3, 8, 8)))
+    assert not pack(nn.Conv2d(3, 4, 3), torch.Size((3, 8, 8)))
+    net, x = nn.Sequential(Own(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval(), torch.randn(2, 3, 8, 8)
+    expected, got = (relume.explain(n, x, 1, ["gradient"])["gradient"] for n in (net, relume.prepare(net, x)))
+    torch.testing.assert_close(got, expected)
+
+
+def test_no_images_or_one_alone_take_the_ordinary_way():
+    convolution = nn.Conv2d(3, 4, 3).requires_grad_(requires_grad=False)
+    made, x = packed(convolution, (1, 3, 8, 8)), torch.randn(2, 3, 8, 8, requires_grad=True)
+    for part in (x[:0], x[0]):
+        assert made(part).grad_fn.name() != "ConvolveBackward"
+        torch.testing.assert_close(made(part), convolution(part))
+    with pytest.raises(RuntimeError, match="type|dtype"):  # as torch's own
+        made(x.double())
+
+
+def test_other_weights_are_never_taken_for_those_that_were_packed():
+    made, x = packed(nn.Conv2d(3, 4, 3), (1, 3, 8, 8)), torch.randn(1, 3, 8, 8)
+    for _ in range(20):  # the memory of one may be that of another before it
+        made.weight = nn.Parameter(torch.randn_like(made.weight), requires_grad=False)
+        torch.testing.assert_close(made(x), F.conv2d(x, made.weight, made.bias))
+    other = copy.deepcopy(made)
+    torch.testing.assert_close(other(x), made(x))
 
 
 class Seen(TorchFunctionMode):

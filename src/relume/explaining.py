@@ -269,8 +269,8 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
         if "input" in places:
             inputs[rule] = gradients.pop(0)
         if "layer" in places:
-            layers[rule] = [layer.map(g) for layer, g in zip(trace.layers, gradients, strict=True)]
-    found = Gathered(inputs, layers, [layer.map(layer.output.detach()) for layer in trace.layers], fuse)
+            layers[rule] = [trace.wide(layer.map(g)) for layer, g in zip(trace.layers, gradients, strict=True)]
+    found = Gathered(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
     with full_precision(trace.images.device.type):
         return {m.key: _finite(m.key, m.compute(found)) for m in methods}
 

@@ -93,7 +93,7 @@ class _Bits:
         positive = tensor > 0  # fresh, and so without gaps in memory
         kept = positive.as_strided((positive.numel(),), (1,))
         if kept.numel() % 8 == 0 and sys.byteorder == "little":
-            kept = kept.view(torch.int64).mul_(_GATHER).view(torch.uint8)[7::8].clone()
+            kept = kept.view(torch.int64).mul_(_GATHER).view(torch.uint8)[7::8].clone(memory_format=torch.contiguous_format)
         return cls(kept, positive.shape, positive.stride(), tensor.dtype)
 
     def unpack(self) -> Tensor:

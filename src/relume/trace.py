@@ -239,7 +239,7 @@ class Trace:
         if isinstance(target, Unit):
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
-            values, unit = layer.to_map(layer.output), f"{layer.name}, {target}"
+            values, unit = self.wide(layer.to_map(layer.output)), f"{layer.name}, {target}"
             frozen = target.frozen(layer.name, values)
             value = frozen.value(values)
         else:
@@ -299,6 +299,10 @@ class Trace:
 
     def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         return score.survey(wrt, relu_only=self.relu_only)
+
+    def wide(self, values: Tensor) -> Tensor:
+        """What a layer made, in a dtype no narrower than the images': a network may compute in another inside."""
+        return values.to(torch.promote_types(values.dtype, self.images.dtype))
 
     def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         found = self._survey(score, wrt)

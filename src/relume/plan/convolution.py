@@ -154,16 +154,20 @@ def _packed(weight: Tensor, shape: Shape, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """The weights of one convolution for both passes, and the tensor they were made of."""
+    """The weights of one convolution for both passes, and the tensor they were made of, held so that no other has its place."""
 
     forward: Tensor
     backward: Plain | Blocks
     shape: Shape
-    made_of: tuple[int, int]
+    made_of: Tensor
+    version: int
 
+    def __deepcopy__(self, _: Any) -> Weights:
+        return self  # cannot be copied, and a copy of the network has other weights
 
-def _state(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), weight._version
+    def are_of(self, weight: Tensor) -> bool:
+        """Whether ``weight`` lies where that tensor lay, and has not been written to since."""
+        return weight.data_ptr() == self.made_of.data_ptr() and weight._version == self.version
 
 
 class Convolve(torch.autograd.Function):
@@ -211,7 +215,7 @@ class Packed(_Base):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         fits = x.device == weight.device and x.dtype == weight.dtype and x.ndim == weight.ndim and x.numel() > 0
-        if fits and _state(weight) == self.packed.made_of and not torch.is_autocast_enabled(x.device.type):
+        if fits and self.packed.are_of(weight) and not torch.is_autocast_enabled(x.device.type):
             return _convolve(x, weight, bias, self.packed)
         plain: Tensor = super()._conv_forward(x, weight, bias)
         return plain
@@ -237,7 +241,7 @@ def pack(module: nn.Module, size: torch.Size) -> bool:
     shape = Shape(module.kernel_size, module.stride, padding, module.dilation, module.groups)
     few = module.in_channels <= FEW_CHANNELS and module.groups == 1 and set(module.dilation) == {1}
     backward: Plain | Blocks = (Blocks if few else Plain).of(weight, shape, size)
-    module.__dict__["packed"] = Weights(_packed(weight, shape, size), backward, shape, _state(weight))
+    module.__dict__["packed"] = Weights(_packed(weight, shape, size), backward, shape, weight, weight._version)
     mix(module, Packed)
     return True
 

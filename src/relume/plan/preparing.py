@@ -27,14 +27,13 @@ from relume.trace import Inputs, Trace, raised_by_network, recording
 
 __all__ = ["Preparing", "prepare"]
 
-#: A prepared network whose gradient ranks the values of the example less alike than this is refused. In float64 nothing but
-#: rounding may differ; in less, random weights are chaotic, and such a GoogLeNet's agrees with itself in float64 to 0.96.
-LEAST_AGREEMENT = {torch.float64: 0.9999}
-LEAST_AGREEMENT_NARROW = 0.5
-
-#: And one whose outputs differ by more, relative to the largest: TensorFloat32 rounds to a thousandth, bfloat16 to a hundredth.
+#: A prepared network whose outputs differ by more, relative to the largest, is refused: TensorFloat32 rounds to a thousandth,
+#: bfloat16 to a hundredth. So is one whose gradient does, unless it ranks the values of the example as much alike as this. In
+#: float64 nothing but rounding may differ; in less, random weights are chaotic: a GoogLeNet of such ranks 0.7 alike then.
 MOST_DIFFERENCE = {torch.float64: 1e-9, torch.float32: 0.01}
 MOST_DIFFERENCE_NARROW = 0.1
+LEAST_AGREEMENT = {torch.float64: 0.9999}
+LEAST_AGREEMENT_NARROW = 0.5
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -88,24 +87,22 @@ def prepare(
     before = _Answer.of(Trace.run(model, images))
     network = replicate(model)
     modules = dict(network.named_modules())
-    folded, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
-    done, left = _fold(modules, folded, kept, asked=fold)
+    folded, kept, sizes = _fold(network, images, modules, asked=fold)
     _Conversion(channels_last, dtype, before.dtype).apply(network)
     packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
     made = Preparation(
-        done,
-        left,
+        folded,
+        kept,
         tuple(packed),
         channels_last,
         dtype or _dtype(original),
         lean,
         compiled,
-        *before.compared(_run(network, images, dtype)),
+        *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
         weakref.ref(original),
         tuple(_sources(original, modules, packed)),
         weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
     )
-    _require_alike(made)
     prepared = Compiled(network) if compiled else network
     prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
     return prepared
@@ -126,14 +123,15 @@ def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
 
 
 def _fold(
-    modules: Mapping[str, nn.Module], found: Mapping[str, str], kept: Mapping[str, str], *, asked: bool
-) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Fold what was ``found``, and say what was folded, and why the rest was not."""
+    network: nn.Module, images: Inputs, modules: Mapping[str, nn.Module], *, asked: bool
+) -> tuple[dict[str, str], dict[str, str], dict[str, torch.Size]]:
+    """See :func:`observe`; what may be folded is, if that was asked for."""
+    found, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
     if not asked:
-        return {}, dict.fromkeys((*found, *kept), "folding was not asked for")
+        return {}, dict.fromkeys((*found, *kept), "folding was not asked for"), sizes
     for norm, convolution in found.items():
         fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
-    return found, kept
+    return found, kept, sizes
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
@@ -250,24 +248,25 @@ class _Answer:
     def dtype(self) -> torch.dtype:
         return self.outputs[0].dtype
 
-    def compared(self, other: _Answer) -> tuple[float, float]:
-        """The largest difference of outputs, relative, and the rank correlation of the gradients; NaN where either is."""
-        pairs = zip(self.outputs, other.outputs, strict=True)
-        off = torch.stack(
-            [((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).double().cpu() for x, y in pairs if x.numel()]
-        )
-        alike = rank_correlation(self.gradient, other.gradient)
-        if math.isnan(alike) and np.allclose(self.gradient, other.gradient, rtol=0.01, atol=0):  # both constant
-            alike = 1.0
-        return float(off.max()), alike
 
+def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float, float]:
+    """The largest difference of outputs, relative, and the rank correlation of the gradients.
 
-def _require_alike(made: Preparation) -> None:
-    least = LEAST_AGREEMENT.get(made.dtype, LEAST_AGREEMENT_NARROW)
-    most = MOST_DIFFERENCE.get(made.dtype, MOST_DIFFERENCE_NARROW)
-    if not (made.agreement >= least and made.difference <= most):
+    Raises:
+        ModelError: they differ by more than computing in ``dtype`` explains.
+    """
+    pairs = zip(before.outputs, after.outputs, strict=True)
+    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).double().cpu() for x, y in pairs if x.numel()])
+    difference = float(off.max())
+    apart = float(np.linalg.norm(before.gradient - after.gradient)) / max(float(np.linalg.norm(before.gradient)), 1e-300)
+    agreement = rank_correlation(before.gradient, after.gradient)
+    most = MOST_DIFFERENCE.get(dtype, MOST_DIFFERENCE_NARROW)
+    least = LEAST_AGREEMENT.get(dtype, LEAST_AGREEMENT_NARROW)
+    # rounding ranks equal values at random, and where all are equal there are no ranks
+    if not (difference <= most and (agreement >= least or apart <= most)):
         raise ModelError(
-            f"on the example the prepared network's outputs differ by {made.difference:.1e} of the largest, at most {most}; "
-            f"its gradient's rank correlation with the network's own is {made.agreement:.4f}, at least {least}; "
+            f"on the example the prepared network's outputs differ by {difference:.1e} of the largest, at most {most}; its "
+            f"gradient differs by {apart:.1e}, and its rank correlation is {agreement:.4f}, at least {least}; "
             "use the network itself, or leave out fold or dtype"
         )
+    return difference, 1.0 if math.isnan(agreement) else agreement

@@ -1,0 +1,359 @@
+"""Prepared networks: what is folded and what is not, the same maps, and what happens when the original changes."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import relume
+from relume import errors
+from relume.models.vision import import_torchvision
+
+from .networks import Small, assert_unchanged, snapshot
+
+ALL = list(relume.METHODS)
+
+
+def unlike(norm):
+    """Statistics and weights that a wrong fold would show with."""
+    for values, low, high in (
+        (norm.running_mean, -0.5, 0.5),
+        (norm.running_var, 0.5, 2),
+        (norm.weight, 0.5, 2),
+        (norm.bias, -0.5, 0.5),
+    ):
+        if values is not None:
+            nn.init.uniform_(values, low, high)
+    return norm
+
+
+class Net(nn.Module):
+    """A convolution, ``way``, ReLU, pooling, a classifier; ``way`` takes the network, what the convolution made, and images."""
+
+    def __init__(self, way=None, conv=None, bn=None, shape=None):
+        super().__init__()
+        self.conv, self.bn = conv or nn.Conv2d(3, 4, 3, padding=1), unlike(bn or nn.BatchNorm2d(4))
+        self.other, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 5)
+        self.way, self.shape = way or (lambda net, y, _: net.bn(y)), shape or (lambda x: x)
+
+    def forward(self, x):
+        x = self.shape(x)
+        return self.head(F.relu(self.way(self, self.conv(x), x)).flatten(2).mean(2))
+
+
+def images(*shape, dtype=torch.float64):
+    return torch.randn(shape or (2, 3, 8, 8), dtype=dtype)
+
+
+def assert_alike(plain, prepared, x, tolerance=1e-9, methods=ALL, layer="bn", target=1):
+    """The same maps, scores, coverage and layer, to ``tolerance`` times the largest value."""
+    a, b = (relume.explain(net, x, target, methods, layer) for net in (plain, prepared))
+    for method in methods:
+        assert (b[method].shape, b[method].dtype) == (a[method].shape, a[method].dtype)
+        assert b[method].is_contiguous()
+        assert (b[method] - a[method]).abs().max() <= tolerance * a[method].abs().max(), method
+    assert (b.scores - a.scores).abs().max() <= tolerance * a.scores.abs().max()
+    assert str(b.coverage) == str(a.coverage)
+    assert b.layer == a.layer
+    return a
+
+
+# --- What may be folded ----------------------------------------------------------------------------------------------------
+
+FOLDED = {
+    "plain": Net,
+    "without a bias": lambda: Net(conv=nn.Conv2d(3, 4, 3, bias=False)),
+    "not affine": lambda: Net(bn=nn.BatchNorm2d(4, affine=False)),
+    "another eps": lambda: Net(bn=nn.BatchNorm2d(4, eps=0.1)),
+    "groups": lambda: Net(conv=nn.Conv2d(3, 6, 3, groups=3), bn=nn.BatchNorm2d(6), way=lambda n, y, _: n.bn(y)[:, :4]),
+    "circular padding": lambda: Net(conv=nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")),
+    "same padding": lambda: Net(conv=nn.Conv2d(3, 4, 2, padding="same")),
+    "one dimension": lambda: Net(None, nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), lambda x: x.flatten(2)),
+    "three dimensions": lambda: Net(None, nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), lambda x: x[..., None]),
+    "SyncBatchNorm": lambda: Net(bn=nn.SyncBatchNorm(4)),
+    "its shape is asked for": lambda: Net(lambda n, y, _: n.bn(y) * y.shape[0]),
+    "overwritten afterwards": lambda: Net(lambda n, y, _: F.relu_(n.bn(y))),
+    "a hook on what BatchNorm makes": lambda: hooked(Net(), lambda n: n.bn.register_forward_hook(lambda _m, _a, out: out * 2)),
+    "a hook on what the convolution takes": lambda: hooked(
+        Net(), lambda n: n.conv.register_forward_pre_hook(lambda _m, args: (args[0] * 2,))
+    ),
+}
+
+
+def hooked(net, register):
+    register(net)
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", FOLDED)
+def test_folded(name):
+    net, x = FOLDED[name]().double().eval(), images()
+    prepared = relume.prepare(net, x[:1])
+    assert (prepared.preparation.folded, prepared.preparation.kept) == ({"bn": "conv"}, {})
+    assert_alike(net, prepared, x, methods=ALL[:3] if "dimension" in name else ALL)  # another number of axes is no map
+
+
+def test_batch_norm_with_an_activation_of_its_own():
+    import_torchvision()
+    from timm.layers import BatchNormAct2d
+
+    net, x = Net(bn=BatchNormAct2d(4)).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    assert prepared.bn(prepared.conv(x)).min() == 0  # the activation still runs
+    assert_alike(net, prepared, x)
+
+
+# --- What must not be ------------------------------------------------------------------------------------------------------
+
+
+class Standardised(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight - weight.mean((1, 2, 3), keepdim=True), bias)
+
+
+class Louder(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x).mul_(torch.linspace(1, 3, 4, dtype=x.dtype).view(1, 4, 1, 1))
+
+
+class Scaling(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x * torch.linspace(1, 3, 4, dtype=x.dtype).view(1, 4, 1, 1))
+
+
+class Doubled(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+def also(use):
+    """The convolution's output is used by ``use`` too, before the BatchNorm."""
+    return lambda net, y, _: use(y) + net.bn(y)
+
+
+TAKEN = "something else takes what its convolution made"
+NONE = "does not take what a convolution made"
+WEIGHTS = "something else takes its weights, or its convolution's"
+COMPUTED = "the weight of its convolution is computed"
+
+KEPT = {
+    "used too": (Net(also(lambda y: y)), TAKEN),
+    "used after": (Net(lambda n, y, _: n.bn(y) + y), TAKEN),
+    "used detached": (Net(also(lambda y: y.detach())), TAKEN),
+    "used as data": (Net(also(lambda y: y.data * 1)), TAKEN),
+    "used by a view": (Net(also(lambda y: y[:, :1])), TAKEN),
+    "used for a number": (Net(also(lambda y: y.sum().item())), TAKEN),
+    "written to": (Net(lambda n, y, _: n.bn(y.mul_(2))), TAKEN),
+    "written to by its own class": (Net(conv=Louder(3, 4, 3)), TAKEN),
+    "a hook writes to it": (
+        hooked(Net(), lambda n: n.conv.register_forward_hook(lambda _m, _a, y: (y.mul_(2), None)[1])),
+        TAKEN,
+    ),
+    "a hook exchanges it": (hooked(Net(), lambda n: n.conv.register_forward_hook(lambda _m, _a, y: y * 2)), NONE),
+    "a hook exchanges what BatchNorm takes": (
+        hooked(Net(), lambda n: n.bn.register_forward_pre_hook(lambda _m, a: (a[0] * 2,))),
+        NONE,
+    ),
+    "a hook on BatchNorm uses it": (hooked(Net(), lambda n: n.bn.register_forward_hook(lambda _m, a, y: y + a[0])), TAKEN),
+    "a hook on its gradient": (Net(lambda n, y, _: (y.register_hook(lambda g: g * 2), n.bn(y))[1]), TAKEN),
+    "as data": (Net(lambda n, y, x: n.bn(y.data) + x.mean()), NONE),
+    "a sum": (Net(lambda n, y, x: n.bn(y + n.other(x)), nn.Conv2d(3, 4, 1)), NONE),
+    "another order": (Net(lambda n, _, x: n.other(n.bn(x)), bn=nn.BatchNorm2d(3)), NONE),
+    "a functional convolution": (Net(lambda n, _, x: n.bn(F.conv2d(x, n.conv.weight, n.conv.bias))), NONE),
+    "convolution twice": (Net(lambda n, y, x: n.bn(y) + n.conv(x * 2)), "its convolution ran 2 times"),
+    "BatchNorm twice": (Net(lambda n, y, x: n.bn(y) + n.bn(n.other(x))), "ran 2 times"),
+    "never": (Net(lambda _n, y, _: y), "did not run"),
+    "by the batch": (Net(bn=nn.BatchNorm2d(4, track_running_stats=False)), "normalises by the batch"),
+    "made to train": (Net(lambda n, y, _: (n.bn.train(), n.bn(y))[1]), "normalises by the batch"),
+    "weight norm": (Net(conv=parametrizations.weight_norm(nn.Conv2d(3, 4, 3))), COMPUTED),
+    "standardised": (Net(conv=Standardised(3, 4, 3)), COMPUTED),
+    "scaled inside": (Net(bn=Scaling(4)), "does not normalise just what it takes"),
+    "normalised twice inside": (Net(bn=Doubled(4)), WEIGHTS),
+    "weight used": (Net(lambda n, y, _: n.bn(y) * n.conv.weight.mean()), WEIGHTS),
+    "statistics used": (Net(lambda n, y, _: n.bn(y) + n.bn.running_mean.mean()), WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept(name):
+    net, reason = KEPT[name]
+    net, x = net.double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert (prepared.preparation.folded, prepared.preparation.kept) == ({}, {"bn": reason})
+    expected, got = (relume.explain(n, x, 1, ALL[:3], evidence=False) for n in (net, prepared))
+    for method in ALL[:3]:
+        torch.testing.assert_close(got[method], expected[method], rtol=1e-9, atol=1e-15)
+
+
+def test_what_is_returned_is_taken():
+    class Both(Net):
+        def forward(self, x):
+            y = self.conv(x)
+            return {"logits": self.head(F.relu(self.bn(y)).mean((2, 3))), "aux": y}
+
+    prepared = relume.prepare(Both().eval(), images(dtype=torch.float32))
+    assert prepared.preparation.kept == {"bn": TAKEN}
+
+
+@pytest.mark.parametrize("which", ["conv", "bn"])
+def test_a_forward_that_was_exchanged_on_the_module(which):
+    net, x = Net().double().eval(), images()
+    module = getattr(net, which)
+    plain = type(module).forward
+    module.forward = lambda x: plain(module, x) * 2
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.kept == {"bn": "its forward, or that of its convolution, was exchanged"}
+    assert_alike(net, prepared, x)
+
+
+def test_tied_weights_are_kept():
+    net, x = Net(lambda n, y, x: n.bn(y) + n.other(x), conv=nn.Conv2d(3, 4, 1)).double().eval(), images()
+    net.other.weight = net.conv.weight
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.kept == {"bn": WEIGHTS}
+    assert_alike(net, prepared, x)
+
+
+def test_standardised_convolutions_of_timm():
+    import_torchvision()
+    from timm.layers import StdConv2d
+
+    net, x = Net(conv=StdConv2d(3, 4, 3)).double().eval(), images()
+    assert relume.prepare(net, x).preparation.kept == {"bn": COMPUTED}
+
+
+WAYS = {
+    "without its BatchNorm": lambda _, y: y,
+    "beside it": lambda n, y: n.bn(y) + y,
+    "before it": lambda n, y: y.mean() + n.bn(y),
+    "BatchNorm twice": lambda n, y: n.bn(y) + n.bn(y),
+    "BatchNorm of something else": lambda n, y: n.bn(n.other(torch.ones(2, 3, 8, 8, dtype=torch.float64))),
+    "written to": lambda n, y: n.bn(y.relu_()),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_another_way_through_the_network_is_an_error(name):
+    net = Net(lambda n, y, x: WAYS[name](n, y) if x.mean() > 1 else n.bn(y)).double().eval()
+    x = images()
+    prepared = relume.prepare(net, x)
+    assert_alike(net, prepared, x, methods=ALL[:3])
+    with pytest.raises(errors.GraphError, match="takes another way through the network"):
+        relume.explain(prepared, x + 5, 1, ["gradient"])
+    if name != "BatchNorm of something else":  # that of a constant
+        assert_alike(net, relume.prepare(net, x, fold=False), x + 5, methods=ALL[:3])
+
+
+def test_the_other_way_taken_on_the_example_is_kept():
+    net = Net(lambda n, y, x: y if x.mean() > 1 else n.bn(y)).double().eval()
+    prepared = relume.prepare(net, images() + 5)
+    assert prepared.preparation.kept == {"bn": "did not run"}
+    assert_alike(net, prepared, images())
+
+
+# --- Forms of a network ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["DataParallel", "compiled", "compiled inside", "symbolic", "training", "exported"])
+def test_forms(form):
+    plain, x = Small().double().eval(), images()
+    net = copy.deepcopy(plain)
+    if form == "DataParallel":
+        net = nn.DataParallel(net)
+    elif form == "compiled":
+        net = torch.compile(net, backend="eager")
+    elif form == "compiled inside":
+        net.body = torch.compile(net.body, backend="eager")
+    elif form == "symbolic":
+        net = torch.fx.symbolic_trace(net)
+    elif form == "training":
+        net.train()
+    else:
+        net = torch.export.export(net, (x,)).module()
+    before = snapshot(net)
+    prepared = relume.prepare(net, x)
+    assert_unchanged(before, snapshot(net))
+    assert len(prepared.preparation.folded) == (0 if form == "exported" else 2)
+    layer = None if form in ("exported", "symbolic") else "body"
+    expected = relume.explain(plain, x, 1, ALL, "body")
+    got = relume.explain(prepared, x, 1, ALL, layer)
+    for method in ALL:
+        torch.testing.assert_close(got[method], expected[method], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_under_no_grad_and_inference_mode(around):
+    net, x = Small().eval(), images(dtype=torch.float32)
+    expected = relume.explain(net, x, 1, ["guided_backprop"])["guided_backprop"]
+    with around():
+        prepared = relume.prepare(net, x)
+        inside = relume.explain(prepared, x, 1, ["guided_backprop"])["guided_backprop"]
+        prepared(x)
+        there = Small().eval()
+        relume.prepare(there, x)
+    for got in (inside, relume.explain(prepared, x, 1, ["guided_backprop"])["guided_backprop"]):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-7)
+    on_it = relume.prepare(there, x)  # whose weights were made there
+    assert_alike(there, on_it, x, 1e-4, layer="body")
+
+
+def test_refusals():
+    x = images(dtype=torch.float32)
+    prepared = relume.prepare(Small(), x)
+    for again in (prepared, nn.DataParallel(prepared)):
+        with pytest.raises(errors.InputError, match="prepared already"):
+            relume.prepare(again, x)
+    with pytest.raises(errors.InputError, match=r"takes a torch\.nn\.Module"):
+        relume.prepare(lambda x: x, x)
+    with pytest.raises(errors.InputError, match="floating-point dtype"):
+        relume.prepare(Small(), x, dtype=torch.int8)
+    with pytest.raises(errors.LayerError, match=r"'conv1' has no output of its own.*prepare the network with fold=False"):
+        relume.explain(prepared, x, 1, ["gradcam"], "conv1")
+
+
+def test_what_does_not_compute_the_same_is_refused():
+    class Fragile(Small):
+        def forward(self, x):
+            return super().forward(x) + (x * 1e5).mean((1, 2, 3))[:, None] * (self.conv1.weight.dtype == torch.float16)
+
+    x = images(dtype=torch.float32)
+    with pytest.raises(errors.ModelError, match="outputs differ by"):
+        relume.prepare(Fragile().eval(), x, dtype=torch.float16)
+    with pytest.raises(errors.ModelError, match="outputs differ by nan"):
+        relume.prepare(
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval(), x * 1e5, dtype=torch.float16
+        )
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_equal_values_are_not_ranked(dtype):
+    """A gradient that is the same everywhere has no ranks, and one that is so but for rounding has those of the rounding."""
+    constant = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3, 1, bias=False))
+    nn.init.ones_(constant[2].weight)
+    assert relume.prepare(constant, torch.ones(1, 3, 8, 8), dtype=dtype).preparation.agreement == 1
+    nearly = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1, padding_mode="circular"), nn.AvgPool2d(12), nn.Flatten(), nn.Linear(32, 4)
+    )
+    made = relume.prepare(nearly, torch.randn(1, 3, 12, 12), dtype=dtype).preparation
+    assert made.difference < 0.05
+
+
+def test_nothing_is_converted_unasked():
+    class Mixed(Small):
+        def __init__(self):
+            super().__init__()
+            self.head.double()
+
+        def forward(self, x):
+            return self.head(self.body(self.relu(self.bn1(self.conv1(x)))).mean((2, 3)).double())
+
+    net, x = Mixed().eval(), images(dtype=torch.float32)
+    prepared = relume.prepare(net, x)
+    assert prepared(x).dtype == torch.float64
+    assert {p.dtype for p in prepared.parameters()} == {torch.float32, torch.float64}
+    assert_alike(net, prepared, x, 1e-4, layer="body")
