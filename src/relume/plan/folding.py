@@ -266,8 +266,8 @@ def fold_into(convolution: Convolution, norm: _Norm) -> None:
     folded = fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, gamma, beta)
     for key, values in zip(("weight", "bias"), folded, strict=True):
         convolution._parameters[key] = nn.Parameter(values.to(convolution.weight.dtype), requires_grad=False)
-    norm._parameters.update(dict.fromkeys(norm._parameters))
-    norm._buffers.update(dict.fromkeys(norm._buffers))
+    norm._parameters.update(weight=None, bias=None)
+    norm._buffers.update(running_mean=None, running_var=None, num_batches_tracked=None)
     mark = object()
     convolution.__dict__["mark"], norm.__dict__["of"] = mark, mark
     mix(convolution, Folding)
