@@ -19,7 +19,7 @@ from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
 from relume.targets import tensors_in
-from relume.trace import Trace
+from relume.trace import Output, Trace
 
 __all__ = ["Checkup", "check"]
 
@@ -80,13 +80,14 @@ class Checkup:
         }
 
 
-def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> Checkup:
+def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, output: Output = None) -> Checkup:
     """Try every method on ``images`` and say what works, what does not and why, and what it costs.
 
     Args:
         model: the network.
         images: ``(N, C, *spatial)``, preprocessed as the network expects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
 
     Raises:
         RelumeError: the network does not run on this input, or nothing it returns depends on it.
@@ -100,11 +101,11 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
     candidates: tuple[str, ...] = ()
     for key, method in METHODS.items():
         try:
-            read = explain(model, images, None, [key], layer, evidence=False).layer or read
+            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
         if method.needs_layer and not candidates:
-            candidates = _candidates(model, images)
+            candidates = _candidates(model, images, output)
     made, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
@@ -115,7 +116,7 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
         device=_listed(t.device for t in tensors),
         training=bool(getattr(model, "training", False)),
         outputs=outputs,
-        coverage=None if "gradient" in troubles else coverage(model, images),
+        coverage=None if "gradient" in troubles else coverage(model, images, output=output),
         layer=read,
         candidates=_others(candidates, read),
         troubles=troubles,
@@ -148,9 +149,9 @@ class _Kept:
         return tensor
 
 
-def _candidates(model: nn.Module, images: Tensor) -> tuple[str, ...]:
+def _candidates(model: nn.Module, images: Tensor, output: Output) -> tuple[str, ...]:
     try:
-        return Trace.run(model, images, None).candidates
+        return Trace.run(model, images, None, output=output).candidates
     except RelumeError:
         return ()
 

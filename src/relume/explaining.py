@@ -285,8 +285,8 @@ def _finite(key: str, values: Tensor) -> Tensor:
 
 def _scores(trace: Trace, score: Score) -> Tensor:
     try:
-        return class_scores(trace.outputs).detach()
-    except TargetError:  # a callable target explained something else than classes
+        return class_scores(trace.outputs, len(trace.images)).detach()
+    except TargetError:  # what was explained is something else than a class, or nothing tells which of several are the scores
         return score.value.detach()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
@@ -87,7 +88,7 @@ def extremes(tensor: Tensor) -> str:
 
 
 def pick(outputs: Any, output: Output) -> Any:
-    """The part of ``outputs`` that ``output`` names.
+    """The part of ``outputs`` that ``output`` names; a number as text, such as a command line's, is an index if no key.
 
     Raises:
         TargetError: there is no such part; the message says what there is.
@@ -98,6 +99,12 @@ def pick(outputs: Any, output: Output) -> Any:
         return output(outputs)
     if isinstance(outputs, Tensor):
         raise TargetError(f"the network returned one tensor and no output {output!r}; leave output away")
+    if (
+        isinstance(output, str)
+        and re.fullmatch(r"-?[0-9]+", output)
+        and not (isinstance(outputs, Mapping) and output in outputs)
+    ):
+        output = int(output)
     named = isinstance(output, str) and not isinstance(outputs, Mapping)
     try:
         return getattr(outputs, str(output)) if named and hasattr(outputs, str(output)) else outputs[output]

@@ -239,9 +239,9 @@ class Trace:
         if isinstance(target, Unit):
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
-            values, unit = self.wide(layer.to_map(layer.output)), f"{layer.name}, {target}"
+            values = self.wide(layer.to_map(layer.output))
             frozen = target.frozen(layer.name, values)
-            value = frozen.value(values)
+            value, unit = frozen.value(values), f"{layer.name}, {frozen}"
         else:
             frozen = resolve(target, self.outputs, len(self.images))
             value = frozen(self.outputs)

@@ -192,7 +192,7 @@ def _audited(
 
     view = opened.preprocessing.view(picture)
     image = opened.preprocessing.tensor(view)[None]
-    known = {"multilabel": opened.multilabel, "labels": opened.labels, **options}
+    known = {"multilabel": opened.multilabel, "labels": opened.labels, "output": opened.output, **options}
     found = []
     for method in methods:
         with watch(f"{path.name}: {method}") as watched, network_errors():

@@ -56,7 +56,8 @@ def check(
         opened = network.open()
         seen = draw_scene(0).picture if picture is None else load_picture(picture)
         with network_errors():
-            found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], network.layer)
+            image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
+            found = examine(opened.model, image, network.layer, output=opened.output)
     except RelumeError as error:
         fail(error)
     if as_json:

@@ -69,7 +69,8 @@ def evaluate(
         loaders, total = _loaders(data, scenes, seed, opened)
         with common.tracked("evaluating", loaders, total) as steps, network_errors():
             facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
-            evaluation = compare(opened.model, _loaded(steps, skipped), keys, network.layer, seed=seed, facts=facts)
+            samples = _loaded(steps, skipped)
+            evaluation = compare(opened.model, samples, keys, network.layer, output=opened.output, seed=seed, facts=facts)
         for reason in evaluation.skipped:
             complain(reason)
         skipped += evaluation.skipped

@@ -54,6 +54,13 @@ class Network:
         str | None,
         typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
     ] = None
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The part of what the network returns that holds its scores, by key, name or index. [default: the only one]",
+        ),
+    ] = None
     labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", readable=False, help="Class names, one a line. [default: the network's own]"),
@@ -112,6 +119,7 @@ class Network:
         opened = dataclasses.replace(
             opened,
             labels=names or opened.labels,
+            output=self.scores,
             preprocessing=dataclasses.replace(opened.preprocessing, **changes),
         )
         if self.layer is not None:

@@ -23,6 +23,7 @@ from relume.evidence.baselines import BASELINES, REFERENCE
 from relume.evidence.estimates import Column, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.explaining import explain_targets
+from relume.feeding import Output
 from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
 from relume.report import write_folder
@@ -188,6 +189,7 @@ def evaluate(
     methods: Iterable[str | Method] = tuple(METHODS),
     layer: nn.Module | str | None = None,
     *,
+    output: Output = None,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -200,6 +202,7 @@ def evaluate(
         samples: pictures with masks; of each, every class in ``targets`` is explained.
         methods: keys of :data:`relume.METHODS`, or :class:`~relume.Method` objects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
         facts: further provenance, as plain data.
 
@@ -216,7 +219,9 @@ def evaluate(
     skipped: list[str] = []
     for sample in samples:
         try:
-            explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer, evidence=False)
+            explained = explain_targets(
+                model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=False
+            )
         except NonFiniteError as error:
             skipped.append(f"{sample.name!r}: {error}")
             continue

@@ -17,6 +17,7 @@ from relume.evidence.baselines import sobel
 from relume.evidence.imputation import Pixels, blurred, imputed, order, plain
 from relume.evidence.question import Question, parts
 from relume.evidence.similarity import Maps, Values
+from relume.feeding import pick
 from relume.replica import replicate
 from relume.targets import class_scores
 
@@ -105,7 +106,8 @@ def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Genera
 def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Iterable[Values], *, multilabel: bool) -> Values:
     """The probability of picture ``i``'s class in each of ``pictures``."""
     inputs = torch.from_numpy(np.stack(list(pictures))).to(question.images)
-    scores = torch.cat([class_scores(network(part)) for part in parts(inputs, question.batch)])
+    found = [class_scores(pick(network(part), question.output), len(part)) for part in parts(inputs, question.batch)]
+    scores = torch.cat(found)
     return probability(scores, int(question.classes[i]), multilabel=multilabel).cpu().numpy()
 
 

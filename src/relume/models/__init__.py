@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from relume.explaining import Options
+    from relume.feeding import Output
     from relume.image import Photo, Preprocessing
     from relume.layers import LayerLike
     from relume.methods import Method
@@ -53,6 +54,7 @@ class Opened:
         multilabel: each class is a yes or no of its own.
         notes: what was understood on the way and must be said: where weights were found, what was executed.
         weights: the file whose weights were loaded in place of the network's own.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Opened:
     multilabel: bool = False
     notes: tuple[str, ...] = ()
     weights: Path | None = None
+    output: Output = None
 
     def explain(
         self,
@@ -107,6 +110,7 @@ class Opened:
         images = torch.stack([self.preprocessing.tensor(self.preprocessing.view(photo.picture)) for photo in framed])
         device = next((parameter.device for parameter in self.model.parameters()), None)
         asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
+        options = {"output": self.output, **options}
         explained = explain_targets(self.model, images.to(device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
