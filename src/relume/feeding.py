@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from relume.errors import InputError, NonFiniteError, TargetError
+from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.replica import modules_of
 from relume.targets import tensors_in
 
@@ -41,7 +41,7 @@ def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, A
     """The inputs by position or name, and which of them is explained; None if there is no floating-point tensor.
 
     Raises:
-        InputError: they are no inputs at all.
+        InputError: they are no inputs at all, or the one explained is a tensor out of the ordinary.
     """
     if isinstance(inputs, Tensor):
         inputs = [inputs]
@@ -53,13 +53,21 @@ def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, A
     entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
     if wrt is None:
         wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
+    if wrt is not None and isinstance(explained := entries.get(wrt), Tensor) and explained.is_floating_point():
+        _check_ordinary(explained)
     return entries, wrt
 
 
 def feed(
     inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
 ) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``.
+
+    Raises:
+        InputError: nothing to explain.
+        ModelError: the network holds no values.
+        NonFiniteError: NaN or infinity.
+    """
     entries, wrt = entries_of(inputs, wrt)
     explained = instead
     if explained is None and wrt is not None:
@@ -67,6 +75,8 @@ def feed(
     if not isinstance(explained, Tensor) or not explained.is_floating_point():
         seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
         raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
+    if device is not None and device.type == "meta":
+        raise ModelError("the network is on the meta device and its weights hold no values; load them before it is explained")
     if explained.ndim < 1 or explained.numel() == 0:
         raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
     if not all_finite(explained):
@@ -79,6 +89,18 @@ def feed(
     if isinstance(inputs, Mapping):
         return [], {str(k): v for k, v in fed.items()}, leaf
     return list(fed.values()), {}, leaf
+
+
+def _check_ordinary(images: Tensor) -> None:
+    if images.is_nested:
+        raise InputError("the images are a nested tensor; give one of shape (N, C, H, W)")
+    if images.layout is not torch.strided:
+        kind = str(images.layout).removeprefix("torch.")
+        raise InputError(f"the images are a {kind} tensor; give an ordinary one, such as images.to_dense()")
+    if images.is_meta:
+        raise InputError("the images are on the meta device and hold no values; give images that do")
+    if images.dtype.itemsize == 1:
+        raise InputError(f"the images are {images.dtype}, in which nothing can be computed; write images.float()")
 
 
 def extremes(tensor: Tensor) -> str:

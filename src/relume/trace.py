@@ -20,8 +20,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
+from relume.diagnosis import misfit, slip
 from relume.errors import (
     GraphError,
     HiddenRegionError,
@@ -339,15 +341,27 @@ def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[
 
 def _returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
     """What the network returns, of which something depends on the input."""
+
+    def run(other: Tensor) -> Any:  # in place of the images, which alone need a gradient
+        fed = tree_map_only(Tensor, lambda t: other if t.requires_grad else t, (args, kwargs))
+        replica = replicate(model) if isinstance(model, nn.Module) else model
+        with guard(model), _keeping(model), torch.no_grad():
+            return replica(*fed[0], **fed[1])
+
     try:
         with guard(model), _keeping(model):
             outputs = runs(*args, **kwargs)
     except Exception as error:
+        if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
+            raise reason from error
         error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
         raise
     found = [tensor for _, tensor in tensors_in(outputs)]
     if found and not any(tensor.requires_grad for tensor in found):
         raise GraphError(_CUT_OFF)
+    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in found)
+    if found and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
+        raise reason
     return outputs
 
 
