@@ -206,8 +206,8 @@ def test_an_image_without_its_batch_axis_is_said():
 
 def test_what_the_network_raises_is_raised_with_the_shape_it_was_given():
     with pytest.raises(RuntimeError) as caught:
-        relume.explain(Small(), torch.randn(8, 8))
-    assert "an input of shape (8, 8)" in caught.value.__notes__[0]
+        relume.explain(Small(), torch.randn(2, 4, 8, 8))
+    assert "an input of shape (2, 4, 8, 8)" in caught.value.__notes__[0]
 
 
 def test_a_subclass_of_tensor_is_explained(net, x):

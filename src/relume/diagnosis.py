@@ -45,6 +45,8 @@ def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any]) -> In
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
     for axes, cast in _corrections(images, needed, dtype):
         corrected = images.detach().to(dtype if cast else images.dtype)[(None,) * axes]
+        if axes:  # twice: one image would not tell a batch from any other axis of one
+            corrected = torch.cat([corrected, corrected])
         if _runs(run, corrected):
             told = [f"have shape {tuple(images.shape)}, without {_AXES[axes]}"] * bool(axes)
             told += [f"are {images.dtype} and the network's weights {dtype}"] * cast
