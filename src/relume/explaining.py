@@ -161,6 +161,7 @@ def _explained(
             score=score.value.detach(),
             scores=_scores(trace, score),
             layer=", ".join(read) or None,
+            source={"layer_choice": trace.layers[0].why} if trace.layers and trace.layers[0].why else {},
             model=name,
             versus=score.versus,
             unit=score.unit,

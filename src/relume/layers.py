@@ -1,26 +1,30 @@
 """Find the layers that Grad-CAM reads, and capture their outputs while a replica runs.
 
 Layers are modules, rectifiers are graph nodes, and this file is where the two meet: a :class:`Probe` hooks the modules of a
-private replica and keeps the outputs of the layers asked for, or of the last layer with spatial axes before pooling.
+private replica and keeps the outputs of the layers asked for, or of the one it chooses: the last with spatial axes before
+pooling, the last before a dense prediction, or the last block whose tokens matter (:mod:`relume.predictions` tells which
+outputs are a prediction).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from relume.errors import LayerError
 from relume.grids import Grid, find_grid
+from relume.predictions import dense, predicting
 from relume.preparation import layer_alias
 from relume.replica import modules_of
 
-__all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
+__all__ = ["BEFORE_POOLING", "Choice", "Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
 Reshape: TypeAlias = Callable[[Tensor], Tensor]
 LayerLike: TypeAlias = "nn.Module | str"
@@ -37,6 +41,16 @@ _CHANNELS_FIRST = (
 _RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
 
 
+#: Why a layer was chosen, in words.
+BEFORE_POOLING = "the last with spatial axes before pooling"
+BEFORE_PREDICTION = "the last with spatial axes before the network's own prediction"
+TOKENS_MATTER = "the last block whose tokens matter to the score"
+#: So many outputs that may yet be chosen are held at once; one before these is made again, should it be the one.
+HELD = 8
+#: A map of so few cells along an axis shows no place; before a dense prediction, one that does is taken instead.
+COARSE = 2
+
+
 def _copy(output: Tensor) -> Tensor:
     """A clone that copies memory only when one of the two is written to, where torch can make one."""
     try:
@@ -51,12 +65,21 @@ def _as_it_is(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A captured layer: its dotted ``name``, its ``output`` as it was, and what makes a map of it or of its gradient."""
+    """A captured layer.
+
+    Attributes:
+        name: its dotted name.
+        output: what it returned, as it was.
+        to_map: makes a map of the output, or of its gradient.
+        version: of the output when it was captured.
+        why: why it was chosen, in words; empty where it was named.
+    """
 
     name: str
     output: Tensor
     to_map: Reshape
     version: int = 0
+    why: str = ""
 
     def map(self, values: Tensor) -> Tensor:
         """``values`` of the output's shape as ``(N, channels, *spatial)``.
@@ -113,6 +136,43 @@ def _suggest(names: Collection[str], wanted: str = "") -> str:
     return "candidates: " + (", ".join(offered[-8:]) or "none, the model has no submodules")
 
 
+@dataclass(slots=True, eq=False)
+class Choice:
+    """An output among which a layer is chosen.
+
+    Attributes:
+        name: of the layer.
+        shape: of its output.
+        edge: where its gradient arrives.
+        to_map: makes a map of its gradient; None for tokens that have no grid, or belong to no block.
+        is_map: it is a map, and no tokens.
+        coarse: its map has no more than two cells along an axis, which show no place.
+        layer: the layer, until it is let go for later ones.
+        why: why it was chosen, in words.
+    """
+
+    name: str
+    shape: torch.Size
+    edge: GradientEdge
+    to_map: Reshape | None
+    is_map: bool
+    coarse: bool
+    layer: Layer | None
+    why: str = ""
+
+    def matters(self, scores: Iterable[Tensor]) -> bool:
+        """Whether a score depends on any cell of its map."""
+        if self.to_map is None:
+            return False
+        for score in scores:
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                score.float().sum(), [self.edge], retain_graph=True, allow_unused=True
+            )
+            if found[0] is not None and bool(self.to_map(found[0]).any()):
+                return True
+        return False
+
+
 class Probe:
     """Watches a replica's modules run and keeps outputs.
 
@@ -143,8 +203,8 @@ class Probe:
         self._before: dict[str, list[tuple[Tensor, int]]] = {}
         self._spatial: list[str] = []
         self._kept: dict[str, Layer] = {}
-        self._tokens: list[Layer] = []  # of blocks, after the last map
-        self._after = ""  # what works on tokens after the last map
+        self._choices: list[Choice] = []  # in the order in which they ran
+        self._held: deque[Choice] = deque()
         self._read: dict[str, Layer] = {}
         self._trouble: dict[str, str] = {}
         self._scripted = ""
@@ -221,9 +281,9 @@ class Probe:
     def _grid(self, output: Tensor) -> Grid | None:
         """The grid in an output, if there is one; none in what attention has between tokens, one axis of which are these."""
         shape = output.shape
-        if shape[:1] != (self._batch,) or (len(shape) > 3 and self._counts & set(shape[2:])):
-            return None
         first = output.grad_fn is not None and output.grad_fn.name() in _CHANNELS_FIRST
+        if shape[:1] != (self._batch,) or (len(shape) > 3 and not first and self._counts & set(shape[2:])):
+            return None
         alike = (shape, first, len(self._seen))  # networks repeat themselves
         if alike not in self._grids:
             self._grids[alike] = find_grid(shape, self._image, self._seen, channels_first=first)
@@ -243,21 +303,23 @@ class Probe:
         return found[0] is not None and bool(found[0].any())
 
     def _consider(self, name: str, output: Tensor, grid: Grid | None, *, pooled: bool, block: bool) -> bool:
-        """Keep the output if it is a map, not yet pooled, of a layer that runs once; or, of a block, tokens after that."""
-        if self._runs[name] > 1:  # its name would not tell which run is meant
-            self._kept.pop(name, None)
-            self._tokens = [layer for layer in self._tokens if layer.name != name]
-        elif grid is not None and grid.kind != "tokens":
-            if not pooled:
-                self._kept = {name: Layer(name, output, self._reshape or grid, output._version)}
-                self._tokens, self._after = [], ""
-                return True
-        elif output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1:
-            self._after = self._after or f"{name!r}, which works on tokens of shape {tuple(output.shape)}"
-            if grid is not None and block:
-                self._tokens.append(Layer(name, output, self._reshape or grid, output._version))
-                return True
-        return False
+        """Keep the output as a choice if it is a map, not yet pooled, or tokens, and say whether it may be the one chosen.
+
+        One of a layer that runs again is no choice: its name would not tell which run is meant.
+        """
+        is_map = grid is not None and grid.kind != "tokens"
+        tokens = output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1
+        if self._runs[name] > 1 or (pooled if is_map else not tokens):
+            return False
+        to_map = (self._reshape or grid) if grid is not None and (is_map or block) else None
+        layer = None if to_map is None else Layer(name, output, to_map, output._version)
+        coarse = grid is not None and min(grid.spatial) <= COARSE
+        self._choices.append(Choice(name, output.shape, get_gradient_edge(output), to_map, is_map, coarse, layer))
+        if layer is not None:
+            self._held.append(self._choices[-1])
+            if len(self._held) > HELD:
+                self._held.popleft().layer = None
+        return layer is not None
 
     def units(self) -> dict[str, Layer]:
         """The layers that units belong to, by name, handed over.
@@ -271,27 +333,66 @@ class Probe:
             self._untouched(read[name])
         return read
 
-    @property
-    def undecided(self) -> bool:
-        """Whether a layer is to be chosen among tokens, for which the scores must be known."""
-        return self._names is None and bool(self._tokens)
+    def undecided(self, outputs: Any) -> bool:
+        """Whether a layer is to be chosen by what matters to the scores: among tokens, or before a dense prediction."""
+        return any(not choice.is_map for choice in self._choices) or bool(dense(outputs, self._batch))
 
-    def layers(self, scores: Sequence[Tensor] = ()) -> tuple[Layer, ...]:
-        """The layers kept, handed over; ``scores`` to explain tell which tokens matter.
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers asked for, handed over.
 
         Raises:
             LayerError: one did not run, ran more than once, or has no map; the message names candidates.
         """
         # a replica in a reference cycle must not hold the graph until it is collected
-        kept, tokens = self._kept, self._tokens
-        self._kept, self._tokens = {}, []
-        if self._names is None:
-            chosen = self._chosen(list(kept.values()), tokens, scores)
-            return (self._untouched(chosen),)
-        for name in self._names:
+        kept, self._kept = self._kept, {}
+        for name in self._names or ():
             self._check(name, kept=name in kept)
             self._untouched(kept[name])
-        return tuple(kept[name] for name in self._names)
+        return tuple(kept[name] for name in self._names or ())
+
+    def choose(self, outputs: Any, scores: Sequence[Tensor] = ()) -> Choice:
+        """Choose a layer: the last map, or in place of it tokens that matter after it.
+
+        In the last block of a transformer that reads its class token alone, patches no longer matter. Where the score reads
+        a dense prediction, such as a map of classes, no map is chosen that is this prediction already.
+
+        Args:
+            outputs: what the network returned.
+            scores: what is to be explained; the layer is one that matters to them.
+
+        Raises:
+            LayerError: there is none.
+        """
+        choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
+        self._choices, self._held = [], deque()
+        read = dense(outputs, self._batch, scores)
+        predicted = predicting(read, outputs)
+        after = None
+        feeding = [choice for choice in choices if choice.edge.node not in predicted]
+        if read and not all(choice.coarse for choice in feeding if choice.is_map):
+            feeding = [choice for choice in feeding if not (choice.is_map and choice.coarse)]
+        for choice in reversed(feeding):
+            if not choice.is_map:
+                if choice.matters(scores):
+                    return self._chosen(choice, TOKENS_MATTER)
+                after = choice
+            elif after is not None:
+                raise LayerError(
+                    f"no target layer can be chosen: the last map, {choice.name!r}, is followed by {after.name!r}, which works "
+                    f"on tokens of shape {tuple(after.shape)}; name the target layer, with reshape= if its output is no map"
+                )
+            elif not read:
+                return self._chosen(choice, BEFORE_POOLING)
+            elif not scores or choice.matters(scores):
+                shapes = " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in read)
+                return self._chosen(choice, f"{BEFORE_PREDICTION}, {shapes}")
+        inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
+        before = "the network's own prediction" if read else "pooling"
+        raise LayerError(f"no layer with spatial axes ran once before {before}{inside}; name a target layer that has them")
+
+    def _chosen(self, choice: Choice, why: str) -> Choice:
+        layer = None if choice.layer is None else replace(self._untouched(choice.layer), why=why)
+        return replace(choice, layer=layer, why=why)
 
     def _untouched(self, layer: Layer) -> Layer:
         if layer.output._is_view() and layer.output._version != layer.version:
@@ -300,24 +401,6 @@ class Probe:
                 "name another"
             )
         return layer
-
-    def _chosen(self, maps: list[Layer], tokens: list[Layer], scores: Sequence[Tensor]) -> Layer:
-        """The last map; of tokens after it, those of the last block whose patches matter to the scores.
-
-        In the last block of a transformer that reads its class token alone, they no longer do.
-        """
-        for layer in reversed(tokens):
-            if any(_matters(layer, score) for score in scores):
-                return layer
-        if not maps:
-            inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
-            raise LayerError(f"no layer with spatial axes ran once before pooling{inside}; name a target layer that has them")
-        if self._after:
-            raise LayerError(
-                f"no target layer can be chosen: the last map, {maps[0].name!r}, is followed by {self._after}; "
-                "name the target layer, with reshape= if its output is no map"
-            )
-        return maps[0]
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -364,14 +447,6 @@ class _Nodes(torch.fx.Interpreter):
             return output
         passed_on = self._watch(n.name if n.name not in self._modules_there else f"{n.name} (node)", before, output)
         return output if passed_on is None else passed_on
-
-
-def _matters(layer: Layer, score: Tensor) -> bool:
-    """Whether a score depends on any cell of the layer's map."""
-    found: Sequence[Tensor | None] = torch.autograd.grad(
-        score.float().sum(), layer.output, retain_graph=True, allow_unused=True
-    )
-    return found[0] is not None and bool(layer.map(found[0]).any())
 
 
 def _is_pooled(output: Tensor) -> bool:

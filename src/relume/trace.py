@@ -224,8 +224,32 @@ class Trace:
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only)
         trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates)
-        scores = [trace.score(target).value for target in targets or (None,)] if probe.undecided else []
-        return replace(trace, layers=probe.layers(scores))
+        if layers is not None:
+            return replace(trace, layers=probe.layers())
+        choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
+        if choice.layer is not None:
+            return replace(trace, layers=(choice.layer,))
+        again = cls.run(  # it was let go
+            model,
+            inputs,
+            [choice.name],
+            targets=targets,
+            reshape=reshape,
+            wrt=wrt,
+            output=output,
+            relu_only=relu_only,
+            instead=instead,
+        )
+        return replace(again, layers=(replace(again.layers[0], why=choice.why),))
+
+    def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
+        """The scores to explain: of the predicted class where nothing was asked for, none if there is no class."""
+        try:
+            return [self.score(target).value for target in targets or (None,)]
+        except TargetError:
+            if targets:
+                raise
+            return []
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:
