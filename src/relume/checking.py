@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from relume.answer import Coverage
 from relume.errors import RelumeError
 from relume.explaining import coverage, explain
-from relume.layers import LayerLike
+from relume.layers import Layer, LayerLike
 from relume.methods import METHODS
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
@@ -37,6 +37,7 @@ class Checkup:
         outputs: what it returned, in words.
         coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
+        layer_choice: why it was chosen, in words; empty if it was named.
         candidates: other layers with a map, the last first, without the parts of those that are named.
         troubles: for each method that does not work, why.
         backward_passes: how many those that work need together for one target, beside the one forward pass.
@@ -53,6 +54,7 @@ class Checkup:
     outputs: str
     coverage: Coverage | None
     layer: str | None
+    layer_choice: str
     candidates: tuple[str, ...]
     troubles: Mapping[str, str]
     backward_passes: int
@@ -71,6 +73,7 @@ class Checkup:
             "outputs": self.outputs,
             "coverage": None if self.coverage is None else self.coverage.as_dict(),
             "layer": self.layer,
+            "layer_choice": self.layer_choice,
             "candidates": list(self.candidates),
             "methods": {key: self.troubles.get(key) for key in METHODS},
             "forward_passes": 1,
@@ -97,15 +100,13 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, o
         trace = Trace.run(model, images)
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
     troubles: dict[str, str] = {}
-    read: str | None = None
-    candidates: tuple[str, ...] = ()
-    for key, method in METHODS.items():
+    chosen, candidates = _choice(model, images, output)
+    read = chosen.name if chosen and layer is None else None
+    for key in METHODS:
         try:
             read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
-        if method.needs_layer and not candidates:
-            candidates = _candidates(model, images, output)
     made, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
@@ -118,6 +119,7 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, o
         outputs=outputs,
         coverage=None if "gradient" in troubles else coverage(model, images, output=output),
         layer=read,
+        layer_choice=chosen.why if chosen and layer is None else "",
         candidates=_others(candidates, read),
         troubles=troubles,
         backward_passes=len({rule for method in works for _, rule in method.needs}),
@@ -149,11 +151,13 @@ class _Kept:
         return tensor
 
 
-def _candidates(model: nn.Module, images: Tensor, output: Output) -> tuple[str, ...]:
+def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
+    """The layer that is chosen where none is named, and every layer with a map, the last first."""
     try:
-        return Trace.run(model, images, None, output=output).candidates
+        trace = Trace.run(model, images, None, output=output)
     except RelumeError:
-        return ()
+        return None, ()
+    return trace.layers[0], trace.candidates
 
 
 def _others(candidates: tuple[str, ...], read: str | None) -> tuple[str, ...]:

@@ -366,26 +366,24 @@ class Probe:
         choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
         self._choices, self._held = [], deque()
         read = dense(outputs, self._batch, scores)
-        predicted = predicting(read, outputs)
-        after = None
-        feeding = [choice for choice in choices if choice.edge.node not in predicted]
-        if read and not all(choice.coarse for choice in feeding if choice.is_map):
-            feeding = [choice for choice in feeding if not (choice.is_map and choice.coarse)]
-        for choice in reversed(feeding):
+        why = f"{BEFORE_PREDICTION}, {_sizes(read)}" if read else BEFORE_POOLING
+        after = last = None
+        for choice in reversed(_feeding(choices, read, outputs)):
             if not choice.is_map:
                 if choice.matters(scores):
                     return self._chosen(choice, TOKENS_MATTER)
                 after = choice
-            elif after is not None:
+                continue
+            if after is not None and last is None:
                 raise LayerError(
                     f"no target layer can be chosen: the last map, {choice.name!r}, is followed by {after.name!r}, which works "
                     f"on tokens of shape {tuple(after.shape)}; name the target layer, with reshape= if its output is no map"
                 )
-            elif not read:
-                return self._chosen(choice, BEFORE_POOLING)
-            elif not scores or choice.matters(scores):
-                shapes = " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in read)
-                return self._chosen(choice, f"{BEFORE_PREDICTION}, {shapes}")
+            last = last or choice
+            if after is None and (not scores or choice.matters(scores)):
+                return self._chosen(choice, why)
+        if last is not None:  # nothing matters to a score whose gradient is zero
+            return self._chosen(last, why)
         inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
         before = "the network's own prediction" if read else "pooling"
         raise LayerError(f"no layer with spatial axes ran once before {before}{inside}; name a target layer that has them")
@@ -421,6 +419,20 @@ class Probe:
             raise LayerError(f"layer {name!r} {runs} in this forward pass, and must run once; candidates: {others}")
         if not kept:
             raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
+
+
+def _feeding(choices: Sequence[Choice], read: Sequence[Tensor], outputs: Any) -> list[Choice]:
+    """Those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
+    if not read:
+        return list(choices)
+    predicted = predicting(read, outputs)
+    feeding = [choice for choice in choices if choice.edge.node not in predicted]
+    fine = [choice for choice in feeding if not (choice.is_map and choice.coarse)]
+    return fine if any(choice.is_map for choice in fine) else feeding
+
+
+def _sizes(read: Sequence[Tensor]) -> str:
+    return " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in read)
 
 
 def _versions(args: Any) -> list[tuple[Tensor, int]]:

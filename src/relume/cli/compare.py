@@ -77,7 +77,7 @@ def compare(
         raise typer.Exit(130) from None
     if explained:
         findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
-        closing = reached(explained[0][0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
+        closing = reached(explained[0][0]).append("" if network.model else DEMO_NOTE)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     if len(explained) < len(photos):
         complain(f"{len(photos) - len(explained)} of {len(photos)} photos could not be explained")

@@ -56,7 +56,7 @@ def demo(
     except KeyboardInterrupt:
         complain("stopped; nothing was written")
         raise typer.Exit(130) from None
-    out.print(_scores(explained[0]), reached(explained[0], chosen=True), _next_steps(output), sep="\n")
+    out.print(_scores(explained[0]), reached(explained[0]), _next_steps(output), sep="\n")
 
 
 def _scores(e: Explanation) -> Table:

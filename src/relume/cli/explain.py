@@ -94,7 +94,7 @@ def explain(
                 fail(error)
             else:
                 found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = reached(explained[0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
+                closing = reached(explained[0]).append("" if network.model else DEMO_NOTE)
     if found:
         out.print(*found, closing, sep="\n")
     if failed:

@@ -52,7 +52,7 @@ class Network:
     ] = None
     layer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
+        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: chosen, and said why]"),
     ] = None
     scores: Annotated[
         str | None,

@@ -211,9 +211,9 @@ def _plain(text: str) -> str:
     return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
 
 
-def reached(e: Explanation, *, chosen: bool) -> Text:
-    """Which layer was read and which rectifiers were guided: the same for every photo of one network."""
-    how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
+def reached(e: Explanation) -> Text:
+    """Which layer was read, why, and which rectifiers were guided: the same for every photo of one network."""
+    how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
     return Text("\n" + "\n".join(lines))
