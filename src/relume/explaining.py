@@ -64,10 +64,11 @@ def explain(
             ``outputs -> (N,)``.
         methods: keys of :data:`METHODS`, :class:`Method` objects, or wrappers of either, such as :class:`relume.Smooth`,
             which take a forward pass for each batch of copies.
-        layer: Grad-CAM's target layer: a module of the model, its dotted name, or None for the last one with spatial axes
-            before pooling; several are fused into one heat map.
+        layer: Grad-CAM's target layer: a module of the model, its dotted name, or None to choose the last one with spatial axes
+            before pooling, or before a dense prediction, which ``source["layer_choice"]`` explains; several are fused.
         wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
-        output: which part of what the network returns holds the scores: a key, an index, or a callable that takes it all.
+        output: which part of what the network returns holds the scores: a key, an index, or a callable that takes it all;
+            needed where several tensors can be the scores and none is called ``logits``.
         rectifiers: ``relu`` applies the rules to the ReLU family alone, to the letter of the papers; others keep their
             ordinary gradient.
         reshape: makes a map ``(N, channels, *spatial)`` of what the target layer returns; found from its shape if None.

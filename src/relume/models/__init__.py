@@ -148,6 +148,7 @@ class Opened:
             "prepared": None if made is None else str(made),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
+            "output": None if self.output is None else str(self.output),
             "notes": list(self.notes),
         }
 
