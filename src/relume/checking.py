@@ -15,10 +15,10 @@ from relume.errors import RelumeError
 from relume.explaining import coverage, explain
 from relume.layers import Layer, LayerLike
 from relume.methods import METHODS
+from relume.outputs import tensors_in
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
-from relume.targets import tensors_in
 from relume.trace import Output, Trace
 
 __all__ = ["Checkup", "check"]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError, NonFiniteError, TargetError
+from relume.outputs import tensors_in
 from relume.replica import modules_of
-from relume.targets import tensors_in
 
 __all__ = ["Inputs", "Model", "Output", "all_finite", "entries_of", "extremes", "feed", "model_device", "pick"]
 

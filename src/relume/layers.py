@@ -1,32 +1,29 @@
 """Find the layers that Grad-CAM reads, and capture their outputs while a replica runs.
 
 Layers are modules, rectifiers are graph nodes, and this file is where the two meet: a :class:`Probe` hooks the modules of a
-private replica and keeps the outputs of the layers asked for, or of the one it chooses: the last with spatial axes before
-pooling, the last before a dense prediction, or the last block whose tokens matter (:mod:`relume.predictions` tells which
-outputs are a prediction).
+private replica and keeps the outputs of the layers asked for, or those among which one is chosen (:mod:`relume.choices`).
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
+from relume.choices import COARSE, HELD, Choice, Layer, Reshape, choose, describe
 from relume.errors import LayerError
 from relume.grids import Grid, find_grid
-from relume.predictions import dense, predicting
+from relume.predictions import dense
 from relume.preparation import layer_alias
 from relume.replica import modules_of
 
-__all__ = ["BEFORE_POOLING", "Choice", "Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
+__all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
-Reshape: TypeAlias = Callable[[Tensor], Tensor]
 LayerLike: TypeAlias = "nn.Module | str"
 
 # Operations whose result has its channels second, whatever its shape looks like.
@@ -41,16 +38,6 @@ _CHANNELS_FIRST = (
 _RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
 
 
-#: Why a layer was chosen, in words.
-BEFORE_POOLING = "the last with spatial axes before pooling"
-BEFORE_PREDICTION = "the last with spatial axes before the network's own prediction"
-TOKENS_MATTER = "the last block whose tokens matter to the score"
-#: So many outputs that may yet be chosen are held at once; one before these is made again, should it be the one.
-HELD = 8
-#: A map of so few cells along an axis shows no place; before a dense prediction, one that does is taken instead.
-COARSE = 2
-
-
 def _copy(output: Tensor) -> Tensor:
     """A clone that copies memory only when one of the two is written to, where torch can make one."""
     try:
@@ -61,39 +48,6 @@ def _copy(output: Tensor) -> Tensor:
 
 def _as_it_is(values: Tensor) -> Tensor:
     return values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """A captured layer.
-
-    Attributes:
-        name: its dotted name.
-        output: what it returned, as it was.
-        to_map: makes a map of the output, or of its gradient.
-        version: of the output when it was captured.
-        why: why it was chosen, in words; empty where it was named.
-    """
-
-    name: str
-    output: Tensor
-    to_map: Reshape
-    version: int = 0
-    why: str = ""
-
-    def map(self, values: Tensor) -> Tensor:
-        """``values`` of the output's shape as ``(N, channels, *spatial)``.
-
-        Raises:
-            LayerError: the caller's own ``reshape`` gave something else.
-        """
-        made: Any = self.to_map(values)
-        if not isinstance(made, Tensor) or made.ndim < 3 or len(made) != len(values):
-            raise LayerError(
-                f"reshape made {_describe(made)} of layer {self.name!r}, of shape {tuple(values.shape)}; "
-                "it is to return (N, channels, *spatial)"
-            )
-        return made
 
 
 def layer_name(model: nn.Module, layer: LayerLike) -> str:
@@ -134,43 +88,6 @@ def _suggest(names: Collection[str], wanted: str = "") -> str:
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     offered = close or [name for name in names if "." not in name]
     return "candidates: " + (", ".join(offered[-8:]) or "none, the model has no submodules")
-
-
-@dataclass(slots=True, eq=False)
-class Choice:
-    """An output among which a layer is chosen.
-
-    Attributes:
-        name: of the layer.
-        shape: of its output.
-        edge: where its gradient arrives.
-        to_map: makes a map of its gradient; None for tokens that have no grid, or belong to no block.
-        is_map: it is a map, and no tokens.
-        coarse: its map has no more than two cells along an axis, which show no place.
-        layer: the layer, until it is let go for later ones.
-        why: why it was chosen, in words.
-    """
-
-    name: str
-    shape: torch.Size
-    edge: GradientEdge
-    to_map: Reshape | None
-    is_map: bool
-    coarse: bool
-    layer: Layer | None
-    why: str = ""
-
-    def matters(self, scores: Iterable[Tensor]) -> bool:
-        """Whether a score depends on any cell of its map."""
-        if self.to_map is None:
-            return False
-        for score in scores:
-            found: Sequence[Tensor | None] = torch.autograd.grad(
-                score.float().sum(), [self.edge], retain_graph=True, allow_unused=True
-            )
-            if found[0] is not None and bool(self.to_map(found[0]).any()):
-                return True
-        return False
 
 
 class Probe:
@@ -240,7 +157,7 @@ class Probe:
         self._runs[name] += 1
         first, *rest = output if type(output) is tuple and output else (output,)
         if not isinstance(first, Tensor) or not first.requires_grad:
-            self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+            self._trouble[name] = f"returned {describe(output)}, not a map of shape (N, channels, *spatial)"
             return None
         if first._is_view():
             # what is written into a view is written into what it is a view of, and a copy would not be: it goes on as it is,
@@ -265,7 +182,7 @@ class Probe:
                 self._seen[grid.spatial] = None
         if wanted := name in self._units:
             if grid is None and output.ndim > 2:
-                self._trouble[name] = f"returned {_describe(output)}, and nothing tells which axis of it are channels"
+                self._trouble[name] = f"returned {describe(output)}, and nothing tells which axis of it are channels"
             else:
                 self._read[name] = Layer(name, output, grid or _as_it_is, output._version)
         if self._names is None:
@@ -273,7 +190,7 @@ class Probe:
         if name in self._names:
             to_map = self._reshape or grid
             if to_map is None:
-                self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+                self._trouble[name] = f"returned {describe(output)}, not a map of shape (N, channels, *spatial)"
             else:
                 self._kept[name] = Layer(name, output, to_map, output._version)
         return wanted or name in self._names
@@ -330,7 +247,7 @@ class Probe:
         read, self._read = self._read, {}
         for name in self._units:
             self._check(name, kept=name in read)
-            self._untouched(read[name])
+            read[name].untouched()
         return read
 
     def undecided(self, outputs: Any) -> bool:
@@ -347,58 +264,14 @@ class Probe:
         kept, self._kept = self._kept, {}
         for name in self._names or ():
             self._check(name, kept=name in kept)
-            self._untouched(kept[name])
+            kept[name].untouched()
         return tuple(kept[name] for name in self._names or ())
 
     def choose(self, outputs: Any, scores: Sequence[Tensor] = ()) -> Choice:
-        """Choose a layer: the last map, or in place of it tokens that matter after it.
-
-        In the last block of a transformer that reads its class token alone, patches no longer matter. Where the score reads
-        a dense prediction, such as a map of classes, no map is chosen that is this prediction already.
-
-        Args:
-            outputs: what the network returned.
-            scores: what is to be explained; the layer is one that matters to them.
-
-        Raises:
-            LayerError: there is none.
-        """
+        """Choose a layer of those that ran once: see :func:`relume.choices.choose`."""
         choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
         self._choices, self._held = [], deque()
-        read = dense(outputs, self._batch, scores)
-        why = f"{BEFORE_PREDICTION}, {_sizes(read)}" if read else BEFORE_POOLING
-        after = last = None
-        for choice in reversed(_feeding(choices, read, outputs)):
-            if not choice.is_map:
-                if choice.matters(scores):
-                    return self._chosen(choice, TOKENS_MATTER)
-                after = choice
-                continue
-            if after is not None and last is None:
-                raise LayerError(
-                    f"no target layer can be chosen: the last map, {choice.name!r}, is followed by {after.name!r}, which works "
-                    f"on tokens of shape {tuple(after.shape)}; name the target layer, with reshape= if its output is no map"
-                )
-            last = last or choice
-            if after is None and (not scores or choice.matters(scores)):
-                return self._chosen(choice, why)
-        if last is not None:  # nothing matters to a score whose gradient is zero
-            return self._chosen(last, why)
-        inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
-        before = "the network's own prediction" if read else "pooling"
-        raise LayerError(f"no layer with spatial axes ran once before {before}{inside}; name a target layer that has them")
-
-    def _chosen(self, choice: Choice, why: str) -> Choice:
-        layer = None if choice.layer is None else replace(self._untouched(choice.layer), why=why)
-        return replace(choice, layer=layer, why=why)
-
-    def _untouched(self, layer: Layer) -> Layer:
-        if layer.output._is_view() and layer.output._version != layer.version:
-            raise LayerError(
-                f"layer {layer.name!r} returned a view, which was overwritten in place later on, so that its output is lost; "
-                "name another"
-            )
-        return layer
+        return choose(choices, outputs, self._batch, scores, self._scripted)
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -419,20 +292,6 @@ class Probe:
             raise LayerError(f"layer {name!r} {runs} in this forward pass, and must run once; candidates: {others}")
         if not kept:
             raise LayerError(f"layer {name!r} {self._trouble[name]}; candidates: {others}")
-
-
-def _feeding(choices: Sequence[Choice], read: Sequence[Tensor], outputs: Any) -> list[Choice]:
-    """Those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
-    if not read:
-        return list(choices)
-    predicted = predicting(read, outputs)
-    feeding = [choice for choice in choices if choice.edge.node not in predicted]
-    fine = [choice for choice in feeding if not (choice.is_map and choice.coarse)]
-    return fine if any(choice.is_map for choice in fine) else feeding
-
-
-def _sizes(read: Sequence[Tensor]) -> str:
-    return " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in read)
 
 
 def _versions(args: Any) -> list[tuple[Tensor, int]]:
@@ -464,7 +323,3 @@ class _Nodes(torch.fx.Interpreter):
 def _is_pooled(output: Tensor) -> bool:
     made_by = "" if output.grad_fn is None else output.grad_fn.name()
     return "Pool" in made_by or made_by.startswith("Mean")
-
-
-def _describe(output: Any) -> str:
-    return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

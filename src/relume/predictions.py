@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from relume.graph import walk
-from relume.targets import tensors_in
+from relume.outputs import tensors_in
 
 __all__ = ["dense", "predicting"]
 

@@ -20,10 +20,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
-from relume.diagnosis import misfit, slip
 from relume.errors import (
     GraphError,
     HiddenRegionError,
@@ -31,18 +29,17 @@ from relume.errors import (
     LayerError,
     NonFiniteError,
     NoRectifierError,
-    RelumeError,
     TargetError,
 )
 from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extremes, feed, model_device, pick
+from relume.forward import CUT_OFF, guard, raised_by_network, returned
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
-from relume.lean import Lean
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
-from relume.replica import Guard, modules_of, replicate, unwrap
+from relume.replica import replicate, unwrap
 from relume.rules import Rule, gradient
-from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
+from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
 
 __all__ = [
     "Inputs",
@@ -59,13 +56,6 @@ __all__ = [
     "recording",
 ]
 
-_CUT_OFF = (
-    "the score does not depend on the input through the autograd graph; "
-    "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
-)
-
-_RAISED = "(raised by the network"
-
 Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
 
@@ -79,12 +69,6 @@ def recording() -> Iterator[None]:
 def full_precision(device: str) -> AbstractContextManager[Any]:
     """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def raised_by_network(error: BaseException) -> bool:
-    """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
-    noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
-    return noted and not isinstance(error, RelumeError)
 
 
 class TracesItself(ABC):
@@ -220,7 +204,7 @@ class Trace:
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
-        outputs = pick(_returned(model, runs, args, kwargs, images), output)
+        outputs = pick(returned(model, runs, args, kwargs, images), output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only)
         trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates)
@@ -281,7 +265,7 @@ class Trace:
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
         score = Score(value, frozen, unit)
         if not self._depends(score):
-            raise GraphError(_CUT_OFF)
+            raise GraphError(CUT_OFF)
         return score
 
     @recording()
@@ -363,32 +347,6 @@ def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[
         ) from error
 
 
-def _returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
-    """What the network returns, of which something depends on the input."""
-
-    def run(other: Tensor) -> Any:  # in place of the images, which alone need a gradient
-        fed = tree_map_only(Tensor, lambda t: other if t.requires_grad else t, (args, kwargs))
-        replica = replicate(model) if isinstance(model, nn.Module) else model
-        with guard(model), _keeping(model), torch.no_grad():
-            return replica(*fed[0], **fed[1])
-
-    try:
-        with guard(model), _keeping(model):
-            outputs = runs(*args, **kwargs)
-    except Exception as error:
-        if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
-            raise reason from error
-        error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
-        raise
-    found = [tensor for _, tensor in tensors_in(outputs)]
-    if found and not any(tensor.requires_grad for tensor in found):
-        raise GraphError(_CUT_OFF)
-    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in found)
-    if found and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
-        raise reason
-    return outputs
-
-
 def _probe(
     model: Model,
     replica: Model,
@@ -405,16 +363,3 @@ def _probe(
     inner = unwrap(model)
     names = None if layers is None else [layer_name(inner, layer) for layer in layers]
     return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
-
-
-def guard(model: Model) -> AbstractContextManager[Any]:
-    """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
-    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
-        return Guard(model)
-    return nullcontext()
-
-
-def _keeping(model: Model) -> AbstractContextManager[Any]:
-    """What a network prepared to be lean runs in."""
-    made = preparation_of(model)
-    return Lean() if made is not None and made.lean else nullcontext()

@@ -18,8 +18,8 @@ from relume.evidence.imputation import Pixels, blurred, imputed, order, plain
 from relume.evidence.question import Question, parts
 from relume.evidence.similarity import Maps, Values
 from relume.feeding import pick
+from relume.outputs import class_scores
 from relume.replica import replicate
-from relume.targets import class_scores
 
 __all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness", "probability"]
 

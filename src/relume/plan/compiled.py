@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from relume.errors import GraphError
 from relume.feeding import Inputs, Output, feed, model_device
-from relume.layers import BEFORE_POOLING, LayerLike, Reshape, layer_name
+from relume.layers import LayerLike, Reshape, layer_name
 from relume.memory import out_of_memory
 from relume.plan.cut import Asked, Facts, Live, Source, cut
 from relume.plan.planned import ONE_AT_A_TIME, Backend, Capture, Plan, as_it_is, cuda_graph, inductor
@@ -190,7 +190,8 @@ def _facts(trace: Trace, *, chosen: bool) -> Facts:
         maps={name: layer.to_map for name, layer in layers.items()},
         candidates=trace.candidates,
         relu_only=trace.relu_only,
-        by_scores=chosen and trace.layers[0].why != BEFORE_POOLING,
+        # a map has as many axes as the images; tokens have fewer, and are chosen by whether they matter to the score
+        by_scores=chosen and trace.layers[0].output.ndim < trace.images.ndim,
     )
 
 

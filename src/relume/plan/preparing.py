@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
 from relume.plan.folding import fold_into, observe
 from relume.preparation import Preparation, Source, plain_name, preparation_of
 from relume.replica import replicate, unwrap
-from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
 __all__ = ["Preparing", "prepare"]
