@@ -244,3 +244,11 @@ def test_the_nodes_of_a_prediction_by_hand():
     assert {scores.grad_fn, returned.grad_fn} < nodes
     assert features.grad_fn not in nodes
     assert len(nodes) == 3
+
+
+def test_a_target_that_writes_into_what_it_is_given_is_asked_once_about_it():
+    net, x = Both(features=False), torch.randn(1, 3, 8, 8)
+    writing = relume.explain(net, x, lambda outputs: outputs["logits"].add_(1)[:, 2], ["gradient", "gradcam"])
+    plain = relume.explain(net, x, lambda outputs: outputs["logits"][:, 2] + 1, ["gradient", "gradcam"])
+    assert torch.equal(writing.score, plain.score)
+    assert torch.equal(writing["gradcam"], plain["gradcam"])

@@ -191,6 +191,6 @@ def test_the_doctor_takes_it_too(photo):
 
 def test_the_doctor_says_why_a_layer_is_chosen(photo):
     shown = " ".join(command("check", "tests.networks:UNet", photo, *SIDES).stdout.split())
-    assert "layer decoder1 (the last with spatial axes before the network's own prediction, 5×32×32); others: head" in shown
+    assert "layer decoder1 (the last with spatial axes before the network's own prediction, 5×32×32) others: head" in shown
     shown = " ".join(command("check", "tests.networks:Small", photo, *SIDES).stdout.split())
-    assert "layer body (the last with spatial axes before pooling); others: " in shown
+    assert "layer body (the last with spatial axes before pooling) others: " in shown

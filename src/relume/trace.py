@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
 from relume.errors import (
@@ -187,17 +188,10 @@ class Trace:
         """
         if (made := preparation_of(model)) is not None:
             made.check()
+        options: dict[str, Any] = {"targets": targets, "reshape": reshape, "wrt": wrt, "output": output}
+        options |= {"relu_only": relu_only, "instead": instead}
         if isinstance(model, nn.Module) and isinstance(model, TracesItself):
-            return model.trace(
-                inputs,
-                layers,
-                targets=targets,
-                reshape=reshape,
-                wrt=wrt,
-                output=output,
-                relu_only=relu_only,
-                instead=instead,
-            )
+            return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         args, kwargs, images = feed(inputs, wrt, model_device(model), instead)
@@ -213,23 +207,19 @@ class Trace:
         choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
         if choice.layer is not None:
             return replace(trace, layers=(choice.layer,))
-        again = cls.run(  # it was let go
-            model,
-            inputs,
-            [choice.name],
-            targets=targets,
-            reshape=reshape,
-            wrt=wrt,
-            output=output,
-            relu_only=relu_only,
-            instead=instead,
-        )
-        return replace(again, layers=(replace(again.layers[0], why=choice.why),))
+        name, why = choice.name, choice.why
+        del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
+        again = cls.run(model, inputs, [name], **options)
+        return replace(again, layers=(replace(again.layers[0], why=why),))
 
     def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
-        """The scores to explain: of the predicted class where nothing was asked for, none if there is no class."""
+        """The scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+
+        Of copies of the outputs, since a target may write into what it is given, and is to be asked again.
+        """
+        copied = replace(self, outputs=tree_map_only(Tensor, Tensor.clone, self.outputs))
         try:
-            return [self.score(target).value for target in targets or (None,)]
+            return [copied.score(target).value for target in targets or (None,)]
         except TargetError:
             if targets:
                 raise

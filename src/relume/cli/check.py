@@ -81,7 +81,7 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
     mode = "; in training mode, explained as in evaluation mode" if found.training else ""
     size = f"{found.parameters:,} parameters, {found.dtype} on {found.device}"
     chosen = f" ({found.layer_choice})" if found.layer_choice else ""
-    others = f"; others: {', '.join(found.candidates[:6])}" if found.candidates else ""
+    others = [f"others: {', '.join(found.candidates[:6])}"] if found.candidates else []
     rows = found.coverage.rows if found.coverage else ()
     return {
         "network": [f"{opened.name}: {found.form}, {size}{mode}"],
@@ -89,7 +89,7 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
         "returns": [found.outputs],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
-        "layer": [f"{found.layer or 'none'}{chosen}{others}"],
+        "layer": [f"{found.layer or 'none'}{chosen}", *others],
         "cost": [
             f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"
         ],
