@@ -59,7 +59,7 @@ def test_python_blocks_run(page, user):
         exec(compile(block, page.name, "exec"), namespace)
     if page.name == "README.md":
         assert namespace["saliency"].shape == (1, 224, 224)
-        assert namespace["cam"].shape == (1, 7, 7)
+        assert namespace["heat"].shape == (7, 7)
         assert namespace["e"]["guided_gradcam"].shape == (2, 3, 224, 224)
         assert (user / "out" / "explanation.json").is_file()
     if page.name == "comparison.md":
