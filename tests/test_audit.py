@@ -85,7 +85,7 @@ class Mean(nn.Module):
         return x.mean(1)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
 def test_torchscript_is_taken_in_the_order_of_its_definition_and_shuffled(small, images):
     scripted = torch.jit.trace(small, images)
     assert weight_layers(scripted, images) == ["head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1"]
