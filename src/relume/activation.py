@@ -15,12 +15,12 @@ from relume.errors import InputError
 
 __all__ = [
     "ACTIVATIONS",
-    "UNNAMED",
     "Activation",
     "Quantity",
     "Resolved",
     "activated",
     "check_activation",
+    "how_to_name",
     "last_activation",
     "resolve_activation",
 ]
@@ -35,9 +35,6 @@ Activation: TypeAlias = Literal["auto", "softmax", "sigmoid", "none"]
 Quantity: TypeAlias = Literal["probability", "score"]
 
 ACTIVATIONS: tuple[Activation, ...] = ("auto", "softmax", "sigmoid", "none")
-
-#: Where nothing tells: how the user does, given how an option is written.
-UNNAMED = "scores, not probabilities: {0}softmax{1} (one class is true) or {0}sigmoid{1} (each may be) says what they are"
 
 _ENDS = {"SoftmaxBackward0": "softmax", "LogSoftmaxBackward0": "log-softmax", "SigmoidBackward0": "sigmoid"}
 
@@ -58,6 +55,14 @@ def check_activation(activation: object) -> None:
     """
     if activation not in ACTIVATIONS:
         raise InputError(f"activation is {', '.join(map(repr, ACTIVATIONS[:-1]))} or {ACTIVATIONS[-1]!r}; got {activation!r}")
+
+
+def how_to_name(option: str, classes: int) -> str:
+    """Say how a user names what scores of ``classes`` are, where nothing tells; ``option`` is how one is written."""
+    softmax, sigmoid = option.format("softmax"), option.format("sigmoid")
+    if classes < 2:
+        return f"a score, not a probability: {sigmoid} makes one of it, if it is of a yes or no"
+    return f"scores, not probabilities: {softmax} (one class is true) or {sigmoid} (each may be) says what they are"
 
 
 def activated(scores: Tensor, activation: Resolved) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relume.activation import UNNAMED, Quantity, Resolved, activated
+from relume.activation import Quantity, Resolved, activated, how_to_name
 from relume.errors import InputError
 from relume.image import Photo
 from relume.scaling import OWN, Scaling
@@ -278,16 +278,15 @@ class Answer:
         """
         if self.scores.ndim != 2:
             return []
-        probabilities = self.probabilities(sample)
-        values, indices = (self.scores[sample] if probabilities is None else probabilities).topk(
-            min(count, self.scores.shape[1])
-        )
-        return [(int(i), self.name(int(i)), float(value)) for value, i in zip(values, indices, strict=True)]
+        probabilities, scores = self.probabilities(sample), self.scores[sample]
+        values = scores if probabilities is None else probabilities
+        # by the scores, since probabilities near 1 may be the same float
+        return [(i, self.name(i), float(values[i])) for i in scores.topk(min(count, len(scores))).indices.tolist()]
 
-    @property
-    def unnamed(self) -> bool:
-        """Whether these are class scores of which nothing tells what they are."""
-        return self.scores.ndim == 2 and self.activation == "none" and self.are_probabilities is None
+    def naming(self, option: str = "activation='{}'") -> str:
+        """How to name what the class scores are, where nothing tells; empty where something does."""
+        unnamed = self.scores.ndim == 2 and self.activation == "none" and self.are_probabilities is None
+        return how_to_name(option, self.scores.shape[1]) if unnamed else ""
 
     @property
     def scores_are(self) -> str:
@@ -330,8 +329,7 @@ class Answer:
         said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
-        note = "\n" + UNNAMED.format("activation='", "'") if self.unnamed else ""
-        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}{note}"
+        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}\n{self.naming()}".rstrip("\n")
 
     __repr__ = __str__
 

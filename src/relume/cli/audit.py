@@ -134,7 +134,7 @@ def audit(
     from relume.report import check_writable, write_folder
 
     audits: list[dict[str, Any]] = []
-    unnamed = False
+    naming = ""
     groups: list[list[AuditView]] = []
     broken: list[str] = []
     try:
@@ -151,7 +151,7 @@ def audit(
                 try:
                     reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
                     audits += [report.as_dict() for report in reports]
-                    unnamed = reports[0].unnamed
+                    naming = reports[0].naming("--activation {}")
                     groups.append([report.view() for report in reports])  # without the maps at every stage
                 except (ImageError, NonFiniteError) as error:
                     complain(error, path)
@@ -171,10 +171,8 @@ def audit(
         raise typer.Exit(130) from None
     for views in groups:
         _show(views)
-    if unnamed:
-        from relume.activation import UNNAMED
-
-        out.print(Text(UNNAMED.format("--activation ", ""), style="dim"))
+    if naming:
+        out.print(Text(naming, style="dim"))
     if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
     _end(broken, len(groups), len(photos))

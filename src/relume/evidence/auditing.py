@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relume.activation import UNNAMED, Activation, activated
+from relume.activation import Activation, activated, how_to_name
 from relume.answer import Coverage, array, method_name
 from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
 from relume.evidence.document import audit_files, notebook
@@ -128,10 +128,10 @@ class AuditReport:
         several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
         return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
 
-    @property
-    def unnamed(self) -> bool:
-        """Whether nothing tells what the scores are."""
-        return self.probabilities is None and self.facts.get("are_probabilities", False) is None
+    def naming(self, option: str = "activation='{}'") -> str:
+        """How to name what the scores are, where nothing tells; empty where something does."""
+        unnamed = self.probabilities is None and self.facts.get("are_probabilities", False) is None
+        return how_to_name(option, self.facts["classes"]) if unnamed else ""
 
     def _subject(self, i: int) -> str:
         value = f"score {self.scores[i]:.3g}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
@@ -188,8 +188,7 @@ class AuditReport:
         if (health := self.checks.coverage) is not None:
             lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
         lines += self._notes()
-        lines += [UNNAMED.format("activation='", "'")] if self.unnamed else []
-        return "\n".join([*lines, "", self.verdict.text])
+        return "\n".join([*lines, self.naming(), "", self.verdict.text])
 
     __repr__ = __str__
 
@@ -264,6 +263,6 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         question.images,
         found,
         labels,
-        {"activation": answer.activation, "are_probabilities": answer.are_probabilities}
+        {"activation": answer.activation, "are_probabilities": answer.are_probabilities, "classes": answer.scores.shape[1]}
         | {"seed": seed, "how": how, "smooth": smooth},
     )
