@@ -188,7 +188,8 @@ class AuditReport:
         if (health := self.checks.coverage) is not None:
             lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
         lines += self._notes()
-        return "\n".join([*lines, self.naming(), "", self.verdict.text])
+        lines += [naming] if (naming := self.naming()) else []
+        return "\n".join([*lines, "", self.verdict.text])
 
     __repr__ = __str__
 
