@@ -176,7 +176,7 @@ def test_quantus_agrees_on_deletion(quantus, network, rng):
     image -= image.mean((2, 3), keepdim=True)
     heat = rng.permutation(256).reshape(1, 16, 16).astype(float)
     question, answer = Question.ask(network, image, "gradient")
-    ours = faithfulness.measure_faithfulness(question, Maps(heat, heat), generator(), activation="softmax")
+    ours = faithfulness.measure_faithfulness(question, Maps(heat, heat), generator(), "softmax")
     ours = ours.curves["deletion"]["method"][0]
     metric = quantus.PixelFlipping(
         features_in_step=8, perturb_baseline=0.0, disable_warnings=True, normalise=False, abs=False, display_progressbar=False

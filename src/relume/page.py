@@ -72,9 +72,9 @@ class PhotoView:
         box: what the network saw of it, ``x0, y0, x1, y1`` in its pixels; beyond its edges where it was padded.
         targets: what is explained, one or more.
         top: the highest classes, each with its ``quantity``.
-        quantity: a ``probability``, from 0 to 1, or a ``score``.
         facts: what else a reader must know, as words: model, layer, coverage.
         size: width and height of the photo itself, if ``photo`` is a smaller copy; box and coordinates are in its pixels.
+        quantity: what ``top`` has: a ``probability``, from 0 to 1, or a ``score``.
     """
 
     name: str
@@ -82,9 +82,9 @@ class PhotoView:
     box: Box
     targets: Sequence[TargetView]
     top: Sequence[tuple[str, float]] = ()
-    quantity: Quantity = "probability"
     facts: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    quantity: Quantity = "probability"
 
 
 def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:

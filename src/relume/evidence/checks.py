@@ -86,12 +86,7 @@ def run_checks(
         "classes": lambda: class_sensitivity(question, maps, answer.scores, generator()),
         "stability": lambda: measure_stability(question, maps, generator()),
         "faithfulness": lambda: measure_faithfulness(
-            question,
-            maps,
-            generator(),
-            activation=answer.activation,
-            quantity=answer.quantity,
-            watched=lambda items: watched("faithfulness", items),
+            question, maps, generator(), answer.activation, answer.quantity, lambda items: watched("faithfulness", items)
         ),
         "randomisation": lambda: randomise(
             question, maps, generator(), how=how, alone=alone, keep=keep, watched=lambda items: watched("randomisation", items)

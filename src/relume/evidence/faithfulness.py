@@ -54,7 +54,6 @@ def measure_faithfulness(
     question: Question,
     original: Maps,
     generator: torch.Generator,
-    *,
     activation: Resolved = "none",
     quantity: Quantity = "score",
     watched: Callable[[Sequence[int]], Iterable[int]] = lambda pictures: pictures,
