@@ -18,6 +18,7 @@ from relume.checking import check
 from relume.evidence.plots import plot
 from relume.models import open_model
 from relume.models.vision import import_library, import_torchvision
+from relume.targets import Channel
 from tests.networks import Small
 from tests.reference import audit as twin
 from tests.test_cli import relume_command
@@ -191,7 +192,7 @@ def test_a_yes_or_no_is_the_sigmoid_of_its_score_if_somebody_says_so():
     net = Head(logits=[1.5])
     assert explained(net).title() == "0, score 1.5"
     assert str(explained(net)).endswith(
-        "a score, not a probability: activation='sigmoid' makes one of it, if it is of a yes or no"
+        "a score, not a probability: activation='sigmoid' makes it one, if the network answers yes or no"
     )
     assert explained(net, activation="sigmoid").title() == "0, 81.8%"
     assert explained(Head(nn.Sigmoid(), [1.5])).title() == "0, 81.8%"
@@ -229,6 +230,11 @@ def test_what_is_no_class_score_has_no_activation():
     e = relume.explain(nn.Conv2d(3, 2, 3), images(), lambda y: y.softmax(1).mean((1, 2, 3)), ["gradient"], activation="softmax")
     assert (e.quantity, e.top(), e.title()) == ("score", [], "score 0.5")
     assert "not probabilities" not in str(e)
+
+
+def test_what_is_no_class_is_not_to_be_named():
+    for target in (Channel("conv", 1), lambda y: y[:, 0] - y[:, 1]):
+        assert "not probabilities" not in str(relume.explain(Head(), images(), target, ["gradient"]))
 
 
 # --- It stays with the result --------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ Resolved: TypeAlias = Literal["softmax", "sigmoid", "none"]
 #: ``auto``: what the network is known for, else what its graph shows, else ``none``.
 Activation: TypeAlias = Literal["auto", "softmax", "sigmoid", "none"]
 
-#: What is known of a class.
+#: The number that a class is shown with.
 Quantity: TypeAlias = Literal["probability", "score"]
 
 ACTIVATIONS: tuple[Activation, ...] = ("auto", "softmax", "sigmoid", "none")
@@ -58,10 +58,10 @@ def check_activation(activation: object) -> None:
 
 
 def how_to_name(option: str, classes: int) -> str:
-    """Say how a user names what scores of ``classes`` are, where nothing tells; ``option`` is how one is written."""
+    """Say how the scores of so many ``classes`` can be named; ``option`` is how an activation is given, ``--activation {}``."""
     softmax, sigmoid = option.format("softmax"), option.format("sigmoid")
     if classes < 2:
-        return f"a score, not a probability: {sigmoid} makes one of it, if it is of a yes or no"
+        return f"a score, not a probability: {sigmoid} makes it one, if the network answers yes or no"
     return f"scores, not probabilities: {softmax} (one class is true) or {sigmoid} (each may be) says what they are"
 
 
@@ -103,7 +103,7 @@ def resolve_activation(activation: Activation, scores: Tensor) -> tuple[Resolved
 
 
 def last_activation(scores: Tensor) -> str | None:
-    """Find the softmax, log-softmax or sigmoid that made all ``scores`` ``(N, classes)``, if one did, in their graph."""
+    """Find in the graph of ``scores`` ``(N, classes)`` the softmax, log-softmax or sigmoid that made them all, if one did."""
     node, turned = scores.grad_fn, False
     while node is not None and (end := _ENDS.get(node.name())) is None:
         kind = node.name().rstrip("0123456789").removesuffix("Backward")

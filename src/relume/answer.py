@@ -261,7 +261,7 @@ class Answer:
 
     @property
     def quantity(self) -> Quantity:
-        """What is known of each class: a probability only where :attr:`activation` or the network's own end gives one."""
+        """The number that each class is shown with: a probability only where :attr:`activation` or the network gives one."""
         # the softmax of a single score is 1 whatever the score
         known = self.are_probabilities or self.activation == "sigmoid"
         known = known or (self.activation == "softmax" and self.scores.shape[-1] > 1)
@@ -278,19 +278,19 @@ class Answer:
         """
         if self.scores.ndim != 2:
             return []
-        probabilities, scores = self.probabilities(sample), self.scores[sample]
+        probabilities, scores = self.probabilities(sample), self.scores[sample].float()
         values = scores if probabilities is None else probabilities
         # by the scores, since probabilities near 1 may be the same float
         return [(i, self.name(i), float(values[i])) for i in scores.topk(min(count, len(scores))).indices.tolist()]
 
     def naming(self, option: str = "activation='{}'") -> str:
-        """How to name what the class scores are, where nothing tells; empty where something does."""
-        unnamed = self.scores.ndim == 2 and self.activation == "none" and self.are_probabilities is None
+        """Say how to name the class scores, if a class is explained and nothing tells what they are; else nothing."""
+        unnamed = self.target is not None and self.activation == "none" and self.are_probabilities is None
         return how_to_name(option, self.scores.shape[1]) if unnamed else ""
 
     @property
     def scores_are(self) -> str:
-        """What the scores are, and what makes probabilities of them, in words."""
+        """The kind of the scores, in words, and what makes probabilities of them."""
         if self.quantity == "score":
             return "scores, not probabilities"
         how = {"softmax": "the softmax of the scores", "sigmoid": "the sigmoid of each score", "none": "the scores themselves"}

@@ -129,7 +129,7 @@ class AuditReport:
         return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
 
     def naming(self, option: str = "activation='{}'") -> str:
-        """How to name what the scores are, where nothing tells; empty where something does."""
+        """Say how to name the scores, if nothing tells what they are; else nothing."""
         unnamed = self.probabilities is None and self.facts.get("are_probabilities", False) is None
         return how_to_name(option, self.facts["classes"]) if unnamed else ""
 

@@ -41,7 +41,7 @@ class Faithfulness:
 
     curves: Mapping[str, Mapping[str, Values]]
     gain: Mapping[str, Mapping[str, Values]]
-    quantity: Quantity = "probability"
+    quantity: Quantity
 
 
 def area(shares: Values, curve: Values) -> Values:
