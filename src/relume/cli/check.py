@@ -104,7 +104,7 @@ def _lines(opened: Opened, found: Checkup, said_by: str) -> dict[str, list[Text 
 
 
 def _activation(opened: Opened, found: Checkup, said_by: str) -> str:
-    """What makes probabilities of the scores, and where that is known from."""
+    """Say what makes probabilities of the scores, and where that is known from."""
     if found.activation is None:
         return "none: it returns no class scores"
     if found.are_probabilities:
