@@ -147,7 +147,7 @@ def test_a_folder_of_transformers(kind, tmp_path):
     processor = import_library("transformers").AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     torch.testing.assert_close(x, torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"]), rtol=0, atol=1e-5)
     assert torch.equal(opened.model(x).logits, model(x).logits)
-    assert (opened.labels, opened.multilabel, opened.notes) == (("cat", "dog", "espresso"), False, ())
+    assert (opened.labels, opened.activation, opened.notes) == (("cat", "dog", "espresso"), "softmax", ())
     e = relume.explain(opened.model, x, 1, ["guided_backprop"])
     assert e.coverage.guided > 0
     assert e["guided_backprop"].any()
@@ -198,7 +198,7 @@ def test_transformers_with_weights_from_a_file(tmp_path):
     ):
         assert torch.equal(opened.model(x).logits, model(x).logits)
         assert opened.notes == ("read the weights under 'state_dict'",)
-        assert opened.multilabel
+        assert opened.activation == "sigmoid"
 
 
 def test_names_that_were_never_given_are_no_labels(tmp_path):

@@ -24,6 +24,7 @@ ORDER = [
     "preparation",
     "layers",
     "image",
+    "activation",
     "scaling",
     "render",
     "figures",

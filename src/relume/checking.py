@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relume.activation import Activation, Resolved, check_activation, resolve_activation
 from relume.answer import Coverage
-from relume.errors import RelumeError
+from relume.errors import RelumeError, TargetError
 from relume.explaining import coverage, explain
 from relume.layers import LayerLike
 from relume.methods import METHODS
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
-from relume.targets import tensors_in
+from relume.targets import class_scores, tensors_in
 from relume.trace import Trace
 
 __all__ = ["Checkup", "check"]
@@ -35,6 +36,8 @@ class Checkup:
         device: where they are; several between commas.
         training: whether it is in training mode; it is explained as in evaluation mode all the same.
         outputs: what it returned, in words.
+        activation: what makes probabilities of its scores; None if it returns no class scores.
+        are_probabilities: whether they are some as they are; None if nothing tells what they are.
         coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
         candidates: other layers with a map, the last first, without the parts of those that are named.
@@ -51,6 +54,8 @@ class Checkup:
     device: str
     training: bool
     outputs: str
+    activation: Resolved | None
+    are_probabilities: bool | None
     coverage: Coverage | None
     layer: str | None
     candidates: tuple[str, ...]
@@ -69,6 +74,8 @@ class Checkup:
             "device": self.device,
             "training": self.training,
             "outputs": self.outputs,
+            "activation": self.activation,
+            "are_probabilities": self.are_probabilities,
             "coverage": None if self.coverage is None else self.coverage.as_dict(),
             "layer": self.layer,
             "candidates": list(self.candidates),
@@ -80,21 +87,24 @@ class Checkup:
         }
 
 
-def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> Checkup:
+def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, activation: Activation = "auto") -> Checkup:
     """Try every method on ``images`` and say what works, what does not and why, and what it costs.
 
     Args:
         model: the network.
         images: ``(N, C, *spatial)``, preprocessed as the network expects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        activation: what its scores are, as for :func:`relume.explain`.
 
     Raises:
         RelumeError: the network does not run on this input, or nothing it returns depends on it.
     """
+    check_activation(activation)
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         trace = Trace.run(model, images)
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
+    resolved = _activation(activation, trace.outputs)
     troubles: dict[str, str] = {}
     read: str | None = None
     candidates: tuple[str, ...] = ()
@@ -115,6 +125,8 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
         device=_listed(t.device for t in tensors),
         training=bool(getattr(model, "training", False)),
         outputs=outputs,
+        activation=resolved[0],
+        are_probabilities=resolved[1],
         coverage=None if "gradient" in troubles else coverage(model, images),
         layer=read,
         candidates=_others(candidates, read),
@@ -124,6 +136,13 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None) -> C
         preparation=made,
         unprepared=unprepared,
     )
+
+
+def _activation(activation: Activation, outputs: Any) -> tuple[Resolved | None, bool | None]:
+    try:
+        return resolve_activation(activation, class_scores(outputs))
+    except TargetError:  # no class scores are among the outputs
+        return None, None
 
 
 def _prepared(model: nn.Module, images: Tensor) -> tuple[Preparation | None, str]:
