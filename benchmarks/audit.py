@@ -53,7 +53,7 @@ def main(
             found = {name: values.tolist() for name, values in alike.items()}
         else:
             report = audit(
-                opened.model, images, method=key, layer=read, checks=check or CHECKS, how=how, multilabel=opened.multilabel
+                opened.model, images, method=key, layer=read, checks=check or CHECKS, how=how, activation=opened.activation
             )
             found = {FIGURES[name].title: values.tolist() for name, values in report.figures.items()}
             print(f"{key}: {perf_counter() - start:.0f} s, {[v.level for v in report.verdicts]}, {report.verdict}", flush=True)

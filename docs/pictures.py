@@ -56,7 +56,7 @@ def draw_audit(name: str, picture: Image.Image) -> None:
     """What an audit finds out about guided backpropagation on a scene."""
     opened = open_model("demo")
     image = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
-    report = relume.audit(opened.model, image, method="guided_backprop", multilabel=True, labels=opened.labels)
+    report = relume.audit(opened.model, image, method="guided_backprop", activation=opened.activation, labels=opened.labels)
     save(Image.open(io.BytesIO(figure_bytes(report.figure()))), name)
 
 

@@ -108,14 +108,9 @@ def test_the_order_is_from_the_highest_down_and_ties_fall_by_chance():
     assert len(set(flat)) > 12
 
 
-def test_areas_and_probabilities_are_their_twins(rng):
+def test_areas_are_their_twins(rng):
     shares, curve = np.sort(rng.random(6)), rng.random(6)
     assert faithfulness.area(shares, curve) == pytest.approx(twin.area(list(shares), list(curve)))
-    scores = torch.randn(4, 5, generator=generator())
-    for row, p in zip(scores.double().tolist(), faithfulness.probability(scores, 2), strict=True):
-        assert float(p) == pytest.approx(twin.softmax(row, 2))
-    torch.testing.assert_close(faithfulness.probability(scores, 2, multilabel=True), scores[:, 2].double().sigmoid())
-    torch.testing.assert_close(faithfulness.probability(scores[:, :1], 0), scores[:, 0].double().sigmoid())
 
 
 # --- Stability and calibration -------------------------------------------------------------------------------------------
@@ -181,7 +176,8 @@ def test_quantus_agrees_on_deletion(quantus, network, rng):
     image -= image.mean((2, 3), keepdim=True)
     heat = rng.permutation(256).reshape(1, 16, 16).astype(float)
     question, answer = Question.ask(network, image, "gradient")
-    ours = faithfulness.measure_faithfulness(question, Maps(heat, heat), generator()).curves["deletion"]["method"][0]
+    ours = faithfulness.measure_faithfulness(question, Maps(heat, heat), generator(), "softmax")
+    ours = ours.curves["deletion"]["method"][0]
     metric = quantus.PixelFlipping(
         features_in_step=8, perturb_baseline=0.0, disable_warnings=True, normalise=False, abs=False, display_progressbar=False
     )

@@ -131,5 +131,5 @@ def test_a_checkpoint_of_the_demo_network(tmp_path, images):
     torch.save({"model": demo.model.state_dict()}, tmp_path / "c.pth")
     opened = open_model(str(tmp_path / "c.pth"), arch="demo")
     assert same(opened.model, demo.model, images)
-    assert (opened.labels, opened.multilabel) == (demo.labels, True)
+    assert (opened.labels, opened.activation) == (demo.labels, "sigmoid")
     assert opened.notes == ("read the weights under 'model'",)

@@ -55,7 +55,7 @@ def test_it_says_every_figure_and_a_verdict_for_each_method(audited, scene):
 
 def test_its_figures_are_those_of_the_library(audited, scene):
     image = PREPROCESSING.tensor(PREPROCESSING.view(Image.open(scene)))[None]
-    report = relume.audit(load_network(), image, CLASSES.index("dog"), "gradcam", checks=["classes"], multilabel=True)
+    report = relume.audit(load_network(), image, CLASSES.index("dog"), "gradcam", checks=["classes"], activation="sigmoid")
     (picture,) = json.loads((audited[0] / "audit.json").read_text())["audits"][1]["pictures"]
     assert picture["figures"]["classes"] == pytest.approx(report.figures["classes"][0], abs=1e-6)
 

@@ -70,7 +70,7 @@ def test_check_adds_up_what_the_graph_keeps():
     assert found.kept_bytes == 4000
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_the_form_is_told():
     net, x = load_network(), torch.randn(1, 3, 128, 128)
     assert check(net, x).form == "DemoNet"

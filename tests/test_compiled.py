@@ -412,7 +412,7 @@ def test_threads_do_not_meet(capture):
 
 
 # torch's own, on the way
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_by_inductor():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten()).eval()
     x = torch.randn(1, 3, 8, 8)

@@ -55,7 +55,7 @@ def test_it_is_as_good_as_its_card_says():
 
 def test_it_opens_like_any_other_network(tmp_path):
     opened = open_model("demo")
-    assert (opened.name, opened.labels, opened.preprocessing, opened.multilabel) == ("demo", CLASSES, PREPROCESSING, True)
+    assert (opened.name, opened.labels, opened.preprocessing, opened.activation) == ("demo", CLASSES, PREPROCESSING, "sigmoid")
     scene = draw_scene(0)
     assert opened.preprocessing.view(scene.picture).tobytes() == scene.picture.tobytes()
     torch.save(DemoNet().state_dict(), tmp_path / "other.pth")
@@ -68,7 +68,7 @@ def test_it_opens_like_any_other_network(tmp_path):
 def test_its_probabilities_are_sigmoids():
     scene = draw_scene(0, ["cat", "dog"])
     e = relume.explain(load_network(), PREPROCESSING.tensor(scene.picture)[None], CLASSES.index("cat"), ["gradient"])
-    e = dataclasses.replace(e, multilabel=True, labels=CLASSES)
+    e = dataclasses.replace(e, activation="sigmoid", labels=CLASSES)
     torch.testing.assert_close(e.probabilities(), e.scores[0].sigmoid())
     assert {name for _, name, p in e.top(count=2) if p > 0.5} == {"cat", "dog"}
     assert "cat (4), " in e.title()

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_python_blocks_run(page, user):
         exec(compile(block, page.name, "exec"), namespace)
     if page.name == "README.md":
         assert namespace["saliency"].shape == (1, 224, 224)
-        assert namespace["cam"].shape == (1, 7, 7)
+        assert namespace["heat"].shape == (7, 7)
         assert namespace["e"]["guided_gradcam"].shape == (2, 3, 224, 224)
         assert (user / "out" / "explanation.json").is_file()
     if page.name == "comparison.md":
@@ -168,6 +169,7 @@ def test_the_gallery_is_what_its_script_writes(gallery):
     assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == gallery.text()
 
 
+@pytest.mark.skipif(mpl.__version_info__ < (3, 11), reason="the pictures are stored with the letters of matplotlib 3.11")
 @pytest.mark.parametrize("name", ["scales", "frames"])
 def test_pictures_of_the_gallery_are_what_its_script_draws(gallery, name):
     """JPEG and another machine's last digits change a level here and there, and no picture."""

@@ -371,10 +371,12 @@ def test_each_class_is_its_method(net, x, name, method):
     bound = getattr(relume, name)(net, *layer)
     e = relume.explain(net, x, [1, 0], [method], "body")
     assert torch.equal(bound.attribute(x, target=[1, 0]), e[method])
-    saliency = bound(x, [1, 0], "cpu")
-    assert torch.equal(saliency, e.saliency(method))
-    assert saliency.shape == (2, 8, 8)
-    assert (saliency >= 0).all()
+    called = bound(x, [1, 0], "cpu")
+    assert torch.equal(called, e["gradcam"] if method == "gradcam" else e.saliency(method))
+    assert called.shape == ((2, 6, 6) if method == "gradcam" else (2, 8, 8))
+    assert (called >= 0).all()
+    alone = bound(x[:1], 1)
+    assert alone.shape == (called.shape[1:] if method == "gradcam" else (1, 8, 8))
     bound.remove_hooks()
     with pytest.raises(errors.InputError, match=f"{name} was released"):
         bound.attribute(x)
@@ -383,7 +385,7 @@ def test_each_class_is_its_method(net, x, name, method):
 def test_the_recipe_runs_as_written(tmp_path):
     from PIL import Image
 
-    from relume import GuidedBackpropagation, compute_guided_gradcam, preprocess_image
+    from relume import GradCAM, GuidedBackpropagation, compute_guided_gradcam, preprocess_image
 
     Image.effect_noise((300, 260), 80).convert("RGB").save(tmp_path / "dog.jpg")
     model = import_torchvision().models.resnet18(weights=None).eval()
@@ -397,6 +399,19 @@ def test_the_recipe_runs_as_written(tmp_path):
     guided_bp.remove_hooks()
     guided_gradcam, guided, cam = compute_guided_gradcam(model, model.layer4, image_tensor, pred_class, device)
 
+    # or step by step
+    coarse = GradCAM(model, model.layer4)(image_tensor, pred_class, device)
+    upsampled = F.interpolate(
+        coarse.unsqueeze(0).unsqueeze(0), size=image_tensor.shape[2:], mode="bilinear", align_corners=False
+    ).squeeze()
+    product = GuidedBackpropagation(model)(image_tensor, pred_class, device).squeeze() * upsampled
+
+    assert torch.equal(coarse, cam)
+    torch.testing.assert_close(product, guided_gradcam)
+    assert product.any()
+    assert torch.equal(
+        F.interpolate(coarse.unsqueeze(0).unsqueeze(0), size=image_tensor.shape[2:], mode="bilinear").squeeze(), upsampled
+    )
     assert saliency.shape == (1, 224, 224)
     assert saliency.min() >= 0
     assert torch.equal(guided, saliency[0])

@@ -35,7 +35,7 @@ def test_it_is_explain_on_the_prepared_photo(network, wide):
     expected = relume.explain(network.model, image, CLASSES.index("dog"), METHODS)
     assert all(torch.equal(e[m], expected[m]) for m in METHODS)
     assert e.title().startswith("dog (6), ")
-    assert (e.model, e.labels, e.multilabel) == ("demo", CLASSES, True)
+    assert (e.model, e.labels, e.activation) == ("demo", CLASSES, "sigmoid")
     assert e.photos[0].box == (36, 0, 164, 128)
     assert e.overlay("gradcam").size == (200, 128)
     assert e.source["file"] == str(wide)

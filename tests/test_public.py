@@ -27,6 +27,7 @@ ORDER = [
     "choices",
     "layers",
     "image",
+    "activation",
     "scaling",
     "render",
     "figures",

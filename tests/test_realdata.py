@@ -51,7 +51,7 @@ def test_shares_in_the_boxes_are_those_of_the_table(squeezenet, realdata, boxes)
     x = preprocessing.tensor(preprocessing.view(load_picture(realdata / "images" / "cat_dog.png")))[None]
     padded = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors").model
     padded.classifier[1].padding = (1, 1)
-    explained = relume.explain_targets(padded, x, [243, 282], METHODS, "features.12")
+    explained = relume.explain_targets(padded, x, [243, 282], METHODS, "features.12", activation="softmax")
     assert explained[0].top(0, 1)[0][0] == 243
     assert explained[0].top(0, 1)[0][2] == pytest.approx(0.84, abs=0.01)
     for method, rows in TABLE.items():
@@ -117,7 +117,9 @@ def test_photographs_are_recognised(squeezenet, realdata, photo, label):
     """Preprocessing, weights and labels belong together: a wrong one of them would show here."""
     labels = read_labels(realdata / "imagenet_classes.txt")
     x = squeezenet.preprocessing.tensor(squeezenet.preprocessing.view(load_picture(realdata / "images" / photo)))[None]
-    e = relume.explain(squeezenet.model, x, None, ["gradient"])
+    e = squeezenet.explain(realdata / "images" / photo, methods=["gradient"])
+    assert torch.equal(e.images, x)
+    assert torch.equal(e.probabilities(), e.scores[0].softmax(0))
     assert find_class(label, labels) in [index for index, _, _ in e.top(0, 3)]
     assert find_class(label, squeezenet.labels) == find_class(label, labels)
 

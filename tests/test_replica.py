@@ -403,7 +403,7 @@ def test_another_thread_may_set_attributes_meanwhile():
         thread.join()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("form", ["scripted", "traced", "scripted inside", "scripted inside, in evaluation"])
 def test_torchscript_is_guided_or_refused(form):
     net = nn.Sequential(

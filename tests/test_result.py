@@ -175,11 +175,24 @@ def test_text_stays_text_in_a_pdf(e):
 
 def test_probabilities_are_not_made_up():
     scores = torch.tensor([[0.2, 0.7, 0.1]])
-    b = blank({"gradient": torch.ones(1, 3, 8, 8)})
-    assert dataclasses.replace(b, scores=scores).title() == "0, 20.0%"
-    assert dataclasses.replace(b, scores=scores * 10).title() == f"0, {float((scores * 10).softmax(1)[0, 0]):.1%}"
-    single = dataclasses.replace(b, scores=torch.tensor([[3.25]]), score=torch.tensor([3.25]))
-    assert (single.title(), single.top()) == ("0, score 3.25", [])
+    b = dataclasses.replace(blank({"gradient": torch.ones(1, 3, 8, 8)}), scores=scores, score=scores[:, 0])
+    assert (b.title(), b.probabilities(), b.quantity) == ("0, score 0.2", None, "score")
+    assert [(i, name, round(score, 6)) for i, name, score in b.top(0, 2)] == [(1, "1", 0.7), (0, "0", 0.2)]
+    assert dataclasses.replace(b, are_probabilities=True).title() == "0, 20.0%"
+    for activation, shares in (("softmax", scores.softmax(1)[0]), ("sigmoid", scores.sigmoid()[0])):
+        named = dataclasses.replace(b, activation=activation)
+        assert torch.equal(named.probabilities(), shares)
+        assert (named.title(), named.quantity) == (f"0, {float(shares[0]):.1%}", "probability")
+        assert named.top(0, 1) == [(1, "1", pytest.approx(float(shares[1])))]
+    single = dataclasses.replace(b, scores=torch.tensor([[3.25]]), score=torch.tensor([3.25]), activation="softmax")
+    assert (single.title(), single.top(), single.quantity) == ("0, score 3.25", [(0, "0", 3.25)], "score")
+    assert dataclasses.replace(single, activation="sigmoid").title() == "0, 96.3%"
+
+
+def test_classes_of_the_same_float_keep_the_order_of_their_scores():
+    b = blank({"gradient": torch.ones(1, 3, 8, 8)}, classes=3)
+    b = dataclasses.replace(b, scores=torch.tensor([[40.0, 60.0, 50.0]]), activation="sigmoid")
+    assert b.top() == [(1, "1", 1.0), (2, "2", 1.0), (0, "0", 1.0)]
 
 
 def test_a_large_batch_is_a_figure_of_its_first_images():
@@ -203,7 +216,7 @@ def test_the_caption_fits(e):
 def test_it_contains_its_methods_and_is_a_sequence_of_images(e):
     assert "gradcam" in e
     assert "nonsense" not in e
-    assert len(repr(e).splitlines()) == 3
+    assert len(repr(dataclasses.replace(e, activation="softmax")).splitlines()) == 3
     first, second = e
     for i, one in enumerate((first, second)):
         assert len(one) == 1
@@ -246,7 +259,7 @@ def test_in_a_notebook_it_is_html_without_scripts_or_files(e):
 
 
 def test_words(e):
-    named = dataclasses.replace(e, labels=["cat", "dog", "fish", "cup", "car"])
+    named = dataclasses.replace(e, labels=["cat", "dog", "fish", "cup", "car"], activation="softmax")
     assert named.title(0).startswith("dog (1), ")
     assert str(named).splitlines()[0] == "Small, layer body"
     assert "4 rectifiers guided, 0 not" in str(named)
@@ -318,7 +331,12 @@ def test_what_was_saved_comes_back(on_photos, tmp_path):
     e, content = on_photos
     labels = ["a", "b", "c", "d", "e"]
     e = dataclasses.replace(
-        e.scaled("shared"), labels=labels, multilabel=True, source={"file": "x"}, versus=torch.tensor([0, 3])
+        e.scaled("shared"),
+        labels=labels,
+        activation="sigmoid",
+        are_probabilities=False,
+        source={"file": "x"},
+        versus=torch.tensor([0, 3]),
     )
     folder = e.save(tmp_path / "out")
     assert (folder / "photo.0.jpg").read_bytes() == content
@@ -326,7 +344,7 @@ def test_what_was_saved_comes_back(on_photos, tmp_path):
     assert list(back.maps) == list(e.maps)
     for field in ("images", "target", "score", "scores", "versus"):
         assert torch.equal(getattr(back, field), getattr(e, field))
-    for field in ("coverage", "layer", "model", "labels", "source", "multilabel", "unit", "scaling"):
+    for field in ("coverage", "layer", "model", "labels", "source", "activation", "are_probabilities", "unit", "scaling"):
         assert getattr(back, field) == getattr(e, field)
     for i, (photo, again) in enumerate(zip(e.photos, back.photos, strict=True)):
         assert (photo.box, photo.orientation) == (again.box, again.orientation)
@@ -506,7 +524,7 @@ def test_a_figure_does_not_hang_on_the_users_settings_and_leaves_them_alone(e):
     "label", ["$\\alpha$ and $", "猫", "a\nb", "x" * 300, '<b>"'], ids=["math", "cjk", "lines", "long", "html"]
 )
 def test_any_label_is_drawn_within_the_figure(e, label):
-    named = dataclasses.replace(e, labels=[label] * 5, model=label)
+    named = dataclasses.replace(e, labels=[label] * 5, model=label, activation="softmax")
     figure = named.figure()
     figures.figure_bytes(figure)  # no warning, which would be an error here
     for text in figure.texts:

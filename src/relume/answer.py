@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relume.activation import Quantity, Resolved, activated, how_to_name
 from relume.errors import InputError
 from relume.image import Photo
 from relume.scaling import OWN, Scaling
@@ -143,7 +144,9 @@ class Answer:
         labels: class names by index, if known.
         photos: each photo and what the network saw of it, if known (:meth:`with_photos`): what maps are drawn on.
         source: further provenance, as plain data: file, preprocessing, weights.
-        multilabel: each class is a yes or no of its own, so that its probability is the sigmoid of its score.
+        activation: what makes probabilities of ``scores``: ``softmax``, ``sigmoid`` or ``none``.
+        are_probabilities: True if ``scores`` are probabilities as they are, the network ending in a softmax or sigmoid; None if
+            nothing tells what they are.
         versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
         unit: the unit of the network that is explained, in words, if it is one.
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
@@ -161,7 +164,8 @@ class Answer:
     labels: Sequence[str] | None = None
     photos: Sequence[Photo] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
-    multilabel: bool = False
+    activation: Resolved = "none"
+    are_probabilities: bool | None = None
     versus: Tensor | None = None
     unit: str | None = None
     scaling: Scaling = OWN
@@ -255,27 +259,42 @@ class Answer:
         """The name of a class, in one line: its label if labels are known, else its index."""
         return " ".join(self.labels[index].split()) if self.labels is not None and index < len(self.labels) else str(index)
 
-    def probabilities(self, sample: int = 0) -> Tensor | None:
-        """The class probabilities of one image: its scores if they already are probabilities, else their softmax.
+    @property
+    def quantity(self) -> Quantity:
+        """The number that each class is shown with: a probability only where :attr:`activation` or the network gives one."""
+        # the softmax of a single score is 1 whatever the score
+        known = self.are_probabilities or self.activation == "sigmoid"
+        known = known or (self.activation == "softmax" and self.scores.shape[-1] > 1)
+        return "probability" if known and self.scores.ndim == 2 else "score"
 
-        Of a multilabel network, the sigmoid of each score. None if the outputs are no classes, or a single one, of which
-        softmax would say 1 whatever the score.
-        """
-        if self.scores.ndim != 2 or (self.scores.shape[1] < 2 and not self.multilabel):
-            return None
-        scores = self.scores[sample].float()
-        if self.multilabel:
-            return scores.sigmoid()
-        are_already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
-        return scores if are_already else scores.softmax(0)
+    def probabilities(self, sample: int = 0) -> Tensor | None:
+        """The class probabilities of one image, ``(classes,)``; None where there are only scores: see :attr:`quantity`."""
+        return activated(self.scores[sample].float(), self.activation) if self.quantity == "probability" else None
 
     def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
-        """The ``count`` highest classes of one image: index, name, probability. Empty where there are no probabilities."""
-        probabilities = self.probabilities(sample)
-        if probabilities is None:
+        """The ``count`` highest classes of one image: index, name, and the probability or the score.
+
+        Which of the two is :attr:`quantity`. Empty where the outputs are no classes.
+        """
+        if self.scores.ndim != 2:
             return []
-        values, indices = probabilities.topk(min(count, len(probabilities)))
-        return [(int(i), self.name(int(i)), float(p)) for p, i in zip(values, indices, strict=True)]
+        probabilities, scores = self.probabilities(sample), self.scores[sample].float()
+        values = scores if probabilities is None else probabilities
+        # by the scores, since probabilities near 1 may be the same float
+        return [(i, self.name(i), float(values[i])) for i in scores.topk(min(count, len(scores))).indices.tolist()]
+
+    def naming(self, option: str = "activation='{}'") -> str:
+        """Say how to name the class scores, if a class is explained and nothing tells what they are; else nothing."""
+        unnamed = self.target is not None and self.activation == "none" and self.are_probabilities is None
+        return how_to_name(option, self.scores.shape[1]) if unnamed else ""
+
+    @property
+    def scores_are(self) -> str:
+        """The kind of the scores, in words, and what makes probabilities of them."""
+        if self.quantity == "score":
+            return "scores, not probabilities"
+        how = {"softmax": "the softmax of the scores", "sigmoid": "the sigmoid of each score", "none": "the scores themselves"}
+        return f"probabilities, {how[self.activation]}"
 
     def title(self, sample: int = 0) -> str:
         """The class explained in one image, with its probability, in words; the score where there is no probability."""
@@ -310,7 +329,7 @@ class Answer:
         said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
-        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}"
+        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}\n{self.naming()}".rstrip("\n")
 
     __repr__ = __str__
 

@@ -65,10 +65,13 @@ class _Attribution:
         return self._explain(images, target, options)[self._method.key]
 
     def __call__(self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None) -> Tensor:
-        """The saliency, ``(N, *spatial)``, not negative; ``device`` is where the model is and the images go."""
+        """Return the saliency, ``(N, *spatial)``, not negative; ``device`` is where the model is and the images go."""
+        return self._called(images, target, device).saliency(self._method.key)
+
+    def _called(self, images: Tensor, target: TargetLike, device: torch.device | str | None) -> Explanation:
         if not isinstance(images, Tensor):
             raise InputError(f"images are a tensor (N, C, H, W); got {type(images).__name__}")
-        return self._explain(images.to(device), target, {}).saliency(self._method.key)
+        return self._explain(images.to(device), target, {})
 
     def remove_hooks(self) -> None:
         """Release the model. There are no hooks to remove: none outlives the call that needed it."""
@@ -117,6 +120,14 @@ class GradCAM(_Attribution):
     ) -> None:
         """Bind the method to ``model`` and its ``target_layer``: a module, its name, several of them, or None to choose."""
         super().__init__(model, METHODS["gradcam"], target_layer, reshape=reshape, fuse=fuse)
+
+    def __call__(self, images: Tensor, target: TargetLike = None, device: torch.device | str | None = None) -> Tensor:
+        """Return the heat at the layer's own resolution, not negative: ``(h, w)`` for one image, ``(N, h, w)`` for several.
+
+        The original recipe upsamples it itself: ``F.interpolate(heat[None, None], size=image.shape[2:], mode="bilinear")``.
+        """
+        heat = self._called(images, target, device)[self._method.key]
+        return heat[0] if len(heat) == 1 else heat
 
 
 class GuidedGradCAM(_Attribution):

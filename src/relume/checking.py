@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relume.activation import Activation, Resolved, check_activation, resolve_activation
 from relume.answer import Coverage
-from relume.errors import RelumeError
+from relume.errors import RelumeError, TargetError
 from relume.explaining import coverage, explain
+from relume.feeding import pick
 from relume.layers import Layer, LayerLike
 from relume.methods import METHODS
-from relume.outputs import tensors_in
+from relume.outputs import class_scores, tensors_in
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
@@ -35,6 +37,8 @@ class Checkup:
         device: where they are; several between commas.
         training: whether it is in training mode; it is explained as in evaluation mode all the same.
         outputs: what it returned, in words.
+        activation: what makes probabilities of its scores; None if it returns no class scores.
+        are_probabilities: whether they are some as they are; None if nothing tells what they are.
         coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
         layer_choice: why it was chosen, in words; empty if it was named.
@@ -52,6 +56,8 @@ class Checkup:
     device: str
     training: bool
     outputs: str
+    activation: Resolved | None
+    are_probabilities: bool | None
     coverage: Coverage | None
     layer: str | None
     layer_choice: str
@@ -71,6 +77,8 @@ class Checkup:
             "device": self.device,
             "training": self.training,
             "outputs": self.outputs,
+            "activation": self.activation,
+            "are_probabilities": self.are_probabilities,
             "coverage": None if self.coverage is None else self.coverage.as_dict(),
             "layer": self.layer,
             "layer_choice": self.layer_choice,
@@ -83,22 +91,32 @@ class Checkup:
         }
 
 
-def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, output: Output = None) -> Checkup:
+def check(
+    model: nn.Module,
+    images: Tensor,
+    layer: LayerLike | None = None,
+    *,
+    activation: Activation = "auto",
+    output: Output = None,
+) -> Checkup:
     """Try every method on ``images`` and say what works, what does not and why, and what it costs.
 
     Args:
         model: the network.
         images: ``(N, C, *spatial)``, preprocessed as the network expects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        activation: what its scores are, as for :func:`relume.explain`.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
 
     Raises:
         RelumeError: the network does not run on this input, or nothing it returns depends on it.
     """
+    check_activation(activation)
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         trace = Trace.run(model, images)
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
+    resolved = _activation(activation, trace, output)
     troubles: dict[str, str] = {}
     chosen, candidates = _choice(model, images, output)
     read = chosen.name if chosen and layer is None else None
@@ -117,6 +135,8 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, o
         device=_listed(t.device for t in tensors),
         training=bool(getattr(model, "training", False)),
         outputs=outputs,
+        activation=resolved[0],
+        are_probabilities=resolved[1],
         coverage=None if "gradient" in troubles else coverage(model, images, output=output),
         layer=read,
         layer_choice=chosen.why if chosen and layer is None else "",
@@ -127,6 +147,13 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, o
         preparation=made,
         unprepared=unprepared,
     )
+
+
+def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[Resolved | None, bool | None]:
+    try:
+        return resolve_activation(activation, class_scores(pick(trace.outputs, output), len(trace.images)))
+    except TargetError:  # no class scores are among the outputs, or nothing tells which
+        return None, None
 
 
 def _prepared(model: nn.Module, images: Tensor) -> tuple[Preparation | None, str]:

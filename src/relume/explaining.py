@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, TypedDict
 import torch
 from torch import Tensor, nn
 
+from relume.activation import Activation, check_activation, resolve_activation
 from relume.answer import Coverage, Evidence
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
@@ -37,10 +38,11 @@ class Options(TypedDict, total=False):
     reshape: Reshape | None
     fuse: Fuse
     evidence: bool
+    activation: Activation
     chunk: int | None
 
 
-def explain(
+def explain(  # noqa: PLR0913 - each is a choice of the caller's
     model: Model,
     images: Inputs,
     target: TargetLike = None,
@@ -53,6 +55,7 @@ def explain(
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
     evidence: bool = True,
+    activation: Activation = "auto",
     chunk: int | None = None,
 ) -> Explanation:
     """Explain one score of each image by any set of methods: one forward pass, one backward pass for each rule.
@@ -76,6 +79,9 @@ def explain(
         fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean`` or ``max``.
         evidence: whether each map is compared with the one for the runner-up and with edges of the image, beside it in the
             result; it costs the backward passes again, for the runner-up.
+        activation: what the network's scores are: ``softmax`` if one class is true, ``sigmoid`` if each may be, ``none`` if
+            they are no probabilities. ``auto`` looks at the end of the network's graph: what comes out of a softmax or sigmoid
+            is a probability already, what comes out of a log-softmax is ``softmax``, and all else ``none``.
         chunk: how many images run at once, at most, copies that wrappers make included; the result is that of all together.
             None for all of them, and where memory runs out for half as many, until they fit, with a warning. Of other inputs,
             tensors with a row for each image are cut alike; a callable target is asked about the outputs of each part.
@@ -92,13 +98,14 @@ def explain(
         "reshape": reshape,
         "fuse": fuse,
         "evidence": evidence,
+        "activation": activation,
         "chunk": chunk,
     }
     return explain_targets(model, images, [target], methods, layer, **options)[0]
 
 
 @recording()
-def explain_targets(
+def explain_targets(  # noqa: PLR0913 - as above
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
@@ -111,12 +118,14 @@ def explain_targets(
     reshape: Reshape | None = None,
     fuse: Fuse = "mean",
     evidence: bool = True,
+    activation: Activation = "auto",
     chunk: int | None = None,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
     asked = resolve(methods)
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
     _check_choice("fuse", fuse, ("mean", "max"))
+    check_activation(activation)
     check_places(asked, targets)
     run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
@@ -125,7 +134,10 @@ def explain_targets(
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
         read = _layers(layer) if any(m.needs_layer for m in asked) else ()
-        return _explained(run, name, inputs, targets, asked, first[1] if first else read, fuse, evidence=evidence, limit=limit)
+        # the activation of the first part is that of all: joined, they have its
+        said = "none" if first else activation
+        layers = first[1] if first else read
+        return _explained(run, name, inputs, targets, asked, layers, fuse, said, evidence=evidence, limit=limit)
 
     copies = max((wrapper.batch for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
@@ -144,6 +156,7 @@ def _explained(
     asked: Sequence[Method | Repeated],
     layers: Sequence[LayerLike] | None,
     fuse: Fuse,
+    activation: Activation,
     *,
     evidence: bool,
     limit: int | None,
@@ -151,6 +164,7 @@ def _explained(
     """The explanations of inputs that run together, wrappers' copies of them no more than ``limit`` at once."""
     trace = run(inputs, layers, targets=targets)
     scores = [trace.score(target) for target in targets]
+    resolved, are_probabilities = resolve_activation(activation, _outputs(trace, scores[0])) if scores else ("none", None)
     once = [method for method in asked if isinstance(method, Method)]
     found = [_answered(trace, score, once, fuse, evidence=evidence, last=score is scores[-1]) for score in scores]
     read = [layer.name for layer in trace.layers]
@@ -161,10 +175,12 @@ def _explained(
             images=trace.images.detach(),
             target=score.classes,
             score=score.value.detach(),
-            scores=_scores(trace, score),
+            scores=_outputs(trace, score).detach(),
             layer=", ".join(read) or None,
             source={"layer_choice": trace.layers[0].why} if trace.layers and trace.layers[0].why else {},
             model=name,
+            activation=resolved,
+            are_probabilities=are_probabilities,
             versus=score.versus,
             unit=score.unit,
             evidence=told,
@@ -253,7 +269,7 @@ def _answered(
 
 def _runner_up(trace: Trace, score: Score) -> Score | None:
     """The score of the highest class but the one explained in each image; None where a class is not what is explained."""
-    scores = _scores(trace, score)
+    scores = _outputs(trace, score).detach()
     if score.classes is None or score.versus is not None or scores.ndim != 2 or scores.shape[1] < 2:
         return None
     return trace.score(scores.scatter(1, score.classes[:, None], -torch.inf).argmax(1))
@@ -286,11 +302,12 @@ def _finite(key: str, values: Tensor) -> Tensor:
     )
 
 
-def _scores(trace: Trace, score: Score) -> Tensor:
+def _outputs(trace: Trace, score: Score) -> Tensor:
+    """The class scores, with their graph."""
     try:
-        return class_scores(trace.outputs, len(trace.images)).detach()
+        return class_scores(trace.outputs, len(trace.images))
     except TargetError:  # what was explained is something else than a class, or nothing tells which of several are the scores
-        return score.value.detach()
+        return score.value
 
 
 def coverage(

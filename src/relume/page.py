@@ -20,6 +20,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from relume.activation import Quantity
+
 __all__ = ["MapView", "PhotoView", "TargetView", "compare_page", "data_uri", "document"]
 
 #: Edges in pixels: left, top, right, bottom.
@@ -69,9 +71,10 @@ class PhotoView:
         photo: upright, at any size.
         box: what the network saw of it, ``x0, y0, x1, y1`` in its pixels; beyond its edges where it was padded.
         targets: what is explained, one or more.
-        top: the highest classes and their probabilities, from 0 to 1.
+        top: the highest classes, each with its ``quantity``.
         facts: what else a reader must know, as words: model, layer, coverage.
         size: width and height of the photo itself, if ``photo`` is a smaller copy; box and coordinates are in its pixels.
+        quantity: what ``top`` has: a ``probability``, from 0 to 1, or a ``score``.
     """
 
     name: str
@@ -81,6 +84,7 @@ class PhotoView:
     top: Sequence[tuple[str, float]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    quantity: Quantity = "probability"
 
 
 def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:

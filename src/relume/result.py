@@ -149,6 +149,7 @@ class Explanation(Answer):
         if self.images.ndim != 4:
             return None
         rows, notes = _rows([self], None, 256, MOST_THUMBNAILS)
+        notes += [note] if (note := self.naming()) else []
         return figures.html(rows, f"{self.model}{f', layer {self.layer}' if self.layer else ''}", notes, str(self.coverage))
 
     # --- Files ------------------------------------------------------------------------------------------------------------

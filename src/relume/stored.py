@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from relume import render
+from relume.activation import Resolved
 from relume.answer import Answer, Coverage, CoverageRow, Evidence
 from relume.errors import InputError
 from relume.image import Photo, load_photo
@@ -25,7 +26,7 @@ __all__ = ["facts", "files", "load", "written"]
 FACTS, MAPS, TENSORS = "explanation.json", "maps.safetensors", "tensors.safetensors"
 
 _TENSORS = ("images", "score", "scores", "target", "versus")
-_WORDS = ("layer", "model", "multilabel", "unit", "labels", "source")
+_WORDS = ("layer", "model", "activation", "are_probabilities", "unit", "labels", "source")
 
 
 def facts(answer: Answer) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def facts(answer: Answer) -> dict[str, Any]:
         "methods": list(answer.maps),
         "layer": answer.layer,
         "model": answer.model,
-        "multilabel": answer.multilabel,
+        "activation": answer.activation,
+        "are_probabilities": answer.are_probabilities,
         "unit": answer.unit,
         "coverage": answer.coverage.as_dict(),
         "input_shape": list(answer.images.shape),
@@ -74,8 +76,16 @@ def _sample(answer: Answer, i: int) -> dict[str, Any]:
         "target_name": None if index is None else answer.name(index),
         "versus": None if answer.versus is None else int(answer.versus[i]),
         "score": float(answer.score[i]),
-        "top": [{"class": c, "name": n, "probability": p} for c, n, p in answer.top(i)],
+        "top": _top(answer, i),
     }
+
+
+def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
+    probable = answer.quantity == "probability"
+    return [
+        {"class": c, "name": name, "score": float(answer.scores[i, c]), "probability": value if probable else None}
+        for c, name, value in answer.top(i)
+    ]
 
 
 def files(answer: Answer, pictures: Sequence[str]) -> dict[str, bytes]:
@@ -158,10 +168,13 @@ def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     per_image = [*fields["maps"].values(), *(fields[key] for key in _TENSORS), fields["photos"]]
     if len({len(values) for values in per_image if values is not None}) > 1:
         raise ValueError("maps, tensors and photos are of different numbers of images")
-    kinds: dict[str, Any] = {"model": str, "multilabel": bool, "source": dict, "labels": list | None, "layer": str | None}
+    kinds: dict[str, Any] = {"model": str, "source": dict, "labels": list | None, "layer": str | None}
+    kinds["are_probabilities"] = bool | None
     for key, kind in kinds.items():
         if not isinstance(fields[key], kind):
             raise TypeError(f"{key} is {fields[key]!r}")
+    if fields["activation"] not in get_args(Resolved):
+        raise ValueError(f"activation is {fields['activation']!r}")
     full = fields["scaling"].full
     if full is not None and any(not isinstance(full[method], float) for method in fields["maps"]):
         raise TypeError(f"scales are {full!r}")

@@ -134,6 +134,7 @@ def audit(
     from relume.report import check_writable, write_folder
 
     audits: list[dict[str, Any]] = []
+    naming = ""
     groups: list[list[AuditView]] = []
     broken: list[str] = []
     try:
@@ -150,6 +151,7 @@ def audit(
                 try:
                     reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
                     audits += [report.as_dict() for report in reports]
+                    naming = reports[0].naming("--activation {}")
                     groups.append([report.view() for report in reports])  # without the maps at every stage
                 except (ImageError, NonFiniteError) as error:
                     complain(error, path)
@@ -169,6 +171,8 @@ def audit(
         raise typer.Exit(130) from None
     for views in groups:
         _show(views)
+    if naming:
+        out.print(Text(naming, style="dim"))
     if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
     _end(broken, len(groups), len(photos))
@@ -192,7 +196,7 @@ def _audited(
 
     view = opened.preprocessing.view(picture)
     image = opened.preprocessing.tensor(view)[None]
-    known = {"multilabel": opened.multilabel, "labels": opened.labels, "output": opened.output, **options}
+    known = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     found = []
     for method in methods:
         with watch(f"{path.name}: {method}") as watched, network_errors():

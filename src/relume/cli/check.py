@@ -57,27 +57,27 @@ def check(
         seen = draw_scene(0).picture if picture is None else load_picture(picture)
         with network_errors():
             image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
-            found = examine(opened.model, image, network.layer, output=opened.output)
+            found = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
     except RelumeError as error:
         fail(error)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
     else:
-        _show(opened, found)
+        _show(opened, found, "--activation" if network.activation != "auto" else "what is known of the network")
 
 
-def _show(opened: Opened, found: Checkup) -> None:
+def _show(opened: Opened, found: Checkup, said_by: str) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for title, lines in _lines(opened, found).items():
+    for title, lines in _lines(opened, found, said_by).items():
         for i, line in enumerate(lines):
             table.add_row("" if i else title, line)
     out.print(table)
 
 
-def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
+def _lines(opened: Opened, found: Checkup, said_by: str) -> dict[str, list[Text | str]]:
     mode = "; in training mode, explained as in evaluation mode" if found.training else ""
     size = f"{found.parameters:,} parameters, {found.dtype} on {found.device}"
     chosen = f" ({found.layer_choice})" if found.layer_choice else ""
@@ -87,6 +87,7 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
         "network": [f"{opened.name}: {found.form}, {size}{mode}"],
         "preprocessing": [", ".join(f"{key} {value}" for key, value in opened.preprocessing.as_dict().items())],
         "returns": [found.outputs],
+        "activation": [_activation(opened, found, said_by)],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
         "layer": [f"{found.layer or 'none'}{chosen}", *others],
@@ -101,6 +102,17 @@ def _lines(opened: Opened, found: Checkup) -> dict[str, list[Text | str]]:
             for key in common.method_keys(["all"], "")
         ],
     }
+
+
+def _activation(opened: Opened, found: Checkup, said_by: str) -> str:
+    """Say what makes probabilities of the scores, and where that is known from."""
+    if found.activation is None:
+        return "none: it returns no class scores"
+    if found.are_probabilities:
+        return "none: the network ends in a softmax or sigmoid, and its scores are probabilities"
+    if found.are_probabilities is None:
+        return "none: nothing tells what the scores are; --activation softmax or sigmoid does"
+    return f"{found.activation}, by {'the log-softmax at its end' if opened.activation == 'auto' else said_by}"
 
 
 def _prepared(found: Checkup) -> list[Text | str]:

@@ -123,6 +123,7 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
         "layer": first.layer or "none",
         "coverage": first.reached,
         "rectifiers": first.source["rectifiers"],
+        "scores": first.scores_are,
         "scale": str(first.scaling),
     }
     if smooth := first.source.get("smooth"):
@@ -133,7 +134,8 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
         size=size,
         box=box,
         targets=[TargetView(e.title(), [_map_view(e, m, kind) for m in e.maps]) for e in targets],
-        top=[(name, probability) for _, name, probability in first.top()],
+        top=[(name, value) for _, name, value in first.top()],
+        quantity=first.quantity,
         facts=facts,
     )
 

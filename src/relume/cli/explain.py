@@ -152,7 +152,8 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
         return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
-    top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
+    form = "{:>6.1%}" if explained[0].quantity == "probability" else "score {:.3g}"
+    top = [part for _, name, v in explained[0].top(count=3) for part in ("\n  ", (form.format(v), "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.text import Text
@@ -17,6 +17,7 @@ from relume.cli.common import err
 from relume.errors import InputError, ModelError, RelumeError
 
 if TYPE_CHECKING:
+    from relume.activation import Activation
     from relume.models import Opened
 
 __all__ = ["Network", "network_errors"]
@@ -65,6 +66,13 @@ class Network:
         Path | None,
         typer.Option(metavar="FILE", readable=False, help="Class names, one a line. [default: the network's own]"),
     ] = None
+    activation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What its scores are: softmax, if one class is true; sigmoid, if each may be; none. [default: as it is known]",
+        ),
+    ] = "auto"
     resize: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +123,13 @@ class Network:
         changes = {key: _value(key, text) for key in _PREPROCESSING if (text := getattr(self, key)) is not None}
         if self.letterbox:
             changes["letterbox"] = True
-        opened = open_model(self.model or "demo", self.weights, arch=self.arch, model_args=_arguments(self.model_args))
+        opened = open_model(
+            self.model or "demo",
+            self.weights,
+            arch=self.arch,
+            model_args=_arguments(self.model_args),
+            activation=cast("Activation", self.activation),
+        )
         opened = dataclasses.replace(
             opened,
             labels=names or opened.labels,

@@ -212,8 +212,9 @@ def _plain(text: str) -> str:
 
 
 def reached(e: Explanation) -> Text:
-    """Which layer was read, why, and which rectifiers were guided: the same for every photo of one network."""
+    """Which layer was read and why, which rectifiers were guided, what scores are: the same for every photo of one network."""
     how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
-    return Text("\n" + "\n".join(lines))
+    lines.append(e.naming("--activation {}"))
+    return Text("\n" + "\n".join(line for line in lines if line))

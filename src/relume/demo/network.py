@@ -74,4 +74,4 @@ def load_network(weights: Path | None = None) -> DemoNet:
 
 def open_network(weights: Path | None) -> Opened:
     """The demo network as any other that is opened by its name."""
-    return Opened("demo", load_network(weights), PREPROCESSING, CLASSES, multilabel=True)
+    return Opened("demo", load_network(weights), PREPROCESSING, CLASSES, activation="sigmoid")

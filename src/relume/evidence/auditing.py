@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relume.activation import Activation, activated, how_to_name
 from relume.answer import Coverage, array, method_name
 from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
 from relume.evidence.document import audit_files, notebook
 from relume.evidence.estimates import estimate
-from relume.evidence.faithfulness import probability
 from relume.evidence.picture import audit_figure
 from relume.evidence.question import BATCH, Question
 from relume.evidence.similarity import Values
@@ -50,7 +50,8 @@ class AuditReport:
         model: the network's name.
         layers: Grad-CAM's target layers; empty where the method reads none.
         classes: the class explained in each picture, ``(N,)``.
-        probabilities: the network's for it, ``(N,)``.
+        scores: the network's for it, ``(N,)``.
+        probabilities: the network's for it, ``(N,)``; None where it has scores alone.
         images: the network's input, ``(N, C, H, W)``.
         checks: everything that was measured.
         labels: class names by index, if known.
@@ -62,7 +63,8 @@ class AuditReport:
     model: str
     layers: tuple[str, ...]
     classes: Tensor
-    probabilities: Values
+    scores: Values
+    probabilities: Values | None
     images: Tensor
     checks: Checks
     labels: Sequence[str] | None = None
@@ -97,7 +99,8 @@ class AuditReport:
             {
                 "class": int(self.classes[i]),
                 "class_name": self._name(int(self.classes[i])),
-                "probability": float(self.probabilities[i]),
+                "score": float(self.scores[i]),
+                "probability": None if self.probabilities is None else float(self.probabilities[i]),
                 "figures": {key: _plain(values[i]) for key, values in figures.items()},
                 "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
             }
@@ -126,8 +129,14 @@ class AuditReport:
         several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
         return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
 
+    def naming(self, option: str = "activation='{}'") -> str:
+        """Say how to name the scores, if nothing tells what they are; else nothing."""
+        unnamed = self.probabilities is None and self.facts.get("are_probabilities", False) is None
+        return how_to_name(option, self.facts["classes"]) if unnamed else ""
+
     def _subject(self, i: int) -> str:
-        return f"{self._name(int(self.classes[i]))}, {self.probabilities[i]:.1%}"
+        value = f"score {self.scores[i]:.3g}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
+        return f"{self._name(int(self.classes[i]))}, {value}"
 
     def view(self, i: int = 0) -> AuditView:
         """All that is shown of picture ``i``, ready to be drawn."""
@@ -180,6 +189,7 @@ class AuditReport:
         if (health := self.checks.coverage) is not None:
             lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
         lines += self._notes()
+        lines += [naming] if (naming := self.naming()) else []
         return "\n".join([*lines, "", self.verdict.text])
 
     __repr__ = __str__
@@ -212,7 +222,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     seed: int = 0,
     how: How = "reset",
     smooth: int = 0,
-    multilabel: bool = False,
+    activation: Activation = "auto",
     labels: Sequence[str] | None = None,
     batch: int = BATCH,
     output: Output = None,
@@ -231,7 +241,8 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         seed: of everything random; the same arguments give the same figures.
         how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
         smooth: how many noisy copies of each picture every map is averaged over, in all checks; none if 0.
-        multilabel: each class is a yes or no of its own.
+        activation: what the network's scores are, as for :func:`relume.explain`; where they are no probabilities, the score of
+            the class is watched as pixels go.
         labels: class names by index, to be shown.
         batch: how many pictures go through the network at once.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
@@ -241,20 +252,21 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         RelumeError: as :func:`relume.explain`; or the model is no module, the images are no pictures, the target is no class. A
             check that this network cannot be put to is left out, and the report says why.
     """
-    question, answer = Question.ask(model, images, method, target, layer, batch=batch, output=output)
+    question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
     if smooth:
         question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth)
-    found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, multilabel=multilabel, watched=watched)
-    scores = [answer.scores[i : i + 1] for i in range(len(answer))]
-    shares = [probability(s, int(c), multilabel=multilabel) for s, c in zip(scores, question.classes, strict=True)]
+    found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
+    probabilities = activated(answer.scores.double(), answer.activation).gather(1, question.classes[:, None])[:, 0]
     return AuditReport(
         question.method.key,
         answer.model,
         question.layers,
         question.classes,
-        torch.cat(shares).cpu().numpy(),
+        answer.score.double().cpu().numpy(),
+        probabilities.cpu().numpy() if answer.quantity == "probability" else None,
         question.images,
         found,
         labels,
-        {"seed": seed, "how": how, "smooth": smooth},
+        {"activation": answer.activation, "are_probabilities": answer.are_probabilities, "classes": answer.scores.shape[1]}
+        | {"seed": seed, "how": how, "smooth": smooth},
     )

@@ -88,8 +88,8 @@ def cases(samples: Sequence[Sample], *, seed: int = 0) -> list[Case]:
     for method in (*METHODS.values(), NOISE):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            question, answer = Question.ask(network, images, method)
-            checks = run_checks(question, answer, MADE, seed=seed, alone=False, multilabel=True)
+            question, answer = Question.ask(network, images, method, activation="sigmoid")
+            checks = run_checks(question, answer, MADE, seed=seed, alone=False)
         figures: dict[str, Values] = {k: f.of(getattr(checks, f.check)) for k, f in FIGURES.items() if f.check in MADE}
         for i, sample in enumerate(samples):
             target = sample.targets.get(int(question.classes[i]))

@@ -54,7 +54,6 @@ def run_checks(
     how: How = "reset",
     alone: bool = True,
     keep: bool = False,
-    multilabel: bool = False,
     watched: Watch = lambda _, items: items,
 ) -> Checks:
     """Make the ``checks`` of a question. Each has a generator of its own, so that leaving one out does not change the others.
@@ -67,7 +66,6 @@ def run_checks(
         how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
         alone: whether layers are made random one by one too, beside the cascade.
         keep: whether the maps at each stage of the cascade are kept.
-        multilabel: each class is a yes or no of its own.
         watched: may look on.
 
     Raises:
@@ -88,7 +86,7 @@ def run_checks(
         "classes": lambda: class_sensitivity(question, maps, answer.scores, generator()),
         "stability": lambda: measure_stability(question, maps, generator()),
         "faithfulness": lambda: measure_faithfulness(
-            question, maps, generator(), multilabel=multilabel, watched=lambda items: watched("faithfulness", items)
+            question, maps, generator(), answer.activation, answer.quantity, lambda items: watched("faithfulness", items)
         ),
         "randomisation": lambda: randomise(
             question, maps, generator(), how=how, alone=alone, keep=keep, watched=lambda items: watched("randomisation", items)

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from relume.activation import Quantity, Resolved, activated
 from relume.evidence.baselines import sobel
 from relume.evidence.imputation import Pixels, blurred, imputed, order, plain
 from relume.evidence.question import Question, parts
@@ -21,7 +21,7 @@ from relume.feeding import pick
 from relume.outputs import class_scores
 from relume.replica import replicate
 
-__all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness", "probability"]
+__all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness"]
 
 #: For each curve the shares of pixels at which it is taken.
 CURVES: Mapping[str, Values] = MappingProxyType(
@@ -31,16 +31,18 @@ CURVES: Mapping[str, Values] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faithfulness:
-    """The probability of the class as pixels go, or come, in the order of the map, of chance, and of the picture's edges.
+    """The class's probability, or score, as pixels go, or come, in the order of the map, of chance, and of the picture's edges.
 
     Attributes:
-        curves: for each of :data:`CURVES` and each order (``method``, ``random``, ``edges``) the probabilities ``(N, steps)``.
-        gain: for each curve and each of ``random`` and ``edges``, the area between it and the method's, ``(N,)``, in [-1, 1]:
-            positive where the map knows better which pixels matter.
+        curves: for each of :data:`CURVES` and each order (``method``, ``random``, ``edges``) the values ``(N, steps)``.
+        gain: for each curve and each of ``random`` and ``edges``, the area between it and the method's, ``(N,)``: positive
+            where the map knows better which pixels matter. In [-1, 1] for probabilities, in the unit of the score for scores.
+        quantity: what the curves are of: ``probability``, or ``score`` where the network has no probabilities.
     """
 
     curves: Mapping[str, Mapping[str, Values]]
     gain: Mapping[str, Mapping[str, Values]]
+    quantity: Quantity
 
 
 def area(shares: Values, curve: Values) -> Values:
@@ -49,18 +51,12 @@ def area(shares: Values, curve: Values) -> Values:
     return mean
 
 
-def probability(scores: Tensor, index: int, *, multilabel: bool = False) -> Tensor:
-    """The probability of one class, ``(N,)``: the softmax of scores ``(N, K)``; the sigmoid of a single or multilabel one."""
-    scores = scores.detach().double()
-    return scores[:, index].sigmoid() if multilabel or scores.shape[1] < 2 else scores.softmax(1)[:, index]
-
-
 def measure_faithfulness(
     question: Question,
     original: Maps,
     generator: torch.Generator,
-    *,
-    multilabel: bool = False,
+    activation: Resolved = "none",
+    quantity: Quantity = "score",
     watched: Callable[[Sequence[int]], Iterable[int]] = lambda pictures: pictures,
 ) -> Faithfulness:
     """Take pixels out and put them in, in three orders, and see what the network says: one forward pass for each batch.
@@ -74,7 +70,8 @@ def measure_faithfulness(
         question: the method, network and pictures.
         original: their maps.
         generator: of the random order, of the order of ties and of the noise.
-        multilabel: each class is a yes or no of its own.
+        activation: what makes probabilities of the network's scores.
+        quantity: what it makes, as :attr:`relume.Explanation.quantity` has it.
         watched: may look on as the pictures go by.
     """
     network = replicate(question.model)
@@ -87,9 +84,9 @@ def measure_faithfulness(
             first = order(heat, generator)
             for kind, shares in CURVES.items():
                 pictures = (_perturbed(kind, image, first[: round(share * heat.size)], generator) for share in shares)
-                found[kind].setdefault(name, []).append(_watch(network, question, i, pictures, multilabel=multilabel))
+                found[kind].setdefault(name, []).append(_watch(network, question, i, pictures, activation))
     curves = {kind: {name: np.stack(rows) for name, rows in by.items()} for kind, by in found.items()}
-    return Faithfulness(curves, {kind: _gain(kind, by) for kind, by in curves.items()})
+    return Faithfulness(curves, {kind: _gain(kind, by) for kind, by in curves.items()}, quantity)
 
 
 def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Generator) -> Values:
@@ -103,12 +100,12 @@ def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Genera
 
 
 @torch.no_grad()
-def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Iterable[Values], *, multilabel: bool) -> Values:
-    """The probability of picture ``i``'s class in each of ``pictures``."""
+def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Iterable[Values], activation: Resolved) -> Values:
+    """The probability, or score, of picture ``i``'s class in each of ``pictures``."""
     inputs = torch.from_numpy(np.stack(list(pictures))).to(question.images)
     found = [class_scores(pick(network(part), question.output), len(part)) for part in parts(inputs, question.batch)]
-    scores = torch.cat(found)
-    return probability(scores, int(question.classes[i]), multilabel=multilabel).cpu().numpy()
+    values: Values = activated(torch.cat(found).double(), activation)[:, int(question.classes[i])].cpu().numpy()
+    return values
 
 
 def _gain(kind: str, curves: Mapping[str, Values]) -> dict[str, Values]:

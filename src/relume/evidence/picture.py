@@ -236,7 +236,8 @@ def _title(paper: _Paper, words: str, y: float, x: float) -> None:
 def _figures(paper: _Paper, rows: Sequence[FigureRow], y: float, tall: float) -> None:
     """A dot for each figure on one scale; what is beyond a limit lies in the shade."""
     left, right = _left(1.75), _left(4) - 0.85
-    low = min(-0.2, *(row.value for row in rows if not np.isnan(row.value)), 0.0)
+    # gains of scores, which have no bounds, stand at the ends of the scale
+    low = max(-1.0, min(-0.2, *(row.value for row in rows if not np.isnan(row.value)), 0.0))
     axes = paper.axes(left, y, right - left, tall)
     axes.set(
         xlim=(low, 1), ylim=(len(rows) - 0.5, -0.5), yticks=[], xticks=[tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= low]
@@ -250,7 +251,8 @@ def _figures(paper: _Paper, rows: Sequence[FigureRow], y: float, tall: float) ->
             wrong = (row.limit.value, 1) if row.limit.better == "low" else (low, row.limit.value)
             axes.fill_betweenx([n - 0.32, n + 0.32], *wrong, color=WRONG, alpha=0.1, linewidth=0)
             axes.plot([row.limit.value] * 2, [n - 0.32, n + 0.32], color=WRONG, linewidth=1)
-        axes.plot([row.value], [n], "o", color=color, markersize=4, clip_on=False)
+        place = min(max(row.value, low), 1.0) if not np.isnan(row.value) else row.value
+        axes.plot([place], [n], "o", color=color, markersize=4, clip_on=False)
         middle = y - tall * (n + 0.5) / len(rows) + LINE / 2
         arrow = "↓" if row.figure.better == "low" else "↑"
         paper.write(MARGIN, middle, row.figure.title, 7)
@@ -264,7 +266,7 @@ def _chart(paper: _Paper, chart: Chart, left: float, top: float, *, first: bool)
     axes = paper.axes(left, top, 4 / 3 * (TILE + GAP) - 0.3, 1.45)
     for curve in chart.curves:
         axes.plot(curve.x, curve.y, **STROKES[curve.role], label=ROLES[curve.role], clip_on=False)
-    axes.set(xlim=(0, chart.curves[0].x[-1]), ylim=(chart.low, 1.0), yticks=[0, 0.5, 1])
+    axes.set(xlim=(0, chart.curves[0].x[-1]), ylim=(chart.low, chart.high), yticks=chart.ticks)
     axes.set_title(chart.title, fontsize=7.5, color=INK, loc="left", pad=4)
     axes.set_xlabel(textwrap.fill(chart.x, 28), fontsize=6.5, color=SOFT, labelpad=2)
     if first:

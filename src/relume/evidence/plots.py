@@ -47,13 +47,13 @@ def plot(chart: Chart, width: float, height: float, margins: tuple[float, float,
         return left + (right - left) * values / last
 
     def ys(values: Values) -> Values:
-        return bottom - (bottom - top) * (values - chart.low) / (1 - chart.low)
+        return bottom - (bottom - top) * (values - chart.low) / (chart.high - chart.low)
 
     paths = [(curve.role, _path(xs(curve.x), ys(curve.y))) for curve in chart.curves]
     first, marks = chart.curves[0], list(chart.marks)
     known = np.nan_to_num(first.y, nan=chart.low)
     area = f"{_path(xs(first.x), ys(known))}L{right:.1f} {bottom:.1f}L{left:.1f} {bottom:.1f}Z" if len(paths) == 1 else ""
-    ticks = np.array([tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= chart.low])
+    ticks = np.array(chart.ticks)
     places = np.array(marks, dtype=np.float64) if marks else np.arange(0, last + 1e-9, 0.25)
     lines, below = [], -np.inf
     for name, value in sorted(chart.lines.items(), key=lambda line: -line[1]):

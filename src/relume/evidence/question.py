@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from relume.activation import Activation
 from relume.errors import InputError, ModelError, TargetError
 from relume.evidence.similarity import Maps
 from relume.explaining import explain, explain_targets
@@ -64,6 +65,7 @@ class Question:
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
         batch: int = BATCH,
+        activation: Activation = "auto",
         output: Output = None,
     ) -> tuple[Question, Explanation]:
         """The question, and its answer by the network as it is; arguments and errors are those of :func:`relume.explain`.
@@ -79,7 +81,7 @@ class Question:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
         (asked,) = resolve_methods([method])
-        answer = explain(model, images, target, [asked], layer, output=output, evidence=False)
+        answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
         if answer.target is None or answer.versus is not None:
             raise TargetError(
                 f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"

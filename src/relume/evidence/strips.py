@@ -80,7 +80,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chart:
-    """Curves between ``low`` and 1, horizontal ``lines`` by name, and ``marks`` where a picture belongs to a place on ``x``."""
+    """Curves between ``low`` and ``high``, horizontal ``lines`` by name, and ``marks`` where a picture belongs on ``x``."""
 
     title: str
     x: str
@@ -89,6 +89,14 @@ class Chart:
     low: float = 0.0
     lines: Mapping[str, float] = field(default_factory=dict)
     marks: Sequence[int] = ()
+    high: float = 1.0
+
+    @property
+    def ticks(self) -> list[float]:
+        """The values that are written beside ``y``: halves up to 1; for curves that end elsewhere, both ends and the middle."""
+        if self.high != 1:
+            return [self.low, (self.low + self.high) / 2, self.high]
+        return [tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= self.low]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class AuditView:
     Attributes:
         name: of the picture's file; empty if it is none.
         method: what the reader calls it.
-        subject: the class explained and its probability.
+        subject: the class explained and its probability or score.
         about: model, layer and coverage.
         verdict: what is to be said of the map.
         picture: what the network saw.
@@ -278,15 +286,25 @@ def cascade(checks: Checks, i: int) -> Chart | None:
 
 
 def charts(checks: Checks, i: int) -> list[Chart]:
-    """The probability of picture ``i``'s class as pixels go, or come."""
+    """The probability, or score, of picture ``i``'s class as pixels go, or come; scores of all charts at one scale."""
     found = checks.faithfulness
     if found is None:
         return []
     made = []
+    scores = np.concatenate([rows[i] for by in found.curves.values() for rows in by.values()])
+    low, high = (0.0, 1.0) if found.quantity == "probability" else _span(scores)
     for kind, by in found.curves.items():
         title, x = _KINDS[kind]
         gain = f"{title}: {number(found.gain[kind]['random'][i])} over chance"
         roles: tuple[Role, ...] = ("random", "edges", "method")
         curves = [Curve(role, CURVES[kind], by[role][i]) for role in roles]
-        made.append(Chart(gain, x, "probability", curves))
+        made.append(Chart(gain, x, found.quantity, curves, low, high=high))
     return made
+
+
+def _span(values: Values) -> tuple[float, float]:
+    """The ends of an axis that holds ``values``, round numbers."""
+    low, high = float(values.min()), float(values.max())
+    step = 10.0 ** math.floor(math.log10((high - low) or abs(high) or 1)) / 2
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return low, high if high > low else low + step

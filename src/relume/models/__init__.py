@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from relume.activation import Activation
     from relume.explaining import Options
     from relume.feeding import Output
     from relume.image import Photo, Preprocessing
@@ -51,7 +52,7 @@ class Opened:
         model: the network.
         preprocessing: from picture to input.
         labels: a name for each class, where the source has them.
-        multilabel: each class is a yes or no of its own.
+        activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
         notes: what was understood on the way and must be said: where weights were found, what was executed.
         weights: the file whose weights were loaded in place of the network's own.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
@@ -61,7 +62,7 @@ class Opened:
     model: nn.Module
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
-    multilabel: bool = False
+    activation: Activation = "auto"
     notes: tuple[str, ...] = ()
     weights: Path | None = None
     output: Output = None
@@ -81,7 +82,7 @@ class Opened:
             target: as for :func:`relume.explain`, or a class by its name.
             methods: as for :func:`relume.explain`.
             layer: as for :func:`relume.explain`.
-            options: as for :func:`relume.explain`.
+            options: as for :func:`relume.explain`; an ``activation`` of ``auto`` is that of :attr:`activation`.
 
         Raises:
             ImageError: a photo cannot be read or used.
@@ -110,6 +111,8 @@ class Opened:
         images = torch.stack([self.preprocessing.tensor(self.preprocessing.view(photo.picture)) for photo in framed])
         device = next((parameter.device for parameter in self.model.parameters()), None)
         asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
+        if options.get("activation", "auto") == "auto":
+            options["activation"] = self.activation
         options = {"output": self.output, **options}
         explained = explain_targets(self.model, images.to(device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
@@ -121,7 +124,7 @@ class Opened:
         classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a unit's network may have none
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
-        known = {"model": self.name, "labels": self.labels, "multilabel": self.multilabel, "photos": photos}
+        known = {"model": self.name, "labels": self.labels, "photos": photos}
         return dataclasses.replace(e, source={**e.source, **facts}, **known)  # type: ignore[arg-type]
 
     def prepared(self, photo: Picture, **options: Unpack[Preparing]) -> Opened:
@@ -159,6 +162,7 @@ def open_model(
     *,
     arch: str | None = None,
     model_args: Mapping[str, Any] | None = None,
+    activation: Activation = "auto",
 ) -> Opened:
     """Open the network that ``spec`` names.
 
@@ -169,10 +173,21 @@ def open_model(
         weights: a checkpoint, ``.safetensors`` or ``.pth``; without one, the network's own.
         arch: of a checkpoint given as ``spec``, the network it belongs to: any spec that is no file.
         model_args: keyword arguments for what builds the network.
+        activation: what its scores are, ``softmax``, ``sigmoid`` or ``none``; ``auto`` is what the source knows.
 
     Raises:
         ModelError: unknown spec, missing library, or weights that cannot be had or do not fit.
+        InputError: there is no such activation.
     """
+    from relume.activation import check_activation
+
+    check_activation(activation)
+    opened = _open(spec, weights, arch, model_args)
+    return opened if activation == "auto" else dataclasses.replace(opened, activation=activation)
+
+
+def _open(spec: str | Path, weights: str | Path | None, arch: str | None, model_args: Mapping[str, Any] | None) -> Opened:
+    """Open a file or a network by name."""
     spec, path = str(spec), None if weights is None else Path(weights)
     args = dict(model_args or {})
     if _is_file(spec):

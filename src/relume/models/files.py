@@ -67,7 +67,7 @@ def _scripted(path: Path) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # TorchScript is deprecated in favour of torch.export; who has such a file knows or need not
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", r".*torch\.jit")  # a DeprecationWarning, from torch 2.14 on a FutureWarning
             return Scripted(torch.jit.load(path, map_location="cpu")).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {_first_line(error)}") from error
@@ -76,7 +76,10 @@ def _scripted(path: Path) -> nn.Module:
 def _exported(path: Path) -> tuple[nn.Module, Preprocessing, str]:
     """The network with the modules it was exported from, so that Grad-CAM finds its layers, and how it wants pictures."""
     try:
-        program = torch.export.load(path)
+        with warnings.catch_warnings():
+            # torch before 2.13 says so of every archive, and copies what is in it
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            program = torch.export.load(path)
     except (OSError, RuntimeError, LookupError, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"the exported program {str(path)!r} cannot be read: it is damaged, or was written by another version of torch "

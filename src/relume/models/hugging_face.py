@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from relume.activation import Activation
 from relume.errors import ModelError
 from relume.image import Interpolation, Preprocessing
 from relume.models import Opened
@@ -22,6 +23,9 @@ __all__ = ["open_pretrained", "processor_preprocessing"]
 
 #: Pillow's numbers of its ways to resize, which processors write down.
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+#: What the scores are of networks for other problems than one class among several.
+ACTIVATIONS: dict[str, Activation] = {"multi_label_classification": "sigmoid", "regression": "none"}
 
 Size: TypeAlias = int | tuple[int, int]
 
@@ -67,7 +71,7 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
         model.float().eval(),  # some are stored in half precision
         preprocessing,
         _labels(config),
-        multilabel=config.problem_type == "multi_label_classification",
+        activation=ACTIVATIONS.get(config.problem_type, "softmax"),
         notes=notes,
     )
 

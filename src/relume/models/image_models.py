@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from relume.activation import Activation
 from relume.errors import ModelError
 from relume.image import INTERPOLATIONS, Preprocessing
 from relume.models import Opened
@@ -47,7 +48,8 @@ def open_image_model(name: str, weights: Path | None, args: Mapping[str, Any]) -
         raise ModelError(f"timm cannot build {name!r} with the arguments {dict(args)}: {error}") from error
     notes = () if checkpoint is None else checkpoint.load_into(model, name)
     preprocessing = timm_preprocessing(timm.data.resolve_model_data_config(model), f"timm:{name}")
-    return Opened(f"timm:{name}", model.eval(), preprocessing, _labels(timm, model), notes=notes)
+    activation: Activation = "softmax" if classes else "none"  # with num_classes=0 it returns features
+    return Opened(f"timm:{name}", model.eval(), preprocessing, _labels(timm, model), activation=activation, notes=notes)
 
 
 def _known(timm: Any, name: str) -> Mapping[str, Any]:

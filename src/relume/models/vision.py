@@ -118,7 +118,8 @@ def open_classifier(name: str, weights: Path | None, args: Mapping[str, Any] | N
     labels = preset.meta.get("categories") if preset is not None else None
     if labels and args.get("num_classes", len(labels)) != len(labels):
         labels = None  # it names other classes than these
-    return Opened(f"torchvision:{name}", model.eval(), _preprocessing(preset), tuple(labels) if labels else None, notes=notes)
+    named = tuple(labels) if labels else None
+    return Opened(f"torchvision:{name}", model.eval(), _preprocessing(preset), named, activation="softmax", notes=notes)
 
 
 def _pretrained(models: Any, name: str, preset: Any, args: Mapping[str, Any]) -> nn.Module:
