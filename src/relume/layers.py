@@ -181,7 +181,7 @@ class Probe:
             if grid.kind != "tokens":
                 self._seen[grid.spatial] = None
         if wanted := name in self._units:
-            if grid is None and output.ndim > 2:
+            if grid is None and any(side > 1 for side in output.shape[2:]):
                 self._trouble[name] = f"returned {describe(output)}, and nothing tells which axis of it are channels"
             else:
                 self._read[name] = Layer(name, output, grid or _as_it_is, output._version)
