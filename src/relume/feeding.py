@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from relume.errors import InputError, ModelError, NonFiniteError, TargetError
+from relume.errors import InputError, NonFiniteError, TargetError
 from relume.outputs import tensors_in
 from relume.replica import modules_of
 
@@ -65,7 +65,6 @@ def feed(
 
     Raises:
         InputError: nothing to explain.
-        ModelError: the network holds no values.
         NonFiniteError: NaN or infinity.
     """
     entries, wrt = entries_of(inputs, wrt)
@@ -75,8 +74,6 @@ def feed(
     if not isinstance(explained, Tensor) or not explained.is_floating_point():
         seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
         raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
-    if device is not None and device.type == "meta":
-        raise ModelError("the network is on the meta device and its weights hold no values; load them before it is explained")
     if explained.ndim < 1 or explained.numel() == 0:
         raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
     if not all_finite(explained):

@@ -28,6 +28,7 @@ from relume.errors import (
     HiddenRegionError,
     InputError,
     LayerError,
+    ModelError,
     NonFiniteError,
     NoRectifierError,
     TargetError,
@@ -194,7 +195,12 @@ class Trace:
             return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        args, kwargs, images = feed(inputs, wrt, model_device(model), instead)
+        device = model_device(model)
+        if device is not None and device.type == "meta":
+            raise ModelError(
+                "the network is on the meta device and its weights hold no values; load them before you explain it"
+            )
+        args, kwargs, images = feed(inputs, wrt, device, instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
