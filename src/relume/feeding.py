@@ -11,11 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from relume.errors import InputError, NonFiniteError, TargetError
+from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.outputs import tensors_in
 from relume.replica import modules_of
 
-__all__ = ["Inputs", "Model", "Output", "all_finite", "entries_of", "extremes", "feed", "model_device", "pick"]
+__all__ = [
+    "Inputs",
+    "Model",
+    "Output",
+    "all_finite",
+    "device_with_values",
+    "entries_of",
+    "extremes",
+    "feed",
+    "model_device",
+    "pick",
+]
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
 Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
@@ -35,6 +46,18 @@ def model_device(model: Model) -> torch.device | None:
     held = chain.from_iterable((*module._parameters.values(), *module._buffers.values()) for module in modules_of(model))
     devices = {tensor.device for tensor in held if tensor is not None}
     return devices.pop() if len(devices) == 1 else None
+
+
+def device_with_values(model: Model) -> torch.device | None:
+    """Say where the model is, as :func:`model_device` does.
+
+    Raises:
+        ModelError: on the meta device, where its weights hold no values.
+    """
+    device = model_device(model)
+    if device is not None and device.type == "meta":
+        raise ModelError("the network is on the meta device and its weights hold no values; load them before you explain it")
+    return device
 
 
 def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, Any], int | str | None]:

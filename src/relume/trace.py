@@ -28,12 +28,11 @@ from relume.errors import (
     HiddenRegionError,
     InputError,
     LayerError,
-    ModelError,
     NonFiniteError,
     NoRectifierError,
     TargetError,
 )
-from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extremes, feed, model_device, pick
+from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, entries_of, extremes, feed, pick
 from relume.forward import CUT_OFF, guard, raised_by_network, returned
 from relume.graph import Survey, between, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
@@ -195,12 +194,7 @@ class Trace:
             return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        device = model_device(model)
-        if device is not None and device.type == "meta":
-            raise ModelError(
-                "the network is on the meta device and its weights hold no values; load them before you explain it"
-            )
-        args, kwargs, images = feed(inputs, wrt, device, instead)
+        args, kwargs, images = feed(inputs, wrt, device_with_values(model), instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
