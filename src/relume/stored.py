@@ -30,9 +30,13 @@ _WORDS = ("layer", "model", "multilabel", "unit", "labels", "source")
 
 def facts(answer: Answer) -> dict[str, Any]:
     """Everything but the tensors, as plain data for JSON."""
-    scales = {m: answer.scale(m) for m in answer.maps}
+    per_map = {"scale": answer.scale, "empty": answer.empty, "remark": lambda m: answer.remarks.get(m, [""] * len(answer))}
+    known = {key: {m: of(m) for m in answer.maps} for key, of in per_map.items()}
     return {
-        "samples": [_sample(answer, i) | {"scale": {m: scales[m][i] for m in scales}} for i in range(len(answer))],
+        "samples": [
+            _sample(answer, i) | {key: {m: values[i] for m, values in of.items()} for key, of in known.items()}
+            for i in range(len(answer))
+        ],
         "methods": list(answer.maps),
         "layer": answer.layer,
         "model": answer.model,
@@ -138,6 +142,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
+            "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
         }
         return _checked(fields)
     except InputError:
