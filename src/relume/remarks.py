@@ -141,9 +141,9 @@ def _no_heat(found: Gathered, advice: Advice) -> str:
 def _of_guided_gradcam(found: Gathered, product: Tensor, advice: Advice) -> str:
     share, guided = positive_share(found), found.inputs[rules.guided]
     if share == 0:
-        return f"{NO_GRADCAM}: {_no_heat(found, advice)}; {advice.layer}"
+        return f"{NO_GRADCAM} ({_no_heat(found, advice)}); {advice.layer}"
     if not guided.any():
-        return f"its guided backpropagation is empty: {_zero(rules.guided)}; {advice.target}"
+        return f"its guided backpropagation is empty ({_zero(rules.guided)}); {advice.target}"
     met = overlap(found, product)
     if met == 0:
         heat = upsample(gradcam(found), product.shape[2:])
