@@ -342,7 +342,9 @@ class Answer:
             return ""
         another = self.source.get("runner_up_layer")
         such = f", such as {name.format(another)}" if another else ""
-        return f"Grad-CAM is empty in {sum(without)} of {len(without)} maps at layer {self.layer}, which was chosen; name another{such}"
+        return (
+            f"{sum(without)} of {len(without)} Grad-CAMs are empty at layer {self.layer}, which was chosen; name another{such}"
+        )
 
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])

@@ -22,7 +22,18 @@ from relume.answer import upsample
 from relume.errors import InputError
 from relume.rules import Rule
 
-__all__ = ["METHODS", "Fuse", "Gathered", "Method", "backpropagation", "distinct", "gradcam", "resolve_method", "resolve_methods", "weighted_sums"]
+__all__ = [
+    "METHODS",
+    "Fuse",
+    "Gathered",
+    "Method",
+    "backpropagation",
+    "distinct",
+    "gradcam",
+    "resolve_method",
+    "resolve_methods",
+    "weighted_sums",
+]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -92,7 +103,7 @@ def _input_gradient(rule: Rule, found: Gathered) -> Tensor:
 
 
 def weighted_sums(found: Gathered) -> list[Tensor]:
-    """``Σ_k α_k A_k`` of each target layer, ``α_k`` the spatial mean of the plain gradient: Selvaraju et al. 2017, equation 1."""
+    """``Σ_k α_k A_k`` of each target layer, ``α_k`` the spatial mean of the plain gradient: Selvaraju et al. 2017, eq. 1."""
     alphas = [gradient.flatten(2).mean(2) for gradient in found.layers[rules.gradient]]
     return [torch.einsum("nk,nk...->n...", a, A) for a, A in zip(alphas, found.activations, strict=True)]
 

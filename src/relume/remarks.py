@@ -21,7 +21,7 @@ __all__ = ["WEAK", "Advice", "another_layer", "overlap", "positive_share", "rema
 #: Below this share a map is weak: two orders of magnitude. ``python -m benchmarks.weak`` shows the shares of many maps.
 WEAK = 0.01
 
-_ZERO = {
+_ZERO: dict[Rule, str] = {
     rules.gradient: "the gradient of the score is zero everywhere",
     rules.deconvnet: "its rule passes positive gradients only, and none reaches the input",
     rules.guided: "its rule passes positive gradients through active neurons only, and none reaches the input",
@@ -72,7 +72,7 @@ def _fraction(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What remarks know of the pass: the target ``layers``, ``another`` to try, and ``what`` is explained, a class or target."""
+    """What to try: ``another`` layer than the target ``layers``, if one is known, or another of ``what`` is explained."""
 
     layers: Sequence[str]
     another: str | None

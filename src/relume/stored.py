@@ -30,13 +30,8 @@ _WORDS = ("layer", "model", "multilabel", "unit", "labels", "source")
 
 def facts(answer: Answer) -> dict[str, Any]:
     """Everything but the tensors, as plain data for JSON."""
-    per_map = {"scale": answer.scale, "empty": answer.empty, "remark": lambda m: answer.remarks.get(m, [""] * len(answer))}
-    known = {key: {m: of(m) for m in answer.maps} for key, of in per_map.items()}
     return {
-        "samples": [
-            _sample(answer, i) | {key: {m: values[i] for m, values in of.items()} for key, of in known.items()}
-            for i in range(len(answer))
-        ],
+        "samples": [_sample(answer, i) | _maps_of(answer, i) for i in range(len(answer))],
         "methods": list(answer.maps),
         "layer": answer.layer,
         "model": answer.model,
@@ -79,6 +74,16 @@ def _sample(answer: Answer, i: int) -> dict[str, Any]:
         "versus": None if answer.versus is None else int(answer.versus[i]),
         "score": float(answer.score[i]),
         "top": [{"class": c, "name": n, "probability": p} for c, n, p in answer.top(i)],
+    }
+
+
+def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
+    """What there is to say of each map of one image, by method."""
+    one = answer[i]
+    return {
+        "scale": {m: one.scale(m)[0] for m in one.maps},
+        "empty": {m: one.empty(m)[0] for m in one.maps},
+        "remark": {m: one.remarks.get(m, ("",))[0] for m in one.maps},
     }
 
 

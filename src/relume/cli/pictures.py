@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["DEMO_NOTE", "METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "nothing_shown", "reached", "write_explained"]
+__all__ = [
+    "DEMO_NOTE",
+    "METHODS",
+    "Asked",
+    "Drawing",
+    "check_labels",
+    "explain_photo",
+    "nothing_shown",
+    "reached",
+    "write_explained",
+]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
 
