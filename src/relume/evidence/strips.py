@@ -265,12 +265,12 @@ def cascade(checks: Checks, i: int) -> Chart | None:
     found = checks.randomisation
     if found is None:
         return None
-    similar = np.concatenate([[1.0], found.cascade["absolute"][:, i]])
+    similar = np.concatenate([[np.nan if checks.original.empty[i] else 1.0], found.cascade["absolute"][:, i]])
     lines = {"random pair": float(found.random_pair["absolute"][i])}
     if checks.stability is not None:
         lines = {"small noise": float(checks.stability.noise["absolute"][i])} | lines
     lines = {name: value for name, value in lines.items() if not math.isnan(value)}
-    lowest = np.nanmin([*similar, *lines.values()])
+    lowest = np.nanmin([*similar, *lines.values(), 0.0])
     return Chart(
         "How alike the map stays",
         "layers made random",
