@@ -46,7 +46,7 @@ def demo() -> dict[str, list[tuple[float, float]]]:
     return groups
 
 
-def photographs(spec: str, weights: str, layer: str, files: list[str]) -> dict[str, list[tuple[float, float]]]:
+def photographs(spec: str, weights: str, layer: str, *, files: list[str]) -> dict[str, list[tuple[float, float]]]:
     """Photographs, by a network of many classes."""
     opened, groups = open_model(spec, weights=Path(weights)), defaultdict(list)
     for file in files:
@@ -61,7 +61,7 @@ def photographs(spec: str, weights: str, layer: str, files: list[str]) -> dict[s
 
 def main() -> None:
     """Print, for each group and method, how many maps are empty, how many weak, and where the others lie."""
-    groups = photographs(*sys.argv[1:4], sys.argv[4:]) if len(sys.argv) > 4 else demo()
+    groups = photographs(*sys.argv[1:4], files=sys.argv[4:]) if len(sys.argv) > 4 else demo()
     print("| | | maps | empty | weak | the others, from the lowest |\n|---|---|---|---|---|---|")
     for name, pairs in groups.items():
         for method, column in zip(("Grad-CAM", "Guided Grad-CAM"), np.array(pairs).T, strict=True):

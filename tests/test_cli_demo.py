@@ -14,7 +14,6 @@ from relume.cli import app
 from relume.demo import CLASSES, draw_scene
 from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
-from relume.methods import METHODS
 from tests.test_cli import relume_command
 
 METHODS = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]

@@ -156,7 +156,9 @@ def test_the_figure_draws_every_estimate_in_its_panel():
     assert panels.keys() == {column.title for column in COLUMNS.values()}
     for key, column in COLUMNS.items():
         panel = panels[column.title]
-        assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == [*map(got.title, got.rows)]
+        assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == [
+            *map(got.title, got.rows)
+        ]
         dots = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
         bars = [tuple(line.get_xdata()) for line in panel.get_lines() if line.get_linewidth() == 2.5]
         drawn = [row[key] for row in got.rows.values() if row[key].count]

@@ -127,10 +127,11 @@ class Evaluation:
             f"{key} {self.facts[key]}" for key in ("model", "weights", "layer", "data", "seed") if self.facts.get(key)
         )
         pictures, classes = _counted(self.pictures, "picture"), _counted(self.targets, "class", "es")
+        reference = TITLES[REFERENCE[0]].capitalize()
         notes = [
             f"{pictures}, {classes} explained; means over pictures, bootstrap 95 % intervals.",
             *([f"{about[0].upper()}{about[1:]}."] if about else []),
-            f"{self.title(REFERENCE[0]).capitalize()}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
+            f"{reference}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
         ]
         if self.pictures < FEW:
             notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
@@ -242,7 +243,13 @@ def evaluate(
         raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
     return Evaluation(
-        tuple(method.key for method in asked), rows, dict(empty), pictures, targets, tuple(skipped), {"seed": seed, "layer": read, **(facts or {})}
+        tuple(method.key for method in asked),
+        rows,
+        dict(empty),
+        pictures,
+        targets,
+        tuple(skipped),
+        {"seed": seed, "layer": read, **(facts or {})},
     )
 
 
