@@ -37,7 +37,8 @@ def shares(model: torch.nn.Module, image: torch.Tensor, classes: list[int], laye
 
 def demo() -> dict[str, list[tuple[float, float]]]:
     """Scenes of the demo world."""
-    opened, groups = open_model("demo"), defaultdict(list)
+    opened = open_model("demo")
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for seed in range(1000, 1000 + SCENES):
         scene = draw_scene(seed)
         image = opened.preprocessing.tensor(opened.preprocessing.view(scene.picture))
@@ -48,7 +49,8 @@ def demo() -> dict[str, list[tuple[float, float]]]:
 
 def photographs(spec: str, weights: str, layer: str, *, files: list[str]) -> dict[str, list[tuple[float, float]]]:
     """Photographs, by a network of many classes."""
-    opened, groups = open_model(spec, weights=Path(weights)), defaultdict(list)
+    opened = open_model(spec, weights=Path(weights))
+    groups: dict[str, list[tuple[float, float]]] = {"the six highest classes": [], "six lower ones": []}
     for file in files:
         image = opened.preprocessing.tensor(opened.preprocessing.view(relume.image.load_picture(Path(file))))
         with torch.no_grad():

@@ -259,6 +259,12 @@ def test_an_empty_map_is_audited_as_such(x, tmp_path):
     assert audit["checks"]["coverage"]["blank"] == [1, 1]
     assert html.escape(said) in report._repr_html_()
     view = report.view(0)
+    assert [tile.note for tile in view.strips["classes"].tiles] == [
+        "the class explained",
+        "runner-up: empty",
+        "random other: empty",
+        "least likely: empty",
+    ]
     assert np.isnan(view.curve.curves[0].y).all()
     assert [chart.title for chart in view.charts] == [f"{k}: the map has no order" for k in ("Deletion", "Insertion", "ROAD")]
 

@@ -176,6 +176,13 @@ def _heat(values: Values, full: float | None = None) -> Image.Image:
     return render.absolute(small, scale_of(small) if full is None else full)
 
 
+def _similar(value: float, values: Values) -> str:
+    """How alike a map is that has these ``values``; one that shows nothing is said to."""
+    if not np.isfinite(values).all():
+        return "no map"
+    return number(value) if values.any() else "empty"
+
+
 def _alike(value: float) -> str:
     return f"similar {number(value)}"
 
@@ -204,9 +211,7 @@ def _cascade_strip(checks: Checks, i: int) -> Strip | None:
     tiles = [Tile("as it is", "no layer random", _heat(checks.original.saliency[i]))]
     for k in drawn_stages(total):
         name = _short(found.layers[k - 1] or "the network's own")
-        note = f"{k} of {total} random: " + (
-            number(similar[k - 1, i]) if np.isfinite(found.stages[k - 1, i]).all() else "no map"
-        )
+        note = f"{k} of {total} random: {_similar(similar[k - 1, i], found.stages[k - 1, i])}"
         tiles.append(Tile(f"to {name}", note, _heat(found.stages[k - 1, i])))
     return Strip(
         "Layer after layer is made random, from the output down",
@@ -228,7 +233,7 @@ def _class_strip(checks: Checks, i: int, named: Mapping[str, str]) -> Strip | No
     full = max((scale_of(each) for each in finite), default=0.0)
     tiles = [Tile(named["explained"], "the class explained", _heat(own, full))]
     tiles += [
-        Tile(named[role], f"{OTHERS[role]}: {number(found.similarity[role]['absolute'][i])}", _heat(each, full))
+        Tile(named[role], f"{OTHERS[role]}: {_similar(found.similarity[role]['absolute'][i], each)}", _heat(each, full))
         for role, each in maps.items()
     ]
     return Strip(
