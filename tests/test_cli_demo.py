@@ -154,7 +154,7 @@ def test_evaluate_takes_few_methods_and_a_layer(tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "evaluation.json").read_text())
     assert facts["layer"] == "layer2"
-    assert "Grad-CAM" in facts["figures"]
+    assert "gradcam" in facts["figures"]
     assert "gradient" not in facts["figures"]
 
 

@@ -39,6 +39,7 @@ ORDER = [
     "feeding",
     "trace",
     "methods",
+    "remarks",
     "smooth",
     "chunks",
     "explaining",

@@ -353,3 +353,13 @@ def test_a_figure_names_its_check(scenes, tmp_path):
     assert "a check of several figures; set a condition for one of deletion, insertion, road, road_edges" in wrong.stderr
     for key, figure in FIGURES.items():
         assert relume.evidence.checks.checks_of([key]) == [figure.check]
+
+
+def test_a_result_saved_before_there_were_remarks_is_read(x, tmp_path):
+    e = relume.explain(Net(NEGATIVE).eval(), x, 0, ["gradcam"])
+    facts = json.loads((e.save(tmp_path) / "explanation.json").read_text())
+    for sample in facts["samples"]:
+        del sample["remark"], sample["empty"]
+    (tmp_path / "explanation.json").write_text(json.dumps(facts))
+    back = relume.Explanation.load(tmp_path)
+    assert (back.doubt("gradcam", 1), back.empty("gradcam")) == ("empty", [True] * 4)
