@@ -40,6 +40,7 @@ ORDER = [
     "feeding",
     "trace",
     "methods",
+    "remarks",
     "smooth",
     "chunks",
     "explaining",

@@ -260,6 +260,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes.append(f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}" if smooth else "")
     notes.append(LIKE if shown[0].evidence is not None else "")
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
+    notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
     return rows, [note for note in notes if note]
 
 

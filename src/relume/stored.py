@@ -31,9 +31,8 @@ _WORDS = ("layer", "model", "activation", "are_probabilities", "unit", "labels",
 
 def facts(answer: Answer) -> dict[str, Any]:
     """Everything but the tensors, as plain data for JSON."""
-    scales = {m: answer.scale(m) for m in answer.maps}
     return {
-        "samples": [_sample(answer, i) | {"scale": {m: scales[m][i] for m in scales}} for i in range(len(answer))],
+        "samples": [_sample(answer, i) | _maps_of(answer, i) for i in range(len(answer))],
         "methods": list(answer.maps),
         "layer": answer.layer,
         "model": answer.model,
@@ -86,6 +85,16 @@ def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
         {"class": c, "name": name, "score": float(answer.scores[i, c]), "probability": value if probable else None}
         for c, name, value in answer.top(i)
     ]
+
+
+def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
+    """What there is to say of each map of one image, by method."""
+    one = answer[i]
+    return {
+        "scale": {m: one.scale(m)[0] for m in one.maps},
+        "empty": {m: one.empty(m)[0] for m in one.maps},
+        "remark": {m: one.remarks.get(m, ("",))[0] for m in one.maps},
+    }
 
 
 def files(answer: Answer, pictures: Sequence[str]) -> dict[str, bytes]:
@@ -148,6 +157,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
+            "remarks": {m: tuple(_remark(sample, m) for sample in found["samples"]) for m in found["methods"]},
         }
         return _checked(fields)
     except InputError:
@@ -159,6 +169,10 @@ def load(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"the explanation in {str(directory)!r} cannot be read: {error!r}; save it again") from error
+
+
+def _remark(sample: dict[str, Any], method: str) -> str:
+    return str(sample.get("remark", {}).get(method, ""))  # results of earlier versions have none
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:

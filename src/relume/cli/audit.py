@@ -43,6 +43,7 @@ EXAMPLES = """Examples:
 """
 
 METHODS = "guided_backprop,guided_gradcam"
+KEYS = 15  # the width of the column of names
 TITLES = 24  # the least width of the column of titles; longer ones go on below
 
 
@@ -54,7 +55,8 @@ class Examined:
         str | None,
         typer.Option(
             metavar="LIST",
-            help="coverage, edges, classes, stability, faithfulness, randomisation, between commas. [default: all of them]",
+            help="coverage, edges, classes, stability, faithfulness, randomisation, or figures of theirs, between commas. "
+            "[default: all of them]",
         ),
     ] = None
     target: Annotated[
@@ -75,13 +77,10 @@ class Examined:
         Raises:
             InputError: there is no such check.
         """
-        from relume.evidence.checks import CHECKS
+        from relume.evidence.checks import CHECKS, checks_of
 
-        chosen = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
-        unknown = [name for name in chosen if name not in CHECKS]
-        if unknown or not chosen:
-            raise InputError(f"--checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
-        return chosen
+        names = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
+        return checks_of(names, "--checks")
 
     def conditions(self) -> list[Condition]:
         """What is not to be.
@@ -234,8 +233,9 @@ def _watching(total: int) -> Iterator[Watching]:
 
 def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list[str]:
     """Which conditions a map meets, in words."""
-    known = {key: value for key, value in audited["pictures"][0]["figures"].items() if value is not None}
-    met = [condition.broken(known) for condition in conditions]
+    (picture,) = audited["pictures"]
+    known = {key: value for key, value in picture["figures"].items() if value is not None}
+    met = [condition.broken(known, empty=picture["empty"]) for condition in conditions]
     return [f"{audited['file']}, {audited['method']}: {words}" for words in met if words is not None]
 
 
@@ -245,6 +245,7 @@ def _show(views: Sequence[AuditView]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     widths = [max(map(len, view.method.split())) for view in views]
+    table.add_column("", style="dim", no_wrap=True)
     table.add_column("", min_width=TITLES)
     table.add_column("", no_wrap=True)
     for view, width in zip(views, widths, strict=True):
@@ -254,9 +255,9 @@ def _show(views: Sequence[AuditView]) -> None:
         (figure, limit), low = (row[0].figure, row[0].limit), row[0].figure.better == "low"
         cells = [Text(number(cell.value), style="bold red" if cell.beyond else "") for cell in row]
         held = f"{'<' if low else '>'} {limit.value:.2f}" if limit else ""
-        table.add_row(figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
+        table.add_row(row[0].key, figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
     out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))
-    out.print(table, "", sep="\n", width=max(out.width, TITLES + 5 + sum(width + 2 for width in widths) + 8))
+    out.print(table, "", sep="\n", width=max(out.width, KEYS + TITLES + 5 + sum(width + 2 for width in widths) + 8))
     for view in views:
         out.print(Text.assemble((view.method, "bold"), f"  {', '.join(view.about[1:])}".rstrip() + "\n", view.verdict.text))
         out.print(*(Text(note, style="dim") for note in view.notes), "", sep="\n")

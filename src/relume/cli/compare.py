@@ -13,7 +13,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached
+from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, nothing_shown, reached
 from relume.errors import ImageError, NonFiniteError, RelumeError
 
 if TYPE_CHECKING:
@@ -76,8 +76,13 @@ def compare(
         complain("stopped; nothing was written")
         raise typer.Exit(130) from None
     if explained:
-        findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
-        closing = reached(explained[0][0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
+        findings = [
+            Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}{nothing_shown(e)}")
+            for e in explained
+        ]
+        without = [each for e in explained for one in e for each in one.without_gradcam()]
+        closing = reached(explained[0][0], chosen=network.layer is None, without=without)
+        closing.append("" if network.model else DEMO_NOTE)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     if len(explained) < len(photos):
         complain(f"{len(photos) - len(explained)} of {len(photos)} photos could not be explained")
@@ -162,6 +167,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         legend=(str(e.scaling) if values.any() else "zero everywhere")
         + (", drawn as heat" if heat and drawing.key != "over" else "")
         + (f"; {words}" if (words := e.doubt(method)) else ""),
+        note=e.remarks.get(method, ("",))[0],
     )
 
 

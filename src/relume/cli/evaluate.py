@@ -119,9 +119,9 @@ def _show(evaluation: Evaluation) -> None:
         table.add_column("", no_wrap=True)
         for column in columns.values():
             table.add_column(str(column), justify="right")
-        for name, figures in evaluation.rows.items():
-            cells = (figures[key].brief() for key in columns)
-            table.add_row(name, *cells, style="" if name in evaluation.methods else "dim")
+        for key, figures in evaluation.rows.items():
+            cells = (figures[column].brief() for column in columns)
+            table.add_row(evaluation.title(key), *cells, style="" if key in evaluation.methods else "dim")
         out.print(table, "")
     for note in evaluation.notes:
         out.print(Text(note, style="dim"))

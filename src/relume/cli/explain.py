@@ -13,7 +13,7 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
-from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached, write_explained
+from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def explain(
         fail(error)
     failed, closing = 0, Text()
     found: list[Text] = []
+    without: list[bool] = []
     with common.tracked("explaining", photos, len(photos)) as steps:
         for photo, folder in zip(steps, _folders(photos, output), strict=True):
             try:
@@ -94,7 +95,9 @@ def explain(
                 fail(error)
             else:
                 found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = reached(explained[0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
+                without += [each for e in explained for each in e.without_gradcam()]
+                closing = reached(explained[0], chosen=network.layer is None, without=without)
+                closing.append("" if network.model else DEMO_NOTE)
     if found:
         out.print(*found, closing, sep="\n")
     if failed:
@@ -151,7 +154,7 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
 
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
-        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
+        return Text.assemble((str(photo), "bold"), f"  {titles}{nothing_shown(explained)}  → ", (str(folder), "green"))
     form = "{:>6.1%}" if explained[0].quantity == "probability" else "score {:.3g}"
     top = [part for _, name, v in explained[0].top(count=3) for part in ("\n  ", (form.format(v), "cyan"), f"  {name}")]
     for e in explained:

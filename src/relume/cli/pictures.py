@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["DEMO_NOTE", "METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+__all__ = [
+    "DEMO_NOTE",
+    "METHODS",
+    "Asked",
+    "Drawing",
+    "check_labels",
+    "explain_photo",
+    "nothing_shown",
+    "reached",
+    "write_explained",
+]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
 
@@ -211,10 +221,23 @@ def _plain(text: str) -> str:
     return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
 
 
-def reached(e: Explanation, *, chosen: bool) -> Text:
-    """Which layer was read, which rectifiers were guided, what scores are: the same for every photo of one network."""
+def nothing_shown(explained: Sequence[Explanation]) -> str:
+    """Name the methods whose map of a photo is empty, for the end of a line; there are no words if none is."""
+    from relume.answer import method_name
+
+    counts = {method_name(m): sum(any(e.empty(m)) for e in explained) for m in explained[0].maps}
+    of = f" of {len(explained)}"
+    named = [name + (f" ({count}{of})" if len(explained) > 1 else "") for name, count in counts.items() if count]
+    return f"  empty: {', '.join(named)}" if named else ""
+
+
+def reached(e: Explanation, *, chosen: bool, without: Sequence[bool] = ()) -> Text:
+    """Which layer was read, which rectifiers were guided, what scores are: the same for every photo of one network.
+
+    And which layer to name where the one chosen leaves most maps ``without`` Grad-CAM.
+    """
     how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
-    lines.append(e.naming("--activation {}"))
+    lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]
     return Text("\n" + "\n".join(line for line in lines if line))

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from relume.answer import method_name
 from relume.errors import InputError, NonFiniteError
 from relume.evidence import estimates
-from relume.evidence.baselines import BASELINES, REFERENCE
-from relume.evidence.estimates import Column, Rows, estimate
+from relume.evidence.baselines import BASELINES, REFERENCE, TITLES
+from relume.evidence.estimates import Column, Estimate, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.explaining import explain_targets
 from relume.figures import figure_bytes
@@ -90,8 +90,8 @@ class Evaluation:
     """How well each method's maps show what is there.
 
     Attributes:
-        methods: what the rows of the methods are called.
-        rows: for each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
+        methods: the keys of the methods.
+        rows: by the key of each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
         empty: how many maps of each row were zero everywhere and so are in no average.
         pictures: how many pictures were explained.
         targets: how many classes of them, in all.
@@ -107,6 +107,14 @@ class Evaluation:
     skipped: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def title(self, key: str) -> str:
+        """What tables call a row."""
+        return method_name(key) if key in self.methods else TITLES[key]
+
+    @property
+    def _titled(self) -> dict[str, Mapping[str, Estimate]]:
+        return {self.title(key): row for key, row in self.rows.items()}
+
     @property
     def groups(self) -> dict[str, dict[str, Column]]:
         """The columns by what they are about."""
@@ -119,41 +127,43 @@ class Evaluation:
             f"{key} {self.facts[key]}" for key in ("model", "weights", "layer", "data", "seed") if self.facts.get(key)
         )
         pictures, classes = _counted(self.pictures, "picture"), _counted(self.targets, "class", "es")
+        reference = TITLES[REFERENCE[0]].capitalize()
         notes = [
             f"{pictures}, {classes} explained; means over pictures, bootstrap 95 % intervals.",
             *([f"{about[0].upper()}{about[1:]}."] if about else []),
-            f"{REFERENCE[0].capitalize()}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
+            f"{reference}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
         ]
         if self.pictures < FEW:
             notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
-        for name, count in self.empty.items():
+        for key, count in self.empty.items():
             if count:
-                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {name}.")
+                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {self.title(key)}.")
         return notes
 
     def markdown(self) -> str:
         """The tables, in Markdown."""
-        tables = (f"### {group}\n\n{estimates.markdown(self.rows, columns)}\n" for group, columns in self.groups.items())
+        tables = (f"### {group}\n\n{estimates.markdown(self._titled, columns)}\n" for group, columns in self.groups.items())
         return "".join(tables) + "".join(f"* {note}\n" for note in self.notes)
 
     def figure(self) -> Figure:
         """The figures with their intervals as a matplotlib figure."""
-        return estimates.figure(self.rows, self.groups, self.methods, " ".join(self.notes))
+        return estimates.figure(self._titled, self.groups, [self.title(m) for m in self.methods], " ".join(self.notes))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; what is undefined is null."""
         figures = {
-            name: {
+            method: {
                 key: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "pictures": e.count}
                 for key, e in row.items()
             }
-            for name, row in self.rows.items()
+            for method, row in self.rows.items()
         }
         return {
             "pictures": self.pictures,
             "targets": self.targets,
             "skipped": list(self.skipped),
             "methods": list(self.methods),
+            "names": {key: self.title(key) for key in self.rows},
             "figures": figures,
             "empty_maps": dict(self.empty),
             **self.facts,
@@ -210,6 +220,8 @@ def evaluate(
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
     asked, rng = resolve_methods(methods), np.random.default_rng(seed)
+    if taken := [method.key for method in asked if method.key in TITLES]:
+        raise InputError(f"{taken[0]!r} is the key of a baseline that methods are compared with; give the method another")
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     empty: Counter[str] = Counter()
     pictures, targets, read = 0, 0, None
@@ -230,18 +242,23 @@ def evaluate(
     if not pictures:
         raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
-    names = tuple(method_name(method.key) for method in asked)
     return Evaluation(
-        names, rows, dict(empty), pictures, targets, tuple(skipped), {"seed": seed, "layer": read, **(facts or {})}
+        tuple(method.key for method in asked),
+        rows,
+        dict(empty),
+        pictures,
+        targets,
+        tuple(skipped),
+        {"seed": seed, "layer": read, **(facts or {})},
     )
 
 
 def _maps(
     explained: Sequence[Explanation], sample: Sample, truths: Sequence[Truth], rng: np.random.Generator
 ) -> dict[str, list[Map]]:
-    """The saliency of every class of one picture, by row of the table."""
+    """The saliency of every class of one picture, by the key of its row."""
     image = sample.image.float().cpu().numpy()
-    maps = {method_name(m): [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
+    maps = {m: [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 
