@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.errors import LayerError
+from relume.graph import gradients
 from relume.grids import Grid, find_grid
 from relume.preparation import layer_alias
 from relume.replica import modules_of
@@ -237,10 +238,8 @@ class Probe:
 
     def _depends(self, values: Tensor) -> bool:
         """Whether ``values`` depend on the images: a class token, before any block has mixed it with the patches, does not."""
-        found: Sequence[Tensor | None] = torch.autograd.grad(
-            values.float().square().sum(), self._images, retain_graph=True, allow_unused=True
-        )
-        return found[0] is not None and bool(found[0].any())
+        (found,) = gradients(values.float().square().sum(), [self._images])
+        return found is not None and bool(found.any())
 
     def _consider(self, name: str, output: Tensor, grid: Grid | None, *, pooled: bool, block: bool) -> bool:
         """Keep the output if it is a map, not yet pooled, of a layer that runs once; or, of a block, tokens after that."""
@@ -368,10 +367,8 @@ class _Nodes(torch.fx.Interpreter):
 
 def _matters(layer: Layer, score: Tensor) -> bool:
     """Whether a score depends on any cell of the layer's map."""
-    found: Sequence[Tensor | None] = torch.autograd.grad(
-        score.float().sum(), layer.output, retain_graph=True, allow_unused=True
-    )
-    return found[0] is not None and bool(layer.map(found[0]).any())
+    (found,) = gradients(score.float().sum(), [layer.output])
+    return found is not None and bool(layer.map(found).any())
 
 
 def _is_pooled(output: Tensor) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ from relume.errors import (
     TargetError,
 )
 from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extremes, feed, model_device, pick
-from relume.graph import Survey, between, hooked, survey
+from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
 from relume.preparation import preparation_of
@@ -271,14 +271,14 @@ class Trace:
             LayerError: the score does not depend on the target layer.
         """
         rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-        gradients = self._pull(score.value, wrt, rule, rectifiers, keep=not last)
-        missing = [tensor for tensor, found in zip(wrt, gradients, strict=True) if found is None]
+        pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
+        missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
             name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
             raise LayerError(f"the score does not depend on layer {name!r}; name another")
-        return [g for g in gradients if g is not None]
+        return [g for g in pulled if g is not None]
 
     @recording()
     def coverage(self, score: Score) -> Coverage:
@@ -292,10 +292,11 @@ class Trace:
         return bool(score.between([self.images])[1])
 
     def _pull(
-        self, value: Tensor, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
+        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
     ) -> Sequence[Tensor | None]:
+        _, nodes = score.between([self.images])  # those on the way to a layer are among them
         with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            return _gradients(value, wrt, keep=keep)
+            return _gradients(score.value, wrt, nodes, keep=keep)
 
     def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         return score.survey(wrt, relu_only=self.relu_only)
@@ -326,9 +327,9 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
-def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[Tensor | None]:
+def _gradients(value: Tensor, wrt: Sequence[Tensor], nodes: Iterable[Node], *, keep: bool) -> Sequence[Tensor | None]:
     try:
-        return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
+        return gradients(value, wrt, nodes, keep=keep)
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise

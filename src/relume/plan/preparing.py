@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.graph import gradients
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
 from relume.plan.folding import fold_into, observe
@@ -241,7 +242,8 @@ class _Answer:
     def of(cls, trace: Trace) -> _Answer:
         outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
         loss = torch.stack([t.double().square().sum() for t in outputs if t.requires_grad]).sum()
-        (gradient,) = torch.autograd.grad(loss, trace.images)
+        (gradient,) = gradients(loss, [trace.images], keep=False)
+        assert gradient is not None, "a trace's outputs depend on its images"
         return cls(tuple(t.detach() for t in outputs), gradient.double().cpu().numpy().ravel())
 
     @property
