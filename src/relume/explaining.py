@@ -128,7 +128,7 @@ def explain_targets(  # noqa: PLR0913 - as above
     run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
     wrappers = [method for method in asked if isinstance(method, Repeated)]
-    generators = {id(g): g for w in wrappers if isinstance(g := getattr(w, "generator", None), torch.Generator)}
+    generators = {id(generator): generator for wrapper in wrappers for generator in wrapper.generators}
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
         read = _layers(layer) if any(m.needs_layer for m in asked) else ()

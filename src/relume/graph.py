@@ -28,7 +28,7 @@ from relume.errors import GraphError, HookError
 from relume.lean import is_lean
 from relume.rectifiers import Rectifier, may_rectify, rectifier_of
 
-__all__ = ["NodeLocal", "Survey", "between", "gradients", "hooked", "survey", "walk"]
+__all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
 NodeRule: TypeAlias = Callable[[Tensor, "NodeLocal"], Tensor]
 
@@ -44,6 +44,14 @@ _CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
 _EXCLUDED = "not of the ReLU family, and rectifiers='relu' was asked for"
 _OWN_RULE = "brings its own guided backward"
 _BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
+
+
+class GuidesItself:
+    """The mark of relume's own autograd.Functions whose backward pass is guided already."""
+
+
+class RectifiesNothing:
+    """The mark of relume's own autograd.Functions that rules have nothing to do with."""
 
 
 def _looking() -> AbstractContextManager[Any]:
@@ -160,9 +168,9 @@ def _hides(node: Node, name: str) -> str | None:
 def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
     function = _function(node)
     if function is not None:
-        if getattr(function, "rectifies", True) is False:
+        if issubclass(function, RectifiesNothing):
             return None
-        return _OWN_RULE if getattr(function, "guides", False) else _CUSTOM
+        return _OWN_RULE if issubclass(function, GuidesItself) else _CUSTOM
     if "CppNode" in name:
         return _CUSTOM
     if name.endswith("CopySlices"):

@@ -19,7 +19,7 @@ from relume.errors import LayerError
 from relume.graph import gradients
 from relume.grids import Grid, find_grid
 from relume.preparation import layer_alias
-from relume.replica import modules_of
+from relume.wrapped import modules_of, named_places
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
@@ -83,21 +83,23 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     layer = layer_alias(model, layer)
     if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in _nodes(model):
         return layer
-    # a compiled part runs as what it was compiled from, in its place
-    names: dict[nn.Module, str] = {m: name.replace("._orig_mod", "") for m, name in modules_of(model).items() if name}
+    names = {module: name for module, name in modules_of(model).items() if name}
     if isinstance(layer, nn.Module):
         if layer in names:
             return names[layer]
         raise LayerError(f"the layer {type(layer).__name__} is not a module inside this model; {_suggest(names.values())}")
     if not isinstance(layer, str):
         raise LayerError(f"a layer is a module of the model, its dotted name or None; got {layer!r}")
+    # a compiled part runs as what it was compiled from, in its place; torch.compile calls it otherwise
     wanted = layer.removeprefix("_orig_mod.").replace("._orig_mod", "")
-    if wanted and wanted in names.values():
-        return wanted
+    for each in (layer, wanted):
+        if each and each in names.values():
+            return each
     # under every name that it has: a module in two places runs under the first
-    known = {name.replace("._orig_mod", ""): module for name, module in model.named_modules(remove_duplicate=False)}
-    if wanted in known and known[wanted] in names:
-        return names[known[wanted]]
+    known = dict(named_places(model))
+    for each in (layer, wanted):
+        if each in known and known[each] in names:
+            return names[known[each]]
     raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}")
 
 

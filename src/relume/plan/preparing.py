@@ -21,8 +21,8 @@ from relume.graph import gradients
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
 from relume.plan.folding import fold_into, observe
-from relume.preparation import Preparation, Source, plain_name, preparation_of
-from relume.replica import replicate, unwrap
+from relume.preparation import Preparation, Source, preparation_of
+from relume.replica import modules_of, replicate, unwrap
 from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
@@ -102,7 +102,7 @@ def prepare(
         *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
         weakref.ref(original),
         tuple(_sources(original, modules, packed)),
-        weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
+        weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
     prepared = Compiled(network) if compiled else network
     prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
@@ -218,8 +218,7 @@ class _Conversion:
 
 def _sources(original: nn.Module, modules: Mapping[str, nn.Module], packed: Collection[str]) -> Iterator[Source]:
     """Every parameter and buffer of ``original`` that the prepared ``modules`` share or copied."""
-    for prefix, module in original.named_modules():
-        name = plain_name(prefix)
+    for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
             continue
