@@ -24,6 +24,7 @@ ORDER = [
     "recorded",
     "wrapped",
     "replica",
+    "faults",
     "preparation",
     "layers",
     "image",
