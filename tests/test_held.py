@@ -233,3 +233,26 @@ def test_no_replica_outlives_its_call(collect, monkeypatch):
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(net(leaf)[0, 1], leaf)
     torch.testing.assert_close(maps["gradient"], expected)
+
+
+# --- What cannot be copied ---------------------------------------------------------------------------------------------------
+
+
+class Finalized(State):
+    def __del__(self):
+        pass
+
+
+def test_a_write_to_what_cannot_be_copied_is_said():
+    net = Writing(Finalized(), _counted)
+    x = torch.randn(1, 3, 4, 4)
+    with pytest.warns(
+        UserWarning, match="wrote 'calls' of a Finalized that the network holds; relume cannot copy such an object"
+    ):
+        relume.explain(net, x, 1, ["gradient"])
+    assert net.held.calls == 1
+    relume.explain(Writing(Finalized(), len_of_seen), x, 1, ["gradient"])  # warnings are errors here
+
+
+def len_of_seen(held):
+    return len(held.seen)

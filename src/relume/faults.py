@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from relume.errors import GraphError, HiddenRegionError, ModelError
 from relume.replica import modules_of
@@ -53,8 +54,8 @@ def versions(model: Any) -> int:
     """How often the parameters of ``model`` were written to, as far as torch counts it: ``parameter.data`` escapes it."""
     if not isinstance(model, nn.Module):
         return 0
-    held = (parameter for module in modules_of(model) for parameter in module._parameters.values())
-    return sum(parameter._version for parameter in held if parameter is not None and not parameter.is_inference())
+    held: Iterator[Any] = (parameter for module in modules_of(model) for parameter in module._parameters.values())
+    return sum(p._version for p in held if p is not None and not is_lazy(p) and not p.is_inference())
 
 
 @contextmanager

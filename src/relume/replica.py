@@ -21,6 +21,7 @@ import copy
 import functools
 import random
 import types
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
@@ -36,7 +37,7 @@ from relume.exchange import IMMUTABLE, PLAIN, exchange_all
 from relume.recorded import training_node
 from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
-__all__ = ["Guard", "modules_of", "replicate", "unwrap"]
+__all__ = ["Guard", "modules_of", "replicate", "unwrap", "warn_of_writing"]
 
 
 def replicate(model: nn.Module) -> nn.Module:
@@ -63,7 +64,25 @@ def replicate(model: nn.Module) -> nn.Module:
         if not isinstance(module, torch.jit.ScriptModule):
             memo[id(module)].__dict__["training"] = False
     result: nn.Module = memo[id(original)]
+    if collection.shared:
+        _SHARED[result] = collection.shared
     return result
+
+
+_SHARED: weakref.WeakKeyDictionary[nn.Module, list[tuple[Any, dict[str, Any]]]] = weakref.WeakKeyDictionary()
+
+
+def warn_of_writing(replica: nn.Module) -> None:
+    """Say if a forward pass of ``replica`` has written to attributes of objects that it shares with the caller's network."""
+    for shared, before in _SHARED.pop(replica, ()):
+        after = vars(shared)
+        changed = [name for name in {**before, **after} if before.get(name, _SHARED) is not after.get(name, _SHARED)]
+        if changed:
+            warnings.warn(
+                f"the forward pass wrote {changed[0]!r} of a {type(shared).__name__} that the network holds; relume cannot "
+                "copy such an object, so yours has changed: explain a copy.deepcopy of the network",
+                stacklevel=2,
+            )
 
 
 class Guard(TorchFunctionMode):
@@ -102,6 +121,8 @@ _WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
 _MUTABLE = (dict, list, deque, set)
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+#: What is exchanged, or is no state of a network's.
+_REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
 _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
@@ -120,6 +141,7 @@ class _Collection:
         # what each held when it was met is held with it: an id means something no longer
         self._owned: list[tuple[Any, Any]] = []
         self._wrappers: list[tuple[nn.Module, nn.Module]] = []
+        self.shared: list[tuple[Any, dict[str, Any]]] = []  # what has no replica, with its attributes
         self._modules = modules
         self._packages = {_package(type(module)) for module in modules} - {"torch"}
 
@@ -151,6 +173,8 @@ class _Collection:
             self._memo[id(value)] = copied
         elif _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
             self._add_object(value)
+        if id(value) not in self._memo and type(value) not in _REFERRING and hasattr(value, "__dict__"):
+            self.shared.append((value, vars(value).copy()))
 
     def _add_container(self, container: Any) -> None:
         if (empty := _empty(container)) is None:
@@ -300,7 +324,9 @@ def _tensor(tensor: Tensor) -> Tensor:
 
 def _fill(replica: Any, state: Any, memo: dict[int, Any]) -> None:
     exchanged = exchange_all(state.values() if isinstance(state, dict) else state, memo)
-    if isinstance(replica, dict | _WEAK_MAPPINGS[0] | _WEAK_MAPPINGS[1]):
+    if isinstance(replica, nn.Module):
+        _fill_object(replica, dict(zip(state, exchanged, strict=True)))
+    elif isinstance(replica, dict | _WEAK_MAPPINGS[0] | _WEAK_MAPPINGS[1]):
         for key, item in zip(exchange_all(state, memo), exchanged, strict=True):
             replica[key] = item
     elif isinstance(replica, set | weakref.WeakSet):

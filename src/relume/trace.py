@@ -39,7 +39,7 @@ from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
-from relume.replica import Guard, modules_of, replicate, unwrap
+from relume.replica import Guard, modules_of, replicate, unwrap, warn_of_writing
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
 
@@ -342,6 +342,8 @@ def _returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[st
     except Exception as error:
         error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
         raise
+    if isinstance(runs, nn.Module):
+        warn_of_writing(runs)
     found = [tensor for _, tensor in tensors_in(outputs)]
     if found and not any(tensor.requires_grad for tensor in found):
         raise GraphError(_CUT_OFF)
