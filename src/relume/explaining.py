@@ -14,6 +14,7 @@ from relume.activation import Activation, check_activation, resolve_activation
 from relume.answer import Coverage, Evidence
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
+from relume.faults import Unwritten
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
 from relume.remarks import Advice, another_layer, remarks
@@ -126,10 +127,12 @@ def explain_targets(  # noqa: PLR0913 - as above
     _check_choice("fuse", fuse, ("mean", "max"))
     check_activation(activation)
     check_places(asked, targets)
-    run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+    run = Unwritten(
+        functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu"), model
+    )
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
     wrappers = [method for method in asked if isinstance(method, Repeated)]
-    generators = {id(g): g for w in wrappers if isinstance(g := getattr(w, "generator", None), torch.Generator)}
+    generators = {id(generator): generator for wrapper in wrappers for generator in wrapper.generators}
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
         read = _layers(layer) if any(m.needs_layer for m in asked) else ()
@@ -140,6 +143,7 @@ def explain_targets(  # noqa: PLR0913 - as above
 
     copies = max((wrapper.batch for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
+    run.check()
     return join([found for found, _ in parts], at_once)
 
 

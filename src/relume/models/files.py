@@ -15,7 +15,7 @@ from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import ASSUMED, Opened
 from relume.models.weights import archive_kind
-from relume.replica import training_node
+from relume.recorded import training_node
 
 __all__ = ["open_program"]
 
