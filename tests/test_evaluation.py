@@ -369,7 +369,7 @@ def test_the_bird_and_the_samoyed(realdata, tmp_path):
         f"{images}/coral_bird_segmentation.png,{images}/coral_bird_segmentation_mask.png,kite,3\n"
         f"{images}/coral_dog_segmentation_256.png,{images}/coral_dog_segmentation_mask_256.png,Samoyed,0\n"
     )
-    opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     opened = dataclasses.replace(opened, labels=read_labels(realdata / "imagenet_classes.txt"))
     got = evaluate(opened.model, [load() for load in folder_samples(tmp_path, opened)], layer="features.12")
     assert (got.pictures, got.targets) == (2, 2)

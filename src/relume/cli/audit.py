@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, err, fail, out
-from relume.cli.network import Network, network_errors
-from relume.cli.pictures import check_labels
-from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
+from relume.cli.common import complain, err, out, running
+from relume.cli.failures import uninterrupted
+from relume.cli.network import Network
+from relume.cli.photos import Failures, Photos, each_photo, pictures_in
+from relume.cli.pictures import check_labels, explain_photo
+from relume.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +41,7 @@ EXAMPLES = """Examples:
 
   relume audit scene.png --checks edges,classes,stability
 
-  relume audit photos/*.jpg --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
+  relume audit photos --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
 """
 
 METHODS = "guided_backprop,guided_gradcam"
@@ -118,7 +120,7 @@ class Examined:
 
 @common.expanded
 def audit(
-    photos: common.Photos,
+    photos: Photos,
     *,
     network: Network,
     method: Annotated[list[str] | None, common.method_option(METHODS)] = None,
@@ -130,58 +132,54 @@ def audit(
     For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
     """
     from relume.evidence.document import audit_files
-    from relume.image import load_photo
+    from relume.evidence.weights import check_how
     from relume.report import check_writable, write_folder
 
+    check_writable(output)
+    conditions = examined.conditions()
+    methods = common.method_keys(method, METHODS)
+    check_how(examined.how)
+    photos = pictures_in(photos, output)
+    opened = network.open()
+    if network.labels is not None:
+        check_labels(opened)
+    target = examined.index(opened.labels)
+    options = {"target": target, "layer": network.layer, "checks": examined.chosen()}
+    options |= {"seed": examined.seed, "how": examined.how}
     audits: list[dict[str, Any]] = []
     groups: list[list[AuditView]] = []
-    broken: list[str] = []
-    try:
-        check_writable(output)
-        conditions = examined.conditions()
-        methods = common.method_keys(method, METHODS)
-        opened = network.open()
-        if network.labels is not None:
-            check_labels(opened)
-        options = {"target": examined.index(opened.labels), "layer": network.layer, "checks": examined.chosen()}
-        options |= {"seed": examined.seed, "how": examined.how}
-        with _watching(len(photos) * len(methods)) as watch:
-            for path in photos:
-                try:
-                    reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
-                    audits += [report.as_dict() for report in reports]
-                    groups.append([report.view() for report in reports])  # without the maps at every stage
-                except (ImageError, NonFiniteError) as error:
-                    complain(error, path)
-        broken = [line for audited in audits for line in _broken(audited, conditions)]
-        if groups:
-            facts = {
-                "network": opened.provenance,
-                "audits": audits,
-                "fail_if": [str(condition) for condition in conditions],
-                "broken": broken,
-            }
-            write_folder(output, audit_files(groups, facts))
-    except RelumeError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        complain("stopped; nothing was written")
-        raise typer.Exit(130) from None
+    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": False}))
+
+    def keep(reports: list[AuditReport], _: Path) -> None:
+        views = [report.view() for report in reports]  # without the maps at every stage
+        audits.extend([report.as_dict() for report in reports])
+        groups.append(views)
+
+    with _watching(len(photos) * len(methods)) as watch:
+        each_photo(photos, failures, lambda photo, path: _audited(photo.picture, path, opened, methods, options, watch), keep)
+    broken = [line for audited in audits for line in _broken(audited, conditions)]
+    if groups:
+        facts = {
+            "network": opened.provenance,
+            "audits": audits,
+            "fail_if": [str(condition) for condition in conditions],
+            "broken": broken,
+        }
+        files = audit_files(groups, facts)
+        with uninterrupted():
+            write_folder(output, files)
+            running.stopped = f"stopped; the results are in {str(output)!r}"
     for views in groups:
         _show(views)
     if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
-    _end(broken, len(groups), len(photos))
-
-
-def _end(broken: Sequence[str], audited: int, asked: int) -> None:
-    """Say what went wrong, and leave with its code; a condition that holds counts more than a photo that could not be read."""
     for line in broken:
         complain(line)
-    if audited < asked:
-        complain(f"{asked - audited} of {asked} photos could not be audited")
-    if broken or audited < asked:
-        raise typer.Exit(3 if broken else 1)
+    try:
+        failures.end(len(photos), "photos could not be audited")
+    finally:
+        if broken:  # counts more than a photo that could not be read
+            raise typer.Exit(3)
 
 
 def _audited(
@@ -195,7 +193,7 @@ def _audited(
     known = {"multilabel": opened.multilabel, "labels": opened.labels, **options}
     found = []
     for method in methods:
-        with watch(f"{path.name}: {method}") as watched, network_errors():
+        with watch(f"{path.name}: {method}") as watched:
             report = examine(opened.model, image, method=method, watched=watched, **known)
         facts = {"file": str(path), **report.facts}
         found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))

@@ -11,12 +11,14 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, fail, out
+from relume.cli.common import out, running
 from relume.cli.network import Network
-from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached, write_explained
-from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
+from relume.cli.photos import Failures, Photos, each_photo, pictures_in
+from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached, write_explained
+from relume.errors import TargetError
 
 if TYPE_CHECKING:
+    from relume.image import Photo
     from relume.models import Opened
     from relume.result import Explanation
     from relume.targets import TargetLike
@@ -27,7 +29,7 @@ EXAMPLES = """Examples:
 
   relume explain dog.jpg --model torchvision:resnet50
 
-  relume explain photos/*.jpg --model torchvision:resnet50 --target "tabby" --output maps
+  relume explain photos --model torchvision:resnet50 --target "tabby" --output maps
 
   relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
 """
@@ -37,7 +39,7 @@ UNITS = "gradient,guided_backprop"  # Grad-CAM's layer may well lie above a unit
 
 @common.expanded
 def explain(
-    photos: common.Photos,
+    photos: Photos,
     *,
     network: Network,
     target: common.Targets = None,
@@ -64,50 +66,47 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.image import load_photo
     from relume.report import check_writable
 
+    check_writable(output)
+    drawing.check()
+    methods = asked.methods(UNITS if neuron else METHODS)
+    photos = pictures_in(photos, output)
+    opened = network.open()
+    targets = _targets(target, versus, neuron, opened)
+    # without a target, each photo's own prediction is contrasted, with itself where it is the other class
+    failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
+    folders, found, closing = dict(zip(photos, _folders(photos, output), strict=True)), list[Text](), Text()
+
+    def ask(photo: Photo, path: Path) -> list[Explanation]:
+        return explain_photo(photo, opened, targets, methods, network.layer, {"file": str(path), **asked.facts})
+
+    def keep(explained: list[Explanation], path: Path) -> None:
+        nonlocal closing
+        explained = drawing.scaled(explained)
+        finding = _finding(path, folders[path], explained, brief=len(photos) > 4)
+
+        def written() -> None:
+            found.append(finding)
+            running.stopped = f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}"
+
+        write_explained(explained, folders[path], kind=drawing.kind, size=size, then=written)
+        closing = reached(explained[0], chosen=network.layer is None)
+
+    running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
     try:
-        check_writable(output)
-        drawing.check()
-        methods = asked.methods(UNITS if neuron else METHODS)
-        opened = network.open()
-        targets = _targets(target, versus, neuron, opened)
-    except RelumeError as error:
-        fail(error)
-    failed, closing = 0, Text()
-    found: list[Text] = []
-    with common.tracked("explaining", photos, len(photos)) as steps:
-        for photo, folder in zip(steps, _folders(photos, output), strict=True):
-            try:
-                source = {"file": str(photo), **asked.facts}
-                explained = explain_photo(load_photo(photo), opened, targets, methods, network.layer, source)
-                explained = drawing.scaled(explained)
-                write_explained(explained, folder, kind=drawing.kind, size=size)
-            except (ImageError, NonFiniteError, OutputError) as error:
-                failed += 1
-                complain(error, photo)
-            except KeyboardInterrupt:
-                complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
-                raise typer.Exit(130) from None
-            except RelumeError as error:
-                fail(error)
-            else:
-                found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = reached(explained[0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
-    if found:
-        out.print(*found, closing, sep="\n")
-    if failed:
-        if len(photos) > 1:
-            complain(f"{failed} of {len(photos)} photos could not be explained")
-        raise typer.Exit(1)
+        with common.tracked("explaining", photos, len(photos)) as steps:
+            each_photo(steps, failures, ask, keep)
+    finally:
+        if found:
+            out.print(*found, closing, sep="\n")
+    failures.end(len(photos), "photos could not be explained")
 
 
 def _targets(
     target: Sequence[str] | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened
 ) -> list[TargetLike]:
     """What is to be explained of each photo: classes, each against another if there is one; and units."""
-    from relume.errors import TargetError
     from relume.models.labels import parse_targets
     from relume.targets import Contrast
 
@@ -122,7 +121,6 @@ def _targets(
 
 
 def _neuron(text: str) -> TargetLike:
-    from relume.errors import TargetError
     from relume.targets import Neuron
 
     found = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
-from relume.cli.network import network_errors
+from relume.cli.failures import uninterrupted
 from relume.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,14 +23,9 @@ if TYPE_CHECKING:
     from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["DEMO_NOTE", "METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+__all__ = ["METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
-
-DEMO_NOTE = """
-
-This was the demo network, which knows drawings of twelve things and nothing of photographs; for those, name another:
---model torchvision:resnet50"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +146,8 @@ def explain_photo(
     source: Mapping[str, Any],
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
-    with network_errors():
-        rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
-        explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
+    rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
+    explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
     return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
 
 
@@ -177,8 +171,12 @@ def write_explained(
     kind: str | None = None,
     size: int | None = None,
     extra: Mapping[str, bytes] | None = None,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
+    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing.
+
+    No interruption comes between that and the call of ``then``.
+    """
     from relume.figures import figure_bytes
     from relume.report import write_folder
     from relume.result import sheet
@@ -191,7 +189,9 @@ def write_explained(
         # pictures of an earlier run by other methods would stand beside facts that are not theirs
         stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
     files["overview.png"] = figure_bytes(sheet(explained, kind=kind))
-    write_folder(folder, files, stale=stale - files.keys())
+    with uninterrupted():
+        write_folder(folder, files, stale=stale - files.keys())
+        then()
 
 
 def _slug(e: Explanation) -> str:

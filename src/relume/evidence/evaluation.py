@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
@@ -182,6 +182,10 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+def _unless_finite(_: Sample, error: Exception) -> str | None:
+    return str(error) if isinstance(error, NonFiniteError) else None
+
+
 def evaluate(
     model: nn.Module,
     samples: Iterable[Sample],
@@ -190,6 +194,7 @@ def evaluate(
     *,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
+    skip: Callable[[Sample, Exception], str | None] = _unless_finite,
 ) -> Evaluation:
     """Compare methods on pictures whose truth is known, beside baselines that know nothing and the truth itself, blurred.
 
@@ -202,10 +207,11 @@ def evaluate(
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
         facts: further provenance, as plain data.
+        skip: told of a picture that could not be explained, and of the error, gives the reason that is said in ``skipped``; or
+            None, by which the error is raised. By default pictures in which something is not finite are skipped.
 
     Raises:
-        InputError: there is nothing to evaluate; or as :func:`relume.explain`. A picture in which something is not finite is
-            skipped, and said in ``skipped``.
+        InputError: there is nothing to evaluate; or as :func:`relume.explain`.
     """
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
@@ -217,8 +223,10 @@ def evaluate(
     for sample in samples:
         try:
             explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer, evidence=False)
-        except NonFiniteError as error:
-            skipped.append(f"{sample.name!r}: {error}")
+        except Exception as error:
+            if (reason := skip(sample, error)) is None:
+                raise
+            skipped.append(f"{sample.name!r}: {reason}")
             continue
         pictures, targets = pictures + 1, targets + len(sample.targets)
         truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
