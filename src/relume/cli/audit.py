@@ -158,14 +158,9 @@ def audit(
     with _watching(len(photos) * len(methods)) as watch:
         each_photo(photos, failures, lambda photo, path: _audited(photo.picture, path, opened, methods, options, watch), keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
+    facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:
-        facts = {
-            "network": opened.provenance,
-            "audits": audits,
-            "fail_if": [str(condition) for condition in conditions],
-            "broken": broken,
-        }
-        files = audit_files(groups, facts)
+        files = audit_files(groups, {"network": opened.provenance, **facts})
         with uninterrupted():
             write_folder(output, files)
             running.stopped = f"stopped; the results are in {str(output)!r}"
