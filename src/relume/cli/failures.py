@@ -30,7 +30,7 @@ SOFTWARE = 70
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
 _RAISED = ("(raised by the network", "(raised by the code of")
-_ASKED_FOR = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages are sentences of their own
+_SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
 
 
 class NetworkError(ModelError):
@@ -59,18 +59,18 @@ def _told(error: Exception) -> RelumeError:
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     line = lines[-1] if "TorchScript" in lines[0] else lines[0]  # TorchScript tells its own story first
-    named = not line or type(error) not in _ASKED_FOR
-    what = f"{type(error).__name__}: {line}".rstrip(": ") if named else line
+    named = f"{type(error).__name__}: {line}".rstrip(": ")
     if out_of_memory(error):
-        return MemoryLimitError(f"memory ran out ({what}); a smaller --crop needs less, and so do fewer methods or targets")
-    mine, place = _place(error)
+        return MemoryLimitError(f"memory ran out ({named}); a smaller --crop needs less, and so do fewer methods or targets")
+    users, place = _place(error)
     note = next((note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED)), None)
-    if note is None and not mine:
-        return FaultError(f"{what}{place}: this is a fault in relume; run again with --traceback, and report what it says")
-    place = place if mine else ""
-    shaped = not named and note is not None and note.startswith(_RAISED[0])
+    if note is None and not users:
+        return FaultError(f"{named}{place}: this is a fault in relume; run again with --traceback, and report what it says")
+    whole = bool(line) and type(error) in _SENTENCES
+    shaped = whole and note is not None and note.startswith(_RAISED[0])
     hint = "--resize and --crop set that shape" if shaped else "--traceback shows the way there"
-    return NetworkError(f"the network failed: {what}{place}{'' if note is None else f' {note}'}; {hint}")
+    what = f"{line if whole else named}{place if users else ''}{'' if note is None else f' {note}'}"
+    return NetworkError(f"the network failed: {what}; {hint}")
 
 
 def _place(error: Exception) -> tuple[bool, str]:

@@ -14,7 +14,7 @@ from torch import nn
 from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import ASSUMED, Opened
-from relume.models.devices import find_device, move
+from relume.models.devices import find_device
 from relume.models.reading import check_file
 from relume.models.weights import archive_kind
 from relume.replica import training_node
@@ -64,15 +64,15 @@ def open_program(path: Path, device: str | torch.device, given: Mapping[str, Any
     if kind == "exported":
         model, preprocessing, said = _exported(path, device)
         return Opened(str(path), model, preprocessing, None, notes=(run, said))
-    return Opened(str(path), move(_scripted(path), device, str(path)), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
+    return Opened(str(path), _scripted(path, find_device(device)), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
 
 
-def _scripted(path: Path) -> nn.Module:
+def _scripted(path: Path, device: torch.device) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # TorchScript is deprecated in favour of torch.export; who has such a file knows or need not
             warnings.simplefilter("ignore", DeprecationWarning)
-            return Scripted(torch.jit.load(path, map_location="cpu")).eval()  # type: ignore[no-untyped-call]
+            return Scripted(torch.jit.load(path, map_location=device)).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {_first_line(error)}") from error
 
