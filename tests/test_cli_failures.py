@@ -158,6 +158,16 @@ def test_a_picture_with_masks_that_the_network_fails_on_is_left_out(photos):
     assert [reason.partition(":")[0] for reason in facts["skipped"]] == ["'dark.png'"]
 
 
+def test_labels_are_checked_on_a_picture_that_may_fail(photos):
+    Path("labels.txt").write_text("a\nb\nc")
+    result = moody("audit", photos[0], *CHEAP["audit"], "--labels", "labels.txt", fails="dark")
+    assert result.exit_code == 0, result.output
+    Path("labels.txt").write_text("a\nb")
+    result = moody("audit", photos[0], *CHEAP["audit"], "--labels", "labels.txt")
+    assert result.exit_code == 2
+    assert "2 labels were given for a network of 3 classes" in complaints(result)[-1]
+
+
 # --- Every photo ---------------------------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ def test_every_command_takes_folders(tree, command):
         f"relume: 1 of 7 photos could not be {'audited' if command == 'audit' else 'explained'}",
     ]
     for path in (*FOUND, "elsewhere/6.png"):
-        assert Path(path).name in result.stdout
+        assert (Path(path).name if command == "audit" and "1.png" not in path else path) in result.stdout
     again = relume_command(command, tree, *CHEAP[command], "--output", "photos/out")
     assert again.exit_code == 0  # and what the first run wrote is no photo
     assert "photos/out/" not in again.stdout.partition("→")[0]

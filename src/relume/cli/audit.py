@@ -17,7 +17,7 @@ from relume.cli import common
 from relume.cli.common import complain, err, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
-from relume.cli.photos import Failures, Photos, each_photo, pictures_in
+from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import check_labels, explain_photo
 from relume.errors import InputError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relume.evidence.checks import Watch
     from relume.evidence.conditions import Condition
     from relume.evidence.strips import AuditView
+    from relume.image import Photo
     from relume.models import Opened
 
 __all__ = ["EXAMPLES", "audit"]
@@ -140,6 +141,7 @@ def audit(
     methods = common.method_keys(method, METHODS)
     check_how(examined.how)
     photos = pictures_in(photos, output)
+    names = distinct_names(photos)
     opened = network.open()
     if network.labels is not None:
         check_labels(opened)
@@ -155,8 +157,11 @@ def audit(
         audits.extend([report.as_dict() for report in reports])
         groups.append(views)
 
+    def ask(photo: Photo, path: Path) -> list[AuditReport]:
+        return _audited(photo.picture, {"file": str(path), "name": names[path]}, opened, methods, options, watch)
+
     with _watching(len(photos) * len(methods)) as watch:
-        each_photo(photos, failures, lambda photo, path: _audited(photo.picture, path, opened, methods, options, watch), keep)
+        each_photo(photos, failures, ask, keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
     facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:
@@ -178,19 +183,24 @@ def audit(
 
 
 def _audited(
-    picture: Image, path: Path, opened: Opened, methods: Sequence[str], options: Mapping[str, Any], watch: Watching
+    picture: Image,
+    known: Mapping[str, str],
+    opened: Opened,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    watch: Watching,
 ) -> list[AuditReport]:
     """The audits of one photo, by each method."""
     from relume.evidence import audit as examine
 
     view = opened.preprocessing.view(picture)
     image = opened.preprocessing.tensor(view)[None]
-    known = {"multilabel": opened.multilabel, "labels": opened.labels, **options}
+    options = {"multilabel": opened.multilabel, "labels": opened.labels, **options}
     found = []
     for method in methods:
-        with watch(f"{path.name}: {method}") as watched:
-            report = examine(opened.model, image, method=method, watched=watched, **known)
-        facts = {"file": str(path), **report.facts}
+        with watch(f"{known['name']}: {method}") as watched:
+            report = examine(opened.model, image, method=method, watched=watched, **options)
+        facts = {**known, **report.facts}
         found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))
     return found
 

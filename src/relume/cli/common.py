@@ -91,7 +91,9 @@ def complain(error: RelumeError | str, about: Path | None = None) -> None:
     words = str(error) if about is None or str(about) in str(error) else f"{str(about)!r}: {error}"
     err.print(Text.assemble(("relume: ", "bold red"), words))
     if running.traceback and isinstance(error, RelumeError):
-        err.print(Text("".join(traceback.format_exception(error)), style="dim"))
+        # one that was never raised only tells of its cause
+        raised = error.__cause__ if error.__traceback__ is None else error
+        err.print(Text("".join(traceback.format_exception(raised)), style="dim"))
 
 
 @contextmanager

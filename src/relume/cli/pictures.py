@@ -14,7 +14,7 @@ from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
 from relume.cli.failures import uninterrupted
-from relume.errors import InputError
+from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -152,7 +152,7 @@ def explain_photo(
 
 
 def check_labels(opened: Opened) -> None:
-    """Whether there is a label for each class, before a long run begins: explains one empty picture.
+    """Refuse labels that are not one for each class, before a long run begins: explains one empty picture.
 
     Raises:
         ModelError: there are more or fewer.
@@ -161,7 +161,12 @@ def check_labels(opened: Opened) -> None:
 
     from relume.image import Photo
 
-    explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {})
+    try:
+        explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {"evidence": False})
+    except ModelError:
+        raise
+    except Exception:  # noqa: BLE001 - the photos may be other pictures, and what is wrong with them is said then
+        return
 
 
 def write_explained(

@@ -137,7 +137,7 @@ class AuditReport:
         if health is not None:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
-            name=Path(self.facts.get("file", "")).name,
+            name=self.facts.get("name") or Path(self.facts.get("file", "")).name,
             method=method_name(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
