@@ -72,7 +72,7 @@ def test_a_network_is_moved_whole(tmp_path):
     assert open_model("demo", "cpu").device == open_model("demo").device == torch.device("cpu")
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_programs_are_moved_whole(tmp_path):
     x = torch.randn(1, 3, 24, 24)
 

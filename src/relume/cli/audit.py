@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, err, out, running
-from relume.cli.failures import uninterrupted
+from relume.cli.common import complain, err, out
+from relume.cli.failures import write_results
 from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import check_labels, explain_photo
@@ -134,7 +134,7 @@ def audit(
     """
     from relume.evidence.document import audit_files
     from relume.evidence.weights import check_how
-    from relume.report import check_writable, write_folder
+    from relume.report import check_writable
 
     check_writable(output)
     conditions = examined.conditions()
@@ -165,21 +165,15 @@ def audit(
     broken = [line for audited in audits for line in _broken(audited, conditions)]
     facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:
-        files = audit_files(groups, {"network": opened.provenance, **facts})
-        with uninterrupted():
-            write_folder(output, files)
-            running.stopped = f"stopped; the results are in {str(output)!r}"
+        write_results(output, audit_files(groups, {"network": opened.provenance, **facts}))
     for views in groups:
         _show(views)
     if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
     for line in broken:
         complain(line)
-    try:
-        failures.end(len(photos), "photos could not be audited")
-    finally:
-        if broken:  # counts more than a photo that could not be read
-            raise typer.Exit(3)
+    code = failures.end(len(photos), "photos could not be audited")
+    raise typer.Exit(3 if broken else code)  # a condition that holds counts more than a photo that could not be audited
 
 
 def _audited(

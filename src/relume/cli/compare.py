@@ -11,8 +11,8 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import out, running
-from relume.cli.failures import uninterrupted
+from relume.cli.common import out
+from relume.cli.failures import write_results
 from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached
@@ -49,7 +49,7 @@ def compare(
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
     from relume.models.labels import parse_targets
-    from relume.report import check_writable, write_folder
+    from relume.report import check_writable
 
     check_writable(output)
     drawing.check()
@@ -72,13 +72,11 @@ def compare(
         each_photo(steps, failures, ask, keep)
     if explained:
         files = _files(explained, drawing)
-        with uninterrupted():
-            write_folder(output, files)
-            running.stopped = f"stopped; the results are in {str(output)!r}"
+        write_results(output, files)
         findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
         closing = reached(explained[0][0], chosen=network.layer is None)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
-    failures.end(len(photos), "photos could not be explained")
+    raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
 def _lighter(e: Explanation) -> Explanation:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from relume.cli.common import out, running
+from relume.cli.common import out
 from relume.cli.network import DEVICE, Network
 from relume.cli.pictures import explain_photo, reached, write_explained
 
@@ -49,11 +49,7 @@ def demo(
     opened = Network(device=device).open(photos=False)
     targets = [CLASSES.index(name) for name in PAIR]
     explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
-
-    def written() -> None:
-        running.stopped = f"stopped; the results are in {str(output)!r}"
-
-    write_explained(explained, output, extra={"scene.png": png(scene.picture)}, then=written)
+    write_explained(explained, output, extra={"scene.png": png(scene.picture)})
     out.print(_scores(explained[0]), reached(explained[0], chosen=True), _next_steps(output), sep="\n")
 
 

@@ -16,7 +16,7 @@ from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
 from relume.cli.photos import Failures
 from relume.cli.pictures import check_labels, explain_photo
-from relume.errors import ImageError, InputError
+from relume.errors import InputError
 
 if TYPE_CHECKING:
     from relume.evidence import Evaluation, Sample
@@ -86,7 +86,7 @@ def evaluate(
             evaluation.save(output)
             running.stopped = f"stopped; the results are in {str(output)!r}"
         out.print(Text.assemble(("\n→ ", "green"), (str(output), "green")))
-    failures.end(total, "pictures could not be used")
+    raise typer.Exit(failures.end(total, "pictures could not be used"))
 
 
 def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -> tuple[Iterator[Callable[[], Sample]], int]:
@@ -107,7 +107,7 @@ def _loaded(loaders: Iterator[Callable[[], Sample]], failures: Failures) -> Iter
     for load in loaders:
         try:
             sample = load()
-        except ImageError as error:
+        except Exception as error:  # noqa: BLE001 - each is said
             failures.add(error)
             continue
         failed = failures.failed

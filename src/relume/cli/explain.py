@@ -100,7 +100,7 @@ def explain(
     finally:
         if found:
             out.print(*found, closing, sep="\n")
-    failures.end(len(photos), "photos could not be explained")
+    raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
 def _targets(

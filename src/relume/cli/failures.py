@@ -11,20 +11,20 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from relume.cli.common import complain, running
 from relume.errors import ModelError, RelumeError
 
-__all__ = ["FaultError", "MemoryLimitError", "NetworkError", "fail", "in_words", "reported", "uninterrupted"]
+__all__ = ["FaultError", "MemoryLimitError", "NetworkError", "in_words", "reported", "uninterrupted", "write_results"]
 
-#: The code of the user's operating system for a fault of the program itself.
+#: The exit code for a fault of the program itself, by the convention of sysexits.h.
 SOFTWARE = 70
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -90,12 +90,6 @@ def _short(file: str) -> str:
     return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
 
 
-def fail(error: RelumeError) -> NoReturn:
-    """Say what was wrong for all of the command, and leave: exit code 2, or 70 for a fault in relume."""
-    complain(error)
-    raise typer.Exit(SOFTWARE if isinstance(error, FaultError) else 2)
-
-
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command say every error in one sentence, with what Python says of it where ``--traceback`` is given."""
     signature, kind = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
@@ -113,7 +107,9 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             complain(running.stopped)
             raise typer.Exit(130) from None
         except Exception as error:  # noqa: BLE001 - each is said
-            fail(in_words(error))
+            told = in_words(error)
+            complain(told)
+            raise typer.Exit(SOFTWARE if isinstance(told, FaultError) else 2) from None
 
     parameters = [*signature.parameters.values(), inspect.Parameter("traceback", kind, default=False, annotation=option)]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -157,3 +153,15 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if interrupted:
             raise KeyboardInterrupt
+
+
+def write_results(
+    folder: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = (), then: Callable[[], None] = lambda: None
+) -> None:
+    """Write results as :func:`relume.report.write_folder` does; no interruption comes before ``then``, which may count them."""
+    from relume.report import write_folder
+
+    with uninterrupted():
+        write_folder(folder, files, stale=stale)
+        running.stopped = f"stopped; the results are in {str(folder)!r}"
+        then()

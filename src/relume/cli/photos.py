@@ -45,7 +45,7 @@ def pictures_in(photos: Sequence[Path], output: Path) -> list[Path]:
     found: dict[str, Path] = {}
     for given in photos:
         for path in _pictures(given, output) if given.is_dir() else [given]:
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - which follows no links
+            found.setdefault(os.path.realpath(path), path)
     return [*found.values()]
 
 
@@ -140,16 +140,12 @@ class Failures:
             return str(in_words(error))
         return None
 
-    def end(self, total: int, so: str) -> None:
-        """Say how many failed ``so``, and leave with exit code 1 if any did; with 2 if every photo would have.
-
-        Raises:
-            typer.Exit: some did.
-        """
+    def end(self, total: int, so: str) -> int:
+        """Say how many failed ``so``, and return the exit code: 1 if any did, 2 if every photo would have."""
         if self.failed and total > 1:
             complain(f"{self.failed} of {total} {so}")
-        if self.failed:
-            raise typer.Exit(2 if not self.done and self._said <= self._general else 1)
+        general = not self.done and self._said <= self._general
+        return 0 if not self.failed else 2 if general else 1
 
 
 def each_photo(

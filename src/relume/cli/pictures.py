@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
-from relume.cli.failures import uninterrupted
+from relume.cli.failures import write_results
 from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -178,12 +178,8 @@ def write_explained(
     extra: Mapping[str, bytes] | None = None,
     then: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing.
-
-    No interruption comes between that and the call of ``then``.
-    """
+    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
     from relume.figures import figure_bytes
-    from relume.report import write_folder
     from relume.result import sheet
     from relume.stored import written
 
@@ -194,9 +190,7 @@ def write_explained(
         # pictures of an earlier run by other methods would stand beside facts that are not theirs
         stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
     files["overview.png"] = figure_bytes(sheet(explained, kind=kind))
-    with uninterrupted():
-        write_folder(folder, files, stale=stale - files.keys())
-        then()
+    write_results(folder, files, stale=stale - files.keys(), then=then)
 
 
 def _slug(e: Explanation) -> str:
