@@ -112,7 +112,7 @@ def float_tiff():
 UNUSABLE = {
     "missing.jpg": (None, "there is no file '.*missing.jpg'; check the path"),
     "words.jpg": (b"This is not a picture.", "is not a picture in a format that Pillow reads"),
-    "empty.jpg": (b"", "is not a picture"),
+    "empty.jpg": (b"", "empty.jpg' is empty, 0 bytes long; copy or download it again"),
     "cut.jpg": (jpeg(photo(300, 300))[:3000], "cut.jpg' cannot be read: .*truncated.*; it may be damaged or cut short"),
     "float.tiff": (float_tiff(), "floating-point values has no known range"),
 }
