@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import logging
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from relume.errors import ImageError
 
 __all__ = ["Upright", "decoding", "opened", "printable", "upright"]
 
-#: What undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, which fails if they are damaged.
+#: What undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, which damaged ones make fail.
 TURNS: Mapping[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,6 +33,8 @@ TURNS: Mapping[int, Image.Transpose] = {
 
 #: How many bits cameras and scanners put into 16.
 DEPTHS = (8, 10, 12, 14)
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs would be printed where nobody set up logging
 
 _ORIENTATION, _BITS = 0x0112, 0x0102  # tags of EXIF and of TIFF
 _LONGEST = 200  # characters of a reason that a library gives
@@ -98,7 +103,7 @@ def decoding(name: str) -> Iterator[None]:
         ImageError: something was raised.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _libtiff_silent():
             warnings.simplefilter("ignore")  # of EXIF data, and of sizes below those that are refused
             yield
     except ImageError as error:
@@ -111,6 +116,30 @@ def decoding(name: str) -> Iterator[None]:
         raise ImageError(f"{name} does not fit into memory; scale it down first") from None
     except Exception as error:  # a damaged file leads Pillow's readers to exceptions of any type
         raise ImageError(f"{name} cannot be read: {_reason(error)}; it may be damaged or cut short") from error
+
+
+@functools.cache
+def _libtiff_setters() -> tuple[Callable[[Any], Any], ...]:
+    """Return the functions that set what libtiff does with its errors and warnings; none where Pillow does not show them."""
+    try:
+        library = ctypes.CDLL(_imaging.__file__)  # a symbol is looked for in the libraries that it is linked to as well
+        setters = library.TIFFSetErrorHandler, library.TIFFSetWarningHandler
+    except (AttributeError, OSError):
+        return ()
+    for setter in setters:
+        setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return setters
+
+
+@contextmanager
+def _libtiff_silent() -> Iterator[None]:
+    """Keep libtiff from printing on stderr, which it does by itself, past Python."""
+    before = [(setter, setter(None)) for setter in _libtiff_setters()]
+    try:
+        yield
+    finally:
+        for setter, handler in before:
+            setter(handler)
 
 
 def _reason(error: Exception) -> str:
@@ -131,20 +160,19 @@ def upright(picture: Image.Image) -> Upright:
     Raises:
         ImageError: there are no pixels, or their values have no known range.
     """
-    tiff = picture.format == "TIFF"  # Pillow 13 turns a TIFF while it reads its pixels, and takes its tag away
-    orientation, notes = _orientation(picture) if tiff else (1, [])
-    deep = any(";16" in str(tile.args) for tile in getattr(picture, "tile", ()))  # emptied as pixels are read
+    # Pillow 13 turns a TIFF while it reads its pixels, and takes its tag away
+    before = _orientation(picture)[0] if picture.format == "TIFF" else 1
+    deep = any(";16" in str(tile) for tile in getattr(picture, "tile", ()))  # emptied as pixels are read
     picture.load()
-    if not tiff:
-        orientation, notes = _orientation(picture)
+    orientation, notes = _orientation(picture)
     if 0 in picture.size:
         raise ImageError(f"there are no pixels in {picture.width}×{picture.height} pixels; give another picture")
     pixels, dark = _rgb(picture, deep=deep)
     profile = picture.info.get("icc_profile")
     # Pillow would write comments, XMP and the rest into every picture that is made of this one, or fail to
     pixels.info = {"icc_profile": profile} if isinstance(profile, bytes) else {}
-    turned = pixels if tiff or orientation == 1 else pixels.transpose(TURNS[orientation])
-    return Upright(turned, orientation, (*notes, *dark, *_others(picture)))
+    turned = pixels if orientation == 1 else pixels.transpose(TURNS[orientation])
+    return Upright(turned, max(before, orientation), (*notes, *dark, *_others(picture)))
 
 
 def _orientation(picture: Image.Image) -> tuple[int, list[str]]:

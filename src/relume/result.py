@@ -168,7 +168,7 @@ class Explanation(Answer):
                 }
             if figure:
                 files["figure.png"] = figures.figure_bytes(self.figure(kind=kind))
-        return files | stored.files(self, list(files))
+        return files | stored.files(self, files)
 
     def save(self, directory: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
         """Write pictures, a figure, raw maps and facts into ``directory``, all or nothing, and return it.
