@@ -15,6 +15,7 @@ from relume import figures, render, stored
 from relume.answer import Answer, array, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
+from relume.reading import printable
 from relume.render import KINDS, Kind
 from relume.report import write_folder
 from relume.scaling import PERCENTILE, Scaling
@@ -264,7 +265,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
 
 def _file(one: Explanation) -> str:
     """The name of a photo's file, with its folder if that is needed to tell it from others: see ``source["name"]``."""
-    return str(one.source.get("name") or Path(str(one.source.get("file", ""))).name)
+    return printable(str(one.source.get("name") or Path(str(one.source.get("file", ""))).name))
 
 
 def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:

@@ -92,7 +92,7 @@ def files(answer: Answer, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
         name = f"photo{'' if len(answer) == 1 else f'.{i}'}{_suffix(photo)}"
         stored[name] = render.png(photo.picture) if photo.content is None else photo.content
         found["photos"][i]["file"] = name
-    found["files"] = {name: _sum(content) for name, content in (pictures | stored).items()}
+    found["files"] = {name: _sum(content) for name, content in {**pictures, **stored}.items()}
     return stored | {FACTS: _sealed(found)}
 
 
