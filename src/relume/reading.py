@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from relume.errors import ImageError
+from relume.text import printable
 
-__all__ = ["Upright", "decoding", "opened", "printable", "upright"]
+__all__ = ["Upright", "decoding", "opened", "upright"]
 
 #: What undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, which damaged ones make fail.
 TURNS: Mapping[int, Image.Transpose] = {
@@ -53,12 +54,6 @@ class Upright:
     picture: Image.Image
     orientation: int
     notes: tuple[str, ...]
-
-
-def printable(path: str | Path) -> str:
-    """Return a path as one line that any terminal, page or file can hold: what cannot be printed is escaped."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 @contextmanager

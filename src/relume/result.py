@@ -15,10 +15,10 @@ from relume import figures, render, stored
 from relume.answer import Answer, array, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
-from relume.reading import printable
 from relume.render import KINDS, Kind
 from relume.report import write_folder
 from relume.scaling import PERCENTILE, Scaling
+from relume.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,6 +20,7 @@ from relume.answer import Answer, Coverage, CoverageRow, Evidence
 from relume.errors import InputError
 from relume.image import Photo, load_photo
 from relume.scaling import Scaling
+from relume.text import encoded
 
 __all__ = ["facts", "files", "load", "written"]
 
@@ -103,8 +104,7 @@ def _sum(content: bytes) -> str:
 def _sealed(found: dict[str, Any]) -> bytes:
     """Return the facts as JSON that holds its own checksum, which is taken with zeros in its place."""
     listed = found | {"files": found["files"] | {FACTS: UNSEALED}}
-    # what is no text in a file's name becomes an escape of JSON, which reads as the same name
-    text = (json.dumps(listed, indent=2, ensure_ascii=False, default=str) + "\n").encode("utf-8", "backslashreplace")
+    text = encoded(json.dumps(listed, indent=2, ensure_ascii=False, default=str) + "\n")
     return _with_seal(text, UNSEALED, _sum(text))
 
 

@@ -4,6 +4,8 @@ Nothing heavy is imported until a command runs, so ``--help`` answers at once. E
 in ``common``.
 """
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -44,4 +46,7 @@ def _relume(
 
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal cannot show, a file's name for one
     app()

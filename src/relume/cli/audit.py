@@ -18,6 +18,7 @@ from relume.cli.common import complain, err, fail, out
 from relume.cli.network import Network, network_errors
 from relume.cli.pictures import check_labels
 from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,7 +131,6 @@ def audit(
     For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
     """
     from relume.evidence.document import audit_files
-    from relume.image import load_photo
     from relume.report import check_writable, write_folder
 
     audits: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def audit(
         with _watching(len(photos) * len(methods)) as watch:
             for path in photos:
                 try:
-                    reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
+                    reports = _audited(common.read_photo(path).picture, path, opened, methods, options, watch)
                     audits += [report.as_dict() for report in reports]
                     groups.append([report.view() for report in reports])  # without the maps at every stage
                 except (ImageError, NonFiniteError) as error:
@@ -195,7 +195,7 @@ def _audited(
     known = {"multilabel": opened.multilabel, "labels": opened.labels, **options}
     found = []
     for method in methods:
-        with watch(f"{path.name}: {method}") as watched, network_errors():
+        with watch(f"{printable(path.name)}: {method}") as watched, network_errors():
             report = examine(opened.model, image, method=method, watched=watched, **known)
         facts = {"file": str(path), **report.facts}
         found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))
@@ -232,7 +232,7 @@ def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list
     """Which conditions a map meets, in words."""
     known = {key: value for key, value in audited["pictures"][0]["figures"].items() if value is not None}
     met = [condition.broken(known) for condition in conditions]
-    return [f"{audited['file']}, {audited['method']}: {words}" for words in met if words is not None]
+    return [f"{printable(audited['file'])}, {audited['method']}: {words}" for words in met if words is not None]
 
 
 def _show(views: Sequence[AuditView]) -> None:

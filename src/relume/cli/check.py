@@ -50,11 +50,10 @@ def check(
     """
     from relume.checking import check as examine
     from relume.demo import draw_scene
-    from relume.image import load_picture
 
     try:
         opened = network.open()
-        seen = draw_scene(0).picture if picture is None else load_picture(picture)
+        seen = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
         with network_errors():
             found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], network.layer)
     except RelumeError as error:

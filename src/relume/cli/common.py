@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -17,6 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from relume.errors import RelumeError
+from relume.text import printable
+
+if TYPE_CHECKING:
+    from relume.image import Photo
 
 __all__ = [
     "Photos",
@@ -29,6 +33,7 @@ __all__ = [
     "method_keys",
     "method_option",
     "out",
+    "read_photo",
     "tracked",
 ]
 
@@ -80,7 +85,7 @@ Targets: TypeAlias = Annotated[
 def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
     """What to call each photo: the name of its file, after its folder if another has the same name."""
     names = Counter(photo.name for photo in set(photos))
-    return {photo: photo.name if names[photo.name] == 1 else str(photo) for photo in photos}
+    return {photo: printable(photo.name if names[photo.name] == 1 else photo) for photo in photos}
 
 
 def method_option(default: str) -> Any:
@@ -97,8 +102,18 @@ def fail(error: RelumeError) -> NoReturn:
 
 def complain(error: RelumeError | str, about: Path | None = None) -> None:
     """Say what was wrong, on stderr; and about which file, unless the error says so itself."""
-    words = str(error) if about is None or str(about) in str(error) else f"{str(about)!r}: {error}"
+    words = str(error) if about is None or repr(str(about)) in str(error) else f"{str(about)!r}: {error}"
     err.print(Text.assemble(("relume: ", "bold red"), words))
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo, and say on stderr what a reader must know of its file: that it holds more pictures, for one."""
+    from relume.image import load_photo
+
+    photo = load_photo(path)
+    for note in photo.notes:
+        err.print(Text(f"relume: {str(path)!r}: {note}", style="dim"))
+    return photo
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from relume.cli.common import complain, fail, out
 from relume.cli.network import Network
 from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached
 from relume.errors import ImageError, NonFiniteError, RelumeError
+from relume.text import encoded, printable
 
 if TYPE_CHECKING:
     from relume.page import MapView, PhotoView
@@ -46,7 +47,6 @@ def compare(
 
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
-    from relume.image import load_photo
     from relume.models.labels import parse_targets
     from relume.report import check_writable, write_folder
 
@@ -63,7 +63,7 @@ def compare(
             for path in steps:
                 try:
                     source = {"file": str(path), "name": names[path], **asked.facts}
-                    found = explain_photo(load_photo(path), opened, targets, methods, network.layer, source)
+                    found = explain_photo(common.read_photo(path), opened, targets, methods, network.layer, source)
                     explained.append([_lighter(e) for e in found])
                 except (ImageError, NonFiniteError) as error:
                     complain(error, path)
@@ -76,7 +76,10 @@ def compare(
         complain("stopped; nothing was written")
         raise typer.Exit(130) from None
     if explained:
-        findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
+        findings = [
+            Text.assemble((printable(e[0].source["file"]), "bold"), f"  {'; '.join(one.title() for one in e)}")
+            for e in explained
+        ]
         closing = reached(explained[0][0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     if len(explained) < len(photos):
@@ -107,7 +110,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
     return {
         "sheet.png": figure_bytes(sheet(rows, kind=drawing.kind)),
         "sheet.pdf": pages(sheets),
-        "index.html": compare_page(views, title="relume").encode(),
+        "index.html": encoded(compare_page(views, title="relume")),
     }
 
 

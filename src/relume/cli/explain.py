@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,11 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import complain, fail, out
+from relume.cli.folders import ResultFolders, address
 from relume.cli.network import Network
 from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached, write_explained
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from relume.models import Opened
@@ -64,7 +66,6 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.image import load_photo
     from relume.report import check_writable
 
     try:
@@ -75,14 +76,15 @@ def explain(
         targets = _targets(target, versus, neuron, opened)
     except RelumeError as error:
         fail(error)
-    failed, closing = 0, Text()
+    failed, closing, folders = 0, Text(), ResultFolders(output)
     found: list[Text] = []
     with common.tracked("explaining", photos, len(photos)) as steps:
-        for photo, folder in zip(steps, _folders(photos, output), strict=True):
+        for photo in steps:
             try:
-                source = {"file": str(photo), **asked.facts}
-                explained = explain_photo(load_photo(photo), opened, targets, methods, network.layer, source)
+                source = {"file": str(photo), "path": address(photo), **asked.facts}
+                explained = explain_photo(common.read_photo(photo), opened, targets, methods, network.layer, source)
                 explained = drawing.scaled(explained)
+                folder = folders.of(photo)
                 write_explained(explained, folder, kind=drawing.kind, size=size)
             except (ImageError, NonFiniteError, OutputError) as error:
                 failed += 1
@@ -132,28 +134,17 @@ def _neuron(text: str) -> TargetLike:
     return Neuron(found["layer"], int(found["channel"]), place or None)
 
 
-def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
-    """A folder for each photo, named after it; photos of the same name, in any case of letters, are numbered."""
-    taken: set[str] = set()
-    for photo in photos:
-        stem = photo.stem.strip(".") or "photo"
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        yield output / name
-
-
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
     from relume.answer import method_name
 
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
-        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
+        return Text.assemble((printable(photo), "bold"), f"  {titles}  → ", (printable(folder), "green"))
     top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
-    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (str(folder), "green"))
+    return Text.assemble(
+        (printable(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (printable(folder), "green")
+    )
