@@ -128,6 +128,8 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
         "rectifiers": first.source["rectifiers"],
         "scale": str(first.scaling),
     }
+    if photo.notes:
+        facts["file"] = "; ".join(photo.notes)
     if smooth := first.source.get("smooth"):
         facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
     return PhotoView(
