@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import relume
-from relume import errors, figures, render, stored
+from relume import errors, figures, owner, render, stored
 from relume.answer import Coverage, CoverageRow, saliency, upsample
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo
 from relume.report import check_writable, write_folder
@@ -473,6 +473,22 @@ def test_another_way_to_resize_is_the_same_photo(tmp_path):
 
 def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.skipif(not owner._PROC, reason="when a process began is not told here")
+def test_a_save_after_a_killed_one_leaves_nothing_of_either(e, tmp_path):
+    """The killed one moved the earlier files aside; they are put back, and go as pictures of other methods do."""
+    host, _, start = owner.prefix().removeprefix(".relume-").rstrip("-").split("-")
+    out = e.save(tmp_path / "out")
+    aside = out / f".relume-{host}-4999999-{start}-abcd"
+    (aside / "old").mkdir(parents=True)
+    moved = [p.name for p in out.iterdir() if p.is_file()]
+    for name in moved:
+        (out / name).rename(aside / "old" / name)
+    (aside / "plan.json").write_text(json.dumps({"replaced": moved, "added": []}))
+    alone = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body")
+    alone.save(out)
+    assert {p.name for p in out.iterdir()} == alone.files().keys()
 
 
 def test_a_failure_on_the_way_leaves_what_was_there(tmp_path):

@@ -30,8 +30,8 @@ def write_folder(directory: Path, files: Mapping[str, bytes], *, stale: Iterable
     Raises:
         OutputError: something could not be written; the directory is as it was.
     """
+    recover(directory)
     try:
-        recover(directory)
         with ExitStack() as fresh:
             fresh.callback(_remove_empty, directory, _nearest(directory))
             directory.mkdir(parents=True, exist_ok=True)
@@ -40,10 +40,12 @@ def write_folder(directory: Path, files: Mapping[str, bytes], *, stale: Iterable
                 undo.pop_all()
             fresh.pop_all()
     except OSError as error:
-        raise OutputError(
-            f"cannot write results to {str(directory)!r}: {error.strerror or error}; name a writable folder"
-        ) from error
+        raise _refusal(directory, error) from error
     return directory
+
+
+def _refusal(directory: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write results to {str(directory)!r}: {error.strerror or error}; name a writable folder")
 
 
 def _put(directory: Path, aside: Path, files: Mapping[str, bytes], stale: Iterable[str], undo: ExitStack) -> None:
@@ -86,8 +88,15 @@ def recover(directory: Path) -> None:
     A temporary folder stays as long as its process may live. If this is killed, it can be done again.
 
     Raises:
-        OSError: a file could not be put back.
+        OutputError: a file could not be put back.
     """
+    try:
+        _recover(directory)
+    except OSError as error:
+        raise _refusal(directory, error) from error
+
+
+def _recover(directory: Path) -> None:
     for left in sorted(directory.glob(".relume-*")) if directory.is_dir() else ():
         if not is_gone(left.name) or left.is_symlink():
             continue

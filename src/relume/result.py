@@ -16,7 +16,7 @@ from relume.answer import Answer, array, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
-from relume.report import write_folder
+from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling
 from relume.text import printable
 
@@ -182,6 +182,7 @@ class Explanation(Answer):
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         directory, files = Path(directory), self.files(kind=kind, size=size)
+        recover(directory)  # before what is there is looked at
         return write_folder(directory, files, stale=stored.written(directory) - files.keys())
 
     @classmethod

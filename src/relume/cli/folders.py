@@ -10,6 +10,8 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
+from relume.errors import OutputError
+
 __all__ = ["ResultFolders", "address"]
 
 _LONGEST = 200  # bytes of a folder's name: file systems take 255, and a number may follow
@@ -35,7 +37,7 @@ class ResultFolders:
         self._taken: set[str] = set()
         self._there: defaultdict[str, list[Path]] = defaultdict(list)  # by name, and by name without a number
         for entry in sorted(output.iterdir()) if output.is_dir() else ():
-            with suppress(OSError):  # the write into this folder will say it
+            with suppress(OutputError):  # the write into this folder will say it
                 recover(entry)
             for name in {entry.name.casefold(), _unnumbered(entry.name.casefold())}:
                 self._there[name].append(entry)
