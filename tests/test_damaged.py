@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relume import reading
 from relume.errors import ImageError
 from relume.image import load_photo
 
@@ -46,7 +47,8 @@ def test_nothing_escapes_from_damaged_pictures(pictures, part, tmp_path, monkeyp
         if (what := escape(path)) is not None:
             escaped[seed] = what
     assert escaped == {}
-    assert capfd.readouterr().err == ""  # libtiff prints past Python
+    if reading._libtiff_setters():  # libtiff prints past Python
+        assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
