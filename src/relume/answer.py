@@ -310,7 +310,8 @@ class Answer:
         said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
-        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}"
+        notes = [f"\nphoto {i}: {note}" for i, photo in enumerate(self.photos or ()) for note in photo.notes]
+        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}{''.join(notes)}"
 
     __repr__ = __str__
 

@@ -4,7 +4,9 @@ Nothing heavy is imported until a command runs, so ``--help`` answers at once. E
 in ``common``.
 """
 
+import io
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -46,5 +48,8 @@ def _relume(
 
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal cannot show, a file's name for one
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ code would warn with paths of its sources
     app()

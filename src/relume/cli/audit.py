@@ -20,6 +20,7 @@ from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import check_labels, explain_photo
 from relume.errors import InputError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -229,7 +230,7 @@ def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list
     """Which conditions a map meets, in words."""
     known = {key: value for key, value in audited["pictures"][0]["figures"].items() if value is not None}
     met = [condition.broken(known) for condition in conditions]
-    return [f"{audited['file']}, {audited['method']}: {words}" for words in met if words is not None]
+    return [f"{printable(audited['file'])}, {audited['method']}: {words}" for words in met if words is not None]
 
 
 def _show(views: Sequence[AuditView]) -> None:

@@ -49,10 +49,9 @@ def check(
     """
     from relume.checking import check as examine
     from relume.demo import draw_scene
-    from relume.image import load_picture
 
     opened = network.open()
-    seen = draw_scene(0).picture if picture is None else load_picture(picture)
+    seen = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
     found = examine(opened.model, opened.preprocessing.tensor(opened.preprocessing.view(seen))[None], network.layer)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)

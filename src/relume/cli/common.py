@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from relume.errors import RelumeError
+
+if TYPE_CHECKING:
+    from relume.image import Photo
 
 __all__ = [
     "Targets",
@@ -26,6 +29,7 @@ __all__ = [
     "method_keys",
     "method_option",
     "out",
+    "read_photo",
     "running",
     "tracked",
 ]
@@ -88,12 +92,22 @@ running = Running()
 
 def complain(error: RelumeError | str, about: Path | None = None) -> None:
     """Say what was wrong, on stderr; and about which file, unless the error says so itself."""
-    words = str(error) if about is None or str(about) in str(error) else f"{str(about)!r}: {error}"
+    words = str(error) if about is None or repr(str(about)) in str(error) else f"{str(about)!r}: {error}"
     err.print(Text.assemble(("relume: ", "bold red"), words))
     if running.traceback and isinstance(error, RelumeError):
         # one that was never raised only tells of its cause
         raised = error.__cause__ if error.__traceback__ is None else error
         err.print(Text("".join(traceback.format_exception(raised)), style="dim"))
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo, and say on stderr what a reader must know of its file: that it holds more pictures, for one."""
+    from relume.image import load_photo
+
+    photo = load_photo(path)
+    for note in photo.notes:
+        err.print(Text(f"relume: {str(path)!r}: {note}", style="dim"))
+    return photo
 
 
 @contextmanager

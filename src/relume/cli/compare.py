@@ -16,6 +16,7 @@ from relume.cli.failures import write_results
 from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached
+from relume.text import encoded, printable
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -73,7 +74,10 @@ def compare(
     if explained:
         files = _files(explained, drawing)
         write_results(output, files)
-        findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
+        findings = [
+            Text.assemble((printable(e[0].source["file"]), "bold"), f"  {'; '.join(one.title() for one in e)}")
+            for e in explained
+        ]
         closing = reached(explained[0][0], chosen=network.layer is None)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
@@ -102,7 +106,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
     return {
         "sheet.png": figure_bytes(sheet(rows, kind=drawing.kind)),
         "sheet.pdf": pages(sheets),
-        "index.html": compare_page(views, title="relume").encode(),
+        "index.html": encoded(compare_page(views, title="relume")),
     }
 
 
@@ -120,6 +124,8 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
         "rectifiers": first.source["rectifiers"],
         "scale": str(first.scaling),
     }
+    if photo.notes:
+        facts["file"] = "; ".join(photo.notes)
     if smooth := first.source.get("smooth"):
         facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
     return PhotoView(

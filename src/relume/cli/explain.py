@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +12,12 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import out, running
+from relume.cli.folders import ResultFolders, address
 from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, each_photo, pictures_in
 from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, reached, write_explained
 from relume.errors import TargetError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -76,21 +78,23 @@ def explain(
     targets = _targets(target, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
-    folders, found, closing = dict(zip(photos, _folders(photos, output), strict=True)), list[Text](), Text()
+    folders, found, closing = ResultFolders(output), list[Text](), Text()
 
     def ask(photo: Photo, path: Path) -> list[Explanation]:
-        return explain_photo(photo, opened, targets, methods, network.layer, {"file": str(path), **asked.facts})
+        source = {"file": str(path), "path": address(path), **asked.facts}
+        return explain_photo(photo, opened, targets, methods, network.layer, source)
 
     def keep(explained: list[Explanation], path: Path) -> None:
         nonlocal closing
         explained = drawing.scaled(explained)
-        finding = _finding(path, folders[path], explained, brief=len(photos) > 4)
+        folder = folders.of(path)
+        finding = _finding(path, folder, explained, brief=len(photos) > 4)
 
         def written() -> None:
             found.append(finding)
             running.stopped = f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}"
 
-        write_explained(explained, folders[path], kind=drawing.kind, size=size, then=written)
+        write_explained(explained, folder, kind=drawing.kind, size=size, then=written)
         closing = reached(explained[0], chosen=network.layer is None)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
@@ -130,28 +134,17 @@ def _neuron(text: str) -> TargetLike:
     return Neuron(found["layer"], int(found["channel"]), place or None)
 
 
-def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
-    """A folder for each photo, named after it; photos of the same name, in any case of letters, are numbered."""
-    taken: set[str] = set()
-    for photo in photos:
-        stem = photo.stem.strip(".") or "photo"
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        yield output / name
-
-
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
     from relume.answer import method_name
 
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
-        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
+        return Text.assemble((printable(photo), "bold"), f"  {titles}  → ", (printable(folder), "green"))
     top = [part for _, name, p in explained[0].top(count=3) for part in ("\n  ", (f"{p:>6.1%}", "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
-    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (str(folder), "green"))
+    return Text.assemble(
+        (printable(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (printable(folder), "green")
+    )

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
-from relume.cli.common import complain
+from relume.cli.common import complain, read_photo
 from relume.cli.failures import MemoryLimitError, NetworkError, in_words
 from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -77,7 +78,7 @@ def _natural(path: Path) -> list[list[tuple[int, str]]]:
 def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
     """What to call each photo: the name of its file, after its folder if another has the same name."""
     names = Counter(photo.name for photo in set(photos))
-    return {photo: photo.name if names[photo.name] == 1 else str(photo) for photo in photos}
+    return {photo: printable(photo.name if names[photo.name] == 1 else photo) for photo in photos}
 
 
 @dataclass(slots=True)
@@ -166,10 +167,8 @@ def each_photo(
 
 
 def _load(path: Path) -> Photo:
-    from relume.image import load_photo
-
     if not path.is_dir():
-        return load_photo(path)
+        return read_photo(path)
     try:
         next(path.iterdir(), None)
     except OSError as error:

@@ -180,9 +180,11 @@ def write_explained(
 ) -> None:
     """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
     from relume.figures import figure_bytes
+    from relume.report import recover
     from relume.result import sheet
     from relume.stored import written
 
+    recover(folder)  # before what is there is looked at
     files, stale = dict(extra or {}), set()
     for e in explained:
         drawn = e.files(kind=kind, size=size, figure=False)

@@ -27,6 +27,7 @@ from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
 from relume.report import write_folder
 from relume.result import Explanation
+from relume.text import encoded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,8 +168,8 @@ class Evaluation:
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         files = {
-            "evaluation.json": (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
-            "evaluation.md": self.markdown().encode(),
+            "evaluation.json": encoded(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"),
+            "evaluation.md": encoded(self.markdown()),
             "evaluation.png": figure_bytes(self.figure()),
         }
         return write_folder(Path(directory), files)
