@@ -70,13 +70,14 @@ def explain(
 
     try:
         check_writable(output)
+        folders = ResultFolders(output)
         drawing.check()
         methods = asked.methods(UNITS if neuron else METHODS)
         opened = network.open()
         targets = _targets(target, versus, neuron, opened)
     except RelumeError as error:
         fail(error)
-    failed, closing, folders = 0, Text(), ResultFolders(output)
+    failed, closing = 0, Text()
     found: list[Text] = []
     with common.tracked("explaining", photos, len(photos)) as steps:
         for photo in steps:
