@@ -1,10 +1,12 @@
 """Where results of photos go over several runs, and photos with odd names and odd contents, through the command."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,18 +125,30 @@ def test_a_folder_that_another_run_made_meanwhile_is_left_alone(tmp_path):
     assert folders.of(tmp_path / "a" / "dog.png") == tmp_path / "dog-2"
 
 
-@pytest.mark.skipif(not owner._PROC, reason="when a process began is not told here")
+@pytest.mark.skipif(owner._start(os.getpid()) is None, reason="when a process began is not told here")
 def test_what_a_killed_run_left_is_removed_before_folders_are_given(tmp_path):
     host, _, start = owner.prefix().removeprefix(".relume-").rstrip("-").split("-")
     (tmp_path / "dog" / f".relume-{host}-4999999-{start}-abcd" / "new").mkdir(parents=True)
+    (tmp_path / f".relume-{host}-4999999-{start}-abcd").mkdir()  # of a command that writes beside the folders of photos
     assert ResultFolders(tmp_path).of(tmp_path / "dog.png") == tmp_path / "dog"
-    assert list((tmp_path / "dog").iterdir()) == []
+    assert [p.name for p in tmp_path.rglob("*")] == ["dog"]
 
 
 def test_long_names_are_cut_and_stay_apart(tmp_path):
     folders = ResultFolders(tmp_path)
-    one, two = (folders.of(tmp_path / name) for name in ("ü" * 120 + "1.png", "ü" * 120 + "2.png"))
-    assert (one.name, two.name) == ("ü" * 100, "ü" * 100 + "-2")
+    one, two = (folders.of(tmp_path / name) for name in ("a" + "ü" * 120 + "1.png", "a" + "ü" * 120 + "2.png"))
+    assert (one.name, two.name) == ("a" + "ü" * 99, "a" + "ü" * 99 + "-2")
+
+
+def test_an_output_that_cannot_be_listed_is_one_sentence(scene, tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    photo = scene("dog.png")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    result = explain(photo, output=tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"cannot see what is in '{tmp_path}': Permission denied; name another folder" in result.stderr
 
 
 # --- Odd photos ---

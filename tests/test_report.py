@@ -11,7 +11,7 @@ import pytest
 from relume import errors, owner
 from relume.report import recover, write_folder
 
-pytestmark = pytest.mark.skipif(not owner._PROC, reason="when a process began is not told here")
+pytestmark = pytest.mark.skipif(owner._start(os.getpid()) is None, reason="when a process began is not told here")
 
 BEFORE = {"a.txt": b"old", "sub/b.txt": b"old", "gone/c.txt": b"old", "mine.txt": b"mine"}
 NEW = {"a.txt": b"new", "sub/b.txt": b"new", "fresh/deep/d.txt": b"new"}
@@ -139,20 +139,25 @@ def test_only_folders_of_processes_that_are_gone_are_removed(tmp_path):
     there = {p.name for p in tmp_path.iterdir()}
     assert {key for key, name in names.items() if name not in there} == {"its number was given again", "no such process"}
     sleeper.kill()
-    while owner._start(sleeper.pid) is not None:  # a zombie until it is waited for, and gone all the same
+    while owner._start(sleeper.pid) != "ended":  # a zombie until it is waited for, and gone all the same
         time.sleep(0.01)
     recover(tmp_path)
     assert not (tmp_path / theirs).exists()
     sleeper.communicate()
 
 
-def test_where_there_is_no_proc_a_number_that_lives_may_be_the_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(owner, "_PROC", False)
+def test_where_the_system_does_not_tell_a_number_that_lives_may_be_the_process(monkeypatch):
+    monkeypatch.setattr(owner, "_start", lambda pid: None)
     host = owner._host()
+    assert owner.prefix() == f".relume-{host}-{os.getpid()}-0-"
     assert owner.is_gone(f".relume-{host}-4999999-0-abcd")
     assert not owner.is_gone(f".relume-{host}-{os.getpid()}-0-abcd")
     assert not owner.is_gone(f".relume-{host}-99999999999999999999-0-abcd")
-    monkeypatch.setattr(owner, "_WINDOWS", True)
+
+    def hidden(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", hidden)  # another user's process, which /proc hides
     assert not owner.is_gone(f".relume-{host}-4999999-0-abcd")
 
 

@@ -7,6 +7,7 @@ import hashlib
 import html.parser
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -475,7 +476,7 @@ def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.skipif(not owner._PROC, reason="when a process began is not told here")
+@pytest.mark.skipif(owner._start(os.getpid()) is None, reason="when a process began is not told here")
 def test_a_save_after_a_killed_one_leaves_nothing_of_either(e, tmp_path):
     """The killed one moved the earlier files aside; they are put back, and go as pictures of other methods do."""
     host, _, start = owner.prefix().removeprefix(".relume-").rstrip("-").split("-")

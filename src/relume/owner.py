@@ -13,7 +13,6 @@ from pathlib import Path
 __all__ = ["is_gone", "prefix"]
 
 _NAME = re.compile(r"\.relume-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-9a-f]+)-\w+")
-_PROC, _WINDOWS = Path("/proc/self/stat").exists(), os.name == "nt"
 _UNKNOWN = "0"  # the start of a process, where the system does not tell
 
 
@@ -32,27 +31,31 @@ def is_gone(name: str) -> bool:
     found = _NAME.fullmatch(name)
     if found is None or found["host"] != _host():
         return False
-    pid, start = int(found["pid"]), found["start"]
-    if _PROC:
-        return start not in (_UNKNOWN, _start(pid))
-    if _WINDOWS:  # where os.kill would end it
+    pid = int(found["pid"])
+    start = _start(pid)
+    if start is not None:
+        return found["start"] not in (_UNKNOWN, start)
+    if os.name == "nt":  # where os.kill would end it
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):
+    except (OSError, OverflowError):  # another user's, which /proc may hide
         return False
     return False
 
 
 def _start(pid: int) -> str | None:
-    """Return when a process began, in hexadecimal: the boot and its ticks; None if it has ended, or there is no ``/proc``."""
+    """Return when a process began, in hexadecimal: the boot and its ticks; None where the system does not tell.
+
+    A zombie, which writes nothing more, is told apart from every process that can name a folder.
+    """
     try:
         # the name of the program, in brackets, may hold anything
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-        return None if state in "ZX" else f"{boot}{int(fields[18]):x}"  # a zombie writes nothing more
+        return "ended" if state in "ZX" else f"{boot}{int(fields[18]):x}"
     except (OSError, ValueError, IndexError):
         return None
 

@@ -30,14 +30,24 @@ class ResultFolders:
     """
 
     def __init__(self, output: Path) -> None:
-        """Look at what is in ``output``, and finish what killed runs left in its folders."""
+        """Look at what is in ``output``, and finish what killed runs left in it and in its folders.
+
+        Raises:
+            OutputError: what is there cannot be listed.
+        """
         from relume.report import recover
 
+        with suppress(OutputError):  # the write into the folder will say it
+            recover(output)
+        try:
+            entries = sorted(output.iterdir()) if output.is_dir() else []
+        except OSError as error:
+            raise OutputError(f"cannot see what is in {str(output)!r}: {error.strerror}; name another folder") from error
         self._output = output
         self._taken: set[str] = set()
         self._there: defaultdict[str, list[Path]] = defaultdict(list)  # by name, and by name without a number
-        for entry in sorted(output.iterdir()) if output.is_dir() else ():
-            with suppress(OutputError):  # the write into this folder will say it
+        for entry in entries:
+            with suppress(OutputError):
                 recover(entry)
             for name in {entry.name.casefold(), _unnumbered(entry.name.casefold())}:
                 self._there[name].append(entry)
@@ -66,7 +76,8 @@ def _unnumbered(name: str) -> str:
 
 def _shortened(name: str) -> str:
     """Return a name that is short enough for a file system, which counts bytes."""
-    return os.fsdecode(os.fsencode(name)[:_LONGEST]) if len(os.fsencode(name)) > _LONGEST else name
+    content = os.fsencode(name)
+    return name if len(content) <= _LONGEST else content[:_LONGEST].decode(errors="ignore")
 
 
 def _is_empty(folder: Path) -> bool:
