@@ -302,7 +302,7 @@ def test_programs_that_cannot_be_explained_are_refused(images, tmp_path):
         ("two.pt2", r"exported for inputs of shape \(2, 3, 24, 24\); relume gives one picture"),
         ("grey.pt2", r"exported for inputs of shape \(1, 1, 24, 24\)"),
         ("cut.pt2", "is no exported program, or is damaged"),
-        ("empty.pt", "holds weights and no network; name its architecture by --arch"),
+        ("empty.pt", "the file .*empty.pt. is empty; it may have been cut short"),
         ("nowhere.pt", "there is no file"),
     ):
         with pytest.raises(ModelError, match=says):
