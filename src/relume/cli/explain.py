@@ -71,6 +71,7 @@ def explain(
     from relume.report import check_writable
 
     check_writable(output)
+    folders = ResultFolders(output)
     drawing.check()
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = pictures_in(photos, output)
@@ -78,7 +79,7 @@ def explain(
     targets = _targets(target, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
-    folders, found, closing = ResultFolders(output), list[Text](), Text()
+    found, closing = list[Text](), Text()
 
     def ask(photo: Photo, path: Path) -> list[Explanation]:
         source = {"file": str(path), "path": address(path), **asked.facts}
@@ -99,50 +100,12 @@ def explain(
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
     try:
-<<<<<<< HEAD
         with common.tracked("explaining", photos, len(photos)) as steps:
             each_photo(steps, failures, ask, keep)
     finally:
         if found:
             out.print(*found, closing, sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
-=======
-        check_writable(output)
-        folders = ResultFolders(output)
-        drawing.check()
-        methods = asked.methods(UNITS if neuron else METHODS)
-        opened = network.open()
-        targets = _targets(target, versus, neuron, opened)
-    except RelumeError as error:
-        fail(error)
-    failed, closing = 0, Text()
-    found: list[Text] = []
-    with common.tracked("explaining", photos, len(photos)) as steps:
-        for photo in steps:
-            try:
-                source = {"file": str(photo), "path": address(photo), **asked.facts}
-                explained = explain_photo(common.read_photo(photo), opened, targets, methods, network.layer, source)
-                explained = drawing.scaled(explained)
-                folder = folders.of(photo)
-                write_explained(explained, folder, kind=drawing.kind, size=size)
-            except (ImageError, NonFiniteError, OutputError) as error:
-                failed += 1
-                complain(error, photo)
-            except KeyboardInterrupt:
-                complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
-                raise typer.Exit(130) from None
-            except RelumeError as error:
-                fail(error)
-            else:
-                found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = reached(explained[0], chosen=network.layer is None).append("" if network.model else DEMO_NOTE)
-    if found:
-        out.print(*found, closing, sep="\n")
-    if failed:
-        if len(photos) > 1:
-            complain(f"{failed} of {len(photos)} photos could not be explained")
-        raise typer.Exit(1)
->>>>>>> w-photos
 
 
 def _targets(
