@@ -14,19 +14,13 @@ from relume.cli import app
 from relume.demo import CLASSES, draw_scene
 from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
-from tests.test_cli import relume_command
+from tests.test_cli import relume_command, sentence
 
 METHODS = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
 TITLES = ["gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
 
 
-def said(result, code):
-    """The one sentence on stderr."""
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("relume: ")
-    return lines[0]
+said = sentence
 
 
 # --- relume demo ---------------------------------------------------------------------------------------------------------
@@ -75,13 +69,18 @@ def test_what_demo_says_to_try_next_works(shown, tmp_path):
     assert result.exit_code == 0, result.output
     assert "cat (4)" in result.stdout
     assert "explained: cat (4)" in result.stdout
-    assert "knows drawings of twelve things and nothing of photographs" in result.stdout
+    demo, opened = result.stderr.splitlines()
+    assert demo == (
+        "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+        "for those, name another: --model torchvision:resnet50"
+    )
+    assert opened == "demo on cpu"
     one, other = (load_file(d / "4-cat" / "maps.safetensors") for d in (folder, tmp_path / "scene"))
     for key in METHODS:
         np.testing.assert_allclose(one[key], other[key], rtol=1e-4, atol=1e-6)
     named = relume_command("explain", folder / "scene.png", "--model", "demo", "--output", tmp_path)
     assert named.exit_code == 0
-    assert "nothing of photographs" not in named.stdout
+    assert named.stderr == "demo on cpu\n"
 
 
 def test_another_seed_is_another_scene(tmp_path, shown):

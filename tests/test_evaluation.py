@@ -351,6 +351,17 @@ def test_masks_that_would_not_lie_where_they_should_are_refused(folder, small):
         folder_samples(folder, small)[0]()
 
 
+def test_a_turned_tiff_is_refused_although_pillow_turns_it(folder, small):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "wide.png") as picture:
+        picture.save(folder / "wide.tiff", exif=exif)
+    listed = (folder / "masks.csv").read_text().replace("wide.png", "wide.tiff")
+    (folder / "masks.csv").write_text(listed)
+    with pytest.raises(ImageError, match=r"wide.tiff': it is to be turned \(EXIF orientation 6\)"):
+        [load() for load in folder_samples(folder, small)]
+
+
 def test_masks_that_do_not_fit_are_said(folder, small):
     def first():
         return folder_samples(folder, small)[0]()
@@ -380,7 +391,7 @@ def test_the_bird_and_the_samoyed(realdata, tmp_path):
         f"{images}/coral_bird_segmentation.png,{images}/coral_bird_segmentation_mask.png,kite,3\n"
         f"{images}/coral_dog_segmentation_256.png,{images}/coral_dog_segmentation_mask_256.png,Samoyed,0\n"
     )
-    opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     opened = dataclasses.replace(opened, labels=read_labels(realdata / "imagenet_classes.txt"))
     got = evaluate(opened.model, [load() for load in folder_samples(tmp_path, opened)], layer="features.12")
     assert (got.pictures, got.targets) == (2, 2)

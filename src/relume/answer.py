@@ -371,7 +371,8 @@ class Answer:
         said = {m: self.doubt(m) if len(self) == 1 else self._empties(m) for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
-        closing = "".join(f"\n{line}" for line in (self.naming(), self.layer_trouble) if line)
+        lines = [f"photo {i}: {note}" for i, photo in enumerate(self.photos or ()) for note in photo.notes]
+        closing = "".join(f"\n{line}" for line in (*lines, self.naming(), self.layer_trouble) if line)
         return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}{closing}"
 
     __repr__ = __str__

@@ -29,6 +29,7 @@ from relume.methods import Method
 from relume.render import stretched
 from relume.report import write_folder
 from relume.targets import TargetLike
+from relume.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ class AuditReport:
         if health is not None:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
-            name=Path(self.facts.get("file", "")).name,
+            name=self.facts.get("name") or printable(Path(self.facts.get("file", "")).name),
             method=method_name(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
@@ -27,6 +27,7 @@ from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
 from relume.report import write_folder
 from relume.result import Explanation
+from relume.text import encoded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,8 +178,8 @@ class Evaluation:
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         files = {
-            "evaluation.json": (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
-            "evaluation.md": self.markdown().encode(),
+            "evaluation.json": encoded(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"),
+            "evaluation.md": encoded(self.markdown()),
             "evaluation.png": figure_bytes(self.figure()),
         }
         return write_folder(Path(directory), files)
@@ -192,6 +193,10 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+def _unless_finite(_: Sample, error: Exception) -> str | None:
+    return str(error) if isinstance(error, NonFiniteError) else None
+
+
 def evaluate(
     model: nn.Module,
     samples: Iterable[Sample],
@@ -200,6 +205,7 @@ def evaluate(
     *,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
+    skip: Callable[[Sample, Exception], str | None] = _unless_finite,
 ) -> Evaluation:
     """Compare methods on pictures whose truth is known, beside baselines that know nothing and the truth itself, blurred.
 
@@ -212,10 +218,11 @@ def evaluate(
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
         facts: further provenance, as plain data.
+        skip: told of a picture that could not be explained, and of the error, gives the reason that is said in ``skipped``; or
+            None, by which the error is raised. By default pictures in which something is not finite are skipped.
 
     Raises:
-        InputError: there is nothing to evaluate; or as :func:`relume.explain`. A picture in which something is not finite is
-            skipped, and said in ``skipped``.
+        InputError: there is nothing to evaluate; or as :func:`relume.explain`.
     """
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
@@ -229,8 +236,10 @@ def evaluate(
     for sample in samples:
         try:
             explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer, evidence=False)
-        except NonFiniteError as error:
-            skipped.append(f"{sample.name!r}: {error}")
+        except Exception as error:
+            if (reason := skip(sample, error)) is None:
+                raise
+            skipped.append(f"{sample.name!r}: {reason}")
             continue
         pictures, targets = pictures + 1, targets + len(sample.targets)
         truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
