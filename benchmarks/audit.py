@@ -42,14 +42,14 @@ def main(
     check: list[str] | None = None,
 ) -> None:
     """Print the table."""
-    opened = open_model(model, weights)
+    opened = open_model(model, weights=weights)
     images = pictures(opened, photos or [])
     rows: dict[str, list[str]] = {}
     for key, method in METHODS.items():
         read, start = layer if method.needs_layer else None, perf_counter()
         if other is not None:
             question, _ = Question.ask(opened.model, images, key, layer=read)
-            alike = between_networks(question, question.maps(), open_model(model, other).model)
+            alike = between_networks(question, question.maps(), open_model(model, weights=other).model)
             found = {name: values.tolist() for name, values in alike.items()}
         else:
             report = audit(

@@ -99,7 +99,7 @@ def main() -> None:
     draw_audit("audit.jpg", draw_scene(7, ["cat", "dog"]).picture)
     draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*relume.METHODS], "layer3")
     if len(sys.argv) > 1:
-        opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", sys.argv[1]), name="SqueezeNet 1.0")
+        opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", weights=sys.argv[1]), name="SqueezeNet 1.0")
         methods = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
         draw_page("compare.jpg", photographs(), str(Path(sys.argv[1]).absolute()))
         draw_sheet("readme.jpg", opened, photographs(), [285, 967], methods, "features.12")

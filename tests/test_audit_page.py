@@ -48,8 +48,8 @@ def test_the_curve_of_the_cascade_begins_at_the_map_itself(reports, views):
     assert chart.curves[0].y[0] == 1
     np.testing.assert_array_equal(chart.curves[0].y[1:], found.randomisation.cascade["absolute"][:, 1])
     assert chart.lines == {
-        "ceiling": found.stability.noise["absolute"][1],
-        "floor": found.randomisation.floor["absolute"][1],
+        "small noise": found.stability.noise["absolute"][1],
+        "random pair": found.randomisation.random_pair["absolute"][1],
     }
     assert list(chart.marks) == [0, 1, 2, 4, 5, 6, 7]  # of seven layers
     assert chart.low <= np.nanmin(chart.curves[0].y)
@@ -77,7 +77,7 @@ def test_maps_of_all_classes_have_one_scale_and_it_is_printed(reports, views):
 def test_the_edge_strip_has_the_edges_and_the_picture_beside_the_map(reports, views):
     strip = views[0].strips["edges"]
     assert [tile.name for tile in strip.tiles] == ["the map", "Sobel's edges", "Canny's edges", "the picture itself"]
-    sobel = reports[0].checks.edges.similarity["Sobel"]["absolute"][1]
+    sobel = reports[0].checks.edges.similarity["sobel"]["absolute"][1]
     assert strip.tiles[1].note == f"similar {sobel:.2f}".replace("-", "−")
 
 

@@ -79,7 +79,7 @@ def test_how_training_scripts_save_is_understood_and_said(case, small, images, t
     wrap, notes = WRAPPED[case]
     other = {key: torch.zeros_like(tensor) for key, tensor in small.state_dict().items()}
     torch.save(wrap(small.state_dict(), other), tmp_path / "c.pth")
-    for opened in (open_model(str(tmp_path / "c.pth"), arch=SMALL), open_model(SMALL, tmp_path / "c.pth")):
+    for opened in (open_model(str(tmp_path / "c.pth"), arch=SMALL), open_model(SMALL, weights=tmp_path / "c.pth")):
         assert same(opened.model, small, images)
         assert not opened.model.training
         assert opened.notes[2:] == notes
@@ -97,14 +97,17 @@ def test_a_prefix_stays_unless_the_rest_fits(small, tmp_path):
     state = prefixed("module.", small.state_dict())
     torch.save({key: tensor for key, tensor in state.items() if "conv1" not in key}, tmp_path / "less.pth")
     with pytest.raises(ModelError, match=r"do not fit tests.networks:Small: .*not in the network \(module.bn1.weight"):
-        open_model(SMALL, tmp_path / "less.pth")
+        open_model(SMALL, weights=tmp_path / "less.pth")
     torch.save({**state, "criterion.weight": torch.ones(2)}, tmp_path / "more.pth")
     with pytest.raises(ModelError, match=r"not in the network \(module.conv1.weight"):
-        open_model(SMALL, tmp_path / "more.pth")
+        open_model(SMALL, weights=tmp_path / "more.pth")
     torch.save(prefixed("module.", Small(classes=6).state_dict()), tmp_path / "six.pth")
     with pytest.raises(ModelError, match=r"of another shape \(head.3.weight \(6, 12\) for \(5, 12\)"):
-        open_model(SMALL, tmp_path / "six.pth")
-    assert open_model(SMALL, tmp_path / "six.pth", model_args={"classes": 6}).model(torch.zeros(1, 3, 9, 9)).shape == (1, 6)
+        open_model(SMALL, weights=tmp_path / "six.pth")
+    assert open_model(SMALL, weights=tmp_path / "six.pth", model_args={"classes": 6}).model(torch.zeros(1, 3, 9, 9)).shape == (
+        1,
+        6,
+    )
 
 
 class Trap:

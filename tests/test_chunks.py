@@ -1,5 +1,6 @@
 """A batch explained some images at a time gives what it gives all at once; where memory runs out, it is halved, and said."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ from torch import nn
 import relume
 from relume import Augmented, Smooth, errors, models
 from relume.memory import out_of_memory
+from relume.smooth import Copy, Repeated
 from relume.targets import Channel, ClassTarget, Contrast, Neuron, Segmentation
 from relume.trace import Trace
 
@@ -162,6 +164,33 @@ def test_a_generator_of_ones_own_draws_as_for_the_whole(net, x):
     whole = relume.explain(net, x, 1, asked(one))
     assert_same(relume.explain(net, x, 1, asked(other), chunk=2), whole)
     assert torch.equal(one.get_state(), other.get_state())
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy(Repeated):
+    generator: torch.Generator | None = None
+    names = ("noisy",)
+
+    def copies(self, images):
+        yield Copy(images + torch.rand((), generator=self.generator))
+
+    def reduce(self, maps):
+        return (maps.mean,)
+
+
+class Declared(Noisy):
+    @property
+    def generators(self):
+        return (self.generator,)
+
+
+@pytest.mark.parametrize(("kind", "draws"), [(Noisy, 3), (Declared, 1)])
+def test_only_generators_that_a_wrapper_names_begin_anew_with_each_chunk(net, x, kind, draws):
+    """An attribute that happens to be called so is the caller's own business."""
+    generator, same = (torch.Generator().manual_seed(7) for _ in range(2))
+    relume.explain(net, x, 1, [kind("gradient", generator=generator)], chunk=2)
+    torch.rand(draws, generator=same)
+    assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=same))
 
 
 def test_no_more_than_a_chunk_runs_at_once_copies_included(net, x):

@@ -14,19 +14,13 @@ from relume.cli import app
 from relume.demo import CLASSES, draw_scene
 from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
-from tests.test_cli import relume_command
+from tests.test_cli import relume_command, sentence
 
 METHODS = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
 TITLES = ["gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
 
 
-def said(result, code):
-    """The one sentence on stderr."""
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("relume: ")
-    return lines[0]
+said = sentence
 
 
 # --- relume demo ---------------------------------------------------------------------------------------------------------
@@ -75,13 +69,18 @@ def test_what_demo_says_to_try_next_works(shown, tmp_path):
     assert result.exit_code == 0, result.output
     assert "cat (4)" in result.stdout
     assert "explained: cat (4)" in result.stdout
-    assert "knows drawings of twelve things and nothing of photographs" in result.stdout
+    demo, opened = result.stderr.splitlines()
+    assert demo == (
+        "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+        "for those, name another: --model torchvision:resnet50"
+    )
+    assert opened == "demo on cpu"
     one, other = (load_file(d / "4-cat" / "maps.safetensors") for d in (folder, tmp_path / "scene"))
     for key in METHODS:
         np.testing.assert_allclose(one[key], other[key], rtol=1e-4, atol=1e-6)
     named = relume_command("explain", folder / "scene.png", "--model", "demo", "--output", tmp_path)
     assert named.exit_code == 0
-    assert "nothing of photographs" not in named.stdout
+    assert named.stderr == "demo on cpu\n"
 
 
 def test_another_seed_is_another_scene(tmp_path, shown):
@@ -113,11 +112,13 @@ def test_evaluate_prints_and_writes_every_figure(measured):
     keys = ("pictures", "model", "weights", "layer", "data", "seed")
     assert [facts[key] for key in keys] == [15, "demo", None, "layer3", "drawn scenes", 0]
     assert "Model demo; layer layer3; data drawn scenes." in text
-    rows = [*TITLES, "Sobel edges", "centred Gaussian", "uniform", "random", "blurred target mask"]
+    rows = [*METHODS, "sobel_edges", "centred_gaussian", "uniform", "random", "blurred_target_mask"]
+    titles = [*TITLES, "Sobel edges", "centred Gaussian", "uniform", "random", "blurred target mask"]
     assert list(facts["figures"]) == rows
+    assert facts["names"] == dict(zip(rows, titles, strict=True))
     for name in rows:
         assert facts["figures"][name].keys() == COLUMNS.keys()
-        printed = re.findall(rf"^{re.escape(name)}  +(.*?) *$", text, flags=re.MULTILINE)
+        printed = re.findall(rf"^{re.escape(facts['names'][name])}  +(.*?) *$", text, flags=re.MULTILINE)
         expected = [[facts["figures"][name][key] for key in keys] for keys in evaluation_module.GROUPS.values()]
         assert [re.split("  +", line) for line in printed] == [
             ["–" if f["mean"] is None else Estimate(f["mean"], f["low"], f["high"], 2).brief() for f in row] for row in expected
@@ -133,12 +134,12 @@ def test_evaluate_finds_what_the_literature_says(measured):
     def mean(name, column):
         return figures[name][column]["mean"]
 
-    assert mean("guided backpropagation", "class_correlation") > 0.6
-    assert mean("Grad-CAM", "class_correlation") < 0.3
-    assert mean("Guided Grad-CAM", "right_thing") > mean("guided backpropagation", "right_thing") + 0.05
-    assert mean("Grad-CAM", "correlation_length") > 2 * mean("guided backpropagation", "correlation_length")
-    assert mean("Guided Grad-CAM", "noise") < mean("guided backpropagation", "noise") < mean("gradient", "noise")
-    assert mean("Guided Grad-CAM", "mass_accuracy") > 2 * mean("Sobel edges", "mass_accuracy")
+    assert mean("guided_backprop", "class_correlation") > 0.6
+    assert mean("gradcam", "class_correlation") < 0.3
+    assert mean("guided_gradcam", "right_thing") > mean("guided_backprop", "right_thing") + 0.05
+    assert mean("gradcam", "correlation_length") > 2 * mean("guided_backprop", "correlation_length")
+    assert mean("guided_gradcam", "noise") < mean("guided_backprop", "noise") < mean("gradient", "noise")
+    assert mean("guided_gradcam", "mass_accuracy") > 2 * mean("sobel_edges", "mass_accuracy")
 
 
 def test_evaluate_is_the_same_again(measured, tmp_path):
@@ -152,7 +153,7 @@ def test_evaluate_takes_few_methods_and_a_layer(tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "evaluation.json").read_text())
     assert facts["layer"] == "layer2"
-    assert "Grad-CAM" in facts["figures"]
+    assert "gradcam" in facts["figures"]
     assert "gradient" not in facts["figures"]
 
 

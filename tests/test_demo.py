@@ -59,10 +59,10 @@ def test_it_opens_like_any_other_network(tmp_path):
     scene = draw_scene(0)
     assert opened.preprocessing.view(scene.picture).tobytes() == scene.picture.tobytes()
     torch.save(DemoNet().state_dict(), tmp_path / "other.pth")
-    assert not torch.equal(open_model("demo", tmp_path / "other.pth").model.fc.weight, opened.model.fc.weight)
+    assert not torch.equal(open_model("demo", weights=tmp_path / "other.pth").model.fc.weight, opened.model.fc.weight)
     torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "bad.pth")
     with pytest.raises(ModelError, match="do not fit demo"):
-        open_model("demo", tmp_path / "bad.pth")
+        open_model("demo", weights=tmp_path / "bad.pth")
 
 
 def test_its_probabilities_are_sigmoids():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -99,10 +100,13 @@ def test_commands_of_the_readme_run(user):
             args = [str(p) for a in args for p in (sorted(user.glob(a)) if "*" in a else [a])]
             result = CliRunner().invoke(app, args)
             assert result.exit_code == 0, result.output
+            if args[0] == "audit":
+                audits = json.loads((user / "audit" / "audit.json").read_text())["audits"]
+                assert [audit["verdict"]["level"] for audit in audits] == ["structure", "class"]
             ran += 1
         else:
             assert (program, args[0]) == ("pip", "install"), command
-    assert ran == 5
+    assert ran == 6
     assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
 
 
@@ -131,6 +135,7 @@ def test_the_command_page_has_every_option_and_no_other():
             for title in ("The network", "The methods", "The pictures")
             if f"(#{title.lower().replace(' ', '-')})" in section
         ]
+        shared.append("Every command")
         section += "".join(page.partition(f"\n## {title}\n")[2].partition("\n## ")[0] for title in shared)
         documented = set(re.findall(r"^\| `(--[a-z-]+)", section, flags=re.MULTILINE))
         documented -= {"--model"} if name == "check" else set()

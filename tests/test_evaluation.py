@@ -14,10 +14,11 @@ from relume.errors import ImageError, InputError
 from relume.evidence import COLUMNS, Sample, Truth, evaluate, folder_samples, measure, scene_samples
 from relume.evidence.localisation import rank_correlation
 from relume.image import Preprocessing
+from relume.methods import METHODS, Method
 from relume.models import Opened, open_model
 from relume.models.labels import read_labels
 
-BASELINES = ["Sobel edges", "centred Gaussian", "uniform", "random"]
+BASELINES = ["sobel_edges", "centred_gaussian", "uniform", "random"]
 
 
 class Small(nn.Module):
@@ -51,9 +52,9 @@ def mean(e):
 def test_it_is_the_mean_over_pictures_of_the_mean_over_classes_of_each_measure():
     model, samples = Small(), [sample(seed=i) for i in range(3)]
     got = evaluate(model, samples, ["gradient", "guided_gradcam"])
-    assert list(got.rows) == ["gradient", "Guided Grad-CAM", *BASELINES, "blurred target mask"]
-    assert (got.pictures, got.targets, got.methods) == (3, 6, ("gradient", "Guided Grad-CAM"))
-    for name, key in (("gradient", "gradient"), ("Guided Grad-CAM", "guided_gradcam")):
+    assert list(got.rows) == ["gradient", "guided_gradcam", *BASELINES, "blurred_target_mask"]
+    assert (got.pictures, got.targets, got.methods) == (3, 6, ("gradient", "guided_gradcam"))
+    for name, key in (("gradient", "gradient"), ("guided_gradcam", "guided_gradcam")):
         expected = {column: [] for column in COLUMNS}
         for s in samples:
             maps = [relume.explain(model, s.image[None], c, [key]).saliency(key)[0].numpy() for c in s.targets]
@@ -93,8 +94,8 @@ def test_the_truth_comes_out_best_and_ignorance_by_chance():
     assert rows["uniform"]["rank_accuracy"].mean == pytest.approx(chance)
     assert rows["random"]["mass_accuracy"].mean == pytest.approx(chance, abs=0.02)
     assert rows["uniform"]["class_correlation"].count == rows["uniform"]["correlation_length"].count == 0
-    assert rows["Sobel edges"]["class_correlation"].mean == pytest.approx(1)
-    best = rows["blurred target mask"]
+    assert rows["sobel_edges"]["class_correlation"].mean == pytest.approx(1)
+    best = rows["blurred_target_mask"]
     for column in ("mass_accuracy", "rank_accuracy", "right_thing", "pointing"):
         assert best[column].mean > 0.5 + 0.3 * rows["uniform"][column].mean
     assert best["correlation_length"].mean > 3 * rows["random"]["correlation_length"].mean
@@ -113,6 +114,11 @@ def test_maps_of_zeros_are_counted_and_left_out():
     assert got.as_dict()["figures"]["gradient"]["class_correlation"]["mean"] is None
 
 
+def test_a_method_is_not_called_like_a_baseline():
+    with pytest.raises(InputError, match="'uniform' is the key of a baseline that methods are compared with"):
+        evaluate(Small(), [sample()], [Method("uniform", METHODS["gradient"].needs, METHODS["gradient"].compute)])
+
+
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(InputError, match="no picture to evaluate"):
         evaluate(Small(), [])
@@ -125,6 +131,9 @@ def test_what_is_saved(tmp_path):
     facts = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert facts == json.loads(json.dumps(got.as_dict()))
     assert facts["model"] == "small"
+    assert facts["names"]["gradcam"] == "Grad-CAM"
+    assert facts["figures"].keys() == facts["names"].keys() == {"gradient", "gradcam", *BASELINES, "blurred_target_mask"}
+    assert facts["empty_maps"].keys() == facts["names"].keys()
     for name, row in got.rows.items():
         for key, e in row.items():
             if e.count > 1:
@@ -133,7 +142,7 @@ def test_what_is_saved(tmp_path):
     for name, row in got.rows.items():
         for figure in row.values():
             assert str(figure) in next(
-                line for line in text.splitlines() if line.startswith(f"| {name} |") and str(figure) in line
+                line for line in text.splitlines() if line.startswith(f"| {got.title(name)} |") and str(figure) in line
             )
     with Image.open(tmp_path / "e" / "evaluation.png") as picture:
         assert min(picture.size) > 500
@@ -147,7 +156,9 @@ def test_the_figure_draws_every_estimate_in_its_panel():
     assert panels.keys() == {column.title for column in COLUMNS.values()}
     for key, column in COLUMNS.items():
         panel = panels[column.title]
-        assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == list(got.rows)
+        assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == [
+            *map(got.title, got.rows)
+        ]
         dots = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
         bars = [tuple(line.get_xdata()) for line in panel.get_lines() if line.get_linewidth() == 2.5]
         drawn = [row[key] for row in got.rows.values() if row[key].count]
@@ -340,6 +351,17 @@ def test_masks_that_would_not_lie_where_they_should_are_refused(folder, small):
         folder_samples(folder, small)[0]()
 
 
+def test_a_turned_tiff_is_refused_although_pillow_turns_it(folder, small):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "wide.png") as picture:
+        picture.save(folder / "wide.tiff", exif=exif)
+    listed = (folder / "masks.csv").read_text().replace("wide.png", "wide.tiff")
+    (folder / "masks.csv").write_text(listed)
+    with pytest.raises(ImageError, match=r"wide.tiff': it is to be turned \(EXIF orientation 6\)"):
+        [load() for load in folder_samples(folder, small)]
+
+
 def test_masks_that_do_not_fit_are_said(folder, small):
     def first():
         return folder_samples(folder, small)[0]()
@@ -369,11 +391,11 @@ def test_the_bird_and_the_samoyed(realdata, tmp_path):
         f"{images}/coral_bird_segmentation.png,{images}/coral_bird_segmentation_mask.png,kite,3\n"
         f"{images}/coral_dog_segmentation_256.png,{images}/coral_dog_segmentation_mask_256.png,Samoyed,0\n"
     )
-    opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     opened = dataclasses.replace(opened, labels=read_labels(realdata / "imagenet_classes.txt"))
     got = evaluate(opened.model, [load() for load in folder_samples(tmp_path, opened)], layer="features.12")
     assert (got.pictures, got.targets) == (2, 2)
-    for name in ("guided backpropagation", "Grad-CAM", "Guided Grad-CAM"):
-        assert got.rows[name]["mass_accuracy"].mean > got.rows["Sobel edges"]["mass_accuracy"].mean + 0.05, name
-        assert got.rows[name]["noise"].mean < got.rows["Sobel edges"]["noise"].mean - 0.05, name
+    for name in ("guided_backprop", "gradcam", "guided_gradcam"):
+        assert got.rows[name]["mass_accuracy"].mean > got.rows["sobel_edges"]["mass_accuracy"].mean + 0.05, name
+        assert got.rows[name]["noise"].mean < got.rows["sobel_edges"]["noise"].mean - 0.05, name
     assert got.rows["gradient"]["right_thing"].count == 0

@@ -113,7 +113,9 @@ def test_a_size_that_the_network_does_not_take_is_a_sentence(tmp_path):
     result = command("explain", tmp_path / "p.png", "--model", "torchvision:vit_b_32", *["--crop", "96"], "--output", tmp_path)
     assert result.exit_code == 2
     said = result.stderr.splitlines()[-1]
-    assert said.startswith("relume: the network failed: Wrong image height! Expected 224 but got 96! (raised by the network")
+    assert said.startswith(
+        f"relume: '{tmp_path}/p.png': the network failed: Wrong image height! Expected 224 but got 96! (raised by the network"
+    )
     assert said.endswith("on an input of shape (1, 3, 96, 96)); --resize and --crop set that shape")
 
 
@@ -127,9 +129,10 @@ def test_evaluate_opens_as_explain_does(tmp_path):
         "--method", "gradient", "--output", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines() == ["used the EMA weights under 'state_dict_ema'", "removed the prefix 'module.'"]
+    device, *notes = result.stderr.splitlines()
+    assert (device, notes) == ("demo on cpu", ["used the EMA weights under 'state_dict_ema'", "removed the prefix 'module.'"])
     facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert facts["notes"] == result.stderr.splitlines()
+    assert facts["notes"] == notes
     assert facts["preprocessing"]["crop"] == 120
 
 

@@ -94,7 +94,7 @@ def view(path):
 
 
 def squeezenet(realdata):
-    opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     view = opened.preprocessing.view(load_picture(realdata / "images" / "cat_dog.png"))
     return opened.model, opened.preprocessing.tensor(view)[None]
 

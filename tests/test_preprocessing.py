@@ -37,6 +37,12 @@ def test_margins_are_torchvisions_to_the_pixel(size, crop):
     [
         ({"resize": 0}, "resize is a number of pixels, or height and width, from 1 on; got 0"),
         ({"crop": (32, -1)}, "crop is a number of pixels"),
+        (
+            {"crop": 100_000},
+            "crop makes pictures of 100000×100000 pixels, and a network's input has at most 64 million; give less",
+        ),
+        ({"resize": 100_000}, "resize makes pictures of 100000×100000 pixels"),
+        ({"resize": (10, 10**7)}, "resize makes pictures of 10×10000000 pixels"),
         ({"interpolation": "cubic"}, "no interpolation 'cubic'; choose from nearest, bilinear, bicubic, lanczos"),
         ({"mean": (0.5,)}, "mean is three finite numbers, for red, green and blue; got 0.5"),
         ({"std": (1, 1, 0)}, "std is three finite numbers, none of them zero"),

@@ -40,6 +40,7 @@ BLOCKS = [
     "max pool",
     "avg pool",
     "nested",
+    "tokens",
 ]
 
 
@@ -93,6 +94,9 @@ class Random(nn.Module):
                 return F.avg_pool2d(rectify(conv(x)), 3, 1, 1)
             case "nested":
                 return rectify(rectify(conv(x)) - rectify(norm(x) * 2))
+            case "tokens":  # the gradient that arrives at the BatchNorm has its channels last
+                y = norm(x).flatten(2).transpose(1, 2)
+                return rectify(y @ mix.weight[:, :4, 0, 0]).transpose(1, 2).reshape(x.shape)
         raise AssertionError(block)
 
 
@@ -117,4 +121,10 @@ def test_engine_equals_twin(blocks, targets, seed, training):
     for rule, values in expected.items():
         error = (e[rule] - values).norm() / values.norm().clamp(min=1e-300)
         assert error <= 1e-12, f"{rule}: relative error {error:.2e}"
+    # alone each image has the map that it has beside another; the twin of one image would run the kernels to be checked
+    pair = {rule: twin.attribution(net.eval(), x[[0, 0]], targets[:1] * 2, formula)[0] for rule, formula in RULES.items()}
+    alone = relume.explain(net.train(training), x[:1], targets[:1], list(RULES))
+    for rule, values in pair.items():
+        error = (alone[rule] - values[:1]).norm() / values[:1].norm().clamp(min=1e-300)
+        assert error <= 1e-12, f"{rule} of one image: relative error {error:.2e}"
     assert e.coverage.complete

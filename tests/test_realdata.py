@@ -22,7 +22,7 @@ METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
 
 @pytest.fixture(scope="module")
 def squeezenet(realdata):
-    return open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    return open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_shares_in_the_boxes_are_those_of_the_table(squeezenet, realdata, boxes)
     """The table was taken with a 1-pixel pad on the last convolution, at 227, the boxes laid on that crop unscaled."""
     preprocessing = Preprocessing(resize=256, crop=227)
     x = preprocessing.tensor(preprocessing.view(load_picture(realdata / "images" / "cat_dog.png")))[None]
-    padded = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors").model
+    padded = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors").model
     padded.classifier[1].padding = (1, 1)
     explained = relume.explain_targets(padded, x, [243, 282], METHODS, "features.12", activation="softmax")
     assert explained[0].top(0, 1)[0][0] == 243

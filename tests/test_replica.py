@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import types
 import weakref
 from collections import defaultdict, deque
 from typing import NamedTuple
@@ -174,12 +175,77 @@ class Attributes(dict):
     __getattr__ = dict.__getitem__
 
 
+class Helper:
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self):
+        return self.net.conv, self.net.bn
+
+
+class Closing(Helper):
+    """What happens when it goes belongs to the caller's: it is not copied."""
+
+    def __del__(self):
+        pass
+
+
+class Slotted(Helper):
+    __slots__ = ("conv",)
+
+    def __call__(self):
+        return self.conv, self.net.bn
+
+
+def _slotted(net):
+    helper = Slotted(net)
+    helper.conv = net.conv
+    return helper
+
+
+def _namespace(net):
+    net.parts = types.SimpleNamespace(conv=net.conv, bn=net.bn)
+    return lambda: (net.parts.conv, net.parts.bn)
+
+
+def _weak_keys(net):
+    net.names = weakref.WeakKeyDictionary({net.conv: "conv", net.bn: "bn"})
+    return lambda: (next(m for m in net.names if net.names[m] == "conv"), next(m for m in net.names if net.names[m] == "bn"))
+
+
+def _weak_values(net):
+    net.by_name = weakref.WeakValueDictionary({"conv": net.conv, "bn": net.bn})
+    return lambda: (net.by_name["conv"], net.by_name["bn"])
+
+
+def _weak_set(net):
+    net.kept = weakref.WeakSet([net.conv, net.bn])
+    return lambda: tuple(sorted(net.kept, key=lambda m: type(m).__name__)[::-1])
+
+
+def _proxy(net):
+    proxy = weakref.proxy(net)
+    return lambda: (proxy.conv, proxy.bn)
+
+
+def _cached_in_an_attribute(net):
+    return functools.lru_cache(maxsize=2)(net._both)
+
+
 def _attributes(net):
     net.table = Attributes(conv=net.conv, bn=net.bn)
     return lambda: (net.table.conv, net.table.bn)
 
 
 HOLDS = {
+    "plain object": Helper,
+    "object with slots": _slotted,
+    "namespace": _namespace,
+    "weak keys": _weak_keys,
+    "weak values": _weak_values,
+    "weak set": _weak_set,
+    "weak proxy": _proxy,
+    "cache": _cached_in_an_attribute,
     "recursive closure": _recursive,
     "mutually recursive closures": _mutual,
     "keyword default": _keyword_default,
@@ -240,18 +306,10 @@ def test_an_empty_container_under_two_names_stays_one():
     assert replica[0]._forward_hooks is not replica[1]._forward_hooks
 
 
-class Helper:
-    def __init__(self, net):
-        self.net = net
-
-    def __call__(self):
-        return self.net.conv, self.net.bn
-
-
 @pytest.mark.parametrize("methods", [["guided_backprop"], ["guided_gradcam"]])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_what_cannot_be_followed_is_an_error_in_training_mode_and_right_in_evaluation(methods, frozen):
-    net = Held(Helper).double().requires_grad_(not frozen)
+    net = Held(Closing).double().requires_grad_(not frozen)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     before = snapshot(net.train())
     with pytest.raises(errors.ModelError, match=r"reaches 'conv.weight' through an object.*model.eval\(\)"):

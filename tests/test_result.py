@@ -3,9 +3,11 @@
 import base64
 import copy
 import dataclasses
+import hashlib
 import html.parser
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -21,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import relume
-from relume import errors, figures, render
+from relume import errors, figures, owner, render, stored
 from relume.answer import Coverage, CoverageRow, saliency, upsample
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo
 from relume.report import check_writable, write_folder
@@ -371,6 +373,58 @@ def test_a_folder_that_lacks_a_file_is_refused(folder, missing):
         Explanation.load(folder)
 
 
+@pytest.mark.parametrize("name", ["explanation.json", "maps.safetensors", "tensors.safetensors", "photo.0.jpg", "photo.1.png"])
+def test_a_file_that_is_not_the_one_saved_is_refused_by_name(folder, name):
+    """One bit, near the end: a label, a pixel of the photo, or a value of a map, which would load as if nothing were."""
+    content = bytearray((folder / name).read_bytes())
+    content[-40] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(
+        errors.InputError, match=f"{name} in '.*' is not the file that was saved there, its checksum is another; "
+    ):
+        Explanation.load(folder)
+
+
+def test_files_of_two_results_are_not_mixed(folder, on_photos, tmp_path):
+    other = dataclasses.replace(on_photos[0], maps={m: 2 * v for m, v in on_photos[0].maps.items()}).save(tmp_path / "other")
+    shutil.copy(other / "maps.safetensors", folder)
+    with pytest.raises(errors.InputError, match="maps.safetensors in '.*copy' is not the file that was saved there"):
+        Explanation.load(folder)
+
+
+def test_the_facts_hold_a_checksum_of_every_file(saved):
+    facts = json.loads((saved / "explanation.json").read_bytes())
+    sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in saved.iterdir()}
+    own = facts["files"].pop("explanation.json")
+    zeroed = (saved / "explanation.json").read_bytes().replace(own.encode(), b"0" * 64)
+    assert own == hashlib.sha256(zeroed).hexdigest()
+    assert facts["files"] == {name: value for name, value in sums.items() if name != "explanation.json"}
+
+
+def test_a_result_without_checksums_is_refused(folder):
+    facts = json.loads((folder / "explanation.json").read_text())
+    (folder / "explanation.json").write_text(json.dumps(facts | {"files": [*facts["files"]]}))
+    with pytest.raises(errors.InputError, match="was saved without checksums, by an earlier version; save it again"):
+        Explanation.load(folder)
+
+
+def test_what_is_said_of_a_picture_comes_back_with_it(tmp_path):
+    picture = photograph(4)
+    e = relume.explain(Small().eval(), SMALL.tensor(SMALL.view(picture))[None], 1, ["gradient"])
+    frames = io.BytesIO()
+    picture.save(frames, "TIFF", save_all=True, append_images=[picture])
+    back = Explanation.load(e.with_photos([Image.open(frames)], SMALL).save(tmp_path))
+    assert back.photos[0].notes == ("the first of several pictures in it is taken",)
+    assert str(back).splitlines()[3:] == ["photo 0: the first of several pictures in it is taken"]
+
+
+def test_a_name_that_is_no_text_comes_back(e, tmp_path):
+    named = dataclasses.replace(e, source={"file": "caf\udce9.jpg"})
+    back = Explanation.load(named.save(tmp_path))
+    assert back.source == {"file": "caf\udce9.jpg"}
+    assert "caf\\udce9.jpg" in back.figure().texts[-1].get_text()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"methods": 3}'])
 def test_a_folder_of_something_else_is_refused(folder, content):
     (folder / "explanation.json").write_bytes(content)
@@ -438,6 +492,22 @@ def test_another_way_to_resize_is_the_same_photo(tmp_path):
 
 def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.skipif(owner._start(os.getpid()) is None, reason="when a process began is not told here")
+def test_a_save_after_a_killed_one_leaves_nothing_of_either(e, tmp_path):
+    """The killed one moved the earlier files aside; they are put back, and go as pictures of other methods do."""
+    host, _, start = owner.prefix().removeprefix(".relume-").rstrip("-").split("-")
+    out = e.save(tmp_path / "out")
+    aside = out / f".relume-{host}-4999999-{start}-abcd"
+    (aside / "old").mkdir(parents=True)
+    moved = [p.name for p in out.iterdir() if p.is_file()]
+    for name in moved:
+        (out / name).rename(aside / "old" / name)
+    (aside / "plan.json").write_text(json.dumps({"replaced": moved, "added": []}))
+    alone = relume.explain(Small().eval(), torch.randn(1, 3, 24, 24), 1, ["gradcam"], "body")
+    alone.save(out)
+    assert {p.name for p in out.iterdir()} == alone.files().keys()
 
 
 def test_a_failure_on_the_way_leaves_what_was_there(tmp_path):
@@ -619,7 +689,7 @@ STRANGE = {
 @pytest.mark.parametrize("strange", STRANGE)
 def test_facts_that_do_not_belong_together_are_refused(folder, strange):
     facts = json.loads((folder / "explanation.json").read_text()) | STRANGE[strange]
-    (folder / "explanation.json").write_text(json.dumps(facts))
+    (folder / "explanation.json").write_bytes(stored._sealed(facts))
     with pytest.raises(errors.InputError, match="cannot be read"):
         Explanation.load(folder)
 

@@ -498,7 +498,7 @@ def test_integrated_gradients_of_the_page_are_integrated_gradients(net, x):
 @pytest.fixture(scope="module")
 def photograph(realdata):
     """SqueezeNet, its input for the dog and the cat, and the cat's box in it."""
-    opened = open_model("torchvision:squeezenet1_0", realdata / "weights" / "squeezenet1_0.safetensors")
+    opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     view = opened.preprocessing.view(load_picture(realdata / "images" / "cat_dog.png"))
     things = json.loads((realdata / "boxes.json").read_text())["cat_dog.png"]["objects"]
     (box,) = [thing["xyxy"] for thing in things if thing["name"] == "tabby"]

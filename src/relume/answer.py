@@ -31,6 +31,12 @@ NAMES = {
     "guided_gradcam": "Guided Grad-CAM",
 }
 
+#: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
+NO_GRADCAM = "its Grad-CAM is empty"
+
+#: Fewer images than these say nothing of a layer.
+FEW = 3
+
 #: What maps that a wrapper makes of a method's are called.
 WRAPPERS = {"smooth": "SmoothGrad, {}", "vargrad": "VarGrad, {}", "augmented": "augmented, {}"}
 
@@ -107,7 +113,7 @@ def array(values: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
 class Evidence:
     """The cheap checks of each map: Spearman's rank correlation of its saliency, by method, for each image, in [-1, 1].
 
-    High is insensitive: a map that is alike for another class says little about this one. Not a number where a map, or the
+    High is insensitive: a map that is alike for another class says little about this one. NaN where one of the two, map or
     picture, is the same everywhere. ``relume.audit`` has more checks, and a verdict.
 
     Attributes:
@@ -151,6 +157,7 @@ class Answer:
         unit: the unit of the network that is explained, in words, if it is one.
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
         evidence: what speaks for or against each map, cheaply found; None if it was not asked for.
+        remarks: why the map of each image is empty or weak, by method, in words; none where it is neither, or nothing is known.
     """
 
     maps: Mapping[str, Tensor]
@@ -170,6 +177,7 @@ class Answer:
     unit: str | None = None
     scaling: Scaling = OWN
     evidence: Evidence | None = None
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -224,6 +232,7 @@ class Answer:
             photos=None if self.photos is None else self.photos[some],
             versus=of(self.versus),
             evidence=None if self.evidence is None else self.evidence[some],
+            remarks={method: words[some] for method, words in self.remarks.items()},
         )
 
     def __contains__(self, method: object) -> bool:
@@ -242,6 +251,10 @@ class Answer:
     def scale(self, method: str) -> list[float]:
         """The value of each image's map that is drawn at full strength, as :attr:`scaling` says."""
         return [self.scaling.of(method, array(values)) for values in self.saliency(method).float()]
+
+    def empty(self, method: str) -> list[bool]:
+        """Say which images have an empty map: one that is zero everywhere, and shows nothing."""
+        return [not shown for shown in self[method].flatten(1).any(1).tolist()]
 
     def to_numpy(self) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
         """The raw maps as arrays, channels last: ``(N, *spatial, C)``, or ``(N, *coarse)`` for Grad-CAM.
@@ -315,7 +328,13 @@ class Answer:
         return name if name == str(index) else f"{name} ({index})"
 
     def doubt(self, method: str, sample: int = 0) -> str:
-        """What :attr:`evidence` says of one map, in a few words; nothing where there is none."""
+        """Say what speaks against one map, in a few words: that it is empty or weak, and what :attr:`evidence` has of it."""
+        remark = self.remarks[method][sample] if method in self.remarks else ""
+        if not self[method][sample].any():
+            return f"empty: {remark}" if remark else "empty"
+        return "; ".join(part for part in (remark, self._likeness(method, sample)) if part)
+
+    def _likeness(self, method: str, sample: int) -> str:
         if self.evidence is None:
             return ""
         rival = "" if self.evidence.runner_up is None else f"{self._short(self.evidence.runner_up[sample])}'s"
@@ -323,15 +342,44 @@ class Answer:
         known = [(what, kind[method][sample]) for what, kind in named if method in kind]
         return ", ".join(f"{value:.2f} like {what}" for what, value in known if not math.isnan(value))
 
+    @property
+    def layer_trouble(self) -> str:
+        """That the layer chosen gives most images no Grad-CAM, and which one to name; no words where it does not."""
+        return self.trouble_with_layer(self.without_gradcam())
+
+    def without_gradcam(self) -> list[bool]:
+        """Say which images have no Grad-CAM at the layer chosen; none where no layer was, or where nothing tells."""
+        if "runner_up_layer" not in self.source:
+            return []
+        if "gradcam" in self:
+            return self.empty("gradcam")
+        return [words.startswith(NO_GRADCAM) for words in self.remarks.get("guided_gradcam", ())]
+
+    def trouble_with_layer(self, without: Sequence[bool], name: str = "layer={!r}") -> str:
+        """Say that most of a run's images are ``without`` Grad-CAM, and ``name`` another layer; nothing where most have one."""
+        if len(without) < FEW or 2 * sum(without) <= len(without):
+            return ""
+        another = self.source.get("runner_up_layer")
+        such = f", such as {name.format(another)}" if another else ""
+        return (
+            f"{sum(without)} of {len(without)} Grad-CAMs are empty at layer {self.layer}, which was chosen; name another{such}"
+        )
+
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
         layer = f", layer {self.layer}" if self.layer else ""
-        said = {m: self.doubt(m) if len(self) == 1 else "" for m in self.maps}
+        said = {m: self.doubt(m) if len(self) == 1 else self._empties(m) for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
-        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}\n{self.naming()}".rstrip("\n")
+        lines = [f"photo {i}: {note}" for i, photo in enumerate(self.photos or ()) for note in photo.notes]
+        closing = "".join(f"\n{line}" for line in (*lines, self.naming(), self.layer_trouble) if line)
+        return f"{self.model}{layer}{chunk}\n{'; '.join(titles)}\n{maps}: {self.reached}{closing}"
 
     __repr__ = __str__
+
+    def _empties(self, method: str) -> str:
+        count = sum(self.empty(method))
+        return f"empty for {count} of {len(self)} images" if count else ""
 
     @property
     def reached(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from relume.errors import InputError
 from relume.explaining import Options, Rectifiers, explain
+from relume.graph import GuidesItself
 from relume.layers import LayerLike, Reshape
 from relume.methods import METHODS, Fuse, Method, backpropagation
 from relume.result import Explanation
@@ -140,13 +141,11 @@ class GuidedGradCAM(_Attribution):
         super().__init__(model, METHODS["guided_gradcam"], target_layer, reshape=reshape, fuse=fuse)
 
 
-class GuidedReLU(torch.autograd.Function):
+class GuidedReLU(GuidesItself, torch.autograd.Function):
     """ReLU whose backward pass is guided, ``g · 1[x > 0] · 1[g > 0]``, for a network written with it.
 
     relume does not need it: rules are applied to any network as it is. It is the definition in its shortest form.
     """
-
-    guides: ClassVar[bool] = True  # read by relume.graph, which lists it in the coverage as guided by itself
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from relume.errors import LayerError
+from relume.graph import gradients
 from relume.predictions import dense, predicting
 
 __all__ = ["COARSE", "HELD", "Choice", "Layer", "Reshape", "choose", "describe"]
@@ -106,10 +107,8 @@ class Choice:
         if self.to_map is None:
             return False
         for score in scores:
-            found: Sequence[Tensor | None] = torch.autograd.grad(
-                score.float().sum(), [self.edge], retain_graph=True, allow_unused=True
-            )
-            if found[0] is not None and bool(self.to_map(found[0]).any()):
+            (found,) = gradients(score.float().sum(), [self.edge])
+            if found is not None and bool(self.to_map(found).any()):
                 return True
         return False
 

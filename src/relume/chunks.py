@@ -184,6 +184,7 @@ def _joined(parts: Sequence[Explanation], images: Tensor, chunk: int) -> Explana
         **{key: of([getattr(part, key) for part in parts]) for key in ("target", "score", "scores", "versus")},
         coverage=join_coverage([part.coverage for part in parts]),
         evidence=_join_evidence([part.evidence for part in parts if part.evidence is not None]),
+        remarks={key: tuple(words for part in parts for words in part.remarks[key]) for key in first.remarks},
         source={**first.source, "chunk": chunk},
     )
 

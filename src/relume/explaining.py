@@ -14,9 +14,11 @@ from relume.activation import Activation, check_activation, resolve_activation
 from relume.answer import Coverage, Evidence
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
+from relume.faults import Unwritten
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
 from relume.outputs import class_scores
+from relume.remarks import Advice, another_layer, remarks
 from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
@@ -127,10 +129,12 @@ def explain_targets(  # noqa: PLR0913 - as above
     _check_choice("fuse", fuse, ("mean", "max"))
     check_activation(activation)
     check_places(asked, targets)
-    run = functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+    run = Unwritten(
+        functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu"), model
+    )
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
     wrappers = [method for method in asked if isinstance(method, Repeated)]
-    generators = {id(g): g for w in wrappers if isinstance(g := getattr(w, "generator", None), torch.Generator)}
+    generators = {id(generator): generator for wrapper in wrappers for generator in wrapper.generators}
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
         read = _layers(layer) if any(m.needs_layer for m in asked) else ()
@@ -141,6 +145,7 @@ def explain_targets(  # noqa: PLR0913 - as above
 
     copies = max((wrapper.batch for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
+    run.check()
     return join([found for found, _ in parts], at_once)
 
 
@@ -166,8 +171,9 @@ def _explained(
     scores = [trace.score(target) for target in targets]
     resolved, are_probabilities = resolve_activation(activation, _outputs(trace, scores[0])) if scores else ("none", None)
     once = [method for method in asked if isinstance(method, Method)]
-    found = [_answered(trace, score, once, fuse, evidence=evidence, last=score is scores[-1]) for score in scores]
     read = [layer.name for layer in trace.layers]
+    another = another_layer(trace.candidates, read[-1]) if read else None
+    found = [_answered(trace, score, once, fuse, another, evidence=evidence, last=score is scores[-1]) for score in scores]
     explained = [
         Explanation(
             coverage=reached,
@@ -177,15 +183,16 @@ def _explained(
             score=score.value.detach(),
             scores=_outputs(trace, score).detach(),
             layer=", ".join(read) or None,
-            source={"layer_choice": trace.layers[0].why} if trace.layers and trace.layers[0].why else {},
             model=name,
             activation=resolved,
             are_probabilities=are_probabilities,
             versus=score.versus,
             unit=score.unit,
             evidence=told,
+            remarks=said,
+            source={"layer_choice": trace.layers[0].why, "runner_up_layer": another} if layers is None else {},
         )
-        for score, (reached, maps, told) in zip(scores, found, strict=True)
+        for score, (reached, maps, told, said) in zip(scores, found, strict=True)
     ]
     if len(once) == len(asked) or not targets:
         return explained, read
@@ -250,21 +257,26 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def _answered(
-    trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, evidence: bool, last: bool
-) -> tuple[Coverage, dict[str, Tensor], Evidence | None]:
-    """What was reached, every method's map, and what a glance at them tells."""
+    trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, another: str | None, *, evidence: bool, last: bool
+) -> tuple[Coverage, dict[str, Tensor], Evidence | None, dict[str, tuple[str, ...]]]:
+    """What was reached, every method's map, what a glance at them tells, and why a map is empty or weak."""
     reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
+    rival = _runner_up(trace, score) if evidence and methods else None
+    found = _gathered(trace, score, methods, fuse, last=last and rival is None)
+    advice = Advice([layer.name for layer in trace.layers], another, "target" if score.classes is None else "class")
+    with full_precision(trace.images.device.type):
+        maps = _made(found, methods)
+        said = remarks(found, maps, methods, advice)
+    del found  # and its gradients, before the runner-up has its own
     if not evidence or not methods:
-        return reached, _maps(trace, score, methods, fuse, last=last), None
+        return reached, maps, None, said
     from relume.evidence.glance import glance
 
-    rival = _runner_up(trace, score)
-    maps = _maps(trace, score, methods, fuse, last=last and rival is None)
     try:
         others = None if rival is None else _maps(trace, rival, methods, fuse, last=last)
     except NonFiniteError:  # of a class that nobody asked for
         others = None
-    return reached, maps, glance(trace.images, maps, others, None if rival is None else rival.classes)
+    return reached, maps, glance(trace.images, maps, others, None if rival is None else rival.classes), said
 
 
 def _runner_up(trace: Trace, score: Score) -> Score | None:
@@ -277,6 +289,17 @@ def _runner_up(trace: Trace, score: Score) -> Score | None:
 
 def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> dict[str, Tensor]:
     """Every method's map from one backward pass for each rule; ``last`` if the graph is not needed after them."""
+    found = _gathered(trace, score, methods, fuse, last=last)
+    with full_precision(trace.images.device.type):
+        return _made(found, methods)
+
+
+def _made(found: Gathered, methods: Sequence[Method]) -> dict[str, Tensor]:
+    return {m.key: _finite(m.key, m.compute(found)) for m in methods}
+
+
+def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gathered:
+    """What the methods make their maps of."""
     passes: dict[Rule, set[str]] = {}
     for where, rule in dict.fromkeys(need for method in methods for need in sorted(method.needs, key=lambda n: n[0])):
         passes.setdefault(rule, set()).add(where)
@@ -289,9 +312,7 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
             inputs[rule] = gradients.pop(0)
         if "layer" in places:
             layers[rule] = [trace.wide(layer.map(g)) for layer, g in zip(trace.layers, gradients, strict=True)]
-    found = Gathered(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
-    with full_precision(trace.images.device.type):
-        return {m.key: _finite(m.key, m.compute(found)) for m in methods}
+    return Gathered(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
 
 
 def _finite(key: str, values: Tensor) -> Tensor:

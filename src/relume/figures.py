@@ -62,15 +62,16 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
     across = min(columns or _MOST_COLUMNS, most)
     deep = math.ceil(most / across)
     gap, line = 0.1, 0.24  # inches
-    foot = 0.32 if any(cell.note for row in rows for cell in row.cells) else 0.2
     width = across * (CELL + gap) + gap
     talls = [CELL * min(max(0.25, *(c.picture.height / c.picture.width for c in row.cells)), 2) for row in rows]
+    notes = [[textwrap.wrap(cell.note, _room(CELL, 6)) for cell in row.cells] for row in rows]
+    feet = [0.2 + 0.12 * max(map(len, of_row)) for of_row in notes]
     lines = textwrap.wrap(caption, max(20, int(width / 0.061)))  # a character of the caption is about 0.061 inches wide
     below = 0.15 + 0.12 * len(lines)
     names = [[cell.name for cell in row.cells] for row in rows]
     # one line of names does for all rows under it that have the same
     heads = [line if deep > 1 or i == 0 or names[i] != names[i - 1] else 0 for i in range(len(rows))]
-    height = sum(line * 1.4 + deep * (head + tall + foot) for head, tall in zip(heads, talls, strict=True)) + below
+    height = below + sum(line * 1.4 + deep * (h + tall + foot) for h, tall, foot in zip(heads, talls, feet, strict=True))
     sheet = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     sheet.set_layout_engine("none")  # whatever the user's own figures have
     canvas = sheet.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))  # one for all pictures: axes are slow to make
@@ -83,7 +84,7 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
         text.set_usetex(False)
 
     y = height
-    for row, head, tall in zip(rows, heads, talls, strict=True):
+    for row, head, tall, foot, said in zip(rows, heads, talls, feet, notes, strict=True):
         write(gap, y - line * 0.75, _fitting(row.title, width - gap, 9.5), 9.5, "black")
         y -= line * 1.4
         for start in range(0, len(row.cells), across):
@@ -100,7 +101,8 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
                     _show(canvas, cell.bar, (x, x + CELL, y - 0.08, y - 0.03))
                 write(x, y - 0.14, cell.low, 6, "#666")
                 write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
-                write(x, y - 0.25, _fitting(cell.note, CELL, 6), 6, "#666")
+                for n, words in enumerate(said[start + j]):
+                    write(x, y - 0.25 - 0.12 * n, words, 6, "#666")
             y -= foot
     write(gap, below / 2, "\n".join(lines), 7, "#666")
     return sheet
@@ -117,10 +119,15 @@ def _show(canvas: Axes, picture: Image, extent: tuple[float, float, float, float
 
 
 def _fitting(words: str, inches: float, size: float) -> str:
-    """As much of a line as there is room for; a wide character is about 0.62 of its size."""
-    room = int(inches * 72 / (0.62 * size))
+    """As much of a line as there is room for."""
+    room = _room(inches, size)
     words = " ".join(words.split())
     return words if len(words) <= room else words[: room - 1].rstrip() + "…"
+
+
+def _room(inches: float, size: float) -> int:
+    """How many characters a line has room for; a wide one is about 0.62 of its size."""
+    return int(inches * 72 / (0.62 * size))
 
 
 def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:

@@ -16,7 +16,7 @@ from relume.feeding import Model
 from relume.lean import Lean
 from relume.outputs import tensors_in
 from relume.preparation import preparation_of
-from relume.replica import Guard, modules_of, replicate
+from relume.replica import Guard, modules_of, replicate, warn_of_writing
 
 __all__ = ["CUT_OFF", "guard", "raised_by_network", "returned"]
 
@@ -51,6 +51,8 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
             raise reason from error
         error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
         raise
+    if isinstance(runs, nn.Module):
+        warn_of_writing(runs)
     found = [tensor for _, tensor in tensors_in(outputs)]
     if found and not any(tensor.requires_grad for tensor in found):
         raise GraphError(CUT_OFF)

@@ -13,6 +13,7 @@ there and never to modules or to torch's functions. What shapes this file:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,13 +22,13 @@ from typing import Any, TypeAlias
 import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from relume.errors import GraphError, HookError
 from relume.lean import is_lean
 from relume.rectifiers import Rectifier, may_rectify, rectifier_of
 
-__all__ = ["NodeLocal", "Survey", "between", "hooked", "survey", "walk"]
+__all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
 NodeRule: TypeAlias = Callable[[Tensor, "NodeLocal"], Tensor]
 
@@ -43,6 +44,14 @@ _CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
 _EXCLUDED = "not of the ReLU family, and rectifiers='relu' was asked for"
 _OWN_RULE = "brings its own guided backward"
 _BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
+
+
+class GuidesItself:
+    """The mark of relume's own autograd.Functions whose backward pass is guided already."""
+
+
+class RectifiesNothing:
+    """The mark of relume's own autograd.Functions that rules have nothing to do with."""
 
 
 def _looking() -> AbstractContextManager[Any]:
@@ -159,14 +168,71 @@ def _hides(node: Node, name: str) -> str | None:
 def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
     function = _function(node)
     if function is not None:
-        if getattr(function, "rectifies", True) is False:
+        if issubclass(function, RectifiesNothing):
             return None
-        return _OWN_RULE if getattr(function, "guides", False) else _CUSTOM
+        return _OWN_RULE if issubclass(function, GuidesItself) else _CUSTOM
     if "CppNode" in name:
         return _CUSTOM
     if name.endswith("CopySlices"):
         return _IN_PLACE_ON_A_VIEW if [source for source, _ in node.next_functions[1:]] == [None] else None
     return _BY_HAND if may_rectify(name, saved) else None
+
+
+# --- Gradients ------------------------------------------------------------------------------------------------------------
+
+# Where an axis has one entry, its stride is arbitrary. torch's batch_norm on a CPU (2.13; instance_norm is made of it) asks two
+# functions whether a gradient lies in memory as its input does, of which one heeds that stride and the other does not. It then
+# reads the gradient in the wrong order: docs/how-it-works.md, "A fault of torch". The nodes are those of its spellings.
+_NORMALISING = frozenset(
+    {
+        "BatchNormNoUpdateBackward0",
+        "BatchNormWithUpdateBackward0",
+        "NativeBatchNormBackward0",
+        "NativeBatchNormLegitBackward0",
+        "NativeBatchNormLegitBackward1",
+        "NativeBatchNormLegitNoTrainingBackward0",
+    }
+)
+_LAYOUTS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
+_LAYOUT_KEY = "relume.layout"
+
+
+def gradients(
+    value: Tensor, wrt: Sequence[Tensor] | Sequence[GradientEdge], nodes: Iterable[Node] | None = None, *, keep: bool = True
+) -> Sequence[Tensor | None]:
+    """Run one backward pass: the gradient of ``value.sum()`` with respect to each tensor of ``wrt``, None where there is none.
+
+    Every backward pass of relume is this one, since it mends what torch gets wrong. ``nodes`` are those that it runs, if they
+    are known; ``keep`` leaves the graph for another.
+    """
+    if nodes is None:
+        nodes = [] if value.grad_fn is None else between(value.grad_fn, [_edge(end).node for end in wrt])
+    with ExitStack() as handles:
+        for node in nodes:
+            if node.name() in _NORMALISING:
+                handles.callback(node.register_prehook(functools.partial(_laid_as_the_input, node)).remove)
+        return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
+
+
+def _edge(end: Tensor | GradientEdge) -> GradientEdge:
+    return end if isinstance(end, GradientEdge) else get_gradient_edge(end)
+
+
+def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
+    """Lay the gradient that arrives at ``node`` out as its input lies; None where it may stay as it is."""
+    gradient = arriving[0]
+    if gradient is None or not gradient.is_cpu or gradient.ndim not in _LAYOUTS:
+        return None
+    if 1 not in (gradient.shape[0], *gradient.shape[2:]):
+        return None
+    if _LAYOUT_KEY not in node.metadata:  # a look at a checkpointed region computes it again
+        with _looking():
+            given = node._saved_input
+        node.metadata[_LAYOUT_KEY] = next((f for f in _LAYOUTS[given.ndim] if given.is_contiguous(memory_format=f)), None)
+    layout = node.metadata[_LAYOUT_KEY]
+    if layout is None or gradient.is_contiguous(memory_format=layout):
+        return None
+    return (gradient.contiguous(memory_format=layout), *arriving[1:])
 
 
 # --- Hooking -------------------------------------------------------------------------------------------------------------

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from relume.errors import ImageError, InputError
+from relume.reading import decoding, opened, upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,14 +27,12 @@ __all__ = [
     "check_same",
     "load_photo",
     "load_picture",
-    "opened",
     "preprocess_image",
 ]
 
 # beyond this a resized picture is a mistake (a line of pixels, say) and not a photograph
 _MOST_PIXELS = 64_000_000
 
-_ORIENTATION = 0x0112  # the EXIF tag
 _SAME = 1.0  # two ways to resize stay below, nearest neighbours just so; a crop two pixels off, or a scale 3 % off, does not
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -70,19 +66,23 @@ class Photo:
         box: what the network saw, in pixels of ``picture``; it reaches over the edges where the input was padded.
         orientation: the EXIF orientation of its file, from 1 to 8, which ``picture`` has undone.
         content: the bytes of its file, if it is one: saved with a result as they are.
+        notes: what a reader must know of its file: that it holds more pictures, or fewer bits than it has room for.
     """
 
     picture: Image.Image
     box: Box
     orientation: int = 1
     content: bytes | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def whole(cls, picture: Image.Image, orientation: int = 1, content: bytes | None = None) -> Photo:
+    def whole(
+        cls, picture: Image.Image, orientation: int = 1, content: bytes | None = None, notes: tuple[str, ...] = ()
+    ) -> Photo:
         """A photo that the network saw all of, from a picture that is upright."""
         picture = picture if picture.mode == "RGB" else picture.convert("RGB")
         picture.load()
-        return cls(picture, (0.0, 0.0, float(picture.width), float(picture.height)), orientation, content)
+        return cls(picture, (0.0, 0.0, float(picture.width), float(picture.height)), orientation, content, notes)
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
@@ -115,7 +115,8 @@ class Photo:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {"size": list(self.picture.size), "box": list(self.box), "orientation": self.orientation}
+        facts = {"size": list(self.picture.size), "box": list(self.box), "orientation": self.orientation}
+        return facts | {"notes": list(self.notes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,16 @@ class Preprocessing:
         """Refuse what makes no tensor.
 
         Raises:
-            InputError: a size below one pixel, an unknown interpolation, or not a finite number for each colour.
+            InputError: a size below one pixel or of too many, an unknown interpolation, or not a finite number for each colour.
         """
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if min(_pair(size)) < 1:
                 raise InputError(f"{name} is a number of pixels, or height and width, from 1 on; got {size}")
+            if math.prod(_pair(size)) > _MOST_PIXELS:
+                raise InputError(
+                    f"{name} makes pictures of {'×'.join(map(str, _pair(size)))} pixels, and a network's input has at most "
+                    f"{_MOST_PIXELS // 10**6} million; give less"
+                )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -220,76 +226,24 @@ IMAGENET = Preprocessing()
 
 
 def load_photo(path: str | Path) -> Photo:
-    """Read a picture file as a photo: upright and RGB as by :func:`load_picture`, with the bytes of the file.
-
-    Raises:
-        ImageError: as :func:`load_picture`.
-    """
-    with opened(path) as file, Image.open(path) as unread:  # a TIFF is turned, and its tag gone, as soon as its pixels are read
-        orientation = unread.getexif().get(_ORIENTATION, 1)
-        return Photo.whole(_upright(file), orientation if orientation in range(1, 9) else 1, Path(path).read_bytes())
-
-
-def load_picture(path: str | Path) -> Image.Image:
-    """Read a picture file upright and in RGB: EXIF orientation applied, transparency over white, 16 bits scaled to 8.
+    """Read a picture file as a photo: EXIF orientation applied, transparency over white, 16 bits scaled to 8.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, or too large.
     """
     with opened(path) as file:
-        return _upright(file)
+        found = upright(file)
+        return Photo.whole(found.picture, found.orientation, Path(path).read_bytes(), found.notes)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    return _rgb(ImageOps.exif_transpose(picture))
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture file, its pixels read.
+def load_picture(path: str | Path) -> Image.Image:
+    """Read a picture file upright and in RGB: the picture of :func:`load_photo`.
 
     Raises:
-        ImageError: as :func:`load_picture`; and for what is raised as one inside, with the file's name before it.
+        ImageError: as :func:`load_photo`.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{str(path)!r} is a directory; name the pictures in it, {path}/*.jpg")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns above 89 megapixels and refuses above 179: the refusal is enough
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # of a picture that is whole
-            with Image.open(path) as file:
-                file.load()
-                yield file
-    except ImageError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from None
-    except FileNotFoundError:
-        raise ImageError(f"there is no file {str(path)!r}; check the path") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{str(path)!r} is not a picture in a format that Pillow reads; convert it to PNG or JPEG") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{str(path)!r} has more than 179 million pixels; scale it down first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{str(path)!r} cannot be read: {_reason(error)}; it may be damaged or cut short") from error
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".").lower()
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
-        values = np.asarray(picture, dtype=np.float64)
-        if values.max(initial=0) > 65535 or values.min(initial=0) < 0:
-            raise ImageError("a picture with 32 bits per pixel has no known range; save it with 8 or 16 bits")
-        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ImageError("a picture of floating-point values has no known range; save it with 8 or 16 bits")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+    with opened(path) as file:
+        return upright(file).picture
 
 
 def preprocess_image(path: str | Path, preprocessing: Preprocessing = IMAGENET) -> Tensor:
@@ -313,10 +267,9 @@ def as_photo(photo: str | Path | Image.Image | Photo) -> Photo:
         return load_photo(photo)
     if not isinstance(photo, Image.Image):
         raise ImageError(f"a photo is a path or a PIL image; got {type(photo).__name__}")
-    try:
-        return Photo.whole(_upright(photo))
-    except OSError as error:
-        raise ImageError(f"the picture cannot be read: {_reason(error)}; it may be damaged or cut short") from error
+    with decoding("the picture"):
+        found = upright(photo)
+        return Photo.whole(found.picture, notes=found.notes)
 
 
 def check_same(view: Image.Image, image: Tensor, sample: int) -> None:

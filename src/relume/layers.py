@@ -17,10 +17,11 @@ from torch.autograd.graph import get_gradient_edge
 
 from relume.choices import COARSE, HELD, Choice, Layer, Reshape, choose, describe
 from relume.errors import LayerError
+from relume.graph import gradients
 from relume.grids import Grid, find_grid
 from relume.predictions import dense
 from relume.preparation import layer_alias
-from relume.replica import modules_of
+from relume.wrapped import modules_of, named_places
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
@@ -59,21 +60,23 @@ def layer_name(model: nn.Module, layer: LayerLike) -> str:
     layer = layer_alias(model, layer)
     if isinstance(layer, str) and isinstance(model, torch.fx.GraphModule) and layer in _nodes(model):
         return layer
-    # a compiled part runs as what it was compiled from, in its place
-    names: dict[nn.Module, str] = {m: name.replace("._orig_mod", "") for m, name in modules_of(model).items() if name}
+    names = {module: name for module, name in modules_of(model).items() if name}
     if isinstance(layer, nn.Module):
         if layer in names:
             return names[layer]
         raise LayerError(f"the layer {type(layer).__name__} is not a module inside this model; {_suggest(names.values())}")
     if not isinstance(layer, str):
         raise LayerError(f"a layer is a module of the model, its dotted name or None; got {layer!r}")
+    # a compiled part runs as what it was compiled from, in its place; torch.compile calls it otherwise
     wanted = layer.removeprefix("_orig_mod.").replace("._orig_mod", "")
-    if wanted and wanted in names.values():
-        return wanted
+    for each in (layer, wanted):
+        if each and each in names.values():
+            return each
     # under every name that it has: a module in two places runs under the first
-    known = {name.replace("._orig_mod", ""): module for name, module in model.named_modules(remove_duplicate=False)}
-    if wanted in known and known[wanted] in names:
-        return names[known[wanted]]
+    known = dict(named_places(model))
+    for each in (layer, wanted):
+        if each in known and known[each] in names:
+            return names[known[each]]
     raise LayerError(f"the model has no layer {layer!r}; {_suggest(names.values(), wanted)}")
 
 
@@ -214,10 +217,8 @@ class Probe:
 
     def _depends(self, values: Tensor) -> bool:
         """Whether ``values`` depend on the images: a class token, before any block has mixed it with the patches, does not."""
-        found: Sequence[Tensor | None] = torch.autograd.grad(
-            values.float().square().sum(), self._images, retain_graph=True, allow_unused=True
-        )
-        return found[0] is not None and bool(found[0].any())
+        (found,) = gradients(values.float().square().sum(), [self._images])
+        return found is not None and bool(found.any())
 
     def _consider(self, name: str, output: Tensor, grid: Grid | None, *, pooled: bool, block: bool) -> bool:
         """Keep the output as a choice if it is a map, not yet pooled, or tokens, and say whether it may be the one chosen.

@@ -22,7 +22,18 @@ from relume.answer import upsample
 from relume.errors import InputError
 from relume.rules import Rule
 
-__all__ = ["METHODS", "Fuse", "Gathered", "Method", "backpropagation", "distinct", "resolve_method", "resolve_methods"]
+__all__ = [
+    "METHODS",
+    "Fuse",
+    "Gathered",
+    "Method",
+    "backpropagation",
+    "distinct",
+    "gradcam",
+    "resolve_method",
+    "resolve_methods",
+    "weighted_sums",
+]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -43,6 +54,12 @@ class Gathered:
     layers: Mapping[Rule, Sequence[Tensor]]
     activations: Sequence[Tensor]
     fuse: Fuse
+
+    def __getitem__(self, some: slice) -> Gathered:
+        """The same of some images."""
+        inputs = {rule: values[some] for rule, values in self.inputs.items()}
+        layers = {rule: [values[some] for values in several] for rule, several in self.layers.items()}
+        return Gathered(inputs, layers, [values[some] for values in self.activations], self.fuse)
 
 
 # --- The methods ---------------------------------------------------------------------------------------------------------
@@ -85,10 +102,15 @@ def _input_gradient(rule: Rule, found: Gathered) -> Tensor:
     return found.inputs[rule]
 
 
-def _gradcam(found: Gathered) -> Tensor:
-    """``ReLU(Σ_k α_k A_k)``, ``α_k`` the spatial mean of the plain gradient: Selvaraju et al. 2017, equations 1 and 2."""
+def weighted_sums(found: Gathered) -> list[Tensor]:
+    """``Σ_k α_k A_k`` of each target layer, ``α_k`` the spatial mean of the plain gradient: Selvaraju et al. 2017, eq. 1."""
     alphas = [gradient.flatten(2).mean(2) for gradient in found.layers[rules.gradient]]
-    heats = [torch.einsum("nk,nk...->n...", a, A).relu() for a, A in zip(alphas, found.activations, strict=True)]
+    return [torch.einsum("nk,nk...->n...", a, A) for a, A in zip(alphas, found.activations, strict=True)]
+
+
+def gradcam(found: Gathered) -> Tensor:
+    """``ReLU(Σ_k α_k A_k)``: Selvaraju et al. 2017, equation 2."""
+    heats = [values.relu() for values in weighted_sums(found)]
     return heats[0] if len(heats) == 1 else _fused(heats, found.fuse)
 
 
@@ -104,7 +126,7 @@ def _fused(heats: Sequence[Tensor], fuse: Fuse) -> Tensor:
 def _guided_gradcam(found: Gathered) -> Tensor:
     """Guided gradient × Grad-CAM upsampled to the input: Selvaraju et al. 2017, section 3.1."""
     fine = found.inputs[rules.guided]
-    return fine * upsample(_gradcam(found), fine.shape[2:])[:, None]
+    return fine * upsample(gradcam(found), fine.shape[2:])[:, None]
 
 
 METHODS: dict[str, Method] = {
@@ -113,7 +135,7 @@ METHODS: dict[str, Method] = {
         backpropagation("gradient", rules.gradient),
         backpropagation("deconvnet", rules.deconvnet),
         backpropagation("guided_backprop", rules.guided),
-        Method("gradcam", frozenset({("layer", rules.gradient)}), _gradcam),
+        Method("gradcam", frozenset({("layer", rules.gradient)}), gradcam),
         Method("guided_gradcam", frozenset({("input", rules.guided), ("layer", rules.gradient)}), _guided_gradcam),
     )
 }

@@ -43,6 +43,7 @@ class MapView:
         bar: the same drawing of values that rise from left to right, from the first of ``ends`` to the second.
         ends: the values at the ends of the bar; the second is drawn at full strength. ``(0, 0)`` if the map is zero.
         legend: how it is drawn, in a sentence.
+        note: what speaks against it, shown below it too; empty if nothing is to be said there.
     """
 
     key: str
@@ -52,6 +53,7 @@ class MapView:
     bar: Image.Image
     ends: tuple[float, float]
     legend: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from torch import nn
 from relume.errors import ModelError
 from relume.replica import modules_of, unwrap
 
-__all__ = ["Preparation", "Source", "layer_alias", "plain_name", "preparation_of"]
+__all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Preparation:
             ModelError: a module, weight or buffer is another one now, or one that was copied has been written to.
         """
         original = self.original()
-        modules = None if original is None else {plain_name(name): module for module, name in modules_of(original).items()}
+        modules = None if original is None else {name: module for module, name in modules_of(original).items()}
         changed = [source.name for source in self.sources if source.changed(modules)]
         if changed:
             raise ModelError(
@@ -134,11 +134,6 @@ class Preparation:
         parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         return f"{', '.join(parts)}; on the example {near}"
-
-
-def plain_name(name: str) -> str:
-    """A module's name without what torch.compile puts into it."""
-    return name.replace("._orig_mod", "")
 
 
 def preparation_of(model: Any) -> Preparation | None:

@@ -9,88 +9,45 @@ each call runs a replica, new module objects over the same storage. In it
 * every ``training`` flag is false, set directly: a user's own ``eval`` may merge weights in place;
 * backward hooks are left out: they belong to training and would alter or observe a gradient that is not theirs.
 
-Everything mutable that the modules own, in lists, dicts and sets too, has its own replica, and whatever refers to it from
-there (bound methods, partials, closures, weak references) refers to the replica. A reference from any other object leads to
-the original; :class:`Guard` stops a forward pass that follows one before it reads or writes anything there.
+Everything mutable that the modules own has its own replica: containers, arrays, random states, and plain objects of the
+packages that the modules come from. Whatever refers to it from there (bound methods, partials, closures, weak references)
+refers to the replica. A reference from any other object leads to the original; :class:`Guard` stops a forward pass that
+follows one before it reads or writes anything there.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import operator
+import random
 import types
+import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relume.errors import ModelError
+from relume.exchange import IMMUTABLE, PLAIN, exchange_all
+from relume.recorded import training_node
+from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
-__all__ = ["Guard", "modules_of", "replicate", "training_node", "unwrap"]
-
-#: Operations of a graph that may be fixed as in training: what they are called, the position and name of the argument that says
-#: so, and what it is if it is not given.
-_TRAINING = {
-    "aten.batch_norm.default": (5, "training", False),
-    "aten.dropout.default": (2, "train", False),
-    "aten.feature_dropout.default": (2, "train", False),
-    "aten.native_dropout.default": (2, "train", True),
-    "aten._native_batch_norm_legit.default": (5, "training", False),
-    "aten._native_batch_norm_legit_functional.default": (5, "training", False),
-    "torch.nn.functional.dropout": (2, "training", True),
-    "torch.nn.functional.dropout2d": (2, "training", True),
-    "torch.nn.functional.batch_norm": (5, "training", False),
-}
-
-
-def training_node(graph: torch.fx.Graph) -> str | None:
-    """The name of an operation that a graph runs as in training whatever mode its module is in, if there is one."""
-    for node in graph.nodes:
-        function = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
-        found = _TRAINING.get(str(node.target)) or _TRAINING.get(function)
-        if found is not None:
-            position, name, default = found
-            if node.args[position] if len(node.args) > position else node.kwargs.get(name, default):
-                return str(node.name)
-    return None
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, which share its weights."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return unwrap(model.module)
-    return _uncompiled(model)
-
-
-def _uncompiled(module: nn.Module) -> nn.Module:
-    while not isinstance(module, torch.jit.ScriptModule) and isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
-        module = inner
-    return module
-
-
-def modules_of(model: nn.Module) -> dict[nn.Module, str]:
-    """``model`` and every module registered in it, each once, with its name: as ``named_modules``, in a tenth of the time."""
-    found: dict[nn.Module, str] = {}
-    stack: list[tuple[nn.Module | None, str]] = [(model, "")]
-    while stack:
-        module, name = stack.pop()
-        if module is not None and module not in found:
-            found[module] = name
-            prefix = f"{name}." if name else ""
-            stack.extend([(child, prefix + key) for key, child in module._modules.items()][::-1])
-    return found
+__all__ = ["Guard", "modules_of", "replicate", "unwrap", "warn_of_writing"]
 
 
 def replicate(model: nn.Module) -> nn.Module:
     """A replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
 
+    Hooks of wrappers are hooks of the network inside.
+
     Raises:
-        ModelError: the model has lazy parameters that no forward pass has given a shape, or is a graph made in training mode.
+        ModelError: the model has lazy parameters that no forward pass has given a shape, is a graph made in training mode, or
+            has a wrapper whose hooks cannot go with it.
     """
     original = unwrap(model)
     modules = modules_of(original)
@@ -100,16 +57,32 @@ def replicate(model: nn.Module) -> nn.Module:
                 f"the graph of this model runs {name!r} as in training, whatever mode it is in; "
                 "trace or export it after model.eval()"
             )
-    memo: dict[int, Any] = {}
-    owned: list[Owned] = []
-    _collect([original], memo, owned)
-    for replica, state in owned:
-        _fill(replica, state, memo)
+    collection = _Collection(modules)
+    collection.add([model])
+    memo = collection.fill()
     for module in modules:
         if not isinstance(module, torch.jit.ScriptModule):
             memo[id(module)].__dict__["training"] = False
     result: nn.Module = memo[id(original)]
+    if collection.shared:
+        _SHARED[result] = collection.shared
     return result
+
+
+_SHARED: weakref.WeakKeyDictionary[nn.Module, list[tuple[Any, dict[str, Any]]]] = weakref.WeakKeyDictionary()
+
+
+def warn_of_writing(replica: nn.Module) -> None:
+    """Say if a forward pass of ``replica`` has written to attributes of objects that it shares with the caller's network."""
+    for shared, before in _SHARED.pop(replica, ()):
+        after = vars(shared)
+        changed = [name for name in {**before, **after} if before.get(name, _SHARED) is not after.get(name, _SHARED)]
+        if changed:
+            warnings.warn(
+                f"the forward pass wrote {changed[0]!r} of a {type(shared).__name__} that the network holds; relume cannot "
+                "copy such an object, so yours has changed: explain a copy.deepcopy of the network",
+                stacklevel=2,
+            )
 
 
 class Guard(TorchFunctionMode):
@@ -144,51 +117,183 @@ class Guard(TorchFunctionMode):
 
 # --- First everything owned gets an empty replica, then each is filled -----------------------------------------------------
 
-#: A replica still empty, and what its original held when it was met, which is held with it: an id means something no longer.
-Owned: TypeAlias = "tuple[Any, Any]"
+_WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
+_CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
+_MUTABLE = (dict, list, deque, set)
+_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+#: What is exchanged, or is no state of a network's.
+_REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
-# A network holds thousands of objects, and each call meets them all: those that own nothing are told by their type.
-_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size})
-_CONTAINERS = frozenset({dict, OrderedDict, list, set})
-_MUTABLE, _IMMUTABLE = (dict, list, deque, set), (tuple, frozenset)
 
+class _Collection:
+    """Replicas of everything mutable that some objects own, empty until they are filled."""
 
-def _collect(values: Iterable[Any], memo: dict[int, Any], owned: list[Owned]) -> None:
-    """Give everything mutable that ``values`` own a replica in ``memo``; those still to be filled go to ``owned``."""
-    for value in values:
+    def __init__(self, modules: Collection[nn.Module]) -> None:
+        """Follow plain objects of the packages that ``modules`` come from, torch's excepted."""
+        self._memo: dict[int, Any] = {}
+        # what each held when it was met is held with it: an id means something no longer
+        self._owned: list[tuple[Any, Any]] = []
+        self._wrappers: list[tuple[nn.Module, nn.Module]] = []
+        self.shared: list[tuple[Any, dict[str, Any]]] = []  # what has no replica, with its attributes
+        self._modules = modules
+        self._packages = {_package(type(module)) for module in modules} - {"torch"}
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Give everything mutable that ``values`` own a replica."""
+        memo = self._memo
+        for value in values:
+            kind = type(value)
+            if kind in PLAIN or id(value) in memo:
+                continue
+            if kind in _CONTAINERS and not value:  # hooks, as a rule
+                memo[id(value)] = kind()
+            elif kind in weakref.ProxyTypes:
+                continue  # they claim to be what they refer to
+            elif isinstance(value, nn.Module):
+                self._add_module(value)
+            elif isinstance(value, Tensor):
+                memo[id(value)] = _tensor(value)
+            elif kind in _CONTAINERS or isinstance(value, _MUTABLE):
+                self._add_container(value)
+            elif isinstance(value, IMMUTABLE):
+                if not PLAIN.issuperset(map(type, value)):
+                    self.add(value)
+            else:
+                self._add_other(value)
+
+    def _add_other(self, value: Any) -> None:
+        if (copied := _copied(value)) is not None:
+            self._memo[id(value)] = copied
+        elif _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
+            self._add_object(value)
+        if id(value) not in self._memo and type(value) not in _REFERRING and hasattr(value, "__dict__"):
+            self.shared.append((value, vars(value).copy()))
+
+    def _add_container(self, container: Any) -> None:
+        if (empty := _empty(container)) is None:
+            return
+        self._memo[id(container)] = empty
+        if isinstance(container, dict | _WEAK_MAPPINGS[0] | _WEAK_MAPPINGS[1]):
+            state: Any = dict(container.items())
+            if not isinstance(container, weakref.WeakKeyDictionary):  # whose keys, if they are owned, are owned by others
+                self.add(state)
+            if not isinstance(container, weakref.WeakValueDictionary):
+                self.add(state.values())
+        else:
+            state = list(container)
+            if not isinstance(container, weakref.WeakSet):
+                self.add(state)
+        self._owned.append((empty, state))
+
+    def _add_module(self, module: nn.Module) -> None:
+        whole = type(module) in PARALLEL and module not in self._modules
+        inner = module._modules["module"] if whole else inside(module)
+        if isinstance(module, torch.jit.ScriptModule):
+            # not made of Python objects: a copy of the whole, weights included, is the only private one
+            self._memo[id(module)] = copy.deepcopy(module).eval() if getattr(module, "training", False) else module
+        elif inner is not None:
+            self.add([inner])
+            self._memo[id(module)] = self._memo[id(inner)]
+            if any(getattr(module, hooks) for hooks in _HOOKS):
+                self._check(module, inner)
+                self.add([getattr(module, hooks) for hooks in _HOOKS])
+                self._wrappers.append((module, inner))
+        else:
+            self._add_object(module)
+
+    def _check(self, wrapper: nn.Module, inner: nn.Module) -> None:
+        """Refuse hooks that would be called where the wrapper is not, or not at all."""
+        elsewhere = any(inner in module._modules.values() for module in self._modules if module is not wrapper)
+        if elsewhere or isinstance(self._memo[id(inner)], torch.jit.ScriptModule):
+            raise ModelError(
+                f"the {type(wrapper).__name__} around {type(inner).__name__} has forward hooks, which cannot go with "
+                "what is inside; register them on a module of the network"
+            )
+
+    def _add_object(self, value: Any) -> None:
+        """Add a module, or an object that is no more than its attributes."""
         kind = type(value)
-        if kind in _PLAIN or id(value) in memo:
-            continue
-        if kind in _CONTAINERS and not value:  # hooks, as a rule
-            memo[id(value)] = kind()
-        elif isinstance(value, nn.Module):
-            _collect_module(value, memo, owned)
-        elif isinstance(value, Tensor):
-            memo[id(value)] = _tensor(value)
-        elif isinstance(value, _MUTABLE) and (empty := _empty(value)) is not None:
-            memo[id(value)] = empty
-            state = dict(value.items()) if isinstance(value, dict) else list(value)
-            owned.append((empty, state))
-            _collect(state, memo, owned)
-            if isinstance(state, dict):
-                _collect(state.values(), memo, owned)
-        elif isinstance(value, _IMMUTABLE) and not _PLAIN.issuperset(map(type, value)):
-            _collect(value, memo, owned)
-
-
-def _collect_module(module: nn.Module, memo: dict[int, Any], owned: list[Owned]) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        # not made of Python objects: a copy of the whole, weights included, is the only private one
-        memo[id(module)] = copy.deepcopy(module).eval() if getattr(module, "training", False) else module
-    elif (inner := _uncompiled(module)) is not module:
-        _collect([inner], memo, owned)
-        memo[id(module)] = memo[id(inner)]
-    else:
+        traits = _traits(kind)
+        state = vars(value).copy() if hasattr(value, "__dict__") else {}
+        for name, slot in traits.slots.items():
+            try:
+                state[name] = slot.__get__(value)
+            except AttributeError:  # never assigned
+                continue
+        if not isinstance(value, nn.Module) and not (traits.plain and state):
+            return
         # some modules, FX graphs among them, make a new class in their own __new__
-        memo[id(module)] = object.__new__(type(module))
-        state = vars(module).copy()
-        owned.append((memo[id(module)], state))
-        _collect(state.values(), memo, owned)
+        replica = object.__new__(kind) if kind is not types.SimpleNamespace else kind()
+        self._memo[id(value)] = replica
+        self._owned.append((replica, state))
+        self.add(state.values())
+
+    def fill(self) -> dict[int, Any]:
+        """Fill the replicas, and return them by the ids of what they stand for."""
+        memo = self._memo
+        for replica, state in self._owned:
+            _fill(replica, state, memo)
+        for wrapper, inner in self._wrappers:  # from the inside out
+            held = vars(memo[id(inner)])
+            for hooks in _HOOKS:
+                outer = memo[id(getattr(wrapper, hooks))]
+                first, then = (outer, held[hooks]) if "_pre_" in hooks else (held[hooks], outer)
+                held[hooks] = OrderedDict([*first.items(), *then.items()])
+        return memo
+
+
+class _Traits(NamedTuple):
+    """What there is to know of a class whose objects are replicated.
+
+    Attributes:
+        slots: attributes that do not lie in ``__dict__``.
+        cached: methods whose cache would keep every object that they were called on.
+        plain: an object is no more than its attributes: nothing else is to be copied, and nothing happens when it goes.
+    """
+
+    slots: dict[str, Any]
+    cached: dict[str, Any]
+    plain: bool
+
+
+_KNOWN: weakref.WeakKeyDictionary[type, _Traits] = weakref.WeakKeyDictionary()
+_SPECIAL = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
+_OWN = ("__copy__", "__deepcopy__", "__setstate__", "__del__")
+
+
+def _traits(kind: type) -> _Traits:
+    if kind not in _KNOWN:
+        found = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+        slots = {name: value for base in kind.__mro__ for name, value in vars(base).items() if _is_slot(name, value)}
+        cached = {name: value for name, value in found.items() if isinstance(value, functools._lru_cache_wrapper)}
+        plain = all(getattr(kind, name, None) is getattr(object, name, None) for name in _SPECIAL)
+        plain = plain and not any(hasattr(kind, name) for name in _OWN)
+        _KNOWN[kind] = _Traits(slots, cached, plain or kind is types.SimpleNamespace)
+    return _KNOWN[kind]
+
+
+def _is_slot(name: str, value: Any) -> bool:
+    return isinstance(value, types.MemberDescriptorType) and not name.startswith("__")
+
+
+def _package(kind: type) -> str:
+    return str(kind.__module__).partition(".")[0]
+
+
+def _copied(value: Any) -> Any:
+    """A copy of an array or of a random state, which a forward pass may write to; None of anything else."""
+    if isinstance(value, np.ndarray):
+        return value.copy() if value.flags.writeable else None
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None
 
 
 def _empty(container: Any) -> Any:
@@ -218,66 +323,38 @@ def _tensor(tensor: Tensor) -> Tensor:
 
 
 def _fill(replica: Any, state: Any, memo: dict[int, Any]) -> None:
-    exchanged = _exchange_all(state.values() if isinstance(state, dict) else state, memo)
+    exchanged = exchange_all(state.values() if isinstance(state, dict) else state, memo)
     if isinstance(replica, nn.Module):
-        vars(replica).update(zip(state, exchanged, strict=True))
-        vars(replica).update(_backward_hooks=OrderedDict(), _backward_pre_hooks=OrderedDict(), _compiled_call_impl=None)
-    elif isinstance(replica, dict):
-        for key, item in zip(_exchange_all(state, memo), exchanged, strict=True):
+        _fill_object(replica, dict(zip(state, exchanged, strict=True)))
+    elif isinstance(replica, dict | _WEAK_MAPPINGS[0] | _WEAK_MAPPINGS[1]):
+        for key, item in zip(exchange_all(state, memo), exchanged, strict=True):
             replica[key] = item
+    elif isinstance(replica, set | weakref.WeakSet):
+        replica.update(exchanged)
+    elif isinstance(replica, list | deque):
+        replica.extend(exchanged)
     else:
-        (replica.update if isinstance(replica, set) else replica.extend)(exchanged)
+        _fill_object(replica, dict(zip(state, exchanged, strict=True)))
 
 
-# --- What refers to something owned refers to its replica ------------------------------------------------------------------
+def _fill_object(replica: Any, state: dict[str, Any]) -> None:
+    traits = _traits(type(replica))
+    for name in traits.slots.keys() & state.keys():
+        traits.slots[name].__set__(replica, state.pop(name))
+    if isinstance(replica, nn.Module):
+        state |= {"_backward_hooks": OrderedDict(), "_backward_pre_hooks": OrderedDict(), "_compiled_call_impl": None}
+    if hasattr(replica, "__dict__"):
+        vars(replica).update(state)
+        for name, method in traits.cached.items():
+            vars(replica).setdefault(name, _cached_anew(replica, method))
 
 
-def _exchange_all(values: Iterable[Any], memo: dict[int, Any]) -> list[Any]:
-    return [v if type(v) in _PLAIN else memo[id(v)] if id(v) in memo else _exchange(v, memo) for v in values]
+def _cached_anew(replica: Any, method: Any) -> Any:
+    """The method with a cache of this replica's own, which does not keep it: that of the class would, and all others."""
+    owner = weakref.ref(replica)
 
+    @functools.wraps(method.__wrapped__)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method.__wrapped__(owner(), *args, **kwargs)
 
-def _exchange(value: Any, memo: dict[int, Any]) -> Any:
-    """The replica of ``value``, or ``value`` with what it refers to exchanged; itself where it refers to nothing owned."""
-    if id(value) in memo:
-        return memo[id(value)]
-    exchanged = value
-    if isinstance(value, _IMMUTABLE):
-        items = _exchange_all(value, memo)
-        if any(map(operator.is_not, items, value)):
-            exchanged = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    elif isinstance(value, types.MethodType):
-        exchanged = types.MethodType(_exchange(value.__func__, memo), _exchange(value.__self__, memo))
-    elif isinstance(value, functools.partial):
-        keywords = {key: _exchange(item, memo) for key, item in value.keywords.items()}
-        exchanged = functools.partial(_exchange(value.func, memo), *_exchange(value.args, memo), **keywords)
-    elif isinstance(value, types.FunctionType):
-        exchanged = _exchange_function(value, memo)
-    elif isinstance(value, types.BuiltinMethodType) and id(value.__self__) in memo:
-        exchanged = getattr(memo[id(value.__self__)], value.__name__)
-    elif isinstance(value, weakref.WeakMethod) and (method := value()) is not None:
-        exchanged = weakref.WeakMethod(_exchange(method, memo)) if id(method.__self__) in memo else value
-    elif type(value) is weakref.ref and id(value()) in memo:
-        exchanged = weakref.ref(memo[id(value())])
-    return exchanged
-
-
-def _exchange_function(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
-    """The function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
-    cells = [(cell, types.CellType()) for cell in function.__closure__ or ()]
-    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, tuple(c for _, c in cells))
-    memo[id(function)] = new  # before its cells are filled: it may refer to itself
-    same = True
-    for cell, new_cell in cells:
-        try:
-            content = cell.cell_contents
-        except ValueError:  # a variable that was never assigned
-            continue
-        new_cell.cell_contents = _exchange(content, memo)
-        same = same and (content is function or new_cell.cell_contents is content)
-    new.__defaults__ = _exchange(function.__defaults__, memo)
-    given = function.__kwdefaults__ or {}
-    new.__kwdefaults__ = {key: _exchange(value, memo) for key, value in given.items()}
-    same = same and new.__defaults__ is function.__defaults__ and all(new.__kwdefaults__[k] is given[k] for k in given)
-    new.__dict__.update(function.__dict__)
-    memo[id(function)] = function if same else new
-    return function if same else new
+    return functools.lru_cache(**method.cache_parameters())(call)

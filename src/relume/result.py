@@ -16,8 +16,9 @@ from relume.answer import Answer, array, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
-from relume.report import write_folder
+from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling
+from relume.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,7 +170,7 @@ class Explanation(Answer):
                 }
             if figure:
                 files["figure.png"] = figures.figure_bytes(self.figure(kind=kind))
-        return files | stored.files(self, list(files))
+        return files | stored.files(self, files)
 
     def save(self, directory: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
         """Write pictures, a figure, raw maps and facts into ``directory``, all or nothing, and return it.
@@ -182,6 +183,7 @@ class Explanation(Answer):
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         directory, files = Path(directory), self.files(kind=kind, size=size)
+        recover(directory)  # before what is there is looked at
         return write_folder(directory, files, stale=stored.written(directory) - files.keys())
 
     @classmethod
@@ -260,12 +262,13 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes.append(f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}" if smooth else "")
     notes.append(LIKE if shown[0].evidence is not None else "")
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
+    notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
     return rows, [note for note in notes if note]
 
 
 def _file(one: Explanation) -> str:
     """The name of a photo's file, with its folder if that is needed to tell it from others: see ``source["name"]``."""
-    return str(one.source.get("name") or Path(str(one.source.get("file", ""))).name)
+    return printable(str(one.source.get("name") or Path(str(one.source.get("file", ""))).name))
 
 
 def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:

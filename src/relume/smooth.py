@@ -120,6 +120,11 @@ class Repeated(ABC):
         """What is the same for wrappers that can share their copies: all but the method."""
         return type(self), *(getattr(self, f.name) for f in fields(self) if f.name != "method")
 
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """What :meth:`copies` draws from, if it is the caller's: each chunk of a batch begins with the same state of it."""
+        return ()
+
     @abstractmethod
     def copies(self, images: Tensor) -> Iterator[Copy]:
         """The copies of ``images`` ``(N, C, *spatial)``, one after the other."""
@@ -160,6 +165,11 @@ class Smooth(Repeated):
             raise InputError(f"smoothing takes one sample at least; got samples={self.samples}")
         if not 0 < self.noise < float("inf"):
             raise InputError(f"noise is a share of the image's range above zero, such as 0.15; got noise={self.noise}")
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """The caller's, if there is one."""
+        return () if self.generator is None else (self.generator,)
 
     def copies(self, images: Tensor) -> Iterator[Copy]:
         """The images with noise, :attr:`samples` times."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -20,10 +21,13 @@ from relume.answer import Answer, Coverage, CoverageRow, Evidence
 from relume.errors import InputError
 from relume.image import Photo, load_photo
 from relume.scaling import Scaling
+from relume.text import encoded
 
 __all__ = ["facts", "files", "load", "written"]
 
 FACTS, MAPS, TENSORS = "explanation.json", "maps.safetensors", "tensors.safetensors"
+
+UNSEALED = "0" * 64
 
 _TENSORS = ("images", "score", "scores", "target", "versus")
 _WORDS = ("layer", "model", "activation", "are_probabilities", "unit", "labels", "source")
@@ -31,9 +35,8 @@ _WORDS = ("layer", "model", "activation", "are_probabilities", "unit", "labels",
 
 def facts(answer: Answer) -> dict[str, Any]:
     """Everything but the tensors, as plain data for JSON."""
-    scales = {m: answer.scale(m) for m in answer.maps}
     return {
-        "samples": [_sample(answer, i) | {"scale": {m: scales[m][i] for m in scales}} for i in range(len(answer))],
+        "samples": [_sample(answer, i) | _maps_of(answer, i) for i in range(len(answer))],
         "methods": list(answer.maps),
         "layer": answer.layer,
         "model": answer.model,
@@ -88,8 +91,18 @@ def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
     ]
 
 
-def files(answer: Answer, pictures: Sequence[str]) -> dict[str, bytes]:
-    """The raw maps, tensors, photos and facts as files; the facts list these and ``pictures``, to tell them from others'."""
+def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
+    """What there is to say of each map of one image, by method."""
+    one = answer[i]
+    return {
+        "scale": {m: one.scale(m)[0] for m in one.maps},
+        "empty": {m: one.empty(m)[0] for m in one.maps},
+        "remark": {m: one.remarks.get(m, ("",))[0] for m in one.maps},
+    }
+
+
+def files(answer: Answer, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The raw maps, tensors, photos and facts as files; the facts list these and ``pictures``, each with its checksum."""
     stored = {
         MAPS: _tensors(dict(answer.maps)),
         TENSORS: _tensors({key: value for key in _TENSORS if (value := getattr(answer, key)) is not None}),
@@ -99,8 +112,24 @@ def files(answer: Answer, pictures: Sequence[str]) -> dict[str, bytes]:
         name = f"photo{'' if len(answer) == 1 else f'.{i}'}{_suffix(photo)}"
         stored[name] = render.png(photo.picture) if photo.content is None else photo.content
         found["photos"][i]["file"] = name
-    found["files"] = [*pictures, *stored, FACTS]
-    return stored | {FACTS: (json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n").encode()}
+    found["files"] = {name: _sum(content) for name, content in {**pictures, **stored}.items()}
+    return stored | {FACTS: _sealed(found)}
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sealed(found: dict[str, Any]) -> bytes:
+    """Return the facts as JSON that holds its own checksum, which is taken with zeros in its place."""
+    listed = found | {"files": found["files"] | {FACTS: UNSEALED}}
+    text = encoded(json.dumps(listed, indent=2, ensure_ascii=False, default=str) + "\n")
+    return _with_seal(text, UNSEALED, _sum(text))
+
+
+def _with_seal(text: bytes, seal: str, other: str) -> bytes:
+    entry = '"' + FACTS + '": "'
+    return text.replace((entry + seal).encode(), (entry + other).encode())
 
 
 def _tensors(tensors: dict[str, torch.Tensor]) -> bytes:
@@ -137,9 +166,9 @@ def load(directory: Path) -> dict[str, Any]:
         InputError: something is missing there, or is not what was written.
     """
     try:
-        found = json.loads((directory / FACTS).read_bytes())
-        photos = None if found["photos"] is None else [_photo(directory, photo) for photo in found["photos"]]
-        maps, tensors = (load_tensors((directory / name).read_bytes()) for name in (MAPS, TENSORS))
+        found = _unsealed(directory)
+        photos = None if found["photos"] is None else [_photo(directory, photo, found["files"]) for photo in found["photos"]]
+        maps, tensors = (load_tensors(_content(directory, name, found["files"])) for name in (MAPS, TENSORS))
         fields = {
             "maps": {method: maps[method] for method in found["methods"]},
             **{key: tensors.get(key) for key in _TENSORS},
@@ -148,6 +177,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
+            "remarks": {m: tuple(_remark(sample, m) for sample in found["samples"]) for m in found["methods"]},
         }
         return _checked(fields)
     except InputError:
@@ -159,6 +189,36 @@ def load(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"the explanation in {str(directory)!r} cannot be read: {error!r}; save it again") from error
+
+
+def _remark(sample: dict[str, Any], method: str) -> str:
+    return str(sample.get("remark", {}).get(method, ""))  # results of earlier versions have none
+
+
+def _unsealed(directory: Path) -> dict[str, Any]:
+    """Return the facts, which are as they were written."""
+    content = (directory / FACTS).read_bytes()
+    found: dict[str, Any] = json.loads(content)
+    if isinstance(found["files"], list):
+        raise InputError(f"{str(directory)!r} was saved without checksums, by an earlier version; save it again by this one")
+    seal = str(found["files"][FACTS])
+    _check_sum(directory, FACTS, _with_seal(content, seal, UNSEALED), seal)
+    return found
+
+
+def _content(directory: Path, name: str, sums: Mapping[str, str]) -> bytes:
+    """Return what is in a file, which is as it was written."""
+    content = (directory / name).read_bytes()
+    _check_sum(directory, name, content, sums[name])
+    return content
+
+
+def _check_sum(directory: Path, name: str, content: bytes, expected: str) -> None:
+    if _sum(content) != expected:
+        raise InputError(
+            f"{name} in {str(directory)!r} is not the file that was saved there, its checksum is another; "
+            "put that back, or save the explanation again"
+        )
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:
@@ -185,11 +245,13 @@ def _coverage(row: dict[str, Any]) -> CoverageRow:
     return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
 
 
-def _photo(directory: Path, known: dict[str, Any]) -> Photo:
+def _photo(directory: Path, known: dict[str, Any], sums: Mapping[str, str]) -> Photo:
     if not _is_plain(known["file"]):
         raise ValueError(f"a photo lies beside its facts; got {known['file']!r}")
+    _content(directory, known["file"], sums)
     photo = load_photo(directory / known["file"])
     left, top, right, bottom = map(float, known["box"])
     if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
         raise ValueError(f"the box of a photo is left, top, right and bottom; got {known['box']}")
-    return Photo(photo.picture, (left, top, right, bottom), int(known["orientation"]), photo.content)
+    notes = tuple(map(str, known["notes"]))  # those of a picture, which is stored as a file of its own making
+    return Photo(photo.picture, (left, top, right, bottom), int(known["orientation"]), photo.content, notes)

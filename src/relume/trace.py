@@ -32,9 +32,10 @@ from relume.errors import (
     NoRectifierError,
     TargetError,
 )
+from relume.faults import in_words, versions
 from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, entries_of, extremes, feed, pick
 from relume.forward import CUT_OFF, guard, raised_by_network, returned
-from relume.graph import Survey, between, hooked, survey
+from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
@@ -141,6 +142,7 @@ class Trace:
         units: the layers of the units to explain, by name.
         relu_only: rules are for the ReLU family alone.
         candidates: every layer with a map that ran once, the last first, where layers were watched.
+        written: how often the weights had been written to before.
     """
 
     model: Model
@@ -150,6 +152,7 @@ class Trace:
     units: Mapping[str, Layer] = field(default_factory=dict)
     relu_only: bool = False
     candidates: tuple[str, ...] = ()
+    written: int = 0
 
     @classmethod
     @recording()
@@ -194,14 +197,16 @@ class Trace:
             return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
+        written = versions(model)
         args, kwargs, images = feed(inputs, wrt, device_with_values(model), instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
-        outputs = pick(returned(model, runs, args, kwargs, images), output)
+        with in_words(model, written):
+            outputs = pick(returned(model, runs, args, kwargs, images), output)
         if probe is None:
-            return cls(model, images, outputs, relu_only=relu_only)
-        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates)
+            return cls(model, images, outputs, relu_only=relu_only, written=written)
+        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
         if layers is not None:
             return replace(trace, layers=probe.layers())
         choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
@@ -270,20 +275,22 @@ class Trace:
             HookError: a rectifier was not guided exactly once.
             LayerError: the score does not depend on the target layer.
         """
-        rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-        gradients = self._pull(score.value, wrt, rule, rectifiers, keep=not last)
-        missing = [tensor for tensor, found in zip(wrt, gradients, strict=True) if found is None]
+        with in_words(self.model, self.written):
+            rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
+            pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
+        missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
             name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
             raise LayerError(f"the score does not depend on layer {name!r}; name another")
-        return [g for g in gradients if g is not None]
+        return [g for g in pulled if g is not None]
 
     @recording()
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
-        found = self._survey(score, [self.images])
+        with in_words(self.model, self.written):
+            found = self._survey(score, [self.images])
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
         rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
@@ -292,10 +299,11 @@ class Trace:
         return bool(score.between([self.images])[1])
 
     def _pull(
-        self, value: Tensor, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
+        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
     ) -> Sequence[Tensor | None]:
+        _, nodes = score.between([self.images])  # those on the way to a layer are among them
         with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            return _gradients(value, wrt, keep=keep)
+            return gradients(score.value, wrt, nodes, keep=keep)
 
     def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
         return score.survey(wrt, relu_only=self.relu_only)
@@ -324,17 +332,6 @@ class Trace:
                     if tensor.is_floating_point() and not all_finite(tensor):
                         return f"the {kind} {name!r} holds {extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
-
-
-def _gradients(value: Tensor, wrt: Sequence[Tensor], *, keep: bool) -> Sequence[Tensor | None]:
-    try:
-        return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise HiddenRegionError(
-            "reentrant checkpointing gives no gradient with respect to an input; use checkpoint(..., use_reentrant=False)"
-        ) from error
 
 
 def _probe(

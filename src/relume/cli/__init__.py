@@ -4,6 +4,9 @@ Nothing heavy is imported until a command runs, so ``--help`` answers at once. E
 in ``common``.
 """
 
+import io
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +14,7 @@ import typer
 from relume import __version__
 from relume.cli import audit, check, compare, demo, evaluate, explain
 from relume.cli.common import out
+from relume.cli.failures import reported
 
 __all__ = ["app", "main"]
 
@@ -23,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (demo, explain, compare, audit, check, evaluate):
-    app.command(epilog=module.EXAMPLES)(getattr(module, module.__name__.rpartition(".")[2]))
+    app.command(epilog=module.EXAMPLES)(reported(getattr(module, module.__name__.rpartition(".")[2])))
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how typer calls it
@@ -44,4 +48,8 @@ def _relume(
 
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal cannot show, a file's name for one
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ code would warn with paths of its sources
     app()

@@ -14,10 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, err, fail, out
-from relume.cli.network import Network, network_errors
-from relume.cli.pictures import check_labels
-from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
+from relume.cli.common import complain, err, out
+from relume.cli.failures import write_results
+from relume.cli.network import Network
+from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
+from relume.cli.pictures import check_labels, explain_photo
+from relume.errors import InputError
+from relume.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from relume.evidence.checks import Watch
     from relume.evidence.conditions import Condition
     from relume.evidence.strips import AuditView
+    from relume.image import Photo
     from relume.models import Opened
 
 __all__ = ["EXAMPLES", "audit"]
@@ -39,10 +43,11 @@ EXAMPLES = """Examples:
 
   relume audit scene.png --checks edges,classes,stability
 
-  relume audit photos/*.jpg --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
+  relume audit photos --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
 """
 
 METHODS = "guided_backprop,guided_gradcam"
+KEYS = 15  # the width of the column of names
 TITLES = 24  # the least width of the column of titles; longer ones go on below
 
 
@@ -54,7 +59,8 @@ class Examined:
         str | None,
         typer.Option(
             metavar="LIST",
-            help="coverage, edges, classes, stability, faithfulness, randomisation, between commas. [default: all of them]",
+            help="coverage, edges, classes, stability, faithfulness, randomisation, or figures of theirs, between commas. "
+            "[default: all of them]",
         ),
     ] = None
     target: Annotated[
@@ -75,13 +81,10 @@ class Examined:
         Raises:
             InputError: there is no such check.
         """
-        from relume.evidence.checks import CHECKS
+        from relume.evidence.checks import CHECKS, checks_of
 
-        chosen = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
-        unknown = [name for name in chosen if name not in CHECKS]
-        if unknown or not chosen:
-            raise InputError(f"--checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
-        return chosen
+        names = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
+        return checks_of(names, "--checks")
 
     def conditions(self) -> list[Condition]:
         """What is not to be.
@@ -118,7 +121,7 @@ class Examined:
 
 @common.expanded
 def audit(
-    photos: common.Photos,
+    photos: Photos,
     *,
     network: Network,
     method: Annotated[list[str] | None, common.method_option(METHODS)] = None,
@@ -130,78 +133,73 @@ def audit(
     For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
     """
     from relume.evidence.document import audit_files
-    from relume.image import load_photo
-    from relume.report import check_writable, write_folder
+    from relume.evidence.weights import check_how
+    from relume.report import check_writable
 
+    check_writable(output)
+    conditions = examined.conditions()
+    methods = common.method_keys(method, METHODS)
+    check_how(examined.how)
+    photos = pictures_in(photos, output)
+    names = distinct_names(photos)
+    opened = network.open()
+    if network.labels is not None:
+        check_labels(opened)
+    target = examined.index(opened.labels)
+    options = {"target": target, "layer": network.layer, "checks": examined.chosen()}
+    options |= {"seed": examined.seed, "how": examined.how}
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []
-    broken: list[str] = []
-    try:
-        check_writable(output)
-        conditions = examined.conditions()
-        methods = common.method_keys(method, METHODS)
-        opened = network.open()
-        if network.labels is not None:
-            check_labels(opened)
-        options = {"target": examined.index(opened.labels), "layer": network.layer, "checks": examined.chosen()}
-        options |= {"seed": examined.seed, "how": examined.how}
-        with _watching(len(photos) * len(methods)) as watch:
-            for path in photos:
-                try:
-                    reports = _audited(load_photo(path).picture, path, opened, methods, options, watch)
-                    audits += [report.as_dict() for report in reports]
-                    naming = reports[0].naming("--activation {}")
-                    groups.append([report.view() for report in reports])  # without the maps at every stage
-                except (ImageError, NonFiniteError) as error:
-                    complain(error, path)
-        broken = [line for audited in audits for line in _broken(audited, conditions)]
-        if groups:
-            facts = {
-                "network": opened.provenance,
-                "audits": audits,
-                "fail_if": [str(condition) for condition in conditions],
-                "broken": broken,
-            }
-            write_folder(output, audit_files(groups, facts))
-    except RelumeError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        complain("stopped; nothing was written")
-        raise typer.Exit(130) from None
+    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": False}))
+
+    def keep(reports: list[AuditReport], _: Path) -> None:
+        nonlocal naming
+        views = [report.view() for report in reports]  # without the maps at every stage
+        audits.extend([report.as_dict() for report in reports])
+        groups.append(views)
+        naming = reports[0].naming("--activation {}")
+
+    def ask(photo: Photo, path: Path) -> list[AuditReport]:
+        return _audited(photo.picture, {"file": str(path), "name": names[path]}, opened, methods, options, watch)
+
+    with _watching(len(photos) * len(methods)) as watch:
+        each_photo(photos, failures, ask, keep)
+    broken = [line for audited in audits for line in _broken(audited, conditions)]
+    facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
+    if groups:
+        write_results(output, audit_files(groups, {"network": opened.provenance, **facts}))
     for views in groups:
         _show(views)
     if naming:
         out.print(Text(naming, style="dim"))
     if groups:
         out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
-    _end(broken, len(groups), len(photos))
-
-
-def _end(broken: Sequence[str], audited: int, asked: int) -> None:
-    """Say what went wrong, and leave with its code; a condition that holds counts more than a photo that could not be read."""
     for line in broken:
         complain(line)
-    if audited < asked:
-        complain(f"{asked - audited} of {asked} photos could not be audited")
-    if broken or audited < asked:
-        raise typer.Exit(3 if broken else 1)
+    code = failures.end(len(photos), "photos could not be audited")
+    raise typer.Exit(3 if broken else code)  # a condition that holds counts more than a photo that could not be audited
 
 
 def _audited(
-    picture: Image, path: Path, opened: Opened, methods: Sequence[str], options: Mapping[str, Any], watch: Watching
+    picture: Image,
+    known: Mapping[str, str],
+    opened: Opened,
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    watch: Watching,
 ) -> list[AuditReport]:
     """The audits of one photo, by each method."""
     from relume.evidence import audit as examine
 
     view = opened.preprocessing.view(picture)
     image = opened.preprocessing.tensor(view)[None]
-    known = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
+    options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     found = []
     for method in methods:
-        with watch(f"{path.name}: {method}") as watched, network_errors():
-            report = examine(opened.model, image, method=method, watched=watched, **known)
-        facts = {"file": str(path), **report.facts}
+        with watch(f"{known['name']}: {method}") as watched:
+            report = examine(opened.model, image, method=method, watched=watched, **options)
+        facts = {**known, **report.facts}
         found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))
     return found
 
@@ -234,9 +232,10 @@ def _watching(total: int) -> Iterator[Watching]:
 
 def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list[str]:
     """Which conditions a map meets, in words."""
-    known = {key: value for key, value in audited["pictures"][0]["figures"].items() if value is not None}
-    met = [condition.broken(known) for condition in conditions]
-    return [f"{audited['file']}, {audited['method']}: {words}" for words in met if words is not None]
+    (picture,) = audited["pictures"]
+    known = {key: value for key, value in picture["figures"].items() if value is not None}
+    met = [condition.broken(known, empty=picture["empty"]) for condition in conditions]
+    return [f"{printable(audited['file'])}, {audited['method']}: {words}" for words in met if words is not None]
 
 
 def _show(views: Sequence[AuditView]) -> None:
@@ -245,6 +244,7 @@ def _show(views: Sequence[AuditView]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     widths = [max(map(len, view.method.split())) for view in views]
+    table.add_column("", style="dim", no_wrap=True)
     table.add_column("", min_width=TITLES)
     table.add_column("", no_wrap=True)
     for view, width in zip(views, widths, strict=True):
@@ -254,9 +254,9 @@ def _show(views: Sequence[AuditView]) -> None:
         (figure, limit), low = (row[0].figure, row[0].limit), row[0].figure.better == "low"
         cells = [Text(number(cell.value), style="bold red" if cell.beyond else "") for cell in row]
         held = f"{'<' if low else '>'} {limit.value:.2f}" if limit else ""
-        table.add_row(figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
+        table.add_row(row[0].key, figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
     out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))
-    out.print(table, "", sep="\n", width=max(out.width, TITLES + 5 + sum(width + 2 for width in widths) + 8))
+    out.print(table, "", sep="\n", width=max(out.width, KEYS + TITLES + 5 + sum(width + 2 for width in widths) + 8))
     for view in views:
         out.print(Text.assemble((view.method, "bold"), f"  {', '.join(view.about[1:])}".rstrip() + "\n", view.verdict.text))
         out.print(*(Text(note, style="dim") for note in view.notes), "", sep="\n")

@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import fail, out
-from relume.cli.network import Network, network_errors
-from relume.errors import RelumeError
+from relume.cli.common import out
+from relume.cli.network import Network
 
 if TYPE_CHECKING:
     from relume.checking import Checkup
@@ -50,16 +49,11 @@ def check(
     """
     from relume.checking import check as examine
     from relume.demo import draw_scene
-    from relume.image import load_picture
 
-    try:
-        opened = network.open()
-        seen = draw_scene(0).picture if picture is None else load_picture(picture)
-        with network_errors():
-            image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
-            found = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
-    except RelumeError as error:
-        fail(error)
+    opened = network.open()
+    seen = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
+    image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
+    found = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))

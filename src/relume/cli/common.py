@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections import Counter
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -18,17 +18,19 @@ from rich.text import Text
 
 from relume.errors import RelumeError
 
+if TYPE_CHECKING:
+    from relume.image import Photo
+
 __all__ = [
-    "Photos",
     "Targets",
     "complain",
-    "distinct_names",
     "err",
     "expanded",
-    "fail",
     "method_keys",
     "method_option",
     "out",
+    "read_photo",
+    "running",
     "tracked",
 ]
 
@@ -64,23 +66,11 @@ def _options(group: Any) -> list[inspect.Parameter]:
     return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in dataclasses.fields(group)]
 
 
-#: The photos that a command is about.
-Photos: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO", help="Picture files.", show_default=False, readable=False)
-]
-
-
 #: The classes that a command is about.
 Targets: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
 ]
-
-
-def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
-    """What to call each photo: the name of its file, after its folder if another has the same name."""
-    names = Counter(photo.name for photo in set(photos))
-    return {photo: photo.name if names[photo.name] == 1 else str(photo) for photo in photos}
 
 
 def method_option(default: str) -> Any:
@@ -89,16 +79,35 @@ def method_option(default: str) -> Any:
     return typer.Option("--method", metavar="METHODS", help=f"{keys} [default: {default}]")
 
 
-def fail(error: RelumeError) -> NoReturn:
-    """What was asked for cannot be done: exit code 2."""
-    complain(error)
-    raise typer.Exit(2)
+@dataclasses.dataclass(slots=True)
+class Running:
+    """What holds for the command that runs: if tracebacks are shown, and what to say when it is interrupted."""
+
+    traceback: bool = False
+    stopped: str = ""
+
+
+running = Running()
 
 
 def complain(error: RelumeError | str, about: Path | None = None) -> None:
     """Say what was wrong, on stderr; and about which file, unless the error says so itself."""
-    words = str(error) if about is None or str(about) in str(error) else f"{str(about)!r}: {error}"
+    words = str(error) if about is None or repr(str(about)) in str(error) else f"{str(about)!r}: {error}"
     err.print(Text.assemble(("relume: ", "bold red"), words))
+    if running.traceback and isinstance(error, RelumeError):
+        # one that was never raised only tells of its cause
+        raised = error.__cause__ if error.__traceback__ is None else error
+        err.print(Text("".join(traceback.format_exception(raised)), style="dim"))
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo, and say on stderr what a reader must know of its file: that it holds more pictures, for one."""
+    from relume.image import load_photo
+
+    photo = load_photo(path)
+    for note in photo.notes:
+        err.print(Text(f"relume: {str(path)!r}: {note}", style="dim"))
+    return photo
 
 
 @contextmanager

@@ -11,12 +11,15 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, fail, out
+from relume.cli.common import out
+from relume.cli.failures import write_results
 from relume.cli.network import Network
-from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached
-from relume.errors import ImageError, NonFiniteError, RelumeError
+from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
+from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached
+from relume.text import encoded, printable
 
 if TYPE_CHECKING:
+    from relume.image import Photo
     from relume.page import MapView, PhotoView
     from relume.result import Explanation
 
@@ -26,7 +29,7 @@ EXAMPLES = """Examples:
 
   relume compare cat_dog.jpg --model torchvision:resnet50 --target 243,282
 
-  relume compare photos/*.jpg --model torchvision:resnet50 --method all --output comparison
+  relume compare photos --model torchvision:resnet50 --method all --output comparison
 """
 
 ROWS = 6  # on a page of the PDF
@@ -34,7 +37,7 @@ ROWS = 6  # on a page of the PDF
 
 @common.expanded
 def compare(
-    photos: common.Photos,
+    photos: Photos,
     *,
     network: Network,
     target: common.Targets = None,
@@ -46,42 +49,41 @@ def compare(
 
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
-    from relume.image import load_photo
     from relume.models.labels import parse_targets
-    from relume.report import check_writable, write_folder
+    from relume.report import check_writable
 
-    names = common.distinct_names(photos)
+    check_writable(output)
+    drawing.check()
+    methods = asked.methods(METHODS)
+    photos = pictures_in(photos, output)
+    names = distinct_names(photos)
     explained: list[list[Explanation]] = []
-    files: dict[str, bytes] = {}
-    try:
-        check_writable(output)
-        drawing.check()
-        methods = asked.methods(METHODS)
-        opened = network.open()
-        targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
-        with common.tracked("comparing", photos, len(photos)) as steps:
-            for path in steps:
-                try:
-                    source = {"file": str(path), "name": names[path], **asked.facts}
-                    found = explain_photo(load_photo(path), opened, targets, methods, network.layer, source)
-                    explained.append([_lighter(e) for e in found])
-                except (ImageError, NonFiniteError) as error:
-                    complain(error, path)
-        if explained:
-            files = _files(explained, drawing)
-            write_folder(output, files)
-    except RelumeError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        complain("stopped; nothing was written")
-        raise typer.Exit(130) from None
+    opened = network.open()
+    targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
+    failures = Failures(lambda photo: ask(photo, Path()))
+
+    def ask(photo: Photo, path: Path) -> list[Explanation]:
+        source = {"file": str(path), "name": names.get(path, ""), **asked.facts}
+        return explain_photo(photo, opened, targets, methods, network.layer, source)
+
+    def keep(found: list[Explanation], _: Path) -> None:
+        explained.append([_lighter(e) for e in found])
+
+    with common.tracked("comparing", photos, len(photos)) as steps:
+        each_photo(steps, failures, ask, keep)
     if explained:
-        findings = [Text.assemble((e[0].source["file"], "bold"), f"  {'; '.join(one.title() for one in e)}") for e in explained]
-        closing = reached(explained[0][0]).append("" if network.model else DEMO_NOTE)
+        files = _files(explained, drawing)
+        write_results(output, files)
+        findings = [
+            Text.assemble(
+                (printable(e[0].source["file"]), "bold"), f"  {'; '.join(one.title() for one in e)}{nothing_shown(e)}"
+            )
+            for e in explained
+        ]
+        without = [each for e in explained for one in e for each in one.without_gradcam()]
+        closing = reached(explained[0][0], without=without)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
-    if len(explained) < len(photos):
-        complain(f"{len(photos) - len(explained)} of {len(photos)} photos could not be explained")
-        raise typer.Exit(1)
+    raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
 def _lighter(e: Explanation) -> Explanation:
@@ -107,7 +109,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
     return {
         "sheet.png": figure_bytes(sheet(rows, kind=drawing.kind)),
         "sheet.pdf": pages(sheets),
-        "index.html": compare_page(views, title="relume").encode(),
+        "index.html": encoded(compare_page(views, title="relume")),
     }
 
 
@@ -126,6 +128,8 @@ def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
         "scores": first.scores_are,
         "scale": str(first.scaling),
     }
+    if photo.notes:
+        facts["file"] = "; ".join(photo.notes)
     if smooth := first.source.get("smooth"):
         facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
     return PhotoView(
@@ -162,6 +166,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         legend=(str(e.scaling) if values.any() else "zero everywhere")
         + (", drawn as heat" if heat and drawing.key != "over" else "")
         + (f"; {words}" if (words := e.doubt(method)) else ""),
+        note=e.remarks.get(method, ("",))[0],
     )
 
 

@@ -10,10 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from relume.cli.common import complain, fail, out
-from relume.cli.network import Network
+from relume.cli.common import out
+from relume.cli.network import DEVICE, Network
 from relume.cli.pictures import explain_photo, reached, write_explained
-from relume.errors import RelumeError
 
 if TYPE_CHECKING:
     from relume.result import Explanation
@@ -33,6 +32,7 @@ PAIR = ("cat", "dog")
 def demo(
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scene: any number not below zero.")] = 0,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("out"),
+    device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Draw a scene with a cat and a dog, and explain both by every method.
 
@@ -44,18 +44,12 @@ def demo(
     from relume.render import png
     from relume.report import check_writable
 
-    try:
-        check_writable(output)
-        scene = draw_scene(seed, PAIR)
-        opened = Network().open()
-        targets = [CLASSES.index(name) for name in PAIR]
-        explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
-        write_explained(explained, output, extra={"scene.png": png(scene.picture)})
-    except RelumeError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        complain("stopped; nothing was written")
-        raise typer.Exit(130) from None
+    check_writable(output)
+    scene = draw_scene(seed, PAIR)
+    opened = Network(device=device).open(photos=False)
+    targets = [CLASSES.index(name) for name in PAIR]
+    explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
+    write_explained(explained, output, extra={"scene.png": png(scene.picture)})
     out.print(_scores(explained[0]), reached(explained[0]), _next_steps(output), sep="\n")
 
 

@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, fail, out
-from relume.cli.network import Network, network_errors
-from relume.cli.pictures import check_labels
-from relume.errors import ImageError, InputError, RelumeError
+from relume.cli.common import complain, out, running
+from relume.cli.failures import uninterrupted
+from relume.cli.network import Network
+from relume.cli.photos import Failures
+from relume.cli.pictures import check_labels, explain_photo
+from relume.errors import InputError
 
 if TYPE_CHECKING:
     from relume.evidence import Evaluation, Sample
@@ -57,37 +59,35 @@ def evaluate(
     from relume.evidence import evaluate as compare
     from relume.report import check_writable
 
-    skipped: list[str] = []
-    total = 0
+    if output is not None:
+        check_writable(output)
+    keys = common.method_keys(method, "all")
+    opened = network.open(photos=data is not None)
+    if network.labels is not None:
+        check_labels(opened)
+    loaders, total = _loaders(data, scenes, seed, opened)
+    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": False}))
+
+    def skip(sample: Sample, error: Exception) -> str:
+        return failures.add(error, Path(sample.name))
+
+    facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
     try:
-        if output is not None:
-            check_writable(output)
-        keys = common.method_keys(method, "all")
-        opened = network.open()
-        if network.labels is not None:
-            check_labels(opened)
-        loaders, total = _loaders(data, scenes, seed, opened)
-        with common.tracked("evaluating", loaders, total) as steps, network_errors():
-            facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
-            samples = _loaded(steps, skipped)
-            evaluation = compare(opened.model, samples, keys, network.layer, output=opened.output, seed=seed, facts=facts)
-        for reason in evaluation.skipped:
-            complain(reason)
-        skipped += evaluation.skipped
-        _show(evaluation)
-        if output is not None:
-            out.print(Text.assemble(("\n→ ", "green"), (str(evaluation.save(output)), "green")))
-    except RelumeError as error:
-        if skipped and len(skipped) == total:
-            complain(f"none of {total} pictures could be used")
-            raise typer.Exit(1) from None
-        fail(error)
-    except KeyboardInterrupt:
-        complain("stopped; nothing was written")
-        raise typer.Exit(130) from None
-    if skipped:
-        complain(f"{len(skipped)} of {total} pictures could not be used")
-        raise typer.Exit(1)
+        with common.tracked("evaluating", loaders, total) as steps:
+            samples, part = _loaded(steps, failures), opened.output
+            evaluation = compare(opened.model, samples, keys, network.layer, output=part, seed=seed, facts=facts, skip=skip)
+    except InputError:
+        if failures.failed < total:
+            raise
+        complain(f"none of {total} pictures could be used")
+        raise typer.Exit(1) from None
+    _show(evaluation)
+    if output is not None:
+        with uninterrupted():
+            evaluation.save(output)
+            running.stopped = f"stopped; the results are in {str(output)!r}"
+        out.print(Text.assemble(("\n→ ", "green"), (str(output), "green")))
+    raise typer.Exit(failures.end(total, "pictures could not be used"))
 
 
 def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -> tuple[Iterator[Callable[[], Sample]], int]:
@@ -103,14 +103,17 @@ def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -
     return iter(listed), len(listed)
 
 
-def _loaded(loaders: Iterator[Callable[[], Sample]], skipped: list[str]) -> Iterator[Sample]:
-    """The samples that can be had; of the others, what was wrong is said and kept in ``skipped``."""
+def _loaded(loaders: Iterator[Callable[[], Sample]], failures: Failures) -> Iterator[Sample]:
+    """The samples that can be had."""
     for load in loaders:
         try:
-            yield load()
-        except ImageError as error:
-            complain(error)
-            skipped.append(str(error))
+            sample = load()
+        except Exception as error:  # noqa: BLE001 - each is said
+            failures.add(error)
+            continue
+        failed = failures.failed
+        yield sample
+        failures.done += failures.failed == failed
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -120,9 +123,9 @@ def _show(evaluation: Evaluation) -> None:
         table.add_column("", no_wrap=True)
         for column in columns.values():
             table.add_column(str(column), justify="right")
-        for name, figures in evaluation.rows.items():
-            cells = (figures[key].brief() for key in columns)
-            table.add_row(name, *cells, style="" if name in evaluation.methods else "dim")
+        for key, figures in evaluation.rows.items():
+            cells = (figures[column].brief() for column in columns)
+            table.add_row(evaluation.title(key), *cells, style="" if key in evaluation.methods else "dim")
         out.print(table, "")
     for note in evaluation.notes:
         out.print(Text(note, style="dim"))

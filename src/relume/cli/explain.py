@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +11,16 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, fail, out
+from relume.cli.common import out, running
+from relume.cli.folders import ResultFolders, address
 from relume.cli.network import Network
-from relume.cli.pictures import DEMO_NOTE, METHODS, Asked, Drawing, explain_photo, reached, write_explained
-from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
+from relume.cli.photos import Failures, Photos, each_photo, pictures_in
+from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
+from relume.errors import TargetError
+from relume.text import printable
 
 if TYPE_CHECKING:
+    from relume.image import Photo
     from relume.models import Opened
     from relume.result import Explanation
     from relume.targets import TargetLike
@@ -27,7 +31,7 @@ EXAMPLES = """Examples:
 
   relume explain dog.jpg --model torchvision:resnet50
 
-  relume explain photos/*.jpg --model torchvision:resnet50 --target "tabby" --output maps
+  relume explain photos --model torchvision:resnet50 --target "tabby" --output maps
 
   relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
 """
@@ -37,7 +41,7 @@ UNITS = "gradient,guided_backprop"  # Grad-CAM's layer may well lie above a unit
 
 @common.expanded
 def explain(
-    photos: common.Photos,
+    photos: Photos,
     *,
     network: Network,
     target: common.Targets = None,
@@ -64,50 +68,51 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.image import load_photo
     from relume.report import check_writable
 
+    check_writable(output)
+    folders = ResultFolders(output)
+    drawing.check()
+    methods = asked.methods(UNITS if neuron else METHODS)
+    photos = pictures_in(photos, output)
+    opened = network.open()
+    targets = _targets(target, versus, neuron, opened)
+    # without a target, each photo's own prediction is contrasted, with itself where it is the other class
+    failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
+    found, without, closing = list[Text](), list[bool](), Text()
+
+    def ask(photo: Photo, path: Path) -> list[Explanation]:
+        source = {"file": str(path), "path": address(path), **asked.facts}
+        return explain_photo(photo, opened, targets, methods, network.layer, source)
+
+    def keep(explained: list[Explanation], path: Path) -> None:
+        nonlocal closing
+        explained = drawing.scaled(explained)
+        folder = folders.of(path)
+        finding = _finding(path, folder, explained, brief=len(photos) > 4)
+
+        def written() -> None:
+            found.append(finding)
+            running.stopped = f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}"
+
+        write_explained(explained, folder, kind=drawing.kind, size=size, then=written)
+        without.extend(each for e in explained for each in e.without_gradcam())
+        closing = reached(explained[0], without=without)
+
+    running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
     try:
-        check_writable(output)
-        drawing.check()
-        methods = asked.methods(UNITS if neuron else METHODS)
-        opened = network.open()
-        targets = _targets(target, versus, neuron, opened)
-    except RelumeError as error:
-        fail(error)
-    failed, closing = 0, Text()
-    found: list[Text] = []
-    with common.tracked("explaining", photos, len(photos)) as steps:
-        for photo, folder in zip(steps, _folders(photos, output), strict=True):
-            try:
-                source = {"file": str(photo), **asked.facts}
-                explained = explain_photo(load_photo(photo), opened, targets, methods, network.layer, source)
-                explained = drawing.scaled(explained)
-                write_explained(explained, folder, kind=drawing.kind, size=size)
-            except (ImageError, NonFiniteError, OutputError) as error:
-                failed += 1
-                complain(error, photo)
-            except KeyboardInterrupt:
-                complain(f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}")
-                raise typer.Exit(130) from None
-            except RelumeError as error:
-                fail(error)
-            else:
-                found.append(_finding(photo, folder, explained, brief=len(photos) > 4))
-                closing = reached(explained[0]).append("" if network.model else DEMO_NOTE)
-    if found:
-        out.print(*found, closing, sep="\n")
-    if failed:
-        if len(photos) > 1:
-            complain(f"{failed} of {len(photos)} photos could not be explained")
-        raise typer.Exit(1)
+        with common.tracked("explaining", photos, len(photos)) as steps:
+            each_photo(steps, failures, ask, keep)
+    finally:
+        if found:
+            out.print(*found, closing, sep="\n")
+    raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
 def _targets(
     target: Sequence[str] | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened
 ) -> list[TargetLike]:
     """What is to be explained of each photo: classes, each against another if there is one; and units."""
-    from relume.errors import TargetError
     from relume.models.labels import parse_targets
     from relume.targets import Contrast
 
@@ -122,7 +127,6 @@ def _targets(
 
 
 def _neuron(text: str) -> TargetLike:
-    from relume.errors import TargetError
     from relume.targets import Neuron
 
     found = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())
@@ -132,29 +136,20 @@ def _neuron(text: str) -> TargetLike:
     return Neuron(found["layer"], int(found["channel"]), place or None)
 
 
-def _folders(photos: Sequence[Path], output: Path) -> Iterator[Path]:
-    """A folder for each photo, named after it; photos of the same name, in any case of letters, are numbered."""
-    taken: set[str] = set()
-    for photo in photos:
-        stem = photo.stem.strip(".") or "photo"
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        yield output / name
-
-
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
     from relume.answer import method_name
 
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
-        return Text.assemble((str(photo), "bold"), f"  {titles}  → ", (str(folder), "green"))
+        return Text.assemble(
+            (printable(photo), "bold"), f"  {titles}{nothing_shown(explained)}  → ", (printable(folder), "green")
+        )
     form = "{:>6.1%}" if explained[0].quantity == "probability" else "score {:.3g}"
     top = [part for _, name, v in explained[0].top(count=3) for part in ("\n  ", (form.format(v), "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
-    return Text.assemble((str(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (str(folder), "green"))
+    return Text.assemble(
+        (printable(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (printable(folder), "green")
+    )

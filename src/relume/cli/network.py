@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -14,13 +12,20 @@ import typer
 from rich.text import Text
 
 from relume.cli.common import err
-from relume.errors import InputError, ModelError, RelumeError
+from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from relume.activation import Activation
     from relume.models import Opened
 
-__all__ = ["Network", "network_errors"]
+__all__ = ["DEVICE", "Network"]
+
+DEVICE = typer.Option(metavar="DEVICE", help="Where it runs: cpu, cuda, cuda:NUMBER or mps; auto takes a GPU if there is one.")
+
+DEMO = (
+    "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+    "for those, name another: --model torchvision:resnet50"
+)
 
 _DTYPES = ("bfloat16", "float16", "float64")
 _PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
@@ -51,6 +56,7 @@ class Network:
         str | None,
         typer.Option(metavar="JSON", help="""Arguments for what builds the network: '{"num_classes": 10}'."""),
     ] = None
+    device: Annotated[str, DEVICE] = "auto"
     layer: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: chosen, and said why]"),
@@ -110,22 +116,26 @@ class Network:
         str | None, typer.Option(metavar="NAME", help="Prepare it, and have it compute in bfloat16, float16 or float64.")
     ] = None
 
-    def open(self) -> Opened:
-        """The network with its labels, in which ``layer`` exists; the demo network if no ``model`` is given.
+    def open(self, *, photos: bool = True) -> Opened:
+        """Open the network, with its labels, in which ``layer`` exists; the demo network if no ``model`` is given.
 
-        What had to be understood on the way is said on stderr.
+        Where it runs is said on stderr, and what had to be understood on the way; before anything else, that it is the demo
+        network although it is asked about ``photos``.
         """
         from relume.layers import layer_name
         from relume.models import open_model
         from relume.models.labels import read_labels
 
+        if self.model is None and photos:
+            err.print(Text(DEMO, style="bold yellow"))
         names = read_labels(self.labels) if self.labels else None
         changes = {key: _value(key, text) for key in _PREPROCESSING if (text := getattr(self, key)) is not None}
         if self.letterbox:
             changes["letterbox"] = True
         opened = open_model(
-            self.model or "demo",
-            self.weights,
+            "demo" if self.model is None else self.model,
+            self.device,
+            weights=self.weights,
             arch=self.arch,
             model_args=_arguments(self.model_args),
             activation=cast("Activation", self.activation),
@@ -138,7 +148,7 @@ class Network:
         )
         if self.layer is not None:
             layer_name(opened.model, self.layer)
-        for note in opened.notes:
+        for note in (f"{opened.name} on {opened.device}", *opened.notes):
             err.print(Text(note, style="dim"))
         return self._prepared(opened) if self.prepare or self.lean or self.dtype is not None else opened
 
@@ -151,8 +161,7 @@ class Network:
         if self.dtype not in (None, *_DTYPES):
             raise InputError(f"--dtype is {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {self.dtype!r}")
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        with network_errors():
-            return opened.prepared(draw_scene(0).picture, dtype=dtype, lean=self.lean)
+        return opened.prepared(draw_scene(0).picture, dtype=dtype, lean=self.lean)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:
@@ -180,22 +189,3 @@ def _value(key: str, text: str) -> Any:
     if len(numbers) > 2:
         raise InputError(f"--{key} takes one number of pixels, or height and width; got {text!r}")
     return numbers if len(numbers) == 2 else numbers[0]
-
-
-@contextmanager
-def network_errors() -> Iterator[None]:
-    """What a network itself raises, on pictures of a size that it does not take for instance, is said as any error.
-
-    Raises:
-        ModelError: the network failed.
-    """
-    try:
-        yield
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("(raised by the network")), None)
-        if where is None or isinstance(error, RelumeError):
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        # TorchScript tells its own story first
-        what = lines[-1] if "TorchScript" in lines[0] else lines[0]
-        raise ModelError(f"the network failed: {what} {where}; --resize and --crop set that shape") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,8 @@ import typer
 from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
-from relume.cli.network import network_errors
-from relume.errors import InputError
+from relume.cli.failures import write_results
+from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from relume.smooth import Repeated
     from relume.targets import TargetLike
 
-__all__ = ["DEMO_NOTE", "METHODS", "Asked", "Drawing", "check_labels", "explain_photo", "reached", "write_explained"]
+__all__ = [
+    "METHODS",
+    "Asked",
+    "Drawing",
+    "check_labels",
+    "explain_photo",
+    "nothing_shown",
+    "reached",
+    "write_explained",
+]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
-
-DEMO_NOTE = """
-
-This was the demo network, which knows drawings of twelve things and nothing of photographs; for those, name another:
---model torchvision:resnet50"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +155,13 @@ def explain_photo(
     source: Mapping[str, Any],
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
-    with network_errors():
-        rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
-        explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
+    rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
+    explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
     return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
 
 
 def check_labels(opened: Opened) -> None:
-    """Whether there is a label for each class, before a long run begins: explains one empty picture.
+    """Refuse labels that are not one for each class, before a long run begins: explains one empty picture.
 
     Raises:
         ModelError: there are more or fewer.
@@ -167,7 +170,12 @@ def check_labels(opened: Opened) -> None:
 
     from relume.image import Photo
 
-    explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {})
+    try:
+        explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {"evidence": False})
+    except ModelError:
+        raise
+    except Exception:  # noqa: BLE001 - the photos may be other pictures, and what is wrong with them is said then
+        return
 
 
 def write_explained(
@@ -177,13 +185,15 @@ def write_explained(
     kind: str | None = None,
     size: int | None = None,
     extra: Mapping[str, bytes] | None = None,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
     from relume.figures import figure_bytes
-    from relume.report import write_folder
+    from relume.report import recover
     from relume.result import sheet
     from relume.stored import written
 
+    recover(folder)  # before what is there is looked at
     files, stale = dict(extra or {}), set()
     for e in explained:
         drawn = e.files(kind=kind, size=size, figure=False)
@@ -191,7 +201,7 @@ def write_explained(
         # pictures of an earlier run by other methods would stand beside facts that are not theirs
         stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
     files["overview.png"] = figure_bytes(sheet(explained, kind=kind))
-    write_folder(folder, files, stale=stale - files.keys())
+    write_results(folder, files, stale=stale - files.keys(), then=then)
 
 
 def _slug(e: Explanation) -> str:
@@ -211,10 +221,23 @@ def _plain(text: str) -> str:
     return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
 
 
-def reached(e: Explanation) -> Text:
-    """Which layer was read and why, which rectifiers were guided, what scores are: the same for every photo of one network."""
+def nothing_shown(explained: Sequence[Explanation]) -> str:
+    """Name the methods whose map of a photo is empty, for the end of a line; there are no words if none is."""
+    from relume.answer import method_name
+
+    counts = {method_name(m): sum(any(e.empty(m)) for e in explained) for m in explained[0].maps}
+    of = f" of {len(explained)}"
+    named = [name + (f" ({count}{of})" if len(explained) > 1 else "") for name, count in counts.items() if count]
+    return f"  empty: {', '.join(named)}" if named else ""
+
+
+def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
+    """Which layer was read and why, which rectifiers were guided, what scores are: the same for every photo of one network.
+
+    And which layer to name where the one chosen leaves most maps ``without`` Grad-CAM.
+    """
     how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
-    lines.append(e.naming("--activation {}"))
+    lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]
     return Text("\n" + "\n".join(line for line in lines if line))

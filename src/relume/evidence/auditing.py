@@ -22,7 +22,7 @@ from relume.evidence.picture import audit_figure
 from relume.evidence.question import BATCH, Question
 from relume.evidence.similarity import Values
 from relume.evidence.strips import AuditView, cascade, charts, rows, strips
-from relume.evidence.verdict import LIMITS, Verdict, judge
+from relume.evidence.verdict import LIMITS, Verdict, judge, nothing
 from relume.evidence.weights import How
 from relume.feeding import Output
 from relume.layers import LayerLike
@@ -30,6 +30,7 @@ from relume.methods import Method
 from relume.render import stretched
 from relume.report import write_folder
 from relume.targets import TargetLike
+from relume.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,6 +58,7 @@ class AuditReport:
         labels: class names by index, if known.
         facts: where this comes from, as plain data.
         pictures: what the network saw of each picture, if known; its input is drawn otherwise.
+        remarks: why each picture's map is empty or weak, in words.
     """
 
     method: str
@@ -70,6 +72,7 @@ class AuditReport:
     labels: Sequence[str] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Image] | None = None
+    remarks: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -83,14 +86,28 @@ class AuditReport:
     @property
     def verdicts(self) -> list[Verdict]:
         """What is to be said of each picture's map."""
-        figures, empty = self.figures, self.checks.original.empty
-        return [judge({key: float(v[i]) for key, v in figures.items()}, empty=bool(empty[i])) for i in range(len(self))]
+        figures, constant = self.figures, self.checks.original.empty
+        return [
+            nothing(zero=self.empty[i], remark=self._remark(i))
+            if constant[i]
+            else judge({key: float(v[i]) for key, v in figures.items()})
+            for i in range(len(self))
+        ]
+
+    @property
+    def empty(self) -> list[bool]:
+        """Which pictures have an empty map: zero everywhere."""
+        return [not (shown > 0).any() for shown in self.checks.original.saliency]
+
+    def _remark(self, i: int) -> str:
+        return self.remarks[i] if self.remarks else ""
 
     @property
     def verdict(self) -> Verdict:
         """What is to be said of the maps together, from the means of their figures."""
-        means = {key: estimate(values.tolist()).mean for key, values in self.figures.items()}
-        return judge(means, empty=bool(self.checks.original.empty.all()))
+        if self.checks.original.empty.all():
+            return nothing(zero=all(self.empty), remark=self._remark(0) if len({*self.remarks}) == 1 else "")
+        return judge({key: estimate(values.tolist()).mean for key, values in self.figures.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON; what is undefined is null."""
@@ -101,6 +118,8 @@ class AuditReport:
                 "class_name": self._name(int(self.classes[i])),
                 "score": float(self.scores[i]),
                 "probability": None if self.probabilities is None else float(self.probabilities[i]),
+                "empty": self.empty[i],
+                "remark": self._remark(i),
                 "figures": {key: _plain(values[i]) for key, values in figures.items()},
                 "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
             }
@@ -122,9 +141,13 @@ class AuditReport:
     def _name(self, index: int) -> str:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
-    def _notes(self) -> list[str]:
-        """What was left out, and why."""
-        notes = [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
+    def _notes(self, i: int | None = None) -> list[str]:
+        """What was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
+        weak = [words for words in (self.remarks if i is None else [self._remark(i)]) if words.startswith("weak")]
+        empty = sum(self.empty) if i is None else 0
+        notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []
+        notes += [f"the map is {words}" for words in dict.fromkeys(weak)]
+        notes += [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
         lost = self.checks.randomisation.lost if self.checks.randomisation else ()
         several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
         return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
@@ -147,7 +170,7 @@ class AuditReport:
         if health is not None:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
-            name=Path(self.facts.get("file", "")).name,
+            name=self.facts.get("name") or printable(Path(self.facts.get("file", "")).name),
             method=method_name(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
@@ -157,7 +180,7 @@ class AuditReport:
             strips=strips(self.checks, i, {role: self._name(int(classes[i])) for role, classes in asked.items()}),
             curve=cascade(self.checks, i),
             charts=charts(self.checks, i),
-            notes=self._notes(),
+            notes=self._notes(i),
         )
 
     def figure(self, *, dpi: float = 150) -> Figure:
@@ -180,7 +203,10 @@ class AuditReport:
         shown = [self._subject(i) for i in range(min(len(self), 4))]
         about = [method_name(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
         lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
-        rows = [(figure.title, figure.better, key) for key, figure in FIGURES.items() if key in self.figures]
+        names = max(map(len, FIGURES))
+        rows = [
+            (f"{key:<{names}}  {figure.title}", figure.better, key) for key, figure in FIGURES.items() if key in self.figures
+        ]
         width = max((len(title) for title, _, _ in rows), default=0)
         for title, better, key in rows:
             limit = f"  limit {LIMITS[key].value:.2f}" if key in LIMITS else ""
@@ -237,7 +263,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         method: a key of :data:`relume.METHODS`, or a :class:`relume.Method`.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         checks: which checks to make: some of ``coverage``, ``edges``, ``classes``, ``stability``, ``faithfulness`` and
-            ``randomisation``.
+            ``randomisation``; or figures of theirs, such as ``cascade``.
         seed: of everything random; the same arguments give the same figures.
         how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
         smooth: how many noisy copies of each picture every map is averaged over, in all checks; none if 0.
@@ -253,8 +279,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
             check that this network cannot be put to is left out, and the report says why.
     """
     question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
-    if smooth:
-        question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth)
+    question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth) if smooth else question
     found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
     probabilities = activated(answer.scores.double(), answer.activation).gather(1, question.classes[:, None])[:, 0]
     return AuditReport(
@@ -269,4 +294,6 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         labels,
         {"activation": answer.activation, "are_probabilities": answer.are_probabilities, "classes": answer.scores.shape[1]}
         | {"seed": seed, "how": how, "smooth": smooth},
+        # nothing is known of the mean of maps of noisy copies
+        remarks=() if smooth else answer.remarks[question.method.key],
     )

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from relume.evidence.localisation import Truth
 
-__all__ = ["BASELINES", "REFERENCE", "centred", "sobel"]
+__all__ = ["BASELINES", "REFERENCE", "TITLES", "centred", "sobel"]
 
 Map: TypeAlias = NDArray[np.floating]
 
@@ -31,15 +31,26 @@ def centred(shape: tuple[int, ...]) -> Map:
     return np.exp(-0.5 * (down[:, None] ** 2 + across[None] ** 2))
 
 
-#: Every baseline, by what tables call it: from the image ``(C, H, W)`` and a generator to a map.
+#: Every baseline, by key: from the image ``(C, H, W)`` and a generator to a map.
 BASELINES: Mapping[str, Callable[[Map, Generator], Map]] = MappingProxyType(
     {
-        "Sobel edges": lambda image, _: sobel(image),
-        "centred Gaussian": lambda image, _: centred(image.shape[1:]),
+        "sobel_edges": lambda image, _: sobel(image),
+        "centred_gaussian": lambda image, _: centred(image.shape[1:]),
         "uniform": lambda image, _: np.ones(image.shape[1:]),
         "random": lambda image, rng: rng.random(image.shape[1:]),
     }
 )
 
-#: The one that knows the truth and shows it coarsely, by what tables call it.
-REFERENCE: tuple[str, Callable[[Truth], Map]] = ("blurred target mask", lambda truth: truth.blurred)
+#: The one that knows the truth and shows it coarsely, with its key.
+REFERENCE: tuple[str, Callable[[Truth], Map]] = ("blurred_target_mask", lambda truth: truth.blurred)
+
+#: What tables call them.
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "sobel_edges": "Sobel edges",
+        "centred_gaussian": "centred Gaussian",
+        "uniform": "uniform",
+        "random": "random",
+        "blurred_target_mask": "blurred target mask",
+    }
+)

@@ -22,7 +22,7 @@ from relume.evidence.stability import Stability, measure_stability
 from relume.evidence.weights import How, check_how
 from relume.result import Explanation
 
-__all__ = ["CHECKS", "FIGURES", "Checks", "Figure", "Watch", "run_checks"]
+__all__ = ["CHECKS", "FIGURES", "Checks", "Figure", "Watch", "checks_of", "run_checks"]
 
 #: Every check, by what it is called, the cheap ones first.
 CHECKS = ("coverage", "edges", "classes", "stability", "faithfulness", "randomisation")
@@ -61,7 +61,7 @@ def run_checks(
     Args:
         question: the method, network and pictures.
         answer: their explanation.
-        checks: which of :data:`CHECKS`.
+        checks: which of :data:`CHECKS`, or of :data:`FIGURES`, each of which has the check made that it is of.
         seed: of everything random.
         how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
         alone: whether layers are made random one by one too, beside the cascade.
@@ -72,9 +72,7 @@ def run_checks(
         InputError: there is no such check, or no such way to make weights random.
     """
     check_how(how)
-    unknown = [name for name in checks if name not in CHECKS]
-    if unknown or not checks:
-        raise InputError(f"checks are some of {', '.join(CHECKS)}; got {', '.join(unknown) or 'none'}")
+    checks = checks_of(checks)
     maps = question.maps()
 
     def generator() -> torch.Generator:
@@ -103,6 +101,21 @@ def run_checks(
     return Checks(maps, **found, skipped=skipped)
 
 
+def checks_of(names: Collection[str], called: str = "checks") -> list[str]:
+    """The checks that ``names`` name: each a check, or one of its figures.
+
+    Raises:
+        InputError: there is no such name, or none at all.
+    """
+    checks = {name: name for name in CHECKS} | {key: figure.check for key, figure in FIGURES.items()}
+    unknown = [name for name in names if name not in checks]
+    if unknown or not names:
+        raise InputError(
+            f"{called} are some of {', '.join(dict.fromkeys((*CHECKS, *FIGURES)))}; got {', '.join(unknown) or 'none'}"
+        )
+    return [name for name in CHECKS if name in {checks[each] for each in names}]
+
+
 # --- Figures -------------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +141,7 @@ def _gain(kind: str, over: str) -> Callable[[Faithfulness], Values]:
 
 def _edges(check: EdgeSimilarity) -> Values:
     """The higher of both edge detectors'; where one found no edge, the other's."""
-    return np.fmax(check.similarity["Sobel"]["absolute"], check.similarity["Canny"]["absolute"])
+    return np.fmax(check.similarity["sobel"]["absolute"], check.similarity["canny"]["absolute"])
 
 
 #: Every figure by key, ``(N,)`` each; similarities are Spearman's of the saliency.
@@ -177,7 +190,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
             "similar under small noise",
             "high",
             _absolute("noise"),
-            "Noise that nobody sees is not to change the map: the ceiling of all other similarities.",
+            "Noise that nobody sees is not to change the map.",
         ),
         "shift": Figure(
             "stability", "similar when shifted by a pixel", "high", _absolute("shift"), "The map is to move with the picture."
@@ -200,14 +213,14 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
             "faithfulness",
             "ROAD, gain over chance",
             "high",
-            _gain("ROAD", "random"),
+            _gain("road", "random"),
             "The same as pixels are imputed from their neighbours, so that their shape is not seen.",
         ),
         "road_edges": Figure(
             "faithfulness",
             "ROAD, gain over edges",
             "high",
-            _gain("ROAD", "edges"),
+            _gain("road", "edges"),
             "The same against the order of the picture's edges.",
         ),
     }

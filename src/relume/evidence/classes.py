@@ -21,7 +21,7 @@ class ClassSensitivity:
     """How alike the maps of other classes are to that of the class explained.
 
     Attributes:
-        classes: by ``runner-up``, ``random other`` and ``least likely``, the class taken in each picture, ``(N,)``.
+        classes: by ``runner_up``, ``random_other`` and ``least_likely``, the class taken in each picture, ``(N,)``.
         similarity: the same, for each of :data:`SIMILARITIES`, ``(N,)``. High is insensitive.
         maps: the maps of each.
     """
@@ -52,9 +52,9 @@ def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -
     own, known = classes[:, None], scores.shape[1]
     drawn = torch.randint(known - 1, classes.shape, generator=generator).to(classes)
     return {
-        "runner-up": scores.scatter(1, own, -torch.inf).argmax(1),
-        "random other": (classes + 1 + drawn) % known,
-        "least likely": scores.scatter(1, own, torch.inf).argmin(1),
+        "runner_up": scores.scatter(1, own, -torch.inf).argmax(1),
+        "random_other": (classes + 1 + drawn) % known,
+        "least_likely": scores.scatter(1, own, torch.inf).argmin(1),
     }
 
 

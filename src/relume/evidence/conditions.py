@@ -43,17 +43,21 @@ class Condition:
         if found is None or math.isnan(value):
             raise InputError(f"a condition is a figure, one of <, >, <= and >=, and a number, 'cascade>0.5'; got {text!r}")
         if found[1] not in FIGURES:
+            if of := [key for key, figure in FIGURES.items() if figure.check == found[1]]:
+                raise InputError(f"{found[1]!r} is a check of several figures; set a condition for one of {', '.join(of)}")
             raise InputError(f"there is no figure {found[1]!r} to set a condition for; choose from {', '.join(FIGURES)}")
         return cls(found[1], found[2], value)
 
-    def broken(self, figures: Mapping[str, float]) -> str | None:
-        """In words, how ``figures`` meet the condition; None if they do not.
+    def broken(self, figures: Mapping[str, float], *, empty: bool = False) -> str | None:
+        """In words, how the ``figures`` of a map meet the condition; None if they do not.
 
-        A figure that is missing or undefined meets every condition: what could not be judged has not passed.
+        A figure that is missing or undefined, as all are of an ``empty`` map, meets every condition: what could not be judged
+        has not passed.
         """
         figure = figures.get(self.figure, math.nan)
         if math.isnan(figure):
-            return f"{self.figure} is undefined, so that {self} could not be judged"
+            why = "the map is empty" if empty else f"{self.figure} is undefined"
+            return f"{why}, so that {self} could not be judged"
         return f"{self.figure} is {number(figure)}: {self}" if SIGNS[self.sign](figure, self.value) else None
 
     def __str__(self) -> str:

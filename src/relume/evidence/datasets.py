@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from relume.demo.scenes import CLASSES, TRAINING_SEEDS, Scene, draw_scene
 from relume.errors import ImageError, InputError, TargetError
 from relume.evidence.evaluation import Sample
 from relume.evidence.localisation import Mask
-from relume.image import load_picture, opened
+from relume.image import load_photo
 from relume.models.labels import find_class
+from relume.reading import opened
 
 if TYPE_CHECKING:
     from relume.models import Opened
@@ -169,11 +170,12 @@ def _row(folder: Path, line: Mapping[str, str], place: str, network: Opened) -> 
 
 
 def _folder_sample(path: Path, rows: Sequence[_Row], network: Opened) -> Sample:
-    with opened(path) as file:
-        if (orientation := file.getexif().get(ExifTags.Base.Orientation, 1)) != 1:
-            raise ImageError(f"it is to be turned (EXIF orientation {orientation}), and its masks may not be; save it upright")
-    picture = load_picture(path)
-    return sample_of(path.name, picture, [(row.index, _mask(row, picture.size)) for row in rows], network)
+    photo = load_photo(path)
+    if photo.orientation != 1:
+        turned = f"it is to be turned (EXIF orientation {photo.orientation}), and its masks may not be"
+        raise ImageError(f"{str(path)!r}: {turned}; save it upright")
+    masks = [(row.index, _mask(row, photo.picture.size)) for row in rows]
+    return sample_of(path.name, photo.picture, masks, network)
 
 
 def _mask(row: _Row, size: tuple[int, int]) -> Mask:

@@ -14,6 +14,7 @@ from relume.evidence.plots import plot
 from relume.evidence.strips import ROLES, AuditView, FigureRow, number, side_by_side
 from relume.figures import Cell, Row, figure_bytes, html
 from relume.page import data_uri, document
+from relume.text import encoded
 
 __all__ = ["audit_files", "audit_page", "notebook"]
 
@@ -34,9 +35,9 @@ LEVELS: Mapping[str, str] = {
 def audit_files(groups: Sequence[Sequence[AuditView]], facts: Mapping[str, Any]) -> dict[str, bytes]:
     """``audit.json`` of the ``facts``, ``audit.png`` and ``index.html`` of the maps, grouped by picture."""
     return {
-        "audit.json": (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        "audit.json": encoded(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
         "audit.png": figure_bytes(audit_figure([view for views in groups for view in views])),
-        "index.html": audit_page(groups, title="relume: maps audited").encode(),
+        "index.html": encoded(audit_page(groups, title="relume: maps audited")),
     }
 
 

@@ -20,7 +20,7 @@ class EdgeSimilarity:
     """How alike the maps are to what knows nothing of the class: ``(N,)`` for each of :data:`SIMILARITIES`.
 
     Attributes:
-        similarity: to the ``Sobel`` and ``Canny`` edges of the picture and to the ``input`` itself, less its mean colour (Nie
+        similarity: to the ``sobel`` and ``canny`` edges of the picture and to the ``input`` itself, less its mean colour (Nie
             et al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). Not a number in a picture of one colour.
         maps: these.
     """
@@ -46,8 +46,8 @@ def edge_similarity(question: Question, original: Maps) -> EdgeSimilarity:
     """Compare the maps with the edges of their pictures. No pass through the network."""
     images = question.images.detach().cpu().to(torch.promote_types(question.images.dtype, torch.float32))
     arrays = images.numpy()
-    found = {name: np.stack([np.float64(edges(i)) for i in arrays]) for name, edges in (("Sobel", sobel), ("Canny", canny))}
+    found = {name: np.stack([np.float64(edges(i)) for i in arrays]) for name, edges in (("sobel", sobel), ("canny", canny))}
     edges = {name: Maps(each, each) for name, each in found.items()}
     centred = images - images.mean((2, 3), keepdim=True)
     maps = edges | {"input": Maps.of(centred, tuple(images.shape[2:]))}
-    return EdgeSimilarity({name: found.compare(original) for name, found in maps.items()}, maps)
+    return EdgeSimilarity({name: found.compare(original.defined()) for name, found in maps.items()}, maps)

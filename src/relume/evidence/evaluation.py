@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from relume.answer import method_name
 from relume.errors import InputError, NonFiniteError
 from relume.evidence import estimates
-from relume.evidence.baselines import BASELINES, REFERENCE
-from relume.evidence.estimates import Column, Rows, estimate
+from relume.evidence.baselines import BASELINES, REFERENCE, TITLES
+from relume.evidence.estimates import Column, Estimate, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.explaining import explain_targets
 from relume.feeding import Output
@@ -28,6 +28,7 @@ from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
 from relume.report import write_folder
 from relume.result import Explanation
+from relume.text import encoded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,8 +92,8 @@ class Evaluation:
     """How well each method's maps show what is there.
 
     Attributes:
-        methods: what the rows of the methods are called.
-        rows: for each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
+        methods: the keys of the methods.
+        rows: by the key of each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
         empty: how many maps of each row were zero everywhere and so are in no average.
         pictures: how many pictures were explained.
         targets: how many classes of them, in all.
@@ -108,6 +109,14 @@ class Evaluation:
     skipped: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def title(self, key: str) -> str:
+        """What tables call a row."""
+        return method_name(key) if key in self.methods else TITLES[key]
+
+    @property
+    def _titled(self) -> dict[str, Mapping[str, Estimate]]:
+        return {self.title(key): row for key, row in self.rows.items()}
+
     @property
     def groups(self) -> dict[str, dict[str, Column]]:
         """The columns by what they are about."""
@@ -120,41 +129,43 @@ class Evaluation:
             f"{key} {self.facts[key]}" for key in ("model", "weights", "layer", "data", "seed") if self.facts.get(key)
         )
         pictures, classes = _counted(self.pictures, "picture"), _counted(self.targets, "class", "es")
+        reference = TITLES[REFERENCE[0]].capitalize()
         notes = [
             f"{pictures}, {classes} explained; means over pictures, bootstrap 95 % intervals.",
             *([f"{about[0].upper()}{about[1:]}."] if about else []),
-            f"{REFERENCE[0].capitalize()}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
+            f"{reference}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
         ]
         if self.pictures < FEW:
             notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
-        for name, count in self.empty.items():
+        for key, count in self.empty.items():
             if count:
-                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {name}.")
+                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {self.title(key)}.")
         return notes
 
     def markdown(self) -> str:
         """The tables, in Markdown."""
-        tables = (f"### {group}\n\n{estimates.markdown(self.rows, columns)}\n" for group, columns in self.groups.items())
+        tables = (f"### {group}\n\n{estimates.markdown(self._titled, columns)}\n" for group, columns in self.groups.items())
         return "".join(tables) + "".join(f"* {note}\n" for note in self.notes)
 
     def figure(self) -> Figure:
         """The figures with their intervals as a matplotlib figure."""
-        return estimates.figure(self.rows, self.groups, self.methods, " ".join(self.notes))
+        return estimates.figure(self._titled, self.groups, [self.title(m) for m in self.methods], " ".join(self.notes))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; what is undefined is null."""
         figures = {
-            name: {
+            method: {
                 key: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "pictures": e.count}
                 for key, e in row.items()
             }
-            for name, row in self.rows.items()
+            for method, row in self.rows.items()
         }
         return {
             "pictures": self.pictures,
             "targets": self.targets,
             "skipped": list(self.skipped),
             "methods": list(self.methods),
+            "names": {key: self.title(key) for key in self.rows},
             "figures": figures,
             "empty_maps": dict(self.empty),
             **self.facts,
@@ -168,8 +179,8 @@ class Evaluation:
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         files = {
-            "evaluation.json": (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
-            "evaluation.md": self.markdown().encode(),
+            "evaluation.json": encoded(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"),
+            "evaluation.md": encoded(self.markdown()),
             "evaluation.png": figure_bytes(self.figure()),
         }
         return write_folder(Path(directory), files)
@@ -183,6 +194,10 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+def _unless_finite(_: Sample, error: Exception) -> str | None:
+    return str(error) if isinstance(error, NonFiniteError) else None
+
+
 def evaluate(
     model: nn.Module,
     samples: Iterable[Sample],
@@ -192,6 +207,7 @@ def evaluate(
     output: Output = None,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
+    skip: Callable[[Sample, Exception], str | None] = _unless_finite,
 ) -> Evaluation:
     """Compare methods on pictures whose truth is known, beside baselines that know nothing and the truth itself, blurred.
 
@@ -205,14 +221,17 @@ def evaluate(
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
         facts: further provenance, as plain data.
+        skip: told of a picture that could not be explained, and of the error, gives the reason that is said in ``skipped``; or
+            None, by which the error is raised. By default pictures in which something is not finite are skipped.
 
     Raises:
-        InputError: there is nothing to evaluate; or as :func:`relume.explain`. A picture in which something is not finite is
-            skipped, and said in ``skipped``.
+        InputError: there is nothing to evaluate; or as :func:`relume.explain`.
     """
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
     asked, rng = resolve_methods(methods), np.random.default_rng(seed)
+    if taken := [method.key for method in asked if method.key in TITLES]:
+        raise InputError(f"{taken[0]!r} is the key of a baseline that methods are compared with; give the method another")
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     empty: Counter[str] = Counter()
     pictures, targets, read = 0, 0, None
@@ -222,8 +241,10 @@ def evaluate(
             explained = explain_targets(
                 model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=False
             )
-        except NonFiniteError as error:
-            skipped.append(f"{sample.name!r}: {error}")
+        except Exception as error:
+            if (reason := skip(sample, error)) is None:
+                raise
+            skipped.append(f"{sample.name!r}: {reason}")
             continue
         pictures, targets = pictures + 1, targets + len(sample.targets)
         truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
@@ -235,18 +256,23 @@ def evaluate(
     if not pictures:
         raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
-    names = tuple(method_name(method.key) for method in asked)
     return Evaluation(
-        names, rows, dict(empty), pictures, targets, tuple(skipped), {"seed": seed, "layer": read, **(facts or {})}
+        tuple(method.key for method in asked),
+        rows,
+        dict(empty),
+        pictures,
+        targets,
+        tuple(skipped),
+        {"seed": seed, "layer": read, **(facts or {})},
     )
 
 
 def _maps(
     explained: Sequence[Explanation], sample: Sample, truths: Sequence[Truth], rng: np.random.Generator
 ) -> dict[str, list[Map]]:
-    """The saliency of every class of one picture, by row of the table."""
+    """The saliency of every class of one picture, by the key of its row."""
     image = sample.image.float().cpu().numpy()
-    maps = {method_name(m): [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
+    maps = {m: [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 

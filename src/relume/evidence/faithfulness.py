@@ -25,7 +25,7 @@ __all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness"]
 
 #: For each curve the shares of pixels at which it is taken.
 CURVES: Mapping[str, Values] = MappingProxyType(
-    {"deletion": np.linspace(0, 1, 33), "insertion": np.linspace(0, 1, 33), "ROAD": np.linspace(0, 0.9, 10)}
+    {"deletion": np.linspace(0, 1, 33), "insertion": np.linspace(0, 1, 33), "road": np.linspace(0, 0.9, 10)}
 )
 
 
@@ -36,7 +36,8 @@ class Faithfulness:
     Attributes:
         curves: for each of :data:`CURVES` and each order (``method``, ``random``, ``edges``) the values ``(N, steps)``.
         gain: for each curve and each of ``random`` and ``edges``, the area between it and the method's, ``(N,)``: positive
-            where the map knows better which pixels matter. In [-1, 1] for probabilities, in the unit of the score for scores.
+            where the map knows better which pixels matter; NaN where it is the same everywhere, and has no order. In [-1, 1]
+            for probabilities, in the unit of the score for scores.
         quantity: what the curves are of: ``probability``, or ``score`` where the network has no probabilities.
     """
 
@@ -86,12 +87,14 @@ def measure_faithfulness(
                 pictures = (_perturbed(kind, image, first[: round(share * heat.size)], generator) for share in shares)
                 found[kind].setdefault(name, []).append(_watch(network, question, i, pictures, activation))
     curves = {kind: {name: np.stack(rows) for name, rows in by.items()} for kind, by in found.items()}
+    for by in curves.values():
+        by["method"][original.empty] = np.nan
     return Faithfulness(curves, {kind: _gain(kind, by) for kind, by in curves.items()}, quantity)
 
 
 def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Generator) -> Values:
     """The picture with ``pixels`` taken out, or put into its blur."""
-    if kind == "ROAD":
+    if kind == "road":
         return imputed(image, pixels, generator)
     before, after = (image, plain(image)) if kind == "deletion" else (blurred(image), image)
     flat = before.reshape(len(image), -1).copy()

@@ -45,4 +45,5 @@ def _drawn(values: Tensor, images: Tensor) -> np.ndarray:
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> tuple[float, ...]:
-    return tuple(spearman(a, b) for a, b in zip(one, other, strict=True))
+    """The correlation of each pair; NaN where one of them is constant, which is like nothing, and not 0 like anything."""
+    return tuple(spearman(a, b) if np.ptp(b) else np.nan for a, b in zip(one, other, strict=True))

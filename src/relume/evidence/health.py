@@ -77,6 +77,6 @@ def measure_health(question: Question, original: Maps) -> Health:
         looking.share("silent", "values"),
         looking.share("saturated", "values"),
         looking.share("dead", "channels"),
-        (original.saliency == 0).mean((1, 2)),
+        (~(original.saliency > 0)).mean((1, 2)),
         trouble,
     )

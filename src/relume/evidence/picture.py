@@ -235,7 +235,7 @@ def _title(paper: _Paper, words: str, y: float, x: float) -> None:
 
 def _figures(paper: _Paper, rows: Sequence[FigureRow], y: float, tall: float) -> None:
     """A dot for each figure on one scale; what is beyond a limit lies in the shade."""
-    left, right = _left(1.75), _left(4) - 0.85
+    left, right = _left(2.25), _left(4) - 0.85
     # gains of scores, which have no bounds, stand at the ends of the scale
     low = max(-1.0, min(-0.2, *(row.value for row in rows if not np.isnan(row.value)), 0.0))
     axes = paper.axes(left, y, right - left, tall)
@@ -255,7 +255,8 @@ def _figures(paper: _Paper, rows: Sequence[FigureRow], y: float, tall: float) ->
         axes.plot([place], [n], "o", color=color, markersize=4, clip_on=False)
         middle = y - tall * (n + 0.5) / len(rows) + LINE / 2
         arrow = "↓" if row.figure.better == "low" else "↑"
-        paper.write(MARGIN, middle, row.figure.title, 7)
+        paper.write(MARGIN, middle, row.key, 7, SOFT)
+        paper.write(MARGIN + 0.8, middle, row.figure.title, 7)
         paper.write(left - 0.16, middle, arrow, 7, SOFT)
         held = f" > {row.limit.value:.2f}" if row.beyond and row.limit and row.limit.better == "low" else ""
         held = f" < {row.limit.value:.2f}" if row.beyond and row.limit and row.limit.better == "high" else held

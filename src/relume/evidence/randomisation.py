@@ -36,7 +36,8 @@ class Randomisation:
         cascade: with the layers up to each one random, ``(layers, N)`` for each of :data:`SIMILARITIES`.
         alone: with only that layer random, the same; empty if not asked for.
         untrained: of the first of two networks of which every layer is random, and the network itself.
-        floor: of two such networks to each other: what is alike whatever the weights.
+        random_pair: of two such networks to each other: what is alike whatever the weights. It is no bound: a map may be less
+            like that of a random network than two of these are like each other.
         stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``, if it was to be kept.
         lost: the stages at which the random network gave no map for a picture: it overflowed, or its score did not respond,
             however often the layer was drawn. They are in no average.
@@ -47,7 +48,7 @@ class Randomisation:
     cascade: Similarities
     alone: Similarities
     untrained: Similarities
-    floor: Similarities
+    random_pair: Similarities
     stages: Values | None
     lost: tuple[str, ...]
 
@@ -112,9 +113,11 @@ def randomise(
         gradually.append(original.compare(maps))
         if keep:
             stages.append(maps.saliency)
-    floor = maps.compare(ask("another random network", layers))
+    random_pair = maps.compare(ask("another random network", layers))
     kept = np.stack(stages) if keep else None
-    return Randomisation(tuple(layers), how, _stacked(gradually), _stacked(singly), gradually[-1], floor, kept, tuple(lost))
+    return Randomisation(
+        tuple(layers), how, _stacked(gradually), _stacked(singly), gradually[-1], random_pair, kept, tuple(lost)
+    )
 
 
 def _drawn(

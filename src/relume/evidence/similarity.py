@@ -134,6 +134,13 @@ class Maps:
         spread: Values = np.ptp(self.saliency.reshape(len(self), -1), axis=1)
         return ~(spread > 0)
 
+    def defined(self) -> Maps:
+        """The same, NaN where one says nothing: compared with those, nothing is 0 alike, which would read as a finding."""
+        empty = self.empty[:, None, None]
+        return Maps(
+            np.where(empty.reshape(-1, *[1] * (self.raw.ndim - 1)), np.nan, self.raw), np.where(empty, np.nan, self.saliency)
+        )
+
     def unknown(self) -> Maps:
         """As many that are no numbers."""
         return Maps(np.full_like(self.raw, np.nan), np.full_like(self.saliency, np.nan))

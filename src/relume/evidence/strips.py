@@ -40,13 +40,18 @@ Role: TypeAlias = Literal["method", "random", "edges"]
 #: What each is called.
 ROLES: Mapping[Role, str] = MappingProxyType({"method": "the map's order", "random": "random order", "edges": "edges' order"})
 
+#: What the other classes are called, by the part that each plays.
+OTHERS: Mapping[str, str] = MappingProxyType(
+    {"runner_up": "runner-up", "random_other": "random other", "least_likely": "least likely"}
+)
+
 #: How many stages of the cascade are drawn, beside the map as it is.
 STAGES = 6
 
 _KINDS = {
     "deletion": ("Deletion", "share of pixels turned to the mean colour"),
     "insertion": ("Insertion", "share of pixels back in the blurred picture"),
-    "ROAD": ("ROAD", "share of pixels imputed from their neighbours"),
+    "road": ("ROAD", "share of pixels imputed from their neighbours"),
 }
 
 
@@ -179,6 +184,13 @@ def _heat(values: Values, full: float | None = None) -> Image.Image:
     return render.absolute(small, scale_of(small) if full is None else full)
 
 
+def _similar(value: float, values: Values) -> str:
+    """How alike a map is that has these ``values``; one that shows nothing is said to."""
+    if not np.isfinite(values).all():
+        return "no map"
+    return number(value) if values.any() else "empty"
+
+
 def _alike(value: float) -> str:
     return f"similar {number(value)}"
 
@@ -207,14 +219,12 @@ def _cascade_strip(checks: Checks, i: int) -> Strip | None:
     tiles = [Tile("as it is", "no layer random", _heat(checks.original.saliency[i]))]
     for k in drawn_stages(total):
         name = _short(found.layers[k - 1] or "the network's own")
-        note = f"{k} of {total} random: " + (
-            number(similar[k - 1, i]) if np.isfinite(found.stages[k - 1, i]).all() else "no map"
-        )
+        note = f"{k} of {total} random: {_similar(similar[k - 1, i], found.stages[k - 1, i])}"
         tiles.append(Tile(f"to {name}", note, _heat(found.stages[k - 1, i])))
     return Strip(
         "Layer after layer is made random, from the output down",
-        "A map of what the network learnt falls apart at once; one that follows structure of the picture stays. Ceiling: under "
-        "small noise. Floor: two random networks to each other.",
+        "A map of what the network learnt falls apart at once; one that follows structure of the picture stays. Small noise: "
+        "how alike it stays under noise that nobody sees. Random pair: how alike the maps of two random networks are.",
         tiles,
         f"each map at its own percentile {PERCENTILE:g}, since ranks are compared; those of a random network may be "
         "a thousand times weaker",
@@ -231,7 +241,7 @@ def _class_strip(checks: Checks, i: int, named: Mapping[str, str]) -> Strip | No
     full = max((scale_of(each) for each in finite), default=0.0)
     tiles = [Tile(named["explained"], "the class explained", _heat(own, full))]
     tiles += [
-        Tile(named[role], f"{role}: {number(found.similarity[role]['absolute'][i])}", _heat(each, full))
+        Tile(named[role], f"{OTHERS[role]}: {_similar(found.similarity[role]['absolute'][i], each)}", _heat(each, full))
         for role, each in maps.items()
     ]
     return Strip(
@@ -246,7 +256,7 @@ def _edge_strip(checks: Checks, i: int) -> Strip | None:
     found = checks.edges
     if found is None:
         return None
-    titles = {"Sobel": "Sobel's edges", "Canny": "Canny's edges", "input": "the picture itself"}
+    titles = {"sobel": "Sobel's edges", "canny": "Canny's edges", "input": "the picture itself"}
     tiles = [Tile("the map", "", _heat(checks.original.saliency[i]))]
     tiles += [
         Tile(titles[key], _alike(found.similarity[key]["absolute"][i]), _heat(maps.saliency[i]))
@@ -268,12 +278,12 @@ def cascade(checks: Checks, i: int) -> Chart | None:
     found = checks.randomisation
     if found is None:
         return None
-    similar = np.concatenate([[1.0], found.cascade["absolute"][:, i]])
-    lines = {"floor": float(found.floor["absolute"][i])}
+    similar = np.concatenate([[np.nan if checks.original.empty[i] else 1.0], found.cascade["absolute"][:, i]])
+    lines = {"random pair": float(found.random_pair["absolute"][i])}
     if checks.stability is not None:
-        lines = {"ceiling": float(checks.stability.noise["absolute"][i])} | lines
+        lines = {"small noise": float(checks.stability.noise["absolute"][i])} | lines
     lines = {name: value for name, value in lines.items() if not math.isnan(value)}
-    lowest = np.nanmin([*similar, *lines.values()])
+    lowest = np.nanmin([*similar, *lines.values(), 0.0])
     return Chart(
         "How alike the map stays",
         "layers made random",
@@ -295,7 +305,8 @@ def charts(checks: Checks, i: int) -> list[Chart]:
     low, high = (0.0, 1.0) if found.quantity == "probability" else _span(scores)
     for kind, by in found.curves.items():
         title, x = _KINDS[kind]
-        gain = f"{title}: {number(found.gain[kind]['random'][i])} over chance"
+        over = found.gain[kind]["random"][i]
+        gain = f"{title}: {number(over)} over chance" if np.isfinite(over) else f"{title}: the map has no order"
         roles: tuple[Role, ...] = ("random", "edges", "method")
         curves = [Curve(role, CURVES[kind], by[role][i]) for role in roles]
         made.append(Chart(gain, x, found.quantity, curves, low, high=high))
@@ -304,7 +315,7 @@ def charts(checks: Checks, i: int) -> list[Chart]:
 
 def _span(values: Values) -> tuple[float, float]:
     """The ends of an axis that holds ``values``, round numbers."""
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     step = 10.0 ** math.floor(math.log10((high - low) or abs(high) or 1)) / 2
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return low, high if high > low else low + step

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-__all__ = ["LIMITS", "Level", "Limit", "Verdict", "judge", "margin"]
+__all__ = ["LIMITS", "Level", "Limit", "Verdict", "judge", "margin", "nothing"]
 
 Level: TypeAlias = Literal["class", "structure", "chance", "noise", "nothing", "undecided"]
 
@@ -53,7 +53,7 @@ class Verdict:
         level: ``class`` if nothing measured speaks against reading the map as about its class; ``structure`` if it stays as it
             is for other classes or other weights; ``chance`` if the network needs the pixels it points at no more than any
             others, by ROAD where that was measured; ``noise`` if it does not even stay as it is for the same picture;
-            ``nothing`` if it is the same everywhere; ``undecided`` if a figure is missing and no other decides.
+            ``nothing`` if it is the same everywhere, or empty; ``undecided`` if a figure is missing and no other decides.
         text: the sentence, with the figures it rests on.
     """
 
@@ -64,10 +64,16 @@ class Verdict:
         return self.text
 
 
-def judge(figures: Mapping[str, float], *, empty: bool = False, limits: Mapping[str, Limit] = LIMITS) -> Verdict:
-    """The verdict on a map with these ``figures``, or on one that is ``empty``: the same everywhere."""
-    if empty:
+def nothing(*, zero: bool, remark: str = "") -> Verdict:
+    """The verdict on a map that is the same everywhere: empty if it is ``zero``, and the ``remark`` says why."""
+    if not zero:
         return Verdict("nothing", "The map is the same everywhere: it shows nothing, and nothing can be read from it.")
+    why = f" {remark[0].upper()}{remark[1:]}." if remark else ""
+    return Verdict("nothing", f"This map is empty: there is nothing to believe or doubt.{why}")
+
+
+def judge(figures: Mapping[str, float], *, limits: Mapping[str, Limit] = LIMITS) -> Verdict:
+    """The verdict on a map with these ``figures``."""
     known = {key: value for key in limits if not math.isnan(value := figures.get(key, math.nan))}
     beyond = [key for key, value in known.items() if limits[key].margin(value) < 0]
     for key, change in (("stability", "under noise that nobody sees"), ("shift", "when the picture moves by one pixel")):

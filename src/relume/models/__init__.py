@@ -6,12 +6,14 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from relume.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import nn
 
@@ -109,12 +111,11 @@ class Opened:
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
         framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
         images = torch.stack([self.preprocessing.tensor(self.preprocessing.view(photo.picture)) for photo in framed])
-        device = next((parameter.device for parameter in self.model.parameters()), None)
         asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
         options = {"output": self.output, **options}
-        explained = explain_targets(self.model, images.to(device), asked, methods, layer, **options)
+        explained = explain_targets(self.model, images.to(self.device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
         return [self._named(e, framed, facts) for e in explained]
@@ -141,6 +142,14 @@ class Opened:
         return dataclasses.replace(self, model=prepare(self.model, self.preprocessing.tensor(view)[None], **options))
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is, and its input goes; where it is spread over several devices, where its first weights are."""
+        import torch
+
+        held = chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in held), torch.device("cpu"))
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What a result records of the network it came from, as plain data."""
         from relume.preparation import preparation_of
@@ -148,6 +157,7 @@ class Opened:
         made = preparation_of(self.model)
         return {
             "model": self.name,
+            "device": str(self.device),
             "prepared": None if made is None else str(made),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
@@ -158,8 +168,9 @@ class Opened:
 
 def open_model(
     spec: str | Path,
-    weights: str | Path | None = None,
+    device: str | torch.device = "auto",
     *,
+    weights: str | Path | None = None,
     arch: str | None = None,
     model_args: Mapping[str, Any] | None = None,
     activation: Activation = "auto",
@@ -170,30 +181,41 @@ def open_model(
         spec: ``demo``, the network in the package; ``torchvision:NAME``, ``timm:NAME`` or ``hf:NAME-OR-FOLDER``, a
             classification network of a library; ``package.module:factory``, what a function of yours returns; or a file, a
             TorchScript archive, an exported program, or a checkpoint for ``arch``.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; or ``auto``, a GPU where there is one.
         weights: a checkpoint, ``.safetensors`` or ``.pth``; without one, the network's own.
         arch: of a checkpoint given as ``spec``, the network it belongs to: any spec that is no file.
         model_args: keyword arguments for what builds the network.
         activation: what its scores are, ``softmax``, ``sigmoid`` or ``none``; ``auto`` is what the source knows.
 
     Raises:
-        ModelError: unknown spec, missing library, or weights that cannot be had or do not fit.
+        ModelError: unknown spec or device, missing library, or weights that cannot be had or do not fit.
         InputError: there is no such activation.
     """
     from relume.activation import check_activation
+    from relume.models.devices import find_device
 
     check_activation(activation)
-    opened = _open(spec, weights, arch, model_args)
+    find_device(device)  # a wrong word should not cost the time to open a network
+    opened = _open(spec, device, weights, arch, model_args)
     return opened if activation == "auto" else dataclasses.replace(opened, activation=activation)
 
 
-def _open(spec: str | Path, weights: str | Path | None, arch: str | None, model_args: Mapping[str, Any] | None) -> Opened:
+def _open(
+    spec: str | Path,
+    device: str | torch.device,
+    weights: str | Path | None,
+    arch: str | None,
+    model_args: Mapping[str, Any] | None,
+) -> Opened:
     """Open a file or a network by name."""
+    from relume.models.devices import move
+
     spec, path = str(spec), None if weights is None else Path(weights)
     args = dict(model_args or {})
     if _is_file(spec):
         from relume.models.files import open_program
 
-        opened = open_program(Path(spec), {"weights": path, "an architecture": arch, "arguments": args})
+        opened = open_program(Path(spec), device, {"weights": path, "an architecture": arch, "arguments": args})
         if opened is not None:
             return opened
         if arch is None:
@@ -209,7 +231,8 @@ def _open(spec: str | Path, weights: str | Path | None, arch: str | None, model_
         raise ModelError(
             f"an architecture is for a checkpoint, and {spec!r} is none; leave out --arch, or give the file as the model"
         )
-    return dataclasses.replace(_open_network(spec, path, args), weights=path)
+    opened = _open_network(spec, path, args)
+    return dataclasses.replace(opened, model=move(opened.model, device, opened.name), weights=path)
 
 
 def _is_file(spec: str) -> bool:
@@ -239,6 +262,8 @@ def _open_network(spec: str, weights: Path | None, args: dict[str, Any]) -> Open
         from relume.models.factories import open_factory
 
         return open_factory(spec, weights, args)
+    if spec and Path(spec).is_dir():
+        raise ModelError(f"the model {spec!r} is a folder; write hf:{spec} if save_pretrained wrote it, or name a file in it")
     raise ModelError(f"the model {spec!r} is of no known source; write {SPECS}")
 
 

@@ -30,10 +30,20 @@ def open_factory(spec: str, weights: Path | None, args: dict[str, Any]) -> Opene
         ModelError: no such module or factory, arguments it does not take, no network returned, or weights that do not fit.
     """
     checkpoint = None if weights is None else read_checkpoint(weights)  # first: a wrong path should execute nothing
-    with _current_directory():
-        factory = _find(*spec.split(":"))
-        _check(spec, factory, args)
-        model = factory(**args)
+    try:
+        with _current_directory():
+            factory = _find(*spec.split(":"))
+            _check(spec, factory, args)
+            model = factory(**args)
+    except SystemExit as error:
+        raise ModelError(
+            f"{spec!r} ended the program when it was imported or called; put what a script does under "
+            "if __name__ == '__main__', so that its factory can be called"
+        ) from error
+    except Exception as error:
+        if not isinstance(error, ModelError):
+            error.add_note(f"(raised by the code of {spec})")
+        raise
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module")
     notes: tuple[str, ...] = (f"{spec} is code, and was executed", ASSUMED)

@@ -14,8 +14,10 @@ from torch import nn
 from relume.errors import ModelError
 from relume.image import IMAGENET, Preprocessing
 from relume.models import ASSUMED, Opened
+from relume.models.devices import find_device
+from relume.models.reading import check_file
 from relume.models.weights import archive_kind
-from relume.replica import training_node
+from relume.recorded import training_node
 
 __all__ = ["open_program"]
 
@@ -39,14 +41,16 @@ class Scripted(nn.Module):
             return self.network(*inputs)
 
 
-def open_program(path: Path, given: Mapping[str, Any]) -> Opened | None:
-    """The network in ``path``, or None if it is no archive of a network; ``given`` is what only other networks take.
+def open_program(path: Path, device: str | torch.device, given: Mapping[str, Any]) -> Opened | None:
+    """Open the network in ``path`` on ``device``; ``given`` is what only other networks take.
+
+    Returns:
+        None if the file is no archive of a network.
 
     Raises:
         ModelError: the file is missing or damaged, or something was given that it has no use for.
     """
-    if not path.is_file():
-        raise ModelError(f"there is no file {str(path)!r}; check the path")
+    check_file(path, "file")
     kind = archive_kind(path)
     if kind == "checkpoint":
         if path.suffix == ".pt2":
@@ -58,22 +62,22 @@ def open_program(path: Path, given: Mapping[str, Any]) -> Opened | None:
             raise ModelError(f"{str(path)!r} is {what}, a network with its weights, and takes no {name}; leave that out")
     run = f"{path.name} is {what}: code, which is run as you gave it; open only files that you trust"
     if kind == "exported":
-        model, preprocessing, said = _exported(path)
+        model, preprocessing, said = _exported(path, device)
         return Opened(str(path), model, preprocessing, None, notes=(run, said))
-    return Opened(str(path), _scripted(path), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
+    return Opened(str(path), _scripted(path, find_device(device)), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
 
 
-def _scripted(path: Path) -> nn.Module:
+def _scripted(path: Path, device: torch.device) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # TorchScript is deprecated in favour of torch.export; who has such a file knows or need not
             warnings.filterwarnings("ignore", r".*torch\.jit")  # a DeprecationWarning, from torch 2.14 on a FutureWarning
-            return Scripted(torch.jit.load(path, map_location="cpu")).eval()  # type: ignore[no-untyped-call]
+            return Scripted(torch.jit.load(path, map_location=device)).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {_first_line(error)}") from error
 
 
-def _exported(path: Path) -> tuple[nn.Module, Preprocessing, str]:
+def _exported(path: Path, device: str | torch.device) -> tuple[nn.Module, Preprocessing, str]:
     """The network with the modules it was exported from, so that Grad-CAM finds its layers, and how it wants pictures."""
     try:
         with warnings.catch_warnings():
@@ -90,7 +94,25 @@ def _exported(path: Path) -> tuple[nn.Module, Preprocessing, str]:
         raise ModelError(f"{str(path)!r} was exported in training mode ({name}); call model.eval() before torch.export.export")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about its own way of calling itself
-        return torch.export.unflatten(program), preprocessing, said
+        return torch.export.unflatten(_moved(program, find_device(device), path)), preprocessing, said
+
+
+def _moved(program: torch.export.ExportedProgram, device: torch.device, path: Path) -> torch.export.ExportedProgram:
+    """Move a program to ``device``: not its weights alone, since its operations name the device that it was exported on.
+
+    Raises:
+        ModelError: this torch cannot do it.
+    """
+    if {tensor.device for tensor in (*program.state_dict.values(), *program.tensor_constants.values())} <= {device}:
+        return program
+    try:
+        from torch.export.passes import move_to_device_pass
+
+        return move_to_device_pass(program, device)
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"the program {str(path)!r} cannot be moved to {device}: {_first_line(error)}; export it there, or give its device"
+        ) from error
 
 
 def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[Preprocessing, str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relume.errors import ModelError, TargetError
+from relume.models.reading import check_file
 
 __all__ = ["class_index", "find_class", "parse_targets", "read_labels"]
 
@@ -18,14 +19,12 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     Raises:
         ModelError: the file is missing, no text, or empty.
     """
+    check_file(Path(path), "labels file")
     try:
         # not splitlines, which also splits at characters that a name may hold; a byte order mark is no part of the first name
         lines = Path(path).read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ModelError(
-            f"the labels file {str(path)!r} cannot be read: {reason}; give a text file with a class name a line"
-        ) from None
+    except UnicodeDecodeError:
+        raise ModelError(f"the labels file {str(path)!r} is no UTF-8 text; give a text file with a class name a line") from None
     if not any(lines):
         raise ModelError(f"the labels file {str(path)!r} is empty; give a text file with a class name a line")
     return tuple(lines)

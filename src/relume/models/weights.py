@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relume.errors import ModelError
+from relume.models.reading import check_file
 
 __all__ = ["Checkpoint", "archive_kind", "load_weights", "read_checkpoint", "read_state"]
 
@@ -65,10 +66,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read ``path``: safetensors by its suffix, else a torch checkpoint read with ``weights_only=True``.
 
     Raises:
-        ModelError: the file is missing, damaged, or holds something else than named tensors.
+        ModelError: the file is missing, unreadable, damaged, or holds something else than named tensors.
     """
-    if not path.is_file():
-        raise ModelError(f"there is no weights file {str(path)!r}; check the path")
+    check_file(path, "weights file")
     if (kind := archive_kind(path)) != "checkpoint":
         what = "a TorchScript archive" if kind == "torchscript" else "an exported program"
         raise ModelError(f"{str(path)!r} is {what}, a network with its weights; give it as the model itself")

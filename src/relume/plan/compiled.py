@@ -25,13 +25,14 @@ from relume.plan.planned import ONE_AT_A_TIME, Backend, Capture, Plan, as_it_is,
 from relume.replica import unwrap
 from relume.targets import ClassTarget, Contrast, TargetLike, Unit
 from relume.trace import Trace, TracesItself
+from relume.wrapped import Wrapper
 
 __all__ = ["Compiled"]
 
 _FORMS, _BUILDS = 8, 8
 
 
-class Compiled(nn.Module, TracesItself):
+class Compiled(nn.Module, TracesItself, Wrapper):
     """A network that :func:`relume.explain` and all the rest take as the network itself, whose passes are compiled.
 
     A tensor of the network that is exchanged or written to is seen, and what was compiled before is not used again. A change of
@@ -48,7 +49,7 @@ class Compiled(nn.Module, TracesItself):
             capture: what replays a compiled graph; CUDA graphs on CUDA if None.
         """
         super().__init__()
-        self._orig_mod = network  # the name by which everything that opens a model knows what is wrapped
+        self._orig_mod = network  # as torch.compile calls it, whose state dict's keys are the same then
         self._backend, self._capture = backend, capture
         self._roads: dict[Any, _Road] = {}
         self._said: set[str] = set()

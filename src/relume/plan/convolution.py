@@ -14,11 +14,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
+
+from relume.graph import RectifiesNothing
 
 __all__ = ["Packed", "mix", "pack"]
 
@@ -170,10 +172,8 @@ class Weights:
         return weight.data_ptr() == self.made_of.data_ptr() and weight._version == self.version
 
 
-class Convolve(torch.autograd.Function):
+class Convolve(RectifiesNothing, torch.autograd.Function):
     """A convolution, linear in its input, whose weights get no gradient."""
-
-    rectifies: ClassVar[bool] = False  # read by relume.graph
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:

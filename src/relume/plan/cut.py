@@ -220,15 +220,15 @@ class Cut(Trace):
         )
 
     def _pull(
-        self, value: Tensor, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
+        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
     ) -> Sequence[Tensor | None]:
         places = self._places(wrt)
-        roots = [r for r in self._roots(value) if any((r, e) in self.source.seen.reach for e in places)]
+        roots = [r for r in self._roots(score.value) if any((r, e) in self.source.seen.reach for e in places)]
         ends = tuple(e for e in places if any((r, e) in self.source.seen.reach for r in roots))
         if not ends:
             return [None] * len(wrt)
         own = [(node, kind) for node, kind in rectifiers if node is not _ELSEWHERE]
-        arriving = Trace._pull(self, value, [self.leaves[r] for r in roots], rule, own, keep=keep)
+        arriving = Trace._pull(self, score, [self.leaves[r] for r in roots], rule, own, keep=keep)
         arrived = {r: cotangent for r, cotangent in zip(roots, arriving, strict=True) if cotangent is not None}
         found = self.source.pull(Asked(rule, tuple(arrived), ends), list(arrived.values())) if arrived else ()
         gradients = dict(zip(ends, found, strict=False))

@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.graph import gradients
 from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
 from relume.plan.folding import fold_into, observe
-from relume.preparation import Preparation, Source, plain_name, preparation_of
-from relume.replica import replicate, unwrap
+from relume.preparation import Preparation, Source, preparation_of
+from relume.replica import modules_of, replicate, unwrap
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
 __all__ = ["Preparing", "prepare"]
@@ -101,7 +102,7 @@ def prepare(
         *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
         weakref.ref(original),
         tuple(_sources(original, modules, packed)),
-        weakref.WeakKeyDictionary({module: plain_name(name) for name, module in original.named_modules() if name}),
+        weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
     prepared = Compiled(network) if compiled else network
     prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
@@ -217,8 +218,7 @@ class _Conversion:
 
 def _sources(original: nn.Module, modules: Mapping[str, nn.Module], packed: Collection[str]) -> Iterator[Source]:
     """Every parameter and buffer of ``original`` that the prepared ``modules`` share or copied."""
-    for prefix, module in original.named_modules():
-        name = plain_name(prefix)
+    for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
             continue
@@ -241,7 +241,8 @@ class _Answer:
     def of(cls, trace: Trace) -> _Answer:
         outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
         loss = torch.stack([t.double().square().sum() for t in outputs if t.requires_grad]).sum()
-        (gradient,) = torch.autograd.grad(loss, trace.images)
+        (gradient,) = gradients(loss, [trace.images], keep=False)
+        assert gradient is not None, "a trace's outputs depend on its images"
         return cls(tuple(t.detach() for t in outputs), gradient.double().cpu().numpy().ravel())
 
     @property

@@ -1,0 +1,167 @@
+"""Errors of a command in sentences: of the library, of the user's own network, and of relume itself; and interruptions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sysconfig
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from relume.cli.common import complain, running
+from relume.errors import ModelError, RelumeError
+
+__all__ = ["FaultError", "MemoryLimitError", "NetworkError", "in_words", "reported", "uninterrupted", "write_results"]
+
+#: The exit code for a fault of the program itself, by the convention of sysexits.h.
+SOFTWARE = 70
+
+_PACKAGE = str(Path(__file__).parents[1])
+_LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+_RAISED = ("(raised by the network", "(raised by the code of")
+_SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
+
+
+class NetworkError(ModelError):
+    """The network's own code raised an error."""
+
+
+class MemoryLimitError(RelumeError):
+    """There was not enough memory, of the machine or of a device."""
+
+
+class FaultError(RelumeError):
+    """An error that relume did not expect."""
+
+
+def in_words(error: Exception) -> RelumeError:
+    """Turn any error into one whose message is a sentence, and whose cause it is."""
+    if isinstance(error, RelumeError):
+        return error
+    told = _told(error)
+    told.__cause__ = error
+    return told
+
+
+def _told(error: Exception) -> RelumeError:
+    from relume.memory import out_of_memory
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    line = lines[-1] if "TorchScript" in lines[0] else lines[0]  # TorchScript tells its own story first
+    named = f"{type(error).__name__}: {line}".rstrip(": ")
+    if out_of_memory(error):
+        return MemoryLimitError(f"memory ran out ({named}); a smaller --crop needs less, and so do fewer methods or targets")
+    users, place = _place(error)
+    note = next((note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED)), None)
+    if note is None and not users:
+        return FaultError(f"{named}{place}: this is a fault in relume; run again with --traceback, and report what it says")
+    whole = bool(line) and type(error) in _SENTENCES
+    shaped = whole and note is not None and note.startswith(_RAISED[0])
+    hint = "--resize and --crop set that shape" if shaped else "--traceback shows the way there"
+    what = f"{line if whole else named}{place if users else ''}{'' if note is None else f' {note}'}"
+    return NetworkError(f"the network failed: {what}; {hint}")
+
+
+def _place(error: Exception) -> tuple[bool, str]:
+    """Whether the innermost code that is no library's is the user's rather than relume's, and where that is, in words."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return True, f" at {_short(error.filename)}:{error.lineno}"
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        file = frame.f_code.co_filename
+        if file.startswith(_PACKAGE):
+            return False, f" at {_short(file)}:{line}"
+        if not file.startswith(_LIBRARIES) and Path(file).is_file():
+            return True, f" at {_short(file)}:{line}"
+    return False, ""
+
+
+def _short(file: str) -> str:
+    return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command say every error in one sentence, with what Python says of it where ``--traceback`` is given."""
+    signature, kind = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    option = Annotated[bool, typer.Option("--traceback", help="Print Python's traceback and warnings too, to report an error.")]
+
+    @functools.wraps(command)
+    def run(*, traceback: bool, **given: Any) -> None:
+        running.traceback, running.stopped = traceback, "stopped; nothing was written"
+        try:
+            with _quiet(shown=traceback):
+                command(**given)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            complain(running.stopped)
+            raise typer.Exit(130) from None
+        except Exception as error:  # noqa: BLE001 - each is said
+            told = in_words(error)
+            complain(told)
+            raise typer.Exit(SOFTWARE if isinstance(told, FaultError) else 2) from None
+
+    parameters = [*signature.parameters.values(), inspect.Parameter("traceback", kind, default=False, annotation=option)]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, "traceback": option}
+    return run
+
+
+@contextmanager
+def _quiet(*, shown: bool) -> Iterator[None]:
+    """Keep the warnings and logs of libraries from the user, to whom they say nothing: unless they are to be ``shown``."""
+    if shown:
+        yield
+        return
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold an interruption back until what is done here is whole; a second one is not held back."""
+    before, interrupted = signal.getsignal(signal.SIGINT), list[int]()
+    # in the background interruptions are ignored, and threads have no say in it
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hold(number: int, _: FrameType | None) -> None:
+        interrupted.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def write_results(
+    folder: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = (), then: Callable[[], None] = lambda: None
+) -> None:
+    """Write results as :func:`relume.report.write_folder` does; no interruption comes before ``then``, which may count them."""
+    from relume.report import write_folder
+
+    with uninterrupted():
+        write_folder(folder, files, stale=stale)
+        running.stopped = f"stopped; the results are in {str(folder)!r}"
+        then()

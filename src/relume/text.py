@@ -1,0 +1,22 @@
+"""Names of files, which need not be text, where text is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["encoded", "printable"]
+
+
+def printable(path: str | Path) -> str:
+    """Return a path as one line that any terminal, page or figure can hold: what cannot be printed is escaped."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of a JSON or HTML document; a byte of a name that is no text becomes an escape.
+
+    Python keeps such a byte as one half of a pair that UTF-8 does not know; its escape is one of JSON's as well, and is read
+    as the same name.
+    """
+    return text.encode("utf-8", "backslashreplace")
