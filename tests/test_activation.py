@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import relume
-from relume import errors
+from relume import errors, stored
 from relume.activation import activated, last_activation, resolve_activation
 from relume.checking import check
 from relume.evidence.plots import plot
@@ -250,17 +250,17 @@ def test_parts_and_what_was_saved_say_the_same(tmp_path):
         assert str(back) == str(e)
         facts = json.loads((folder / "explanation.json").read_text())
         assert (facts["activation"], facts["are_probabilities"]) == (e.activation, e.are_probabilities)
-        for (index, name, value), stored in zip(e.top(), facts["samples"][0]["top"], strict=True):
+        for (index, name, value), told in zip(e.top(), facts["samples"][0]["top"], strict=True):
             probability = value if e.quantity == "probability" else None
             score = pytest.approx(float(e.scores[0, index]))
-            assert stored == {"class": index, "name": name, "score": score, "probability": probability}
+            assert told == {"class": index, "name": name, "score": score, "probability": probability}
 
 
 def test_a_stored_activation_that_is_none_is_refused(tmp_path):
     folder = explained(Head()).save(tmp_path)
-    text = (folder / "explanation.json").read_text()
-    for wrong in ('"activation": "relu"', '"activation": "auto"', '"activation": null'):
-        (folder / "explanation.json").write_text(text.replace('"activation": "none"', wrong))
+    facts = json.loads((folder / "explanation.json").read_text())
+    for wrong in ("relu", "auto", None):
+        (folder / "explanation.json").write_bytes(stored._sealed(facts | {"activation": wrong}))
         with pytest.raises(errors.InputError, match="cannot be read"):
             relume.Explanation.load(folder)
 
@@ -304,11 +304,20 @@ def photo(tmp_path):
     return path
 
 
+@pytest.fixture
+def other(photo):
+    """Another photo of the same name."""
+    path = photo.parent / "other" / photo.name
+    path.parent.mkdir()
+    path.write_bytes(photo.read_bytes())
+    return path
+
+
 def test_classifiers_of_torchvision_are_softmax(tmp_path, photo):
     torch.manual_seed(0)
     model = import_torchvision().models.get_model("squeezenet1_1", weights=None, num_classes=3).eval()
     save_file(model.state_dict(), tmp_path / "three.safetensors")
-    opened = open_model("torchvision:squeezenet1_1", tmp_path / "three.safetensors", model_args={"num_classes": 3})
+    opened = open_model("torchvision:squeezenet1_1", weights=tmp_path / "three.safetensors", model_args={"num_classes": 3})
     again = open_model(tmp_path / "three.safetensors", arch="torchvision:squeezenet1_1", model_args={"num_classes": 3})
     assert (opened.activation, again.activation) == ("softmax", "softmax")
     e = opened.explain(photo, methods=["gradient"])
@@ -317,7 +326,7 @@ def test_classifiers_of_torchvision_are_softmax(tmp_path, photo):
     for activation in ("sigmoid", "none"):
         said = open_model(
             "torchvision:squeezenet1_1",
-            tmp_path / "three.safetensors",
+            weights=tmp_path / "three.safetensors",
             model_args={"num_classes": 3},
             activation=activation,
         )
@@ -330,7 +339,7 @@ def test_classifiers_of_timm_are_softmax_and_features_are_not(tmp_path):
     timm = import_library("timm")
     for classes, expected in ((5, "softmax"), (0, "none")):
         torch.save(timm.create_model("test_resnet", num_classes=classes).state_dict(), tmp_path / "c.pth")
-        opened = open_model("timm:test_resnet", tmp_path / "c.pth", model_args={"num_classes": classes})
+        opened = open_model("timm:test_resnet", weights=tmp_path / "c.pth", model_args={"num_classes": classes})
         assert opened.activation == expected
 
 
@@ -451,9 +460,9 @@ SIZE = ["--resize", "24", "--crop", "24"]
 
 
 @pytest.mark.usefixtures("_here")
-def test_the_command_shows_what_the_network_gave(photo, tmp_path):
+def test_the_command_shows_what_the_network_gave(photo, other, tmp_path):
     out = tmp_path / "out"
-    args = ["explain", photo, photo, "--method", "gradient", "--output", out, *SIZE]
+    args = ["explain", photo, other, "--method", "gradient", "--output", out, *SIZE]
     text = relume_command(*args, "--model", HEADS + "sigmoid").stdout
     assert text.count("   99.3%  0\n   98.2%  1\n   11.9%  2\n  explained: 0, 99.3%") == 2
     text = relume_command(*args, "--model", HEADS + "bare").stdout
@@ -511,8 +520,8 @@ def test_pages_say_scores_where_there_are_scores(photo, tmp_path):
 
 
 @pytest.mark.usefixtures("_here")
-def test_the_audit_command_says_scores_where_there_are_scores(photo, tmp_path):
-    args = ["audit", photo, photo, "--model", HEADS + "bare", "--method", "gradient", "--checks", "faithfulness", *SIZE]
+def test_the_audit_command_says_scores_where_there_are_scores(photo, other, tmp_path):
+    args = ["audit", photo, other, "--model", HEADS + "bare", "--method", "gradient", "--checks", "faithfulness", *SIZE]
     result = relume_command(*args, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("photo.png  0, score 4.95") == 2

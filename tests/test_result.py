@@ -415,7 +415,7 @@ def test_what_is_said_of_a_picture_comes_back_with_it(tmp_path):
     picture.save(frames, "TIFF", save_all=True, append_images=[picture])
     back = Explanation.load(e.with_photos([Image.open(frames)], SMALL).save(tmp_path))
     assert back.photos[0].notes == ("the first of several pictures in it is taken",)
-    assert str(back).splitlines()[3:] == ["photo 0: the first of several pictures in it is taken"]
+    assert str(back).splitlines()[3] == "photo 0: the first of several pictures in it is taken"
 
 
 def test_a_name_that_is_no_text_comes_back(e, tmp_path):

@@ -177,7 +177,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
-            "remarks": {m: tuple(_remark(sample, m) for sample in found["samples"]) for m in found["methods"]},
+            "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
         }
         return _checked(fields)
     except InputError:
@@ -189,10 +189,6 @@ def load(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"the explanation in {str(directory)!r} cannot be read: {error!r}; save it again") from error
-
-
-def _remark(sample: dict[str, Any], method: str) -> str:
-    return str(sample.get("remark", {}).get(method, ""))  # results of earlier versions have none
 
 
 def _unsealed(directory: Path) -> dict[str, Any]:
