@@ -151,6 +151,17 @@ def test_a_network_that_casts_its_images_or_runs_under_autocast_is_left_alone():
         assert ask(Small(), x.bfloat16())["guided_backprop"].any()
 
 
+def test_a_network_that_runs_is_not_told_of_its_images():
+    """One that puts the axes in front by itself returns no row for each row of its image: nothing is wrong with that."""
+
+    class Alone(Small):
+        def forward(self, x):
+            return super().forward(x.expand(1, 3, *x.shape))
+
+    e = relume.explain(Alone(), torch.randn(8, 8), lambda rows: rows[0, 1].expand(8), ["gradient"])
+    assert e["gradient"].any()
+
+
 # --- Tensors out of the ordinary -----------------------------------------------------------------------------------------
 
 IMAGES = torch.randn(2, 3, 8, 8)

@@ -179,7 +179,7 @@ class _Kept:
 
 
 def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
-    """The layer that is chosen where none is named, and every layer with a map, the last first."""
+    """Find the layer that is chosen where none is named, and every layer with a map, the last first."""
     try:
         trace = Trace.run(model, images, None, output=output)
     except RelumeError:

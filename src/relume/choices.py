@@ -103,7 +103,7 @@ class Choice:
     why: str = ""
 
     def matters(self, scores: Iterable[Tensor]) -> bool:
-        """Whether a score depends on any cell of its map."""
+        """Find out whether a score depends on any cell of its map."""
         if self.to_map is None:
             return False
         for score in scores:
@@ -113,7 +113,7 @@ class Choice:
         return False
 
     def because(self, why: str) -> Choice:
-        """The same as the one chosen."""
+        """Say why it is the one chosen."""
         layer = None if self.layer is None else replace(self.layer.untouched(), why=why)
         return replace(self, layer=layer, why=why)
 

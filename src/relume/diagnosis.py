@@ -35,14 +35,14 @@ def slip(model: nn.Module, images: Tensor, error: Exception, run: Callable[[Tens
     if odd := _odd_weight(model):
         first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         return ModelError(f"the network failed ({first}), and its {odd}")
-    return misfit(model, images, run)
+    return misfit(model, images, run, raised=True)
 
 
-def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any]) -> InputError | None:
-    """Find the axes or the dtype by which ``images`` do not fit ``model``, if it runs on those that do."""
+def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any], *, raised: bool = False) -> InputError | None:
+    """Find the axes that ``images`` lack, if ``model`` runs on such that have them; where it ``raised``, the dtype too."""
     conv = next((module for module in modules_of(model) if isinstance(module, _ConvNd)), None)
     needed = 4 if conv is None else len(conv.kernel_size) + 2
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
+    dtype = next((p.dtype for p in model.parameters() if raised and p.is_floating_point()), images.dtype)
     for axes, cast in _corrections(images, needed, dtype):
         corrected = images.detach().to(dtype if cast else images.dtype)[(None,) * axes]
         if axes:  # twice: one image would not tell a batch from any other axis of one
@@ -53,7 +53,7 @@ def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any]) -> In
             index = f"[{', '.join(['None'] * axes)}]" * bool(axes)
             written = (".float()" if dtype is torch.float32 else f".to({dtype})") * cast
             return InputError(f"the images {' and '.join(told)}; write images{index}{written}")
-    if conv is not None and images.ndim == needed - 2:
+    if raised and conv is not None and images.ndim == needed - 2:
         sizes = ", ".join(("D", "H", "W")[-len(conv.kernel_size) :])
         return InputError(
             f"the images have shape {tuple(images.shape)}, without {_AXES[2]}; "
@@ -66,7 +66,7 @@ _AXES = ("", "a batch axis", "batch and channel axes")
 
 
 def _corrections(images: Tensor, needed: int, dtype: torch.dtype) -> Iterator[tuple[int, bool]]:
-    """How many axes to put in front, and whether to change the dtype: one slip before two."""
+    """Count the axes to put in front, and say whether to change the dtype: one slip before two."""
     other = images.dtype != dtype
     missing = range(1, max(0, min(2, needed - images.ndim)) + 1)
     yield from ((0, True),) if other else ()
@@ -75,7 +75,7 @@ def _corrections(images: Tensor, needed: int, dtype: torch.dtype) -> Iterator[tu
 
 
 def _runs(run: Callable[[Tensor], Any], images: Tensor) -> bool:
-    """Whether the network runs, and returns something for each of the images."""
+    """Try whether the network runs, and returns something for each of the images."""
     try:
         outputs = run(images)
     except Exception:  # noqa: BLE001 - it is the user's network, which may raise anything

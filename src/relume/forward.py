@@ -35,7 +35,13 @@ def raised_by_network(error: BaseException) -> bool:
 
 
 def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
-    """What the network returns, of which something depends on the input."""
+    """Run the network, and give what it returns, of which something depends on the input.
+
+    Raises:
+        InputError: it does not run on such images, and would on others like them.
+        ModelError: weights of it are out of the ordinary, and it failed.
+        GraphError: nothing that it returned depends on the input.
+    """
 
     def run(other: Tensor) -> Any:  # in place of the images, which alone need a gradient
         fed = tree_map_only(Tensor, lambda t: other if t.requires_grad else t, (args, kwargs))

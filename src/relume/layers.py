@@ -252,11 +252,11 @@ class Probe:
         return read
 
     def undecided(self, outputs: Any) -> bool:
-        """Whether a layer is to be chosen by what matters to the scores: among tokens, or before a dense prediction."""
+        """Tell whether a layer is to be chosen by what matters to the scores: among tokens, or before a dense prediction."""
         return any(not choice.is_map for choice in self._choices) or bool(dense(outputs, self._batch))
 
     def layers(self) -> tuple[Layer, ...]:
-        """The layers asked for, handed over.
+        """Hand over the layers asked for.
 
         Raises:
             LayerError: one did not run, ran more than once, or has no map; the message names candidates.

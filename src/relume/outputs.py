@@ -53,7 +53,7 @@ def pixel_scores(outputs: Any, batch: int) -> Tensor:
 
 
 def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], outputs: Any) -> Tensor:
-    """The tensor, of those that ``fit``, that is called one of ``names``, the first name first; else the only one.
+    """Find the tensor among those ``fitting`` that is called one of ``names``, the first name first; else the only one.
 
     Raises:
         TargetError: names do not settle it, and there are several.
@@ -79,7 +79,7 @@ def _listed(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _parts(outputs: Any) -> dict[Any, Any]:
-    """What a collection that a network returned holds, by key, field or position; nothing for anything else."""
+    """List what a collection that a network returned holds, by key, field or position; nothing for anything else."""
     if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type | Mapping):
         return {f.name: getattr(outputs, f.name) for f in dataclasses.fields(outputs)}
     if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):

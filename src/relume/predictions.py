@@ -75,7 +75,7 @@ def predicting(read: Sequence[Tensor], outputs: Any) -> set[Node]:
 
 
 def _upsamples(node: Any) -> bool:
-    """Whether it is a transposed convolution from as many channels to as many, by which predictions are made larger."""
+    """Tell whether it is a transposed convolution from as many channels to as many, by which predictions are made larger."""
     if not getattr(node, "_saved_transposed", False):
         return False
     before, after = node._saved_weight.shape[:2]

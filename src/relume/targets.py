@@ -302,7 +302,7 @@ class Neuron(Unit):
         return replace(self, position=position, places=torch.full((len(values),), place, device=values.device))
 
     def _cells(self, values: Tensor) -> Tensor:
-        """The channel's value at every place, ``(N, places)``."""
+        """Take the channel's value at every place, ``(N, places)``."""
         return values[:, self.channel].reshape(len(values), -1)
 
     def value(self, values: Tensor) -> Tensor:

@@ -218,9 +218,9 @@ class Trace:
         return replace(again, layers=(replace(again.layers[0], why=why),))
 
     def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
-        """The scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+        """Make the scores to explain: of the predicted class where nothing was asked for, none if there is no class.
 
-        Of copies of the outputs, since a target may write into what it is given, and is to be asked again.
+        They are made of copies of the outputs, since a target may write into what it is given, and is to be asked again.
         """
         copied = replace(self, outputs=tree_map_only(Tensor, Tensor.clone, self.outputs))
         try:

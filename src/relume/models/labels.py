@@ -50,7 +50,7 @@ def find_class(name: str, labels: Sequence[str]) -> int:
 
 
 def _nearest(wanted: str, labels: Sequence[str], most: int = 5) -> list[str]:
-    """The names that hold ``wanted``, as a whole word before inside one, shorter before longer; else those that look alike."""
+    """Find the names that hold ``wanted``, whole words first and shorter before longer; else those that look alike."""
     called = {part.casefold(): part for label in labels for part in map(str.strip, label.split(","))}
     holding = sorted((name for name in called if wanted and wanted in name), key=len)
     word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
