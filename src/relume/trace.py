@@ -37,6 +37,7 @@ from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extrem
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
+from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
 from relume.replica import Guard, modules_of, replicate, unwrap, warn_of_writing
@@ -202,8 +203,9 @@ class Trace:
             ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
             GraphError: nothing that the network returned depends on the input.
         """
-        if (made := preparation_of(model)) is not None:
+        if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
             made.check()
+            settle(model)
         if isinstance(model, nn.Module) and isinstance(model, TracesItself):
             return model.trace(
                 inputs,
