@@ -76,7 +76,10 @@ class Fingerprint:
                 continue
             look = _Look(prefix, unwatched)
             parts[module] = _Part.of(module, look, written)
-            waiting += [(f"{prefix}.{key}".lstrip("."), child) for key, child in module._modules.items() if child is not None]
+            plain = unwrap(module) is module  # what torch.compile put around a module has no name of its own
+            waiting += [
+                (look.name(key) if plain else prefix, child) for key, child in module._modules.items() if child is not None
+            ]
             waiting += look.modules
         return cls(tuple(parts.values()), tuple(sorted(set(unwatched))))
 
@@ -97,20 +100,21 @@ class _Part:
     others: dict[str, Unchanged]
     hooks: tuple[tuple[str, Unchanged | None], ...]
     free: frozenset[str]
+    count: int
 
     @classmethod
     def of(cls, module: nn.Module, look: _Look, written: Collection[str]) -> _Part:
         state = vars(module)
         children = tuple((key, None if child is None else weakref.ref(child)) for key, child in module._modules.items())
-        own = {} if unwrap(module) is not module else {key: value for key, value in state.items() if key not in _EVERY}
-        free = frozenset(key for key in own if look.name(key) in written)
-        free |= {name.removeprefix(look.prefix).lstrip(".") for name in written if name.rpartition(".")[0] == look.prefix}
+        free = frozenset(name.rpartition(".")[2] for name in written if name.rpartition(".")[0] == look.prefix)
         if unwrap(module) is not module:  # what torch.compile put around it is its own business
             free |= state.keys() - _EVERY
-        plain = {key: value for key, value in own.items() if key not in free and _is_plain(value)}
-        others = {key: look(key, value) for key, value in own.items() if key not in free and key not in plain}
-        hooks = tuple((key, look(key, state[key]) if state[key] else None) for key in _HOOKS)
-        return cls(look.prefix, weakref.ref(module), type(module), children, plain, others, hooks, free)
+        own = {key: value for key, value in state.items() if key not in _EVERY and key not in free}
+        plain = {key: value for key, value in own.items() if _is_plain(value)}
+        others = {key: look(key, value) for key, value in own.items() if key not in plain}
+        hooks = tuple((key, look(key, state[key]) if state[key] else None) for key in _HOOKS if key not in free)
+        count = len(state.keys() - free)
+        return cls(look.prefix, weakref.ref(module), type(module), children, plain, others, hooks, free, count)
 
     def changed(self) -> Iterator[str]:
         module = self.module()
@@ -129,8 +133,9 @@ class _Part:
 
     def _same(self, module: nn.Module) -> bool:
         state, children = vars(module), module._modules
-        count = len(_EVERY) + len(self.plain) + len(self.others) + (len(self.free & state.keys()) if self.free else 0)
-        if type(module) is not self.kind or len(state) != count or len(children) != len(self.children):
+        if type(module) is not self.kind or len(children) != len(self.children):
+            return False
+        if len(state) - (len(self.free & state.keys()) if self.free else 0) != self.count:
             return False
         try:
             plain = self.plain.items() <= state.items()
@@ -164,7 +169,7 @@ class _Look:
         return f"{self.prefix}.{key}".lstrip(".")
 
     def __call__(self, key: str, value: Any, depth: int = 0) -> Unchanged:
-        """Remember ``value``; what cannot be looked into is told by its identity alone, and noted."""
+        """Remember ``value``, the attribute ``key`` or a part of it."""
         if _is_plain(value):
             return _one(value)
         if isinstance(value, Tensor):
@@ -174,6 +179,10 @@ class _Look:
             return _identity(value)
         if depth < _DEEPEST and isinstance(value, dict | list | tuple | deque | set | frozenset):
             return self._container(key, value, depth)
+        return self._object(key, value, depth)
+
+    def _object(self, key: str, value: Any, depth: int) -> Unchanged:
+        """Remember an object; one that cannot be looked into is told by its identity alone, and noted."""
         identity = _identity(value)
         if isinstance(value, np.ndarray) and value.nbytes <= _MOST_BYTES and not value.dtype.hasobject:
             content = value.tobytes()

@@ -68,7 +68,6 @@ class Preparation:
         compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
-        original: the caller's network.
         sources: the tensors of it that were copied or are shared.
         fingerprint: its modules, attributes and hooks, as they were.
         names: the modules of the caller's network, and what they are called.
@@ -83,7 +82,6 @@ class Preparation:
     compiled: bool
     difference: float
     agreement: float
-    original: weakref.ref[nn.Module]
     sources: tuple[Source, ...]
     fingerprint: Fingerprint
     names: weakref.WeakKeyDictionary[nn.Module, str]

@@ -104,7 +104,6 @@ def prepare(
         lean,
         compiled,
         *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
-        weakref.ref(original),
         tuple(_sources(original, modules, {*packed, *folded, *folded.values()})),
         Fingerprint.of(original, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
