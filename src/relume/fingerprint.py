@@ -43,11 +43,21 @@ _PLAIN = (
     torch.dtype,
     torch.device,
     torch.layout,
+    torch.memory_format,
+    np.generic,
     enum.Enum,
     range,
     slice,
 )
-_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, functools.partial)
+_CODE = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    functools.partial,
+    torch.utils.hooks.RemovableHandle,
+    weakref.ref,
+)
 #: A container nested deeper than this, or in itself, and an array of more bytes, are not looked into.
 _DEEPEST, _MOST_BYTES = 6, 4096
 
@@ -149,6 +159,10 @@ class _Part:
         )
 
 
+class _Bare:
+    """An object that has a dictionary of attributes and nothing else."""
+
+
 # --- Single values -----------------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +202,8 @@ class _Look:
             content = value.tobytes()
             return lambda now: identity(now) and now.tobytes() == content
         state = getattr(value, "__dict__", None)
-        if type(state) is dict and _is_data(state) and not isinstance(value, _CODE):
+        whole = type(value).__basicsize__ <= _Bare.__basicsize__  # none of its state is hidden in C, or in slots
+        if type(state) is dict and whole and _is_data(state) and not isinstance(value, _CODE):
             content_of = self(key, state, depth)
             return lambda now: identity(now) and content_of(vars(now))
         if not isinstance(value, _CODE):

@@ -93,7 +93,7 @@ def observe(network: nn.Module, run: Callable[[], Any]) -> Flow:
         if isinstance(tensor, Tensor):
             flow._watch.uses[_memory(tensor)] += 1
     if flow._before is not None:
-        flow.written = frozenset(flow._before.changed())
+        flow.written = frozenset(flow._before[1].changed())
         flow._before = None
     return flow
 
@@ -111,14 +111,14 @@ class Flow:
     network: nn.Module
     sizes: dict[str, torch.Size] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
-    _before: Fingerprint | None = None
+    _before: tuple[nn.Module, Fingerprint] | None = None
     _runs: Counter[str] = field(default_factory=Counter)
     _made: dict[int, tuple[str, Convolution, Tensor]] = field(default_factory=dict)
     _took: dict[str, tuple[_Norm, Tensor]] = field(default_factory=dict)
     _watch: _Watch = field(default_factory=_Watch)
 
     def _begin(self, runs: nn.Module, *_: Any) -> None:
-        self._before = Fingerprint.of(runs)
+        self._before = runs, Fingerprint.of(runs)  # which holds what it is of weakly
         self._watch.uses.clear()
 
     def _convolution(self, name: str) -> Callable[..., None]:
