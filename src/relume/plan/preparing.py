@@ -21,7 +21,8 @@ from relume.fingerprint import Fingerprint
 from relume.graph import gradients
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack
-from relume.plan.folding import fold_into, observe, settle
+from relume.plan.folding import fold_into, settle
+from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
 from relume.replica import modules_of, replicate, unwrap
 from relume.targets import tensors_in
@@ -65,13 +66,12 @@ def prepare(
 
     What was done to it is in its ``preparation``: print it. Weights that nothing was done to are shared with ``model``, and
     followed. When others are written to, or a parameter, buffer, module, attribute or forward hook of ``model`` changes, the
-    prepared network refuses to run. Values written through ``parameter.data`` or NumPy cannot be noticed, nor a change inside
-    the objects that ``preparation.unwatched`` names, in a class or in a global variable.
+    prepared network refuses to run; :meth:`Preparation.check` says what cannot be noticed.
 
     Args:
         model: the network, left as it is.
         images: an example of what it will be given, ``(N, C, *spatial)`` or as for :func:`relume.explain`; one image is
-            enough. It shows which BatchNorms can be folded, and the result is checked on it. Other sizes are as fast.
+            enough. It shows which BatchNorms can be folded, and the result is checked on it.
         fold: fold each BatchNorm into the convolution before it where nothing else takes what that made.
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
         dtype: what to compute in, such as ``torch.bfloat16``; scores and maps come in the dtype that they have without it.
