@@ -343,6 +343,8 @@ def test_convolutions_with_a_way_of_their_own_are_folded(kind, dtype):
     net, x = Net(conv=kind(3, 4, 3)).to(dtype).eval(), images(dtype=dtype)
     prepared = relume.prepare(net, x)
     assert prepared.preparation.folded == {"bn": "conv"}
+    runs_packed = kind is Padded and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    assert prepared.preparation.packed == (("conv",) if runs_packed else ())  # the others call F.conv2d themselves
     tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     for each in (x, x + 5):
         assert_alike(net, prepared, each, tolerance, methods=ALL[:3])

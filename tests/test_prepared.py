@@ -518,6 +518,18 @@ def test_what_is_written_to_shared_weights_is_followed_and_data_is_not_noticed(x
     assert torch.equal(relume.explain(folded, x, 1, ["gradient"])["gradient"], before)
 
 
+def test_weights_that_are_only_packed_are_followed(x):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 4)).eval()
+    prepared = relume.prepare(net, x)
+    before = relume.explain(prepared, x, 1, ["gradient"])
+    step_of = torch.optim.SGD(net.parameters(), 0.1)
+    net(x).square().sum().backward()
+    step_of.step()
+    after = relume.explain(prepared, x, 1, ["gradient"])
+    assert_alike(relume.explain(net, x, 1, ["gradient"]), after, 1e-4)
+    assert ranks_alike(before, after) < 1
+
+
 def test_it_outlives_the_original(x):
     net = Attributes().eval()
     net.act = net.activation = net.relu.forward  # what refers to it

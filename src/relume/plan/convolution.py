@@ -25,7 +25,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from relume.graph import RectifiesNothing
 
-__all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack"]
+__all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
 
 #: Of each convolution, the packed weights for so many sizes of input are kept for each pass: enough for a batch, the last,
 #: smaller one, the rest of a chunk, and one image. Each takes as much memory as the weights, unless two lie in the same order.
@@ -323,6 +323,11 @@ def pack(module: nn.Module, size: torch.Size) -> bool:
     module.__dict__["_relume_weights"] = Weights(Shape.of(module), module.weight.dtype, blocks=few)
     mix(module, Packed)
     return True
+
+
+def ran_packed(module: nn.Module) -> bool:
+    """Whether ``module``, which :func:`pack` took, ever ran so: its class may convolve in another way."""
+    return bool(vars(module)["_relume_weights"]._forward)
 
 
 def mix(module: nn.Module, mixin: type) -> None:

@@ -20,7 +20,7 @@ from relume.evidence.localisation import rank_correlation
 from relume.fingerprint import Fingerprint
 from relume.graph import gradients
 from relume.plan.compiled import Compiled
-from relume.plan.convolution import pack
+from relume.plan.convolution import pack, ran_packed
 from relume.plan.folding import fold_into, settle
 from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
@@ -94,17 +94,18 @@ def prepare(
     folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
     fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
     _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packed = [name for name, size in flow.sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    packable = [name for name, size in flow.sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    after = _run(network, images, dtype)
     made = Preparation(
         folded,
         kept,
-        tuple(packed),
+        tuple(name for name in packable if ran_packed(modules[name])),
         channels_last,
         dtype or _dtype(original),
         lean,
         compiled,
-        *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
-        tuple(_sources(original, modules, {*packed, *folded, *folded.values()})),
+        *_compare(before, after, dtype or _dtype(original)),
+        tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(original, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
@@ -211,8 +212,8 @@ class _Conversion:
 # --- What was copied, and how near the result is ---------------------------------------------------------------------------
 
 
-def _sources(original: nn.Module, modules: Mapping[str, nn.Module], changed: Collection[str]) -> Iterator[Source]:
-    """Every parameter and buffer of ``original`` that the prepared ``modules`` share, copied, or ``changed`` on the way."""
+def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Collection[str]) -> Iterator[Source]:
+    """Every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
     for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
@@ -222,7 +223,7 @@ def _sources(original: nn.Module, modules: Mapping[str, nn.Module], changed: Col
                 if tensor is not None:
                     copy = held.get(key)
                     shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
-                    yield Source.of(name, module, key, copied=not shared or name in changed)
+                    yield Source.of(name, module, key, copied=not shared or name in folded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
