@@ -381,6 +381,57 @@ def test_a_branch_that_trains_is_right_or_an_error(late):
         assert_alike(net, prepared, x + 5, methods=ALL[:3])
 
 
+WRITES = {
+    "statistics": lambda net: net.bn.running_mean.add_(1),
+    "a buffer, another": lambda net: setattr(net.bn, "running_var", net.bn.running_var * 2),
+    "eps": lambda net: setattr(net.bn, "eps", 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("late", [True, False])
+def test_a_branch_that_writes_is_right_or_an_error(late, name):
+    class Writing(Net):
+        def forward(self, x):
+            if x.mean() > 1 and not late:
+                WRITES[name](self)
+            return super().forward(x)
+
+    def way(n, y, x):
+        if x.mean() > 1 and late:
+            WRITES[name](n)
+        return n.bn(y)
+
+    net, x = Writing(way).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    for _ in range(2):
+        if late:
+            with pytest.raises(errors.GraphError, match="takes another way"):
+                relume.explain(prepared, x + 5, 1, ["gradient"])
+        else:
+            assert_alike(net, prepared, x + 5, methods=ALL[:3])
+        assert_alike(net, prepared, x, methods=ALL[:3])
+
+
+def test_a_folded_batch_norm_without_statistics_is_an_error():
+    net, x = Net().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    prepared.bn.running_mean = None
+    with pytest.raises(errors.ModelError, match="has lost its statistics; call relume.prepare again"):
+        relume.explain(prepared, x, 1, ["gradient"])
+
+
+def test_an_input_named_in_the_call_is_folded():
+    class Named(Net):
+        def forward(self, x):
+            return self.head(F.relu(self.bn(self.conv(input=x))).flatten(2).mean(2))
+
+    net, x = Named().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    assert_alike(net, prepared, x, methods=ALL[:3])
+
+
 def write_mean(net):
     net.bn.running_mean.add_(1)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
-from relume.errors import GraphError
+from relume.errors import GraphError, ModelError
 from relume.plan.convolution import convolve, mix
 from relume.replica import unwrap
 
@@ -61,7 +61,7 @@ class Reserved(Tensor):
 
 
 _INSIDE = "_relume_inside"
-_FOLD, _NORM, _FOLDING = "_relume_fold", "_relume_norm", "_relume_folding"
+_FOLD, _NORM, _FOLDING, _WRITTEN = "_relume_fold", "_relume_norm", "_relume_folding", "_relume_written"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,9 +127,15 @@ def _parameters(convolution: Convolution, norm: _Norm) -> tuple[Tensor | None, .
 
 def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
     mean, var = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert var is not None
+    if mean is None or var is None:
+        raise ModelError("a BatchNorm that is folded into its convolution has lost its statistics; call relume.prepare again")
     return mean, var
+
+
+def _written(convolution: Convolution, norm: _Norm) -> tuple[object, ...]:
+    """What tells within one run whether anything that was folded is written to or exchanged; the BatchNorm's part is last."""
+    tensors = *_parameters(convolution, norm), *_statistics(norm)
+    return *((id(tensor), _version(tensor)) for tensor in tensors), norm.eps
 
 
 def _version(tensor: Tensor | None) -> int:
@@ -149,7 +155,7 @@ def settle(network: nn.Module, convert: Callable[[Tensor], Tensor] | None = None
     All that was folded goes through ``convert`` first, if given.
     """
     pairs = [(convolution, vars(convolution)[_NORM]) for convolution in vars(unwrap(network)).get(_FOLDING, ())]
-    if not pairs:
+    if not pairs or torch.compiler.is_compiling():  # which knows no values
         return
     folds = [vars(convolution)[_FOLD] for convolution, _ in pairs]
     statistics = [t for _, norm in pairs for t in _statistics(norm)]
@@ -160,6 +166,7 @@ def settle(network: nn.Module, convert: Callable[[Tensor], Tensor] | None = None
             vars(convolution)[_FOLD] = Fold.of(convolution, norm, (convert(fold.weight), convert(fold.bias)))
         elif not (known and fold.holds(convolution, norm)):
             vars(convolution)[_FOLD] = fold.renewed(convolution, norm)
+        vars(convolution)[_WRITTEN] = _written(convolution, norm)
 
 
 def _all_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -188,12 +195,15 @@ class Folding:
         norm: _Norm = state[_NORM]
         if norm.training:
             return convolution.forward(*args, **kwargs)
+        written = _written(cast("Any", self), norm)
+        if written != state[_WRITTEN] and not torch.compiler.is_compiling():  # since the run began
+            state.update({_FOLD: state[_FOLD].renewed(self, norm), _WRITTEN: written})
         made = self._folded(state[_FOLD], *args, **kwargs)
         made = reserved = _use(made, *state["_parameters"].values())
         if type(made) is Tensor:  # not so while a compiler looks on
             reserved = made.detach()
             reserved.__class__ = Reserved
-        setattr(reserved, _INSIDE, (norm, made))
+        setattr(reserved, _INSIDE, (norm, made, written))
         return reserved
 
     def _folded(self, fold: Fold, input: Tensor) -> Any:  # noqa: A002
@@ -219,11 +229,15 @@ class Folded:
     def forward(self, x: Tensor) -> Any:
         """What the convolution made, or what the module makes of that after its BatchNorm."""
         norm, module = cast("Any", self), cast("Any", super())
-        owner, made = getattr(x, _INSIDE, (None, x))
+        owner, made, written = getattr(x, _INSIDE, (None, x, ()))
         if norm.training and owner is None:
             return module.forward(x)
-        if norm.training or owner is not self:
-            raise GraphError(_ANOTHER_WAY.format("a BatchNorm that is folded into its convolution was given something else"))
+        if norm.training or owner is not self or written[2:] != _written(norm, norm)[2:]:
+            raise GraphError(
+                _ANOTHER_WAY.format(
+                    "a BatchNorm that is folded into its convolution was given something else, or is another one by now"
+                )
+            )
         delattr(x, _INSIDE)
         x = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
         if module.forward.__func__ is _Norm.forward:
@@ -278,7 +292,7 @@ def fold_into(network: nn.Module, pairs: Sequence[tuple[Convolution, _Norm]]) ->
             type(convolution).forward is kind.forward and type(convolution)._conv_forward is kind._conv_forward
             for kind in CONVOLUTIONS
         )
-        vars(convolution).update({_FOLD: Fold.of(convolution, norm), _NORM: norm})
+        vars(convolution).update({_FOLD: Fold.of(convolution, norm), _NORM: norm, _WRITTEN: ()})
         mix(convolution, FoldingInside if own else Folding)
         mix(norm, Folded)
     vars(network)[_FOLDING] = tuple(convolution for convolution, _ in pairs)
