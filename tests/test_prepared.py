@@ -496,6 +496,24 @@ def test_what_cannot_be_watched_is_named_and_what_it_writes_itself_is_its_own_bu
         prepared(x)
 
 
+def test_attributes_outside_of_the_dictionary_are_named(x):
+    class Slotted(Small):
+        __slots__ = ("scale",)
+
+    assert relume.prepare(Slotted().eval(), x).preparation.unwatched == ("scale",)
+
+
+def test_a_module_inside_a_compiled_one_is_called_as_it_is_without(x):
+    net = Small().eval()
+    net.body = torch.compile(net.body, backend="eager")
+    prepared = relume.prepare(net, x)
+    net(x)  # which compiles it
+    prepared(x)
+    net.body._orig_mod[0].stride = (2, 2)
+    with pytest.raises(errors.ModelError, match=r"'body\.0\.stride' first"):
+        prepared(x)
+
+
 def test_an_attribute_set_in_the_prepared_network_is_followed(x):
     net = Attributes().eval()
     prepared = relume.prepare(net, x)

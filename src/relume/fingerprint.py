@@ -1,7 +1,7 @@
-"""What a network is beside its weights: its modules, attributes and forward hooks, remembered so that a change is noticed.
+"""The modules, attributes and forward hooks of a network, remembered so that a later change is noticed.
 
-It is looked at whenever a prepared network is called, so it must be cheap: plain values are compared by dictionaries all at
-once, and nothing is copied then. And it must not keep the network alive: whatever may refer to it is held weakly.
+They are looked at whenever a prepared network is called, so that must be cheap: all plain values of a module are compared at
+once, as dictionaries. And the network must not be kept alive: whatever may refer to it is held weakly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from itertools import starmap
+from itertools import chain, starmap
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ from relume.replica import unwrap
 
 __all__ = ["Fingerprint"]
 
-#: Whether something is what it was.
+#: Tells whether something is what it was.
 Unchanged: TypeAlias = Callable[[Any], bool]
 
 #: What every module has; forward hooks and modules are looked at, tensors elsewhere, and the rest changes nothing in a replica.
@@ -64,7 +64,7 @@ _DEEPEST, _MOST_BYTES = 6, 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
-    """What the modules of a network were.
+    """The modules of a network as they were.
 
     Attributes:
         parts: each module.
@@ -86,6 +86,8 @@ class Fingerprint:
                 continue
             look = _Look(prefix, unwatched)
             parts[module] = _Part.of(module, look, written)
+            slots = chain.from_iterable(vars(kind).get("__slots__", ()) for kind in type(module).__mro__)
+            unwatched += map(look.name, slots)
             plain = unwrap(module) is module  # what torch.compile put around a module has no name of its own
             waiting += [
                 (look.name(key) if plain else prefix, child) for key, child in module._modules.items() if child is not None
@@ -100,7 +102,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What one module was."""
+    """One module as it was."""
 
     prefix: str
     module: weakref.ref[nn.Module]
@@ -139,7 +141,7 @@ class _Part:
         names += [
             key for key, unchanged in self.hooks if (bool(state[key]) if unchanged is None else not unchanged(state[key]))
         ]
-        yield from (f"{self.prefix}.{key}".lstrip(".") for key in names or ["forward"])
+        yield from (f"{self.prefix}.{key}".lstrip(".") for key in names or ["__class__"])
 
     def _same(self, module: nn.Module) -> bool:
         state, children = vars(module), module._modules
@@ -179,7 +181,7 @@ class _Look:
         self._unwatched = unwatched
 
     def name(self, key: str) -> str:
-        """What the network calls the attribute ``key``."""
+        """Return what the network calls the attribute ``key``."""
         return f"{self.prefix}.{key}".lstrip(".")
 
     def __call__(self, key: str, value: Any, depth: int = 0) -> Unchanged:
@@ -237,7 +239,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_data(state: dict[str, Any]) -> bool:
-    """Whether an object holds plain values alone, or containers of such, as a configuration does."""
+    """Tell whether an object holds plain values alone, or containers of such, as a configuration does."""
     return all(
         _is_plain(value)
         or (isinstance(value, dict) and _is_data(value))

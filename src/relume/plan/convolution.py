@@ -27,8 +27,8 @@ from relume.graph import RectifiesNothing
 
 __all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
 
-#: Of each convolution, the packed weights for so many sizes of input are kept for each pass: enough for a batch, the last,
-#: smaller one, the rest of a chunk, and one image. Each takes as much memory as the weights, unless two lie in the same order.
+#: How many sizes of input the packed weights of a convolution are kept for: enough for a batch, the last, smaller one, the rest
+#: of a chunk, and one image. Each takes as much memory as the weights for each pass, unless two lie in the same order.
 SIZES = 4
 
 #: With so few channels the gradient of an input is computed in blocks.
@@ -55,7 +55,7 @@ class Shape:
         return cls(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
 
     def is_of(self, module: Any) -> bool:
-        """Whether ``module`` still has it: somebody may have set another stride."""
+        """Tell whether ``module`` still has it: somebody may have set another stride."""
         ours = self.stride, self.padding, self.dilation, self.groups
         return ours == (module.stride, module.padding, module.dilation, module.groups) and module.padding_mode == "zeros"
 
@@ -174,7 +174,7 @@ def _packed(weight: Tensor, shape: Shape, size: Sequence[int]) -> Tensor:
 
 
 def _same_order(one: Tensor, other: Tensor) -> bool:
-    """Whether two packed forms of the same weights lie in memory in the same order."""
+    """Compare the order in which two packed forms of the same weights lie in memory."""
     return torch.equal(*map(_mkldnn._get_mkldnn_serialized_md, (one, other)))
 
 
@@ -184,13 +184,13 @@ _Size: TypeAlias = "tuple[torch.Size, int]"
 class Weights:
     """The weights of one convolution, packed for both passes and for the few sizes of input that it was given last.
 
-    oneDNN picks the order by the size of the input, the batch included, and by the number of threads: in another order the
-    weights are brought at every call, by slower code than torch's own convolution has. So each size is packed when it is first
-    seen, each pass when it first runs. That is the very work that torch's own convolution does at every call, so it costs
-    nothing even if the size never comes again.
+    oneDNN picks their order by the size of the input, the batch included, and by the number of threads. Weights in another
+    order are brought into that one at every call, by slower code than torch's own convolution runs. So each size is packed when
+    it is first seen, and for each pass when that first runs: the very work that torch's own convolution does at every call, so
+    that nothing is lost if the size never comes again.
 
-    All replicas of a network share it, in any thread. It is of one tensor as it then was; given another, or the same one
-    written to, it begins anew.
+    All replicas of a network share it, in any thread. It holds packed weights of one tensor as that is now: given another, or
+    the same one after it was written to, it begins anew.
     """
 
     __slots__ = ("_backward", "_blocks", "_forward", "_lock", "_made_of", "_version", "dtype", "shape")
@@ -205,17 +205,16 @@ class Weights:
         self._backward: OrderedDict[_Size, Plain | Blocks] = OrderedDict()
 
     def __deepcopy__(self, _: Any) -> Weights:
-        return Weights(
-            self.shape, self.dtype, blocks=self._blocks
-        )  # what is packed cannot be copied, and a copy has other weights
+        # packed tensors cannot be copied, and a copy of the network has weights of its own
+        return Weights(self.shape, self.dtype, blocks=self._blocks)
 
     def forward(self, weight: Tensor, size: torch.Size) -> Tensor:
-        """``weight``, packed for an input of ``size``."""
+        """Pack ``weight`` for an input of ``size``, unless that was done."""
         with self._lock:
             return self._recent(self._forward, weight, size, lambda: _packed(weight, self.shape, size), lambda made: made)
 
     def backward(self, weight: Tensor, size: torch.Size) -> Plain | Blocks:
-        """The gradient of an input of ``size``."""
+        """Pack ``weight`` for the gradient of an input of ``size``, unless that was done."""
         way: type[Plain | Blocks] = Blocks if self._blocks else Plain
         with self._lock:
             return self._recent(
@@ -230,7 +229,7 @@ class Weights:
         make: Callable[[], _Made],
         order: Callable[[_Made], Tensor],
     ) -> _Made:
-        """What ``kept`` has for ``size``, or what is made for it now, in place of what was not asked for longest."""
+        """Return what is ``kept`` for ``size``, or make it now; the size that was not asked for longest gives way."""
         version = 0 if weight.is_inference() else weight._version
         if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or version != self._version:
             self._forward.clear()
@@ -238,7 +237,7 @@ class Weights:
             self._made_of, self._version = weight.detach(), version
         key = size, torch.get_num_threads()
         if key not in kept:
-            # neither of the caller's inference_mode, which would make what a later gradient cannot use
+            # tensors made in the caller's inference_mode would be of no use to a later gradient
             with torch.inference_mode(mode=False), torch.no_grad():
                 made = make()
                 made = next((other for other in kept.values() if _same_order(order(other), order(made))), made)
@@ -326,7 +325,7 @@ def pack(module: nn.Module, size: torch.Size) -> bool:
 
 
 def ran_packed(module: nn.Module) -> bool:
-    """Whether ``module``, which :func:`pack` took, ever ran so: its class may convolve in another way."""
+    """Tell whether ``module``, which :func:`pack` took, ever ran so: its class may convolve in a way of its own."""
     return bool(vars(module)["_relume_weights"]._forward)
 
 

@@ -105,7 +105,7 @@ class Fold:
         return self  # nothing in it changes; the copy will compare its own tensors with these
 
     def holds(self, convolution: Convolution, norm: _Norm) -> bool:
-        """Whether the parameters of the two are the very ones that it was made of, as they were then."""
+        """Tell whether the parameters of the two are the very ones that it was made of, as they were then."""
         now = _parameters(convolution, norm)
         return norm.eps == self.eps and all(
             one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and _version(one) == version
@@ -113,7 +113,7 @@ class Fold:
         )
 
     def renewed(self, convolution: Convolution, norm: _Norm) -> Fold:
-        """What holds for the two now: the same if they have the same values, as those of a copy have."""
+        """Make what holds for the two now: nothing is computed if the values are the same, as those of a copy are."""
         now = *_parameters(convolution, norm), *_statistics(norm)
         unwritten = all(_version(t) == version for t, version in zip(self.parameters, self.versions, strict=True))
         pairs = zip(now, (*self.parameters, *self.statistics), strict=True)
@@ -133,7 +133,7 @@ def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
 
 
 def _written(convolution: Convolution, norm: _Norm) -> tuple[object, ...]:
-    """What tells within one run whether anything that was folded is written to or exchanged; the BatchNorm's part is last."""
+    """Tell apart, within one run, what was folded from the same after a write or an exchange; the BatchNorm's part is last."""
     tensors = *_parameters(convolution, norm), *_statistics(norm)
     return *((id(tensor), _version(tensor)) for tensor in tensors), norm.eps
 
@@ -150,9 +150,9 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def settle(network: nn.Module, convert: Callable[[Tensor], Tensor] | None = None) -> None:
-    """Fold again what has changed in ``network``, prepared or a replica of one, since it was folded.
+    """Fold again whatever has changed since it was folded in ``network``, which is prepared or a replica of one that is.
 
-    All that was folded goes through ``convert`` first, if given.
+    With ``convert``, the network's tensors were converted, and all that was folded is converted likewise.
     """
     pairs = [(convolution, vars(convolution)[_NORM]) for convolution in vars(unwrap(network)).get(_FOLDING, ())]
     if not pairs or torch.compiler.is_compiling():  # which knows no values
@@ -190,7 +190,7 @@ class Folding:
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What convolution and BatchNorm make, reserved; if that is to train, what the convolution makes."""
+        """Compute what convolution and BatchNorm make, reserved; or the convolution alone, if the BatchNorm is to train."""
         state, convolution = vars(self), cast("Any", super())
         norm: _Norm = state[_NORM]
         if norm.training:
