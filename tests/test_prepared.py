@@ -498,7 +498,7 @@ def test_what_cannot_be_watched_is_named_and_what_it_writes_itself_is_its_own_bu
 
 def test_attributes_outside_of_the_dictionary_are_named(x):
     class Slotted(Small):
-        __slots__ = ("scale",)
+        __slots__ = "scale"
 
     assert relume.prepare(Slotted().eval(), x).preparation.unwatched == ("scale",)
 
@@ -507,11 +507,22 @@ def test_a_module_inside_a_compiled_one_is_called_as_it_is_without(x):
     net = Small().eval()
     net.body = torch.compile(net.body, backend="eager")
     prepared = relume.prepare(net, x)
-    net(x)  # which compiles it
+    with torch.no_grad():
+        net(x)  # which compiles it
     prepared(x)
     net.body._orig_mod[0].stride = (2, 2)
     with pytest.raises(errors.ModelError, match=r"'body\.0\.stride' first"):
         prepared(x)
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
+def test_a_hook_on_a_wrapper_is_noticed(x, around):
+    wrapped = around(Small().eval())
+    prepared = relume.prepare(wrapped, x)
+    relume.explain(prepared, x, 1, ["gradient"])
+    wrapped.register_forward_hook(lambda _m, _a, out: out * 2)
+    with pytest.raises(errors.ModelError, match="'_forward_hooks' first"):
+        relume.explain(prepared, x, 1, ["gradient"])
 
 
 def test_an_attribute_set_in_the_prepared_network_is_followed(x):

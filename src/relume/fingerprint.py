@@ -13,14 +13,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from itertools import chain, starmap
+from itertools import starmap
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relume.replica import unwrap
+from relume.wrapped import PARALLEL, inside
 
 __all__ = ["Fingerprint"]
 
@@ -85,12 +85,12 @@ class Fingerprint:
             if module in parts or isinstance(module, torch.jit.ScriptModule):
                 continue
             look = _Look(prefix, unwatched)
-            parts[module] = _Part.of(module, look, written)
-            slots = chain.from_iterable(vars(kind).get("__slots__", ()) for kind in type(module).__mro__)
-            unwatched += map(look.name, slots)
-            plain = unwrap(module) is module  # what torch.compile put around a module has no name of its own
+            # a wrapper's hooks are the network's, its attributes its own business, and it is not in the names
+            wraps = inside(module) is not None or (type(module) in PARALLEL and not prefix)
+            parts[module] = _Part.of(module, look, vars(module).keys() - _EVERY if wraps else (), written)
+            unwatched += map(look.name, _slots(type(module)))
             waiting += [
-                (look.name(key) if plain else prefix, child) for key, child in module._modules.items() if child is not None
+                (prefix if wraps else look.name(key), child) for key, child in module._modules.items() if child is not None
             ]
             waiting += look.modules
         return cls(tuple(parts.values()), tuple(sorted(set(unwatched))))
@@ -115,12 +115,11 @@ class _Part:
     count: int
 
     @classmethod
-    def of(cls, module: nn.Module, look: _Look, written: Collection[str]) -> _Part:
+    def of(cls, module: nn.Module, look: _Look, ignored: Collection[str], written: Collection[str]) -> _Part:
         state = vars(module)
         children = tuple((key, None if child is None else weakref.ref(child)) for key, child in module._modules.items())
         free = frozenset(name.rpartition(".")[2] for name in written if name.rpartition(".")[0] == look.prefix)
-        if unwrap(module) is not module:  # what torch.compile put around it is its own business
-            free |= state.keys() - _EVERY
+        free |= frozenset(ignored)
         own = {key: value for key, value in state.items() if key not in _EVERY and key not in free}
         plain = {key: value for key, value in own.items() if _is_plain(value)}
         others = {key: look(key, value) for key, value in own.items() if key not in plain}
@@ -159,6 +158,12 @@ class _Part:
             and all(not state[key] if unchanged is None else unchanged(state[key]) for key, unchanged in self.hooks)
             and all(unchanged(state.get(key)) for key, unchanged in self.others.items())
         )
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 class _Bare:

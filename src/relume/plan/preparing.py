@@ -106,7 +106,7 @@ def prepare(
         compiled,
         *_compare(before, after, dtype or _dtype(original)),
         tuple(_sources(original, modules, {*folded, *folded.values()})),
-        Fingerprint.of(original, flow.written),
+        Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
     prepared = Compiled(network) if compiled else network
