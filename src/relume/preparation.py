@@ -94,10 +94,12 @@ class Preparation:
         """The attributes of the caller's network that may change inside without being noticed."""
         return self.fingerprint.unwatched
 
-    def hang_on(self, network: nn.Module) -> None:
-        """Let ``network`` carry it, also as ``network.preparation`` where that is nothing of the network's own."""
-        own = "preparation" in dir(network)
-        vars(network).update({self.KEY: self} if own else {self.KEY: self, "preparation": self})
+    def hang_on(self, *networks: nn.Module) -> None:
+        """Let each network carry it, also as ``network.preparation`` where that is nothing of the network's own."""
+        for network in networks:
+            vars(network)[self.KEY] = self
+            if "preparation" not in dir(network):
+                vars(network)["preparation"] = self
 
     def check(self) -> None:
         """Refuse to speak for a network that has changed since, which is looked at as long as it is there.
@@ -139,7 +141,8 @@ class Preparation:
         parts += ["one bit kept of each ReLU's value"] * self.lean
         parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
-        unwatched = f"; changes inside {', '.join(self.unwatched)} are not noticed" if self.unwatched else ""
+        more = f" and {len(self.unwatched) - 3} more" if len(self.unwatched) > 3 else ""
+        unwatched = f"; changes inside {', '.join(self.unwatched[:3])}{more} are not noticed" * bool(self.unwatched)
         return f"{', '.join(parts)}; on the example {near}{unwatched}"
 
 

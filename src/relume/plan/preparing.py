@@ -110,8 +110,7 @@ def prepare(
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
     prepared = Compiled(network) if compiled else network
-    for each in (prepared, network):
-        made.hang_on(each)
+    made.hang_on(prepared, network)
     return prepared
 
 
