@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from relume.errors import LayerError
 from relume.graph import gradients
 from relume.grids import Grid, find_grid
+from relume.plan.folding import Folding
 from relume.preparation import layer_alias
 from relume.wrapped import modules_of, named_places
 
@@ -156,7 +157,7 @@ class Probe:
             # hooks on the inside of TorchScript register without error and never fire
             if isinstance(module, torch.jit.ScriptModule):
                 self._scripted = self._scripted or module_name or "the whole model"
-            elif getattr(module, "merged", False):
+            elif isinstance(module, Folding):
                 self._merged.add(module_name)
             elif module_name:
                 note, hook = self._hooks(module_name)

@@ -37,6 +37,7 @@ from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extrem
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.lean import Lean
+from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
 from relume.replica import Guard, modules_of, replicate, unwrap, warn_of_writing
@@ -202,8 +203,7 @@ class Trace:
             ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
             GraphError: nothing that the network returned depends on the input.
         """
-        if (made := preparation_of(model)) is not None:
-            made.check()
+        _check(model)
         if isinstance(model, nn.Module) and isinstance(model, TracesItself):
             return model.trace(
                 inputs,
@@ -366,6 +366,13 @@ def _probe(
     inner = unwrap(model)
     names = None if layers is None else [layer_name(inner, layer) for layer in layers]
     return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
+
+
+def _check(model: Model) -> None:
+    """Refuse a prepared network whose original has changed, and have one that has changed itself follow."""
+    if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
+        made.check()
+        settle(model)
 
 
 def guard(model: Model) -> AbstractContextManager[Any]:
