@@ -2,7 +2,8 @@
 
 The least is one forward pass and one backward pass to the data at the highest rate of arithmetic this machine is seen to reach
 in the same run, by a matrix product or by a convolution of 256 channels. What is above it is sorted by operation, from torch's
-profiler over a prepared network; the profiler's own cost is in the last row, and the time without it above the table.
+profiler over a network prepared with a batch of that size; the profiler's own cost is in the last row, and the time without it
+above the table.
 """
 
 import statistics
@@ -50,7 +51,7 @@ def main() -> None:
     images = torch.randn(batch, 3, 224, 224)
     with FlopCounterMode(display=False) as flops:
         network(images.clone().requires_grad_())[:, 0].sum().backward()
-    guided = relume.GuidedBackpropagation(relume.prepare(network, images[:1]))
+    guided = relume.GuidedBackpropagation(relume.prepare(network, images))
 
     def call() -> None:
         guided.attribute(images, 0)

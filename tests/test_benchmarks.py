@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from benchmarks import packing
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -81,6 +82,32 @@ def test_tables_and_figure_are_functions_of_the_record(ran, tmp_path):
     assert insert(page, tables) == page
     with pytest.raises(ValueError, match="no place for the tables"):
         insert("nothing", tables)
+
+
+def test_the_benchmark_of_packing_runs_and_fills_its_page(monkeypatch, tmp_path, capsys):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    monkeypatch.setattr(
+        packing, "import_torchvision", lambda: SimpleNamespace(models=SimpleNamespace(get_model=lambda *_, **__: net))
+    )
+    page = tmp_path / "page.md"
+    page.write_text("before\n" + "no sentence\n".join(packing.MARKS) + "after\n", encoding="utf-8")
+    packing.main("small", 2, 16, page)
+    text, printed = page.read_text(encoding="utf-8"), capsys.readouterr().out
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert printed.strip() in text
+    assert "no sentence" not in text
+    assert all(f"| {name} | " in text for name in packing.RATIOS)
+
+
+def test_ratios_of_packing_are_of_each_round():
+    samples = {name: [1.0, 2.0, 3.0, 4.0] for pair in packing.RATIOS.values() for name in pair}
+    samples["1 for 8"] = [2.0, 2.0, 3.0, 8.0]  # twice, once, once, twice as long
+    row = packing.table(samples).splitlines()[2]
+    assert row == "| prepared with 1 image, 8 at once | 2500 | 1.50 (1.00–2.00) |"
 
 
 def insert_marks():

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 import relume
 from relume import errors
 from relume.models.vision import import_torchvision
+from relume.preparation import preparation_of
 
 from .networks import Small, assert_unchanged, snapshot
 
@@ -270,6 +271,270 @@ def test_the_other_way_taken_on_the_example_is_kept():
     prepared = relume.prepare(net, images() + 5)
     assert prepared.preparation.kept == {"bn": "did not run"}
     assert_alike(net, prepared, images())
+
+
+# --- What anybody reads of what was folded ------------------------------------------------------------------------------------
+
+READ = {
+    "the weight, in another convolution": lambda n, y, x: (
+        F.relu(n.bn(y)) + F.conv2d(x * 2, n.conv.weight, n.conv.bias, padding=1)
+    ),
+    "the weight, by the convolution's own way": lambda n, y, x: n.bn(y) + n.conv._conv_forward(x * 2, n.conv.weight, None),
+    "the weight's size": lambda n, y, _: n.bn(y) * n.conv.weight.abs().mean(),
+    "the convolution's bias": lambda n, y, _: n.bn(y) + n.conv.bias[:, None, None],
+    "whether there is a bias": lambda n, y, _: n.bn(y) * (2 if n.bn.bias is not None else 3),
+    "whether the convolution has one": lambda n, y, _: n.bn(y) * (2 if n.conv.bias is not None else 3),
+    "the BatchNorm's weight": lambda n, y, _: n.bn(y) * n.bn.weight.mean(),
+    "the statistics": lambda n, y, _: n.bn(y) + n.bn.running_mean.mean() / n.bn.running_var.sum(),
+    "the statistics, by a BatchNorm": lambda n, y, x: n.bn(y) + F.batch_norm(n.other(x), n.bn.running_mean, n.bn.running_var),
+    "how many batches there were": lambda n, y, _: n.bn(y) * (n.bn.num_batches_tracked + 2),
+    "all of them": lambda n, y, _: n.bn(y) * sum(p.sum() for p in n.state_dict().values()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("bias", [True, False])
+def test_another_branch_reads_the_network_s_own_weights(name, bias):
+    if not bias and name == "the convolution's bias":
+        return
+    conv = nn.Conv2d(3, 4, 3, padding=1, bias=bias)
+    net = Net(lambda n, y, x: READ[name](n, y, x) if x.mean() > 1 else n.bn(y), conv).double().eval()
+    x = images()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    for each in (x, x + 5):
+        assert_alike(net, prepared, each, methods=ALL[:3])
+    assert_alike(net, copy.deepcopy(prepared), x + 5, methods=ALL[:3])
+
+
+def test_it_has_the_parameters_and_buffers_of_the_network():
+    net = Small().eval()
+    prepared = relume.prepare(net, images(dtype=torch.float32))
+    theirs, ours = net.state_dict(), prepared.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+class Same(nn.Conv2d):
+    """Pads as TensorFlow does, and convolves by itself."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class Padded(nn.Conv2d):
+    """Pads, and leaves the rest to its class; in another branch its weight is used once more."""
+
+    def forward(self, x):
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return super().forward(x * self.weight.mean() if x.mean() > 1 else x)
+
+
+class Inner(nn.Conv2d):
+    """Convolves in its own way by the weight that it finds, not by the one that it is given."""
+
+    def _conv_forward(self, x, weight, bias):
+        return F.conv2d(weight=self.weight, bias=bias, input=x, padding=1)
+
+
+@pytest.mark.parametrize("kind", [Same, Padded, Inner])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_convolutions_with_a_way_of_their_own_are_folded(kind, dtype):
+    net, x = Net(conv=kind(3, 4, 3)).to(dtype).eval(), images(dtype=dtype)
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    runs_packed = kind is Padded and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    assert prepared.preparation.packed == (("conv",) if runs_packed else ())  # the others call F.conv2d themselves
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+    for each in (x, x + 5):
+        assert_alike(net, prepared, each, tolerance, methods=ALL[:3])
+
+
+def test_one_that_takes_another_way_inside_is_an_error():
+    class Sometimes(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) if x.mean() < 1 else F.conv2d(x, self.weight * 2, self.bias)
+
+    net, x = Net(conv=Sometimes(3, 4, 3)).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    with pytest.raises(errors.GraphError, match="does not convolve by its weight, so this input takes another way"):
+        relume.explain(prepared, x + 5, 1, ["gradient"])
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_branch_that_trains_is_right_or_an_error(late):
+    class Training(Net):
+        def forward(self, x):
+            if x.mean() > 1 and not late:
+                self.bn.train()
+            return super().forward(x)
+
+    def way(n, y, x):
+        return (n.bn.train() if x.mean() > 1 and late else n.bn)(y)
+
+    net, x = Training(way).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    if late:
+        with pytest.raises(errors.GraphError, match="takes another way"):
+            relume.explain(prepared, x + 5, 1, ["gradient"])
+    else:
+        assert_alike(net, prepared, x + 5, methods=ALL[:3])
+
+
+WRITES = {
+    "statistics": lambda net: net.bn.running_mean.add_(1),
+    "a buffer, another": lambda net: setattr(net.bn, "running_var", net.bn.running_var * 2),
+    "eps": lambda net: setattr(net.bn, "eps", 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("late", [True, False])
+def test_a_branch_that_writes_is_right_or_an_error(late, name):
+    class Writing(Net):
+        def forward(self, x):
+            if x.mean() > 1 and not late:
+                WRITES[name](self)
+            return super().forward(x)
+
+    def way(n, y, x):
+        if x.mean() > 1 and late:
+            WRITES[name](n)
+        return n.bn(y)
+
+    net, x = Writing(way).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    for _ in range(2):
+        if late:
+            with pytest.raises(errors.GraphError, match="takes another way"):
+                relume.explain(prepared, x + 5, 1, ["gradient"])
+        else:
+            assert_alike(net, prepared, x + 5, methods=ALL[:3])
+        assert_alike(net, prepared, x, methods=ALL[:3])
+
+
+def test_a_folded_batch_norm_without_statistics_is_an_error():
+    net, x = Net().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    prepared.bn.running_mean = None
+    with pytest.raises(errors.ModelError, match="has lost its statistics; call relume.prepare again"):
+        relume.explain(prepared, x, 1, ["gradient"])
+
+
+def test_an_input_named_in_the_call_is_folded():
+    class Named(Net):
+        def forward(self, x):
+            return self.head(F.relu(self.bn(self.conv(input=x))).flatten(2).mean(2))
+
+    net, x = Named().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    assert_alike(net, prepared, x, methods=ALL[:3])
+
+
+def write_mean(net):
+    net.bn.running_mean.add_(1)
+
+
+def new_mean(net):
+    net.bn.running_mean = torch.ones_like(net.bn.running_mean)
+
+
+def new_weight(net):
+    net.bn.weight = nn.Parameter(net.bn.weight * 3)
+
+
+def another_eps(net):
+    net.bn.eps = 2.0
+
+
+@pytest.mark.parametrize("change", [write_mean, new_mean, new_weight, another_eps, lambda net: net.conv.weight.neg_()])
+def test_what_is_written_in_the_prepared_network_is_folded_again(change):
+    net, x = Net().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    prepared.conv.weight = nn.Parameter(prepared.conv.weight.clone(), requires_grad=False)  # no longer that of net
+    plain = copy.deepcopy(net)
+    with torch.no_grad():
+        for each in (plain, prepared):
+            change(each)
+    assert_alike(plain, prepared, x, methods=ALL[:3])
+    torch.testing.assert_close(prepared(x), plain(x))
+    assert_alike(plain, copy.deepcopy(prepared), x, methods=ALL[:3])
+
+
+def test_a_copy_folds_nothing_again_and_is_the_same_to_the_last_bit():
+    net, x = Small().eval(), images(dtype=torch.float32)
+    prepared = relume.prepare(net, x, dtype=torch.bfloat16)
+    other = copy.deepcopy(prepared)
+    for a, b in zip(*(relume.explain(n, x, 1, ALL, "body").maps.values() for n in (prepared, other)), strict=True):
+        assert torch.equal(a, b)
+    assert vars(other.conv1)["_relume_fold"].weight is vars(prepared.conv1)["_relume_fold"].weight
+
+
+# --- Names that the network has itself ----------------------------------------------------------------------------------------
+
+
+class Named(Small):
+    """Uses the names that a preparation might want to use."""
+
+    def __init__(self):
+        super().__init__()
+        self.preparation, self.packed, self.merged = nn.Conv2d(3, 3, 1), 2.0, True
+        self.mark, self.of = nn.Parameter(torch.tensor(3.0)), [0.5]
+        for module in (self.conv1, self.conv2, self.bn1, self.bn2):
+            module.merged, module.packed, module.mark, module.of = True, "mine", "mine", "mine"
+
+    def forward(self, x):
+        mine = (
+            {m.mark for m in (self.conv1, self.bn1)}
+            | {m.packed for m in (self.conv1,)}
+            | {m.of for m in (self.conv1, self.bn1)}
+        )
+        assert mine == {"mine"}
+        return super().forward(self.preparation(x) * self.packed * self.of[0]) * self.mark
+
+
+def test_a_network_may_have_any_name_of_its_own():
+    net, x = Named().double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert isinstance(prepared.preparation, nn.Conv2d)
+    made = preparation_of(prepared)
+    assert made is not None
+    assert made.folded == {"bn1": "conv1", "bn2": "conv2"}
+    assert_alike(net, prepared, x, layer="bn2")
+    # in the unprepared network a convolution that says it is merged is a layer as any other
+    assert relume.explain(net, x, 1, ["gradcam"], "conv2").layer == "conv2"
+
+
+class Adapted(nn.Module):
+    """A convolution with an adapter in it, as peft and loralib make them: merged into its weight or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer, self.merged = nn.Conv2d(6, 8, 3), True
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+def test_an_adapter_that_is_merged_is_a_layer_still():
+    net, x = Small().eval(), images(dtype=torch.float32)
+    net.body = Adapted()
+    merged = relume.explain(net, x, 1, ["gradcam"])
+    net.body.merged = False
+    assert relume.explain(net, x, 1, ["gradcam"]).layer == merged.layer == "body"
+    assert relume.explain(relume.prepare(net, x), x, 1, ["gradcam"]).layer == "body"
+
+
+def test_a_merged_layer_of_peft_is_a_layer_still():
+    peft = pytest.importorskip("peft")
+    net, x = Small().eval(), images(dtype=torch.float32)
+    tuned = peft.get_peft_model(net, peft.LoraConfig(target_modules=["body.0"], r=2)).eval()
+    layers = [relume.explain(tuned, x, 1, ["gradcam"]).layer]
+    tuned.base_model.merge_adapter()
+    assert any(getattr(module, "merged", False) is True for module in tuned.modules())
+    layers.append(relume.explain(tuned, x, 1, ["gradcam"]).layer)
+    assert layers[0] == layers[1]
 
 
 # --- Forms of a network ----------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 import copy
 import gc
+import random
 import threading
 import weakref
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import relume
@@ -185,7 +187,7 @@ def test_smooth_and_check_and_coverage(pair):
 def test_sizes_other_than_the_examples():
     net = Small().eval()
     prepared = relume.prepare(net, torch.randn(1, 3, 12, 12))
-    assert len(prepared.preparation.packed) == 3
+    assert len(prepared.preparation.packed) == (3 if torch.backends.mkldnn.is_available() else 0)
     for size in ((1, 3, 12, 12), (5, 3, 12, 12), (2, 3, 17, 9), (1, 3, 64, 48)):
         x = torch.randn(size)
         assert_alike(*(relume.explain(n, x, 1, ALL, "body") for n in (net, prepared)), 1e-4)
@@ -242,12 +244,13 @@ def test_an_audit_makes_its_weights_random(x):
     net = Small().eval()
     packed, unpacked = (relume.prepare(net, x, channels_last=flag) for flag in (True, False))
     before = snapshot(packed)
-    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks.randomisation for n in (packed, unpacked)]
+    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks.randomisation for n in (packed, unpacked, net)]
     assert_unchanged(before, snapshot(packed))
-    assert found[0].layers == found[1].layers == ("head.3", "head.0", "body.0", "conv2", "conv1")
-    for key, values in found[0].cascade.items():  # the same draws, followed by the packed form and by the other
-        np.testing.assert_allclose(values, found[1].cascade[key], atol=1e-3)
-        assert not (values[-1] > 0.9).any(), key
+    for other in found[1:]:
+        assert found[0].layers == other.layers == ("head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1")
+        for key, values in found[0].cascade.items():  # the same draws, followed by what is folded and packed
+            np.testing.assert_allclose(values, other.cascade[key], atol=1e-3)
+            assert not (values[-1] > 0.9).any(), key
     assert (found[0].cascade["absolute"][-1] < 0.9).all()
 
 
@@ -283,9 +286,8 @@ def test_the_original_is_untouched_and_shares_what_can_be_shared(x):
         relume.explain(prepared, x, 1, ALL, "body")
         assert_unchanged(before, snapshot(net))
         shared = {name for name, p in prepared.named_parameters() if p.data_ptr() == net.get_parameter(name).data_ptr()}
-        folded = {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
-        everything = {name for name, _ in prepared.named_parameters()}
-        assert shared == (set() if "dtype" in options else everything if "fold" in options else everything - folded)
+        everything = {name for name, _ in net.named_parameters()}
+        assert shared == (set() if "dtype" in options else everything)
         assert not any(p.requires_grad for p in prepared.parameters())
 
 
@@ -364,6 +366,175 @@ def test_a_change_of_the_original_is_noticed(x, change):
         relume.explain(relume.prepare(net, x), x, 1, ["gradient"])
 
 
+class Config:
+    """What many a network reads its numbers from."""
+
+    def __init__(self):
+        self.scale, self.sizes, self.names = 2.0, [1, 2], {0: "cat"}
+
+
+class Attributes(Small):
+    """Its forward pass reads attributes of all kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.temp, self.steps, self.by_name = 2.0, torch.tensor(5.0), [1.0, 2.0], {"scale": [1.0, {"by": 3.0}]}
+        self.config, self.unlisted, self.array = Config(), [nn.Dropout(0.5)], np.ones(3)
+        self.kinds, self.act, self.table = {"a", "b"}, F.relu, (torch.ones(2), "mean")
+        self.handle = self.head[0].register_forward_hook(lambda _m, _a, out: out * 2)
+        self.body[0].scale = 1.0
+
+    def forward(self, x):
+        x = self.act(x) * self.gain * self.temp * sum(self.steps) * self.config.scale * self.body[0].scale
+        return super().forward(x * float(self.array.sum()) * self.table[0].mean()) * self.by_name["scale"][1]["by"]
+
+
+def own_forward(net):
+    net.body.forward = net.body[0].forward
+
+
+ATTRIBUTES = {
+    "gain": lambda net: setattr(net, "gain", 3.0),
+    "temp": lambda net: net.temp.fill_(7),
+    "temp, another": lambda net: setattr(net, "temp", torch.tensor(5.0)),
+    "gain, a tensor": lambda net: setattr(net, "gain", torch.ones(2)),
+    "steps": lambda net: net.steps.append(3.0),
+    "by_name": lambda net: net.by_name["scale"][1].update(by=4.0),
+    "config": lambda net: setattr(net.config, "scale", 3.0),
+    "config, a list in it": lambda net: net.config.sizes.append(3),
+    "config, another": lambda net: setattr(net, "config", Config()),
+    "unlisted.p": lambda net: setattr(net.unlisted[0], "p", 0.1),
+    "unlisted": lambda net: net.unlisted.append(nn.ReLU()),
+    "array": lambda net: net.array.fill(2),
+    "kinds": lambda net: net.kinds.add("c"),
+    "act": lambda net: setattr(net, "act", torch.tanh),
+    "table": lambda net: net.table[0].mul_(2),
+    "body.0.scale": lambda net: setattr(net.body[0], "scale", 2.0),
+    "more": lambda net: setattr(net, "more", 1),
+    "gain, gone": lambda net: delattr(net, "gain"),
+    "bn1.eps": lambda net: setattr(net.bn1, "eps", 1.0),
+    "body.0.stride": lambda net: setattr(net.body[0], "stride", (2, 2)),
+    "relu.inplace": lambda net: setattr(net.relu, "inplace", False),
+    "head.2.p": lambda net: setattr(net.head[2], "p", 0.1),
+    "body.1": lambda net: setattr(net.body, "1", nn.GELU()),
+    "body.forward": own_forward,
+    "head._forward_hooks": lambda net: net.head.register_forward_hook(lambda _m, _a, out: out * 2),
+    "head._forward_pre_hooks": lambda net: net.head.register_forward_pre_hook(lambda _m, args: args),
+    "head.0._forward_hooks": lambda net: net.handle.remove(),
+}
+
+
+@pytest.mark.parametrize("change", ATTRIBUTES)
+def test_a_change_of_an_attribute_is_noticed(x, change):
+    net = Attributes().eval()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.unwatched == ()
+    relume.explain(net, x, 1, ["gradient"])
+    relume.explain(prepared, x, 1, ["gradient"])
+    ATTRIBUTES[change](net)
+    name = change.partition(",")[0]
+    for ask in (lambda: relume.explain(prepared, x, 1, ["gradient"]), lambda: prepared(x), lambda: copy.deepcopy(prepared)(x)):
+        with pytest.raises(
+            errors.ModelError, match=rf"changed since it was prepared, '{name}' first; call relume.prepare again"
+        ):
+            ask()
+
+
+def test_a_change_that_is_taken_back_is_none(x):
+    net = Attributes().eval()
+    prepared = relume.prepare(net, x)
+    net.gain = 3.0
+    with pytest.raises(errors.ModelError, match="'gain' first"):
+        prepared(x)
+    net.gain = 2.0
+    net.head.register_forward_hook(lambda *_: None).remove()
+    prepared(x)
+
+
+def test_what_changes_nothing_in_a_prepared_network_is_not_refused(x):
+    net = Attributes().eval()
+    prepared = relume.prepare(net, x, fold=False)
+    expected = relume.explain(prepared, x, 1, ["gradient"])["gradient"]
+    net.train().requires_grad_(requires_grad=False)
+    net.zero_grad()
+    net.register_full_backward_hook(lambda *_: None)
+    net.register_state_dict_pre_hook(lambda *_: None)
+    net.steps = [1.0, 2.0]
+    net.by_name["scale"][1]["by"] = 3.0
+    assert torch.equal(relume.explain(prepared, x, 1, ["gradient"])["gradient"], expected)
+
+
+class Remembers(Small):
+    """Its forward pass writes what it saw into itself; it has things that nothing tells the content of."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.seen, self.log = 0, None, []
+        self.random, self.large, self.helper = random.Random(0), np.zeros(5000), object()
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = x.detach().mean()
+        self.log.append(tuple(x.shape))
+        self.body.cached = self.calls
+        return super().forward(x)
+
+
+def test_what_cannot_be_watched_is_named_and_what_it_writes_itself_is_its_own_business(x):
+    net = Remembers().eval()
+    prepared = relume.prepare(net, x)
+    names = ("body.cached", "calls", "helper", "large", "log", "random", "seen")
+    assert prepared.preparation.unwatched == names
+    assert prepared.preparation.as_dict()["unwatched"] == list(names)
+    assert str(prepared.preparation).endswith("; changes inside body.cached, calls, helper and 4 more are not noticed")
+    expected = relume.explain(prepared, x, 1, ["gradient"])["gradient"]
+    net(x)
+    net.large[0] = 1
+    assert torch.equal(relume.explain(prepared, x, 1, ["gradient"])["gradient"], expected)
+    net.helper = object()
+    with pytest.raises(errors.ModelError, match="'helper' first"):
+        prepared(x)
+
+
+def test_attributes_outside_of_the_dictionary_are_named(x):
+    class Slotted(Small):
+        __slots__ = ("scale",)
+
+    assert relume.prepare(Slotted().eval(), x).preparation.unwatched == ("scale",)
+
+
+def test_a_module_inside_a_compiled_one_is_called_as_it_is_without(x):
+    net = Small().eval()
+    net.body = torch.compile(net.body, backend="eager")
+    prepared = relume.prepare(net, x)
+    with torch.no_grad():
+        net(x)  # which compiles it
+    prepared(x)
+    net.body._orig_mod[0].stride = (2, 2)
+    with pytest.raises(errors.ModelError, match=r"'body\.0\.stride' first"):
+        prepared(x)
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
+def test_a_hook_on_a_wrapper_is_noticed(x, around):
+    wrapped = around(Small().eval())
+    prepared = relume.prepare(wrapped, x)
+    relume.explain(prepared, x, 1, ["gradient"])
+    wrapped.register_forward_hook(lambda _m, _a, out: out * 2)
+    with pytest.raises(errors.ModelError, match="'_forward_hooks' first"):
+        relume.explain(prepared, x, 1, ["gradient"])
+
+
+def test_an_attribute_set_in_the_prepared_network_is_followed(x):
+    net = Attributes().eval()
+    prepared = relume.prepare(net, x)
+    net = copy.deepcopy(net)
+    for network in (prepared, net):
+        network.gain, network.body[0].stride = 3.0, (2, 2)
+        network.temp.fill_(7)
+    assert_alike(*(relume.explain(n, x, 1, ALL[:3]) for n in (net, prepared)), 1e-4)
+
+
 def test_what_is_written_to_shared_weights_is_followed_and_data_is_not_noticed(x):
     net = Small().eval()
     prepared = relume.prepare(net, x, fold=False, channels_last=False)
@@ -376,8 +547,22 @@ def test_what_is_written_to_shared_weights_is_followed_and_data_is_not_noticed(x
     assert torch.equal(relume.explain(folded, x, 1, ["gradient"])["gradient"], before)
 
 
+def test_weights_that_are_only_packed_are_followed(x):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 4)).eval()
+    prepared = relume.prepare(net, x)
+    before = relume.explain(prepared, x, 1, ["gradient"])
+    step_of = torch.optim.SGD(net.parameters(), 0.1)
+    net(x).square().sum().backward()
+    step_of.step()
+    after = relume.explain(prepared, x, 1, ["gradient"])
+    assert_alike(relume.explain(net, x, 1, ["gradient"]), after, 1e-4)
+    assert ranks_alike(before, after) < 1
+
+
 def test_it_outlives_the_original(x):
-    net = Small().eval()
+    net = Attributes().eval()
+    net.act = net.activation = net.relu.forward  # what refers to it
+    net.head.register_forward_hook(lambda *_, net=net: None)
     prepared = relume.prepare(net, x)
     expected = relume.explain(prepared, x, 1, ALL, "body")
     gone = weakref.ref(net)

@@ -35,17 +35,17 @@ def markdown(record: Record) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def insert(page: str, tables: str) -> str:
+def insert(page: str, tables: str, marks: tuple[str, str] = (START, END)) -> str:
     """``page`` with ``tables`` between its two marks.
 
     Raises:
         ValueError: a mark is missing.
     """
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (start and end):
-        raise ValueError(f"the page has no place for the tables: it needs the lines {START.strip()!r} and {END!r}")
-    return f"{before}{START}\n{tables}\n{END}{after}"
+        raise ValueError(f"the page has no place for the tables: it needs the lines {marks[0].strip()!r} and {marks[1]!r}")
+    return f"{before}{start}\n{tables}\n{end}{after}"
 
 
 # --- Cells ---------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from relume.choices import COARSE, HELD, Choice, Layer, Reshape, choose, describ
 from relume.errors import LayerError
 from relume.graph import gradients
 from relume.grids import Grid, find_grid
+from relume.plan.folding import Folding
 from relume.predictions import dense
 from relume.preparation import layer_alias
 from relume.wrapped import modules_of, named_places
@@ -133,7 +134,7 @@ class Probe:
             # hooks on the inside of TorchScript register without error and never fire
             if isinstance(module, torch.jit.ScriptModule):
                 self._scripted = self._scripted or module_name or "the whole model"
-            elif getattr(module, "merged", False):
+            elif isinstance(module, Folding):
                 self._merged.add(module_name)
             elif module_name:
                 note, hook = self._hooks(module_name)

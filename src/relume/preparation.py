@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from relume.errors import ModelError
-from relume.replica import modules_of, unwrap
+from relume.fingerprint import Fingerprint
+from relume.replica import unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
@@ -39,14 +40,9 @@ class Source:
         """What the network calls it."""
         return f"{self.prefix}.{self.key}".lstrip(".")
 
-    def changed(self, modules: Mapping[str, nn.Module] | None) -> bool:
-        """Whether another module is in its place among ``modules``, if these still are, or its own has another tensor now.
-
-        Where it was copied, also whether that was written to.
-        """
+    def changed(self) -> bool:
+        """Whether its module has another tensor now; where it was copied, also whether that was written to."""
         module = self.module()
-        if modules is not None and (module is None or modules.get(self.prefix) is not module):
-            return True
         return module is not None and _state(module, self.key, copied=self.copied) != self.was
 
 
@@ -72,8 +68,8 @@ class Preparation:
         compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
-        original: the caller's network.
         sources: the tensors of it that were copied or are shared.
+        fingerprint: its modules, attributes and hooks, as they were.
         names: the modules of the caller's network, and what they are called.
     """
 
@@ -86,28 +82,39 @@ class Preparation:
     compiled: bool
     difference: float
     agreement: float
-    original: weakref.ref[nn.Module]
     sources: tuple[Source, ...]
+    fingerprint: Fingerprint
     names: weakref.WeakKeyDictionary[nn.Module, str]
 
-    #: The name of the attribute that holds it.
-    KEY: ClassVar[str] = "preparation"
+    #: The name of the attribute that holds it, which no network has of its own.
+    KEY: ClassVar[str] = "_relume_preparation"
+
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """The attributes of the caller's network that may change inside without being noticed."""
+        return self.fingerprint.unwatched
+
+    def hang_on(self, *networks: nn.Module) -> None:
+        """Let each network carry it, also as ``network.preparation`` where that is nothing of the network's own."""
+        for network in networks:
+            vars(network)[self.KEY] = self
+            if "preparation" not in dir(network):
+                vars(network)["preparation"] = self
 
     def check(self) -> None:
         """Refuse to speak for a network that has changed since, which is looked at as long as it is there.
 
-        What is written through ``parameter.data`` or NumPy leaves no trace in torch and is not noticed; nor is code that is
-        exchanged, or a hook that comes or goes.
+        What is written through ``parameter.data`` or NumPy leaves no trace in torch and is not noticed; nor is a change inside
+        an object that is :attr:`unwatched`, in a class or in a global variable.
 
         Raises:
-            ModelError: a module, weight or buffer is another one now, or one that was copied has been written to.
+            ModelError: a module, weight, buffer, attribute or hook is another one now, or has been written to where it was
+                copied.
         """
-        original = self.original()
-        modules = None if original is None else {name: module for module, name in modules_of(original).items()}
-        changed = [source.name for source in self.sources if source.changed(modules)]
+        changed = [*self.fingerprint.changed(), *(source.name for source in self.sources if source.changed())]
         if changed:
             raise ModelError(
-                f"{len(changed)} weights of the network have changed since it was prepared, {changed[0]!r} first; "
+                f"{len(changed)} parts of the network have changed since it was prepared, {changed[0]!r} first; "
                 "call relume.prepare again"
             )
 
@@ -123,6 +130,7 @@ class Preparation:
             "compiled": self.compiled,
             "difference": self.difference,
             "agreement": self.agreement,
+            "unwatched": list(self.unwatched),
         }
 
     def __str__(self) -> str:
@@ -133,7 +141,9 @@ class Preparation:
         parts += ["one bit kept of each ReLU's value"] * self.lean
         parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
-        return f"{', '.join(parts)}; on the example {near}"
+        more = f" and {len(self.unwatched) - 3} more" if len(self.unwatched) > 3 else ""
+        unwatched = f"; changes inside {', '.join(self.unwatched[:3])}{more} are not noticed" * bool(self.unwatched)
+        return f"{', '.join(parts)}; on the example {near}{unwatched}"
 
 
 def preparation_of(model: Any) -> Preparation | None:

@@ -37,6 +37,7 @@ from relume.feeding import Inputs, Model, Output, all_finite, device_with_values
 from relume.forward import CUT_OFF, guard, raised_by_network, returned
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
+from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
 from relume.replica import replicate, unwrap
@@ -189,8 +190,7 @@ class Trace:
             ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
             GraphError: nothing that the network returned depends on the input.
         """
-        if (made := preparation_of(model)) is not None:
-            made.check()
+        _check(model)
         options: dict[str, Any] = {"targets": targets, "reshape": reshape, "wrt": wrt, "output": output}
         options |= {"relu_only": relu_only, "instead": instead}
         if isinstance(model, nn.Module) and isinstance(model, TracesItself):
@@ -350,3 +350,10 @@ def _probe(
     inner = unwrap(model)
     names = None if layers is None else [layer_name(inner, layer) for layer in layers]
     return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
+
+
+def _check(model: Model) -> None:
+    """Refuse a prepared network whose original has changed, and have one that has changed itself follow."""
+    if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
+        made.check()
+        settle(model)

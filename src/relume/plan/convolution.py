@@ -1,8 +1,9 @@
 """Convolutions whose weights lie in memory as oneDNN wants them, in the forward and in the backward pass.
 
 torch's own convolution brings its weights into that order again at every call, twice: at batch 1 that is a third of the time
-of ResNet-50's. And it keeps its input for a gradient of the weights that nobody asks for. A :class:`Packed` convolution has
-both orders from the start and keeps nothing; its node in the graph is linear, so no rule has anything to do with it.
+of ResNet-50's. And it keeps its input for a gradient of the weights that nobody asks for. A :class:`Packed` convolution keeps
+both orders for the next input of that size, and no input; its node in the graph is linear, so no rule has anything to do with
+it.
 
 The first convolution of a network has three channels on the far side of its backward pass, and oneDNN computes sixteen at a
 time. There a block of pixels is computed as so many more channels: see :class:`Blocks`.
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +25,18 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from relume.graph import RectifiesNothing
 
-__all__ = ["Packed", "mix", "pack"]
+__all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
+
+#: How many sizes of input the packed weights of a convolution are kept for: enough for a batch, the last, smaller one, the rest
+#: of a chunk, and one image. Each takes as much memory as the weights for each pass, unless two lie in the same order.
+SIZES = 4
 
 #: With so few channels the gradient of an input is computed in blocks.
 FEW_CHANNELS = 4
 
 _mkldnn: Any = torch.ops.mkldnn
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,16 @@ class Shape:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    @classmethod
+    def of(cls, module: Any) -> Shape:
+        """Read it off a convolution."""
+        return cls(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+
+    def is_of(self, module: Any) -> bool:
+        """Tell whether ``module`` still has it: somebody may have set another stride."""
+        ours = self.stride, self.padding, self.dilation, self.groups
+        return ours == (module.stride, module.padding, module.dilation, module.groups) and module.padding_mode == "zeros"
 
     def windows(self, size: Sequence[int]) -> list[int]:
         """How many windows lie along each axis of an input of ``size``."""
@@ -63,7 +82,7 @@ class Plain:
 
     @classmethod
     def of(cls, weight: Tensor, shape: Shape, size: torch.Size) -> Plain:
-        """Pack ``weight`` for inputs of about ``size``."""
+        """Pack ``weight`` for inputs of ``size``."""
         grad = (size[0], len(weight), *shape.windows(size[2:]))
         lost = shape.lost(size[2:])
         args = (shape.padding, lost, shape.stride, shape.dilation, shape.groups, grad)
@@ -99,7 +118,7 @@ class Blocks:
 
     @classmethod
     def of(cls, weight: Tensor, shape: Shape, size: torch.Size) -> Blocks:
-        """Arrange and pack ``weight``, ``(output channels, channels, *kernel)``, for inputs of about ``size``."""
+        """Arrange and pack ``weight``, ``(output channels, channels, *kernel)``, for inputs of ``size``."""
         axes = len(shape.kernel)
         block = tuple(2 if s == 1 and axis >= axes - 2 else s for axis, s in enumerate(shape.stride))
         takes = [
@@ -154,51 +173,111 @@ def _packed(weight: Tensor, shape: Shape, size: Sequence[int]) -> Tensor:
     return packed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Weights:
-    """The weights of one convolution for both passes, and the tensor they were made of, held so that no other has its place."""
+def _same_order(one: Tensor, other: Tensor) -> bool:
+    """Compare the order in which two packed forms of the same weights lie in memory."""
+    return torch.equal(*map(_mkldnn._get_mkldnn_serialized_md, (one, other)))
 
-    forward: Tensor
-    backward: Plain | Blocks
-    shape: Shape
-    made_of: Tensor
-    version: int
+
+_Size: TypeAlias = "tuple[torch.Size, int]"
+
+
+class Weights:
+    """The weights of one convolution, packed for both passes and for the few sizes of input that it was given last.
+
+    oneDNN picks their order by the size of the input, the batch included, and by the number of threads. Weights in another
+    order are brought into that one at every call, by slower code than torch's own convolution runs. So each size is packed when
+    it is first seen, and for each pass when that first runs: the very work that torch's own convolution does at every call, so
+    that nothing is lost if the size never comes again.
+
+    All replicas of a network share it, in any thread. It holds packed weights of one tensor as that is now: given another, or
+    the same one after it was written to, it begins anew.
+    """
+
+    __slots__ = ("_backward", "_blocks", "_forward", "_lock", "_made_of", "_version", "dtype", "shape")
+
+    def __init__(self, shape: Shape, dtype: torch.dtype, *, blocks: bool) -> None:
+        """Pack nothing yet; ``blocks`` says how the gradient of the input will be computed."""
+        self.shape, self.dtype, self._blocks = shape, dtype, blocks
+        self._lock = threading.Lock()
+        self._made_of: Tensor | None = None  # held, so that no other tensor comes to lie in its place
+        self._version = 0
+        self._forward: OrderedDict[_Size, Tensor] = OrderedDict()
+        self._backward: OrderedDict[_Size, Plain | Blocks] = OrderedDict()
 
     def __deepcopy__(self, _: Any) -> Weights:
-        return self  # cannot be copied, and a copy of the network has other weights
+        # packed tensors cannot be copied, and a copy of the network has weights of its own
+        return Weights(self.shape, self.dtype, blocks=self._blocks)
 
-    def are_of(self, weight: Tensor) -> bool:
-        """Whether ``weight`` lies where that tensor lay, and has not been written to since."""
-        return weight.data_ptr() == self.made_of.data_ptr() and weight._version == self.version
+    def forward(self, weight: Tensor, size: torch.Size) -> Tensor:
+        """Pack ``weight`` for an input of ``size``, unless that was done."""
+        with self._lock:
+            return self._recent(self._forward, weight, size, lambda: _packed(weight, self.shape, size), lambda made: made)
+
+    def backward(self, weight: Tensor, size: torch.Size) -> Plain | Blocks:
+        """Pack ``weight`` for the gradient of an input of ``size``, unless that was done."""
+        way: type[Plain | Blocks] = Blocks if self._blocks else Plain
+        with self._lock:
+            return self._recent(
+                self._backward, weight, size, lambda: way.of(weight, self.shape, size), lambda made: made.packed
+            )
+
+    def _recent(
+        self,
+        kept: OrderedDict[_Size, _Made],
+        weight: Tensor,
+        size: torch.Size,
+        make: Callable[[], _Made],
+        order: Callable[[_Made], Tensor],
+    ) -> _Made:
+        """Return what is ``kept`` for ``size``, or make it now; the size that was not asked for longest gives way."""
+        version = 0 if weight.is_inference() else weight._version
+        if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or version != self._version:
+            self._forward.clear()
+            self._backward.clear()
+            self._made_of, self._version = weight.detach(), version
+        key = size, torch.get_num_threads()
+        if key not in kept:
+            # tensors made in the caller's inference_mode would be of no use to a later gradient
+            with torch.inference_mode(mode=False), torch.no_grad():
+                made = make()
+                made = next((other for other in kept.values() if _same_order(order(other), order(made))), made)
+            kept[key] = made
+            if len(kept) > SIZES:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
 
 
 class Convolve(RectifiesNothing, torch.autograd.Function):
     """A convolution, linear in its input, whose weights get no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:
         """``W x + b``."""
-        ctx.backward_of, ctx.size, s = weights.backward, x.shape, weights.shape
+        ctx.size, s = x.shape, weights.shape
+        if ctx.needs_input_grad[0]:  # now: the weights may be others by the time of the backward pass
+            ctx.backward_of = weights.backward(weight, x.shape)
         args = (s.padding, s.stride, s.dilation, s.groups)
-        made: Tensor = _mkldnn._convolution_pointwise(x, weights.forward, bias, *args, "none", [], "")
+        packed = weights.forward(weight, x.shape)
+        made: Tensor = _mkldnn._convolution_pointwise(x, packed, bias, *args, "none", [], "")
         return made
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         """The transposed convolution of the gradient."""
-        return ctx.backward_of(_channels_last(grad_outputs[0]), ctx.size), None, None
+        return ctx.backward_of(_channels_last(grad_outputs[0]), ctx.size), None, None, None
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:
-    """What modes that watch torch's functions see: a function of the weights."""
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:
+    """Convolve ``x`` by ``weight``, packed; modes that watch torch's functions see a function of both."""
     if has_torch_function((x, weight)):
-        seen: Tensor = handle_torch_function(_convolve, (x, weight), x, weight, bias, weights)
+        seen: Tensor = handle_torch_function(convolve, (x, weight), x, weight, bias, weights)
         return seen
-    made: Tensor = Convolve.apply(_channels_last(x), bias, weights)  # type: ignore[no-untyped-call]
+    made: Tensor = Convolve.apply(_channels_last(x), weight, bias, weights)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -209,14 +288,17 @@ else:
 
 
 class Packed(_Base):
-    """Mixed into the class of a convolution: it runs with packed weights while they are those of its ``weight``."""
+    """Mixed into the class of a convolution: it runs with packed weights wherever that gives what its own would."""
 
-    packed: Weights
+    _relume_weights: Weights
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fits = x.device == weight.device and x.dtype == weight.dtype and x.ndim == weight.ndim and x.numel() > 0
-        if fits and self.packed.are_of(weight) and not torch.is_autocast_enabled(x.device.type):
-            return _convolve(x, weight, bias, self.packed)
+        weights = self._relume_weights
+        alike = x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == weights.dtype
+        trained = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
+        fits = alike and x.ndim == weight.ndim and x.numel() > 0 and weights.shape.is_of(self)
+        if fits and not trained and not torch.is_autocast_enabled("cpu"):
+            return convolve(x, weight, bias, weights)
         plain: Tensor = super()._conv_forward(x, weight, bias)
         return plain
 
@@ -233,17 +315,18 @@ def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
 
 
 def pack(module: nn.Module, size: torch.Size) -> bool:
-    """Make ``module``, of a private network, run with packed weights if it can; ``size`` is that of its usual input."""
+    """Make ``module``, of a private network, run with packed weights if it can; ``size`` is that of some input."""
     if not _can_pack(module) or len(size) != module.weight.ndim:
         return False
-    weight = module.weight.detach()
-    padding: Any = module.padding
-    shape = Shape(module.kernel_size, module.stride, padding, module.dilation, module.groups)
     few = module.in_channels <= FEW_CHANNELS and module.groups == 1 and set(module.dilation) == {1}
-    backward: Plain | Blocks = (Blocks if few else Plain).of(weight, shape, size)
-    module.__dict__["packed"] = Weights(_packed(weight, shape, size), backward, shape, weight, weight._version)
+    module.__dict__["_relume_weights"] = Weights(Shape.of(module), module.weight.dtype, blocks=few)
     mix(module, Packed)
     return True
+
+
+def ran_packed(module: nn.Module) -> bool:
+    """Tell whether ``module``, which :func:`pack` took, ever ran so: its class may convolve in a way of its own."""
+    return bool(vars(module)["_relume_weights"]._forward)
 
 
 def mix(module: nn.Module, mixin: type) -> None:

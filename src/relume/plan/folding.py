@@ -1,174 +1,34 @@
-"""Which BatchNorms can be folded into the convolution before them, proved by watching where data flows, and the folding.
+"""A BatchNorm folded into the convolution before it: both compute as one convolution.
 
-No network is traced symbolically: it runs once on an example, and below autograd every operation is seen with the memory that
-it takes, whether or not a gradient flows through it. A BatchNorm may go where its module ran once, on the very tensor that a
-convolution's module made in its only run, by its own weights as they are; where the one operation that ever took that tensor
-normalised it by that module's own statistics; and where nothing else took any of these weights.
+Each module keeps its own parameters and statistics, which are what anybody reads there. What was folded lies beside them, and
+is folded again if they change.
 
-Another input may take another way. What a folded convolution makes is therefore :class:`Reserved`: whatever else than its own
-BatchNorm takes it is an error.
+:mod:`relume.plan.observing` proved on an example that a BatchNorm may be folded; another input may take another way. What a
+folded convolution makes is therefore :class:`Reserved`: whatever else than its own BatchNorm takes it is an error.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
-from relume.errors import GraphError
-from relume.plan.convolution import mix
+from relume.errors import GraphError, ModelError
+from relume.plan.convolution import convolve, mix
+from relume.replica import unwrap
 
-__all__ = ["Reserved", "fold_into", "observe"]
+__all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
 
 _Norm = nn.modules.batchnorm._BatchNorm
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
-_BATCH_NORMS = (
-    torch.ops.aten.native_batch_norm.default,
-    torch.ops.aten.cudnn_batch_norm.default,
-    torch.ops.aten.miopen_batch_norm.default,
-)
-
-
-def _memory(tensor: Tensor | None) -> int:
-    """Where ``tensor`` lies; views of it lie there too. It means something while that memory is held."""
-    return 0 if tensor is None or tensor.layout is not torch.strided else tensor.untyped_storage()._cdata
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that take each memory, and notes which of them are convolutions and BatchNorms."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.uses: Counter[int] = Counter()
-        self.convolved: dict[int, tuple[int, int]] = {}  # by what was made: by which weights
-        self.normed: dict[int, tuple[Any, ...]] = {}  # by what was taken: by which weights and statistics
-        self._held: list[Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.uses.update({_memory(t) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)})
-        made = func(*args, **kwargs)
-        if func is torch.ops.aten.convolution.default and not args[6]:
-            key = _memory(made)
-            self._held.append(made)
-            self.uses[key] = 0  # those of what lay there before
-            self.convolved[key] = _memory(args[1]), _memory(args[2])
-        elif func in _BATCH_NORMS:
-            self.normed[_memory(args[0])] = *map(_memory, args[1:5]), args[5], args[7]
-        return made
-
-
-def observe(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, str], dict[str, str], dict[str, torch.Size]]:
-    """Watch ``run``, which runs ``network`` or a replica of it, and returns what that returned.
-
-    Returns:
-        Each BatchNorm that may be folded with its convolution; each of the others with the reason why not; and the size of what
-        each convolution was given.
-    """
-    flow = _Flow.of(network, run)
-    return *flow.foldable(), flow.sizes
-
-
-@dataclass(slots=True)
-class _Flow:
-    """What one run of a network showed of its convolutions and BatchNorms."""
-
-    network: nn.Module
-    sizes: dict[str, torch.Size] = field(default_factory=dict)
-    _runs: Counter[str] = field(default_factory=Counter)
-    _made: dict[int, tuple[str, Convolution, Tensor]] = field(default_factory=dict)
-    _took: dict[str, tuple[_Norm, Tensor]] = field(default_factory=dict)
-    _watch: _Watch = field(default_factory=_Watch)
-
-    @classmethod
-    def of(cls, network: nn.Module, run: Callable[[], Any]) -> _Flow:
-        flow = cls(network)
-        # what made this run's private network is none of its uses
-        handles = [network.register_forward_pre_hook(flow._begin, prepend=True)]
-        for name, module in network.named_modules():
-            if isinstance(module, _CONVOLUTIONS):  # before hooks of the caller's take what it made
-                handles.append(module.register_forward_hook(flow._convolution(name), prepend=True))
-            elif isinstance(module, _Norm):  # after hooks of the caller's, which may give it something else
-                handles.append(module.register_forward_pre_hook(flow._norm(name)))
-        try:
-            with flow._watch:
-                outputs = run()
-        finally:
-            for handle in handles:
-                handle.remove()
-        for tensor in tree_iter(outputs):  # what is returned is taken too
-            if isinstance(tensor, Tensor):
-                flow._watch.uses[_memory(tensor)] += 1
-        return flow
-
-    def _begin(self, *_: Any) -> None:
-        self._watch.uses.clear()
-
-    def _convolution(self, name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            self._runs[name] += 1
-            if args and isinstance(args[0], Tensor):
-                self.sizes[name] = args[0].shape
-            if type(output) is Tensor:
-                self._made[id(output)] = name, module, output
-
-        return hook
-
-    def _norm(self, name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any) -> None:
-            self._runs[name] += 1
-            if args and isinstance(args[0], Tensor):
-                self._took[name] = module, args[0]
-
-        return hook
-
-    def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Each BatchNorm that may be folded with its convolution, and each of the others with the reason why not."""
-        found: dict[str, str] = {}
-        kept: dict[str, str] = {}
-        for name, module in self.network.named_modules():
-            if isinstance(module, _Norm):
-                reason = self._obstacle(name)
-                if reason:
-                    kept[name] = reason
-                else:
-                    found[name] = self._made[id(self._took[name][1])][0]
-        return found, kept
-
-    def _obstacle(self, name: str) -> str:
-        """Why the BatchNorm ``name`` may not be folded, if there is a reason."""
-        if self._runs[name] != 1:
-            return f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
-        norm, taken = self._took.get(name, (None, None))
-        if norm is None or taken is None or id(taken) not in self._made:
-            return "does not take what a convolution made"
-        convolution, module, _ = self._made[id(taken)]
-        weights = _memory(module._parameters.get("weight")), _memory(module._parameters.get("bias"))
-        own = tuple(_memory(t) for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
-        uses = self._watch.uses
-        reasons = {
-            "normalises by the batch": norm.running_mean is None or norm.running_var is None or norm.training,
-            "its forward, or that of its convolution, was exchanged": "forward" in vars(norm) or "forward" in vars(module),
-            f"its convolution ran {self._runs[convolution]} times": self._runs[convolution] != 1,
-            "the weight of its convolution is computed": self._watch.convolved.get(_memory(taken)) != weights,
-            "something else takes what its convolution made": uses[_memory(taken)] != 1 or bool(taken._backward_hooks),
-            "does not normalise just what it takes": self._watch.normed.get(_memory(taken)) != (*own, False, norm.eps),
-            "something else takes its weights, or its convolution's": any(uses[key] != 1 for key in (*weights, *own) if key),
-        }
-        return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 _ANOTHER_WAY = (
@@ -200,42 +60,212 @@ class Reserved(Tensor):
         )
 
 
-_INSIDE = "_relume_folded"
+_INSIDE = "_relume_inside"
+_FOLD, _NORM, _FOLDING, _WRITTEN = "_relume_fold", "_relume_norm", "_relume_folding", "_relume_written"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """What a convolution and the BatchNorm after it compute together, as the weights of one convolution.
+
+    Both modules keep their own parameters and statistics, which are what anybody reads there.
+
+    Attributes:
+        weight: the folded weight.
+        bias: the folded bias.
+        parameters: weight and bias of both modules, which it was made of; their memory is shared.
+        versions: how often these had been written to.
+        statistics: mean and variance, copies.
+        eps: what was added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    parameters: tuple[Tensor | None, ...]
+    versions: tuple[int, ...]
+    statistics: tuple[Tensor, Tensor]
+    eps: float
+
+    @classmethod
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
+    def of(cls, convolution: Convolution, norm: _Norm, folded: tuple[Tensor, Tensor] | None = None) -> Fold:
+        """Fold ``norm`` into ``convolution``, in float64, or take what was ``folded`` of just these."""
+        parameters, (mean, var) = _parameters(convolution, norm), _statistics(norm)
+        if folded is None:
+            weight, bias, gamma, beta = (None if t is None else t.double() for t in parameters)
+            assert weight is not None
+            made = fuse_conv_bn_weights(weight, bias, mean.double(), var.double(), norm.eps, gamma, beta)
+            folded = made[0].detach().to(convolution.weight.dtype), made[1].detach().to(convolution.weight.dtype)
+        held = tuple(None if t is None else t.detach() for t in parameters)
+        versions = tuple(map(_version, parameters))
+        return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
+
+    def __deepcopy__(self, _: Any) -> Fold:
+        return self  # nothing in it changes; the copy will compare its own tensors with these
+
+    def holds(self, convolution: Convolution, norm: _Norm) -> bool:
+        """Tell whether the parameters of the two are the very ones that it was made of, as they were then."""
+        now = _parameters(convolution, norm)
+        return norm.eps == self.eps and all(
+            one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and _version(one) == version
+            for one, other, version in zip(now, self.parameters, self.versions, strict=True)
+        )
+
+    def renewed(self, convolution: Convolution, norm: _Norm) -> Fold:
+        """Make what holds for the two now: nothing is computed if the values are the same, as those of a copy are."""
+        now = *_parameters(convolution, norm), *_statistics(norm)
+        unwritten = all(_version(t) == version for t, version in zip(self.parameters, self.versions, strict=True))
+        pairs = zip(now, (*self.parameters, *self.statistics), strict=True)
+        same = unwritten and norm.eps == self.eps and all(map(_equal, *zip(*pairs, strict=True)))
+        return Fold.of(convolution, norm, (self.weight, self.bias) if same else None)
+
+
+def _parameters(convolution: Convolution, norm: _Norm) -> tuple[Tensor | None, ...]:
+    return tuple(module._parameters.get(key) for module in (convolution, norm) for key in ("weight", "bias"))
+
+
+def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
+    mean, var = norm.running_mean, norm.running_var
+    if mean is None or var is None:
+        raise ModelError("a BatchNorm that is folded into its convolution has lost its statistics; call relume.prepare again")
+    return mean, var
+
+
+def _written(convolution: Convolution, norm: _Norm) -> tuple[object, ...]:
+    """Tell apart, within one run, what was folded from the same after a write or an exchange; the BatchNorm's part is last."""
+    tensors = *_parameters(convolution, norm), *_statistics(norm)
+    return *((id(tensor), _version(tensor)) for tensor in tensors), norm.eps
+
+
+def _version(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    alike = (one.device, one.dtype, one.shape) == (other.device, other.dtype, other.shape)
+    return alike and torch.equal(one, other)
+
+
+def settle(network: nn.Module, convert: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Fold again whatever has changed since it was folded in ``network``, which is prepared or a replica of one that is.
+
+    With ``convert``, the network's tensors were converted, and all that was folded is converted likewise.
+    """
+    pairs = [(convolution, vars(convolution)[_NORM]) for convolution in vars(unwrap(network)).get(_FOLDING, ())]
+    if not pairs or torch.compiler.is_compiling():  # which knows no values
+        return
+    folds = [vars(convolution)[_FOLD] for convolution, _ in pairs]
+    statistics = [t for _, norm in pairs for t in _statistics(norm)]
+    # a replica's are copies, told by their values alone: all at once, since a GPU is waited for at each comparison
+    known = _all_equal(statistics, [t for fold in folds for t in fold.statistics])
+    for (convolution, norm), fold in zip(pairs, folds, strict=True):
+        if convert is not None:
+            vars(convolution)[_FOLD] = Fold.of(convolution, norm, (convert(fold.weight), convert(fold.bias)))
+        elif not (known and fold.holds(convolution, norm)):
+            vars(convolution)[_FOLD] = fold.renewed(convolution, norm)
+        vars(convolution)[_WRITTEN] = _written(convolution, norm)
+
+
+def _all_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    kinds = {(t.device, t.dtype) for t in (*some, *others)}
+    alike = len(kinds) == 1 and all(a.shape == b.shape for a, b in zip(some, others, strict=True))
+    return alike and torch.equal(torch.cat(list(some)), torch.cat(list(others)))
+
+
+def _use(x: Tensor, *weights: Tensor | None) -> Tensor:
+    """Return ``x``; modes that watch torch's functions see that it is made by ``weights``."""
+    if has_torch_function((x,)):
+        seen: Tensor = handle_torch_function(_use, (x,), x, *weights)
+        return seen
+    return x
 
 
 class Folding:
-    """Mixed into the class of a convolution: reserves what it makes for its own BatchNorm."""
+    """Mixed into the class of a convolution: convolves by the folded weights, and reserves what it makes for its BatchNorm.
 
-    merged: ClassVar[bool] = True  # read by relume.layers: what it makes is what its BatchNorm made, and goes by its name
-    mark: object
+    Read by :mod:`relume.layers`: what it makes is what its BatchNorm made, and goes by its name.
+    """
 
-    def forward(self, *args: Any) -> Any:
-        """What the convolution makes, reserved."""
-        made = super().forward(*args)  # type: ignore[misc]
-        reserved = made
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what convolution and BatchNorm make, reserved; or the convolution alone, if the BatchNorm is to train."""
+        state, convolution = vars(self), cast("Any", super())
+        norm: _Norm = state[_NORM]
+        if norm.training:
+            return convolution.forward(*args, **kwargs)
+        written = _written(cast("Any", self), norm)
+        if written != state[_WRITTEN] and not torch.compiler.is_compiling():  # since the run began
+            state.update({_FOLD: state[_FOLD].renewed(self, norm), _WRITTEN: written})
+        made = self._folded(state[_FOLD], *args, **kwargs)
+        made = reserved = _use(made, *state["_parameters"].values())
         if type(made) is Tensor:  # not so while a compiler looks on
             reserved = made.detach()
             reserved.__class__ = Reserved
-        setattr(reserved, _INSIDE, (self.mark, made))
+        setattr(reserved, _INSIDE, (norm, made, written))
         return reserved
+
+    def _folded(self, fold: Fold, input: Tensor) -> Any:  # noqa: A002
+        return cast("Any", self)._conv_forward(input, fold.weight, fold.bias)
+
+
+class FoldingInside(Folding):
+    """A :class:`Folding` for convolutions with a forward of their own, in which one call convolves."""
+
+    def _folded(self, fold: Fold, *args: Any, **kwargs: Any) -> Any:
+        with _WithFolded(cast("Any", self).weight, fold) as watch:
+            made = super(Folding, self).forward(*args, **kwargs)  # type: ignore[misc]
+        if not watch.done:
+            raise GraphError(
+                _ANOTHER_WAY.format("a convolution with a BatchNorm folded into it does not convolve by its weight")
+            )
+        return made
 
 
 class Folded:
     """Mixed into the class of a BatchNorm: what it did is in the convolution now; what else its module does, it still does."""
 
-    of: object  # what marks the outputs of its convolution
-
     def forward(self, x: Tensor) -> Any:
         """What the convolution made, or what the module makes of that after its BatchNorm."""
-        mark, made = getattr(x, _INSIDE, (None, x))
-        if mark is not self.of:
-            raise GraphError(_ANOTHER_WAY.format("a BatchNorm that is folded into its convolution was given something else"))
+        norm, module = cast("Any", self), cast("Any", super())
+        owner, made, written = getattr(x, _INSIDE, (None, x, ()))
+        if norm.training and owner is None:
+            return module.forward(x)
+        if norm.training or owner is not self or written[2:] != _written(norm, norm)[2:]:
+            raise GraphError(
+                _ANOTHER_WAY.format(
+                    "a BatchNorm that is folded into its convolution was given something else, or is another one by now"
+                )
+            )
         delattr(x, _INSIDE)
-        x = made
-        if super().forward.__func__ is _Norm.forward:  # type: ignore[misc]
+        x = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        if module.forward.__func__ is _Norm.forward:
             return x
         with _WithoutNorm(x):
-            return super().forward(x)  # type: ignore[misc]
+            return module.forward(x)
+
+
+class _WithFolded(TorchFunctionMode):
+    """Inside, the calls that convolve by ``weight`` convolve by what was folded."""
+
+    _calls: ClassVar[tuple[Any, ...]] = (F.conv1d, F.conv2d, F.conv3d, convolve)
+    _names: ClassVar[tuple[str, ...]] = ("input", "weight", "bias")
+
+    def __init__(self, weight: Tensor, fold: Fold) -> None:
+        super().__init__()
+        self.done = False
+        self._weight, self._fold = weight, fold
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._calls:
+            given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+            if given["weight"].data_ptr() == self._weight.data_ptr():
+                self.done = True
+                args = given["input"], self._fold.weight, self._fold.bias, *args[3:]
+                kwargs = {key: value for key, value in kwargs.items() if key not in self._names}
+        return func(*args, **kwargs)
 
 
 class _WithoutNorm(TorchFunctionMode):
@@ -255,20 +285,14 @@ class _WithoutNorm(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-@torch.no_grad()
-def fold_into(convolution: Convolution, norm: _Norm) -> None:
-    """Fold ``norm`` into ``convolution``, both of a private network, in float64."""
-    tensors = convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
-    weight, bias, mean, var, gamma, beta = (None if t is None else t.double() for t in tensors)
-    assert weight is not None
-    assert mean is not None
-    assert var is not None
-    folded = fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, gamma, beta)
-    for key, values in zip(("weight", "bias"), folded, strict=True):
-        convolution._parameters[key] = nn.Parameter(values.to(convolution.weight.dtype), requires_grad=False)
-    norm._parameters.update(weight=None, bias=None)
-    norm._buffers.update(running_mean=None, running_var=None, num_batches_tracked=None)
-    mark = object()
-    convolution.__dict__["mark"], norm.__dict__["of"] = mark, mark
-    mix(convolution, Folding)
-    mix(norm, Folded)
+def fold_into(network: nn.Module, pairs: Sequence[tuple[Convolution, _Norm]]) -> None:
+    """Fold each BatchNorm into the convolution beside it, all of them modules of the private ``network``."""
+    for convolution, norm in pairs:
+        own = not any(
+            type(convolution).forward is kind.forward and type(convolution)._conv_forward is kind._conv_forward
+            for kind in CONVOLUTIONS
+        )
+        vars(convolution).update({_FOLD: Fold.of(convolution, norm), _NORM: norm, _WRITTEN: ()})
+        mix(convolution, FoldingInside if own else Folding)
+        mix(norm, Folded)
+    vars(network)[_FOLDING] = tuple(convolution for convolution, _ in pairs)

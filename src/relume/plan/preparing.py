@@ -17,11 +17,13 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.fingerprint import Fingerprint
 from relume.graph import gradients
 from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
-from relume.plan.convolution import pack
-from relume.plan.folding import fold_into, observe
+from relume.plan.convolution import pack, ran_packed
+from relume.plan.folding import fold_into, settle
+from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
 from relume.replica import modules_of, replicate, unwrap
 from relume.trace import Inputs, Trace, raised_by_network, recording
@@ -63,13 +65,13 @@ def prepare(
     """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
     What was done to it is in its ``preparation``: print it. Weights that nothing was done to are shared with ``model``, and
-    followed. When others are written to, or a parameter, buffer or module of ``model`` is exchanged, the prepared network
-    refuses to run; what is written through ``parameter.data`` or NumPy cannot be noticed, nor a hook that comes or goes.
+    followed. When others are written to, or a parameter, buffer, module, attribute or forward hook of ``model`` changes, the
+    prepared network refuses to run; :meth:`Preparation.check` says what cannot be noticed.
 
     Args:
         model: the network, left as it is.
         images: an example of what it will be given, ``(N, C, *spatial)`` or as for :func:`relume.explain`; one image is
-            enough, of the usual size. It shows which BatchNorms can be folded, and the result is checked on it.
+            enough. It shows which BatchNorms can be folded, and the result is checked on it.
         fold: fold each BatchNorm into the convolution before it where nothing else takes what that made.
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
         dtype: what to compute in, such as ``torch.bfloat16``; scores and maps come in the dtype that they have without it.
@@ -88,24 +90,27 @@ def prepare(
     before = _Answer.of(Trace.run(model, images))
     network = replicate(model)
     modules = dict(network.named_modules())
-    folded, kept, sizes = _fold(network, images, modules, asked=fold)
+    flow = observe(network, lambda: Trace.run(network, images).outputs)
+    folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
+    fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
     _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packed = [name for name, size in sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    packable = [name for name, size in flow.sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    after = _run(network, images, dtype)
     made = Preparation(
         folded,
         kept,
-        tuple(packed),
+        tuple(name for name in packable if ran_packed(modules[name])),
         channels_last,
         dtype or _dtype(original),
         lean,
         compiled,
-        *_compare(before, _run(network, images, dtype), dtype or _dtype(original)),
-        weakref.ref(original),
-        tuple(_sources(original, modules, packed)),
+        *_compare(before, after, dtype or _dtype(original)),
+        tuple(_sources(original, modules, {*folded, *folded.values()})),
+        Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
     prepared = Compiled(network) if compiled else network
-    prepared.__dict__[Preparation.KEY] = network.__dict__[Preparation.KEY] = made
+    made.hang_on(prepared, network)
     return prepared
 
 
@@ -121,18 +126,6 @@ def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None and not dtype.is_floating_point:
         raise InputError(f"a network computes in a floating-point dtype; got {dtype}")
     return original
-
-
-def _fold(
-    network: nn.Module, images: Inputs, modules: Mapping[str, nn.Module], *, asked: bool
-) -> tuple[dict[str, str], dict[str, str], dict[str, torch.Size]]:
-    """See :func:`observe`; what may be folded is, if that was asked for."""
-    found, kept, sizes = observe(network, lambda: Trace.run(network, images).outputs)
-    if not asked:
-        return {}, dict.fromkeys((*found, *kept), "folding was not asked for"), sizes
-    for norm, convolution in found.items():
-        fold_into(cast("Any", modules[convolution]), cast("Any", modules[norm]))
-    return found, kept, sizes
 
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
@@ -179,6 +172,7 @@ class _Conversion:
                 tensors.update({key: t if t is None else self._held(t) for key, t in tensors.items()})
             held = {key: self._narrowed(value) for key, value in vars(module).items() if isinstance(value, Tensor)}
             module.__dict__.update(held)
+        settle(network, self._held)
         network.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
         network.register_forward_hook(self._leave)
 
@@ -200,6 +194,7 @@ class _Conversion:
         made = preparation_of(network)
         if made is not None:
             made.check()
+            settle(network)
         converted: tuple[Any, Any] = tree_map_only(Tensor, self._given, (args, kwargs))
         return converted
 
@@ -216,8 +211,8 @@ class _Conversion:
 # --- What was copied, and how near the result is ---------------------------------------------------------------------------
 
 
-def _sources(original: nn.Module, modules: Mapping[str, nn.Module], packed: Collection[str]) -> Iterator[Source]:
-    """Every parameter and buffer of ``original`` that the prepared ``modules`` share or copied."""
+def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Collection[str]) -> Iterator[Source]:
+    """Every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
     for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
@@ -227,7 +222,7 @@ def _sources(original: nn.Module, modules: Mapping[str, nn.Module], packed: Coll
                 if tensor is not None:
                     copy = held.get(key)
                     shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
-                    yield Source.of(name, module, key, copied=not shared or name in packed)
+                    yield Source.of(name, module, key, copied=not shared or name in folded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
