@@ -1,15 +1,17 @@
-"""The layer chosen, and how right the guided map is, in classification networks: `python -m benchmarks.layers [NAME...]`.
+"""The layer chosen, and how right the guided map is, network by network: `python -m benchmarks.layers [NAME...]`.
 
 Random weights, one picture as small as the network takes, against the twin of the tests; in float64, and in float32 where there
-are more than a hundred million weights. Without names, every network of torchvision and some families of timm, as the table
-of docs/layers.md.
+are more than a hundred million weights. Without names, every classification network of torchvision and some families of timm,
+and then networks that segment or detect, as the tables of docs/layers.md.
 """
 
 import sys
+from typing import Any
 
 import torch
+from tests.networks import Scales, UNet
 from tests.reference import twin
-from torch import nn
+from torch import Tensor, nn
 
 import relume
 from relume.models.vision import import_torchvision
@@ -28,6 +30,18 @@ TIMM = (
     "swin_tiny_patch4_window7_224",
     "vgg11_bn",
     "vit_tiny_patch16_224",
+)
+
+
+#: Networks whose prediction is dense.
+DENSE = (
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "fcn_resnet50",
+    "lraspp_mobilenet_v3_large",
+    "transformers:segformer",
+    "unet",
+    "yolo",
 )
 
 
@@ -70,11 +84,66 @@ def row(name: str) -> str:
     return f"| {name} | `{e.layer}` | {kinds} | {'0' if error == 0 else 'below 1e-9' if error < 1e-9 else f'{error:.1g}'} |"
 
 
+class Totals(nn.Module):
+    """The network as one that classifies: the total of each class over the picture, or over the boxes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap ``model``."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The totals, ``(N, classes)``."""
+        return prediction(self.model(x)).flatten(2).sum(2)
+
+
+def prediction(outputs: Any) -> Tensor:
+    """The dense prediction ``(N, classes, ...)`` in what a network returned."""
+    found: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits" if "logits" in outputs else "out"]
+    return found
+
+
+def build_dense(name: str) -> tuple[nn.Module, int]:
+    """A network that segments or detects, with random weights, and the side of a picture for it."""
+    torch.manual_seed(0)
+    model: nn.Module
+    if name == "transformers:segformer":
+        import transformers
+
+        sizes = {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 1, 2, 2]}
+        config = transformers.SegformerConfig(num_labels=5, decoder_hidden_size=16, **sizes)
+        model = transformers.SegformerForSemanticSegmentation(config)
+    elif name in ("unet", "yolo"):
+        model = {"unet": UNet, "yolo": Scales}[name]()
+    else:
+        models = import_torchvision().models
+        model = models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
+    return model.eval().double(), 128
+
+
+def dense_row(name: str) -> str:
+    """The line of the second table for one network."""
+    model, side = build_dense(name)
+    x = torch.randn(1, 3, side, side, dtype=torch.float64)
+    last = Totals(model)(x).shape[1] - 1
+    e = relume.explain(model, x, lambda outputs: prediction(outputs)[:, last].flatten(1).sum(1), ["guided_backprop", "gradcam"])
+    expected, _, _ = twin.attribution(Totals(model), x, [last], twin.guided)
+    error = float((e["guided_backprop"] - expected).norm() / expected.norm())
+    assert e.coverage.complete, e.coverage
+    size = "×".join(map(str, e["gradcam"].shape[1:]))
+    returned = "×".join(map(str, prediction(model(x)).shape[1:]))
+    return f"| {name} | {returned} | `{e.layer}` | {size} | {'below 1e-9' if error < 1e-9 else f'{error:.1g}'} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    given = sys.argv[1:]
     print("| network | layer | rectifiers, all guided | error |\n|---|---|---|---|")
-    for name in sys.argv[1:] or networks():
+    for name in networks() if not given else [name for name in given if name not in DENSE]:
         print(row(name), flush=True)
+    print("\n| network | prediction | layer | its map | error |\n|---|---|---|---|---|")
+    for name in DENSE if not given else [name for name in given if name in DENSE]:
+        print(dense_row(name), flush=True)
 
 
 if __name__ == "__main__":

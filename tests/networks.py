@@ -29,6 +29,14 @@ class Small(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Embedding(Small):
+    """The small network, which returns an embedding of its scores before them."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return torch.cat([scores, -scores], 1), scores
+
+
 class ResNet20(nn.Module):
     """The CIFAR-10 ResNet-20 of the real data: functional ReLUs only, shortcuts without parameters."""
 
@@ -54,6 +62,62 @@ class ResNet20Block(nn.Module):
     def forward(self, x):
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+class UNet(nn.Module):
+    """Two steps down, two up, each with what came before beside it, and a 1×1 convolution for the classes."""
+
+    def __init__(self, classes=5, width=8):
+        super().__init__()
+        self.encoder1, self.encoder2 = _twice(3, width), _twice(width, 2 * width)
+        self.bottleneck = _twice(2 * width, 4 * width)
+        self.up2, self.decoder2 = nn.ConvTranspose2d(4 * width, 2 * width, 2, 2), _twice(4 * width, 2 * width)
+        self.up1, self.decoder1 = nn.ConvTranspose2d(2 * width, width, 2, 2), _twice(2 * width, width)
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x):
+        fine = self.encoder1(x)
+        middle = self.encoder2(F.max_pool2d(fine, 2))
+        y = self.bottleneck(F.max_pool2d(middle, 2))
+        y = self.decoder2(torch.cat([self.up2(y), middle], 1))
+        return self.head(self.decoder1(torch.cat([self.up1(y), fine], 1)))
+
+
+def _twice(before, after):
+    convs = (nn.Conv2d(before, after, 3, padding=1, bias=False), nn.Conv2d(after, after, 3, padding=1, bias=False))
+    return nn.Sequential(convs[0], nn.BatchNorm2d(after), nn.ReLU(True), convs[1], nn.BatchNorm2d(after), nn.ReLU(True))
+
+
+class Scales(nn.Module):
+    """A detector as YOLOs are: boxes and classes of three scales, by branches of their own, joined to ``(N, 4 + K, boxes)``.
+
+    A box's side is the mean of a distribution, taken by a fixed convolution.
+    """
+
+    def __init__(self, classes=3, bins=4):
+        super().__init__()
+        self.classes, self.bins, widths = classes, bins, (16, 24, 32)
+        self.stem = _step(3, 8, 4)
+        self.steps = nn.ModuleList([_step(before, after, 2) for before, after in zip((8, *widths), widths, strict=False)])
+        self.boxes, self.kinds = (
+            nn.ModuleList([nn.Sequential(_step(w, 8), _step(8, 8), nn.Conv2d(8, k, 1)) for w in widths])
+            for k in (4 * bins, classes)
+        )
+        self.mean = nn.Conv2d(bins, 1, 1, bias=False)
+        self.mean.weight.data[:] = torch.arange(bins).view(1, bins, 1, 1).float()
+
+    def forward(self, x):
+        y, scales = self.stem(x), []
+        for step, boxes, kinds in zip(self.steps, self.boxes, self.kinds, strict=True):
+            y = step(y)
+            scales.append(torch.cat([boxes(y), kinds(y)], 1).flatten(2))
+        sides, kinds = torch.cat(scales, 2).split((4 * self.bins, self.classes), 1)
+        sides = self.mean(sides.unflatten(1, (4, self.bins)).transpose(1, 2).softmax(1))[:, 0]
+        return torch.cat([sides, kinds.sigmoid()], 1)
+
+
+def _step(before, after, stride=1):
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU())
 
 
 def torchvision_network(name):

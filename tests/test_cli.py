@@ -269,6 +269,17 @@ def test_a_whole_label_goes_before_a_synonym():
     assert find_class("crane", ["crane, bird", "crane"]) == 1
 
 
+def test_a_word_suggests_the_classes_that_hold_it_before_those_that_look_alike():
+    labels = ["bat", "catamaran", "Egyptian cat", "cart", "tiger cat, Felis tigris", "cattle", "lynx, catamount", "CAT-5 cable"]
+    with pytest.raises(relume.errors.TargetError) as caught:
+        find_class("Cat", labels)
+    assert str(caught.value) == (
+        "no class is called 'Cat'; did you mean 'tiger cat', 'CAT-5 cable', 'Egyptian cat', 'cattle' or 'catamaran'?"
+    )
+    with pytest.raises(relume.errors.TargetError, match=r"did you mean .lynx.\?$"):
+        find_class("lynxx", labels)
+
+
 def test_a_name_without_labels_is_refused():
     with pytest.raises(relume.errors.TargetError, match="cannot be looked up without labels"):
         parse_targets("tabby", None)

@@ -31,7 +31,8 @@ def test_check_says_what_works(scene):
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line[:1] != " "}
     assert lines["network"].startswith("demo: DemoNet, 477,660 parameters, float32 on cpu")
     assert lines["rectifiers"] == "13 relu guided"
-    assert lines["layer"] == "layer3; others: layer2, layer1, stem"
+    assert lines["layer"] == "layer3 (the last with spatial axes before pooling)"
+    assert "others: layer2, layer1, stem" in result.stdout
     assert lines["labels"].startswith("12: bird, boat, butterfly")
     assert lines["cost"].startswith("1 forward and 3 backward passes; ")
     assert result.stdout.count("✓") == 5

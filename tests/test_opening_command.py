@@ -134,3 +134,66 @@ def test_evaluate_opens_as_explain_does(tmp_path):
     facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert facts["notes"] == notes
     assert facts["preprocessing"]["crop"] == 120
+
+
+# --- Which part of what it returns ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photo(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+SIDES = ["--resize", "32", "--crop", "32"]
+
+
+def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "masks.csv").write_text("picture,mask,class\nphoto.png,mask.png,3\n")
+    options = ["--model", "tests.networks:Embedding", *SIDES]
+    calls = {
+        "explain": [photo, "--method", "gradient", "--output", tmp_path / "explained"],
+        "compare": [photo, "--method", "gradient", "--output", tmp_path / "compared"],
+        "audit": [photo, "--method", "gradient", "--checks", "edges,faithfulness", "--output", tmp_path / "audited"],
+        "evaluate": ["--data", photo.parent, "--method", "gradient", "--output", tmp_path / "evaluated"],
+    }
+    for name, args in calls.items():
+        refused = command(name, *args, *options)
+        assert (refused.exit_code, refused.stdout) == (2, ""), name
+        assert "the network returned [0] (1, 10), [1] (1, 5), and [0] and [1] can each be the scores" in " ".join(
+            refused.stderr.split()
+        )
+        assert "(--scores 0 on the command line)" in " ".join(refused.stderr.split())
+    found = command("explain", *calls["explain"], *options, "--scores", "1")
+    assert found.exit_code == 0, found.output
+    (facts,) = (tmp_path / "explained").rglob("explanation.json")
+    assert len(relume.Explanation.load(facts.parent).scores[0]) == 5
+    assert json.loads(facts.read_text())["source"]["output"] == "1"
+    audited = command("audit", *calls["audit"], *options, "--scores", "1")
+    assert audited.exit_code == 0, audited.output
+    assert json.loads((tmp_path / "audited" / "audit.json").read_text())["audits"][0]["pictures"][0]["class"] < 5
+    for name in ("compare", "evaluate"):
+        found = command(name, *calls[name], *options, "--scores", "1")
+        assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["output"] == "1"
+
+
+def test_the_doctor_takes_it_too(photo):
+    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--json")
+    assert all("(--scores 0 on the command line)" in trouble for trouble in json.loads(found.stdout)["methods"].values())
+    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "1", "--json")
+    assert set(json.loads(found.stdout)["methods"].values()) == {None}
+    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "logits", "--json")
+    troubles = json.loads(found.stdout)["methods"].values()
+    assert all("no output 'logits', but a tuple of [0], [1]; name one of these" in trouble for trouble in troubles)
+
+
+def test_the_doctor_says_why_a_layer_is_chosen(photo):
+    shown = " ".join(command("check", "tests.networks:UNet", photo, *SIDES).stdout.split())
+    assert "layer decoder1 (the last with spatial axes before the network's own prediction, 5×32×32) others: head" in shown
+    shown = " ".join(command("check", "tests.networks:Small", photo, *SIDES).stdout.split())
+    assert "layer body (the last with spatial axes before pooling) others: " in shown

@@ -130,9 +130,29 @@ def test_a_neuron_of_tokens_is_named_by_its_patch():
     torch.testing.assert_close(e.score, kept[0][:, 1 + 2 * 4 + 1, 5])
 
 
+@pytest.mark.parametrize("unit", [Neuron("head", 1), Neuron("head", 1, ()), Channel("head", 1)])
+def test_a_unit_of_a_layer_without_spatial_axes(net, x, unit):
+    e = relume.explain(net, x, unit, ["gradient", "guided_backprop", "gradcam"], "second")
+    same_maps(e, relume.explain(net, x, 1, list(e.maps), "second"))
+    torch.testing.assert_close(e.score, net(x)[:, 1])
+    assert e.title().startswith("head, channel 1, score ")
+    same_maps(relume.explain(net, x, unit, ["guided_backprop"], chunk=1), relume.explain(net, x, unit, ["guided_backprop"]))
+
+
+def test_a_unit_of_a_pooled_map_of_one_cell(x):
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    for unit in (Neuron("2", 3), Neuron("2", 3, (0, 0)), Channel("2", 3)):
+        same_maps(relume.explain(net, x, unit, ["guided_backprop"]), relume.explain(net, x, 3, ["guided_backprop"]))
+
+
 @pytest.mark.parametrize(
     ("target", "error", "says"),
     [
+        (Neuron("head", 1, (0,)), TargetError, "layer 'head' has no spatial axes; leave the position out"),
+        (Neuron("first", 0, 3), TargetError, r"layer 'first' has a map of \(6, 6\), and 3 is no place in it"),
+        (Neuron("first", 0, (1, 2.5)), TargetError, r"\(1, 2.5\) is no place in it"),
+        (Neuron("first", "2"), TargetError, "a unit is a channel of its layer, a number from 0 on; got '2'"),
+        (Channel("head", None), TargetError, "a number from 0 on; got None"),
         (Neuron("first", 9), TargetError, "layer 'first' has 5 channels, 0 to 4; there is no 9"),
         (Neuron("first", 0, (7, 0)), TargetError, r"layer 'first' has a map of \(6, 6\), and \(7, 0\) is no place in it"),
         (Neuron("first", 0, (1,)), TargetError, r"\(1,\) is no place in it"),
@@ -188,6 +208,8 @@ def test_segmentation_sums_the_pixels_of_a_class():
 @pytest.mark.parametrize(
     ("target", "says"),
     [
+        (Segmentation(None), "about one class, an index such as Segmentation\\(3\\); got None"),
+        (Segmentation(True), "an index such as .* got True"),
         (Segmentation(7), "class 7 is out of range: the network has 3 classes"),
         (Segmentation(0, torch.ones(4, 4)), r"the mask has shape \(4, 4\), and the network's output \(8, 8\)"),
         (Segmentation(0, torch.zeros(8, 8)), "no pixel of image 0 belongs to class 0 or its mask"),
@@ -198,6 +220,18 @@ def test_segmentations_that_do_not_fit(target, says):
         relume.explain(Dense(), torch.randn(1, 3, 8, 8), target, ["gradient"])
     with pytest.raises(TargetError, match="needs scores of shape"):
         relume.explain(Net(), torch.randn(1, 3, 12, 12), Segmentation(0), ["gradient"])
+
+
+def test_several_maps_of_scores_are_not_guessed_among():
+    class Two(Dense):
+        def forward(self, x):
+            return super().forward(x)["out"], self.body(x)
+
+    net, x, every = Two().double(), torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.ones(8, 8)
+    with pytest.raises(TargetError, match=r"\[0\] \(2, 3, 8, 8\), \[1\] \(2, 8, 8, 8\), and .* output=0 or output=1"):
+        relume.explain(net, x, Segmentation(1, every), ["gradient"])
+    chosen = relume.explain(net, x, Segmentation(1, every), ["gradient"], output=0)
+    same_maps(chosen, relume.explain(Dense().double(), x, Segmentation(1, every), ["gradient"]))
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large"])

@@ -11,6 +11,8 @@ from torch import nn
 
 import relume
 from relume import errors
+from relume.checking import check
+from relume.evidence import Sample, evaluate
 from relume.methods import backpropagation
 
 from .networks import Small
@@ -204,8 +206,8 @@ def test_an_image_without_its_batch_axis_is_said():
 
 def test_what_the_network_raises_is_raised_with_the_shape_it_was_given():
     with pytest.raises(RuntimeError) as caught:
-        relume.explain(Small(), torch.randn(8, 8))
-    assert "an input of shape (8, 8)" in caught.value.__notes__[0]
+        relume.explain(Small(), torch.randn(2, 4, 8, 8))
+    assert "an input of shape (2, 4, 8, 8)" in caught.value.__notes__[0]
 
 
 def test_a_subclass_of_tensor_is_explained(net, x):
@@ -265,7 +267,7 @@ class Output:
 
 
 OUTPUTS = {
-    "tuple": lambda s: (s, s * 2),
+    "tuple": lambda s: (s, s[:, :, None]),
     "list, the scores not first": lambda s: [s[:, 0], s],
     "namedtuple": lambda s: Aux(s, s * 3),
     "dict": lambda s: {"aux": s * 2, "logits": s},
@@ -289,6 +291,116 @@ def test_every_form_of_output(net, x, form):
     assert torch.equal(wrapped.scores, plain.scores)
     for method in ALL:
         assert torch.equal(wrapped[method], plain[method])
+
+
+class Returning(nn.Module):
+    """The small network, and what ``form`` makes of its scores ``(N, 6)`` and an embedding ``(N, 16)``."""
+
+    def __init__(self, net, form):
+        super().__init__()
+        self.net, self.form = net, form
+
+    def forward(self, x):
+        scores = self.net(x)
+        return self.form(torch.cat([scores, -scores, scores[:, :4] ** 2], 1), scores)
+
+
+AMBIGUOUS = {
+    "embedding first": (
+        lambda e, s: (e, s),
+        1,
+        r"\[0\] \(3, 16\), \[1\] \(3, 6\), and \[0\] and \[1\] .* output=0 or output=1 ",
+    ),
+    "dict": (
+        lambda e, s: {"embedding": e, "map": e[..., None], "scores": s},
+        "scores",
+        r"map \(3, 16, 1\), scores \(3, 6\), and embedding and scores .* output='embedding' or output='scores' ",
+    ),
+    "nested": (
+        lambda e, s: {"heads": [e, s]},
+        lambda returned: returned["heads"][1],
+        r"heads\[0\] and heads\[1\] can each be the scores; choose by a callable",
+    ),
+    "two logits": (
+        lambda e, s: {"a": {"logits": e}, "b": {"logits": s}},
+        "b",
+        r"logits and logits can each be the scores; choose by output='a' or output='b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", AMBIGUOUS)
+def test_several_tensors_that_can_be_the_scores_are_not_guessed_among(net, x, form):
+    returned, output, says = AMBIGUOUS[form]
+    model = Returning(net, returned)
+    for target in (None, 1, [0, 1, 2]):
+        with pytest.raises(errors.TargetError, match=says):
+            relume.explain(model, x, target, ["guided_backprop"], "net.body")
+    plain = relume.explain(net, x, [1, 2, 3], ["guided_backprop", "gradcam"], "body")
+    chosen = relume.explain(model, x, [1, 2, 3], ["guided_backprop", "gradcam"], "net.body", output=output)
+    assert torch.equal(chosen.scores, plain.scores)
+    assert chosen.evidence == plain.evidence  # the runner-up too is one of the scores
+    for method in plain.maps:
+        assert torch.equal(chosen[method], plain[method])
+
+
+def test_what_cannot_be_scores_is_no_choice(net, x):
+    """Of another number of rows, of integers, or of other axes."""
+
+    def form(embedding, scores):
+        return embedding[:2], scores.argmax(1)[:, None], embedding[..., None], scores
+
+    plain = relume.explain(net, x, 2, ["gradient"])
+    assert torch.equal(relume.explain(Returning(net, form), x, 2, ["gradient"])["gradient"], plain["gradient"])
+
+
+def test_a_callable_needs_no_choice(net, x):
+    model = Returning(net, lambda e, s: (e, s))
+    e = relume.explain(model, x, lambda returned: returned[1][:, 2], ["gradient"])
+    assert torch.equal(e["gradient"], relume.explain(net, x, 2, ["gradient"])["gradient"])
+    assert torch.equal(e.scores, e.score)  # nothing tells which are the class scores
+
+
+@pytest.mark.parametrize(("form", "name"), [(lambda e, s: (e, s), "1"), (lambda e, s: {"1": s, "0": e}, "1")])
+def test_an_index_as_text_is_a_key_first(net, x, form, name):
+    e = relume.explain(Returning(net, form), x, 2, ["gradient"], output=name)
+    assert torch.equal(e["gradient"], relume.explain(net, x, 2, ["gradient"])["gradient"])
+
+
+def test_audit_and_evaluation_ask_the_same_scores(net, x):
+    model = Returning(net, lambda e, s: (e, s))
+    checks = {"checks": ["coverage", "edges", "classes", "stability", "faithfulness"]}
+    with pytest.raises(errors.TargetError, match="output=0 or output=1"):
+        relume.audit(model, x, **checks)
+    plain, chosen = relume.audit(net, x, **checks), relume.audit(model, x, output=1, **checks)
+    assert torch.equal(plain.classes, chosen.classes)
+    assert not chosen.checks.skipped
+    for key, values in plain.figures.items():
+        np.testing.assert_array_equal(values, chosen.figures[key])
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:5] = True
+    samples = [Sample("one", x[0], {4: mask}, mask)]
+    with pytest.raises(errors.TargetError, match="output=0 or output=1"):
+        evaluate(model, samples, ["gradient"])
+    rows = [evaluate(m, samples, ["gradient"], output=o).as_dict()["figures"] for m, o in ((net, None), (model, 1))]
+    assert rows[0] == rows[1]
+
+
+def test_the_doctor_asks_the_scores_meant(net, x):
+    model = Returning(net, lambda e, s: (e, s))
+    found = check(model, x)
+    assert all("output=0 or output=1" in trouble for trouble in found.troubles.values())
+    assert found.troubles.keys() == relume.METHODS.keys()
+    assert not check(model, x, output="1").troubles
+
+
+def test_no_class_at_all_is_said(x):
+    class Empty(nn.Module):
+        def forward(self, x):
+            return F.relu(x).flatten(1)[:, :0]
+
+    with pytest.raises(errors.TargetError, match=r"returned output \(3, 0\), which is no class at all"):
+        relume.explain(Empty(), x, methods=["gradient"])
 
 
 def test_outputs_without_class_scores_need_a_callable():

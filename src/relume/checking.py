@@ -14,13 +14,14 @@ from relume.activation import Activation, Resolved, check_activation, resolve_ac
 from relume.answer import Coverage
 from relume.errors import RelumeError, TargetError
 from relume.explaining import coverage, explain
-from relume.layers import LayerLike
+from relume.feeding import pick
+from relume.layers import Layer, LayerLike
 from relume.methods import METHODS
+from relume.outputs import class_scores, tensors_in
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
 from relume.replica import unwrap
-from relume.targets import class_scores, tensors_in
-from relume.trace import Trace
+from relume.trace import Output, Trace
 
 __all__ = ["Checkup", "check"]
 
@@ -40,6 +41,7 @@ class Checkup:
         are_probabilities: whether they are some as they are; None if nothing tells what they are.
         coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
+        layer_choice: why it was chosen, in words; empty if it was named.
         candidates: other layers with a map, the last first, without the parts of those that are named.
         troubles: for each method that does not work, why.
         backward_passes: how many those that work need together for one target, beside the one forward pass.
@@ -58,6 +60,7 @@ class Checkup:
     are_probabilities: bool | None
     coverage: Coverage | None
     layer: str | None
+    layer_choice: str
     candidates: tuple[str, ...]
     troubles: Mapping[str, str]
     backward_passes: int
@@ -78,6 +81,7 @@ class Checkup:
             "are_probabilities": self.are_probabilities,
             "coverage": None if self.coverage is None else self.coverage.as_dict(),
             "layer": self.layer,
+            "layer_choice": self.layer_choice,
             "candidates": list(self.candidates),
             "methods": {key: self.troubles.get(key) for key in METHODS},
             "forward_passes": 1,
@@ -87,7 +91,14 @@ class Checkup:
         }
 
 
-def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, activation: Activation = "auto") -> Checkup:
+def check(
+    model: nn.Module,
+    images: Tensor,
+    layer: LayerLike | None = None,
+    *,
+    activation: Activation = "auto",
+    output: Output = None,
+) -> Checkup:
     """Try every method on ``images`` and say what works, what does not and why, and what it costs.
 
     Args:
@@ -95,6 +106,7 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, a
         images: ``(N, C, *spatial)``, preprocessed as the network expects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         activation: what its scores are, as for :func:`relume.explain`.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
 
     Raises:
         RelumeError: the network does not run on this input, or nothing it returns depends on it.
@@ -104,17 +116,15 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, a
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         trace = Trace.run(model, images)
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
-    resolved = _activation(activation, trace.outputs)
+    resolved = _activation(activation, trace, output)
     troubles: dict[str, str] = {}
-    read: str | None = None
-    candidates: tuple[str, ...] = ()
-    for key, method in METHODS.items():
+    chosen, candidates = _choice(model, images, output)
+    read = chosen.name if chosen and layer is None else None
+    for key in METHODS:
         try:
-            read = explain(model, images, None, [key], layer, evidence=False).layer or read
+            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
-        if method.needs_layer and not candidates:
-            candidates = _candidates(model, images)
     made, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
@@ -127,8 +137,9 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, a
         outputs=outputs,
         activation=resolved[0],
         are_probabilities=resolved[1],
-        coverage=None if "gradient" in troubles else coverage(model, images),
+        coverage=None if "gradient" in troubles else coverage(model, images, output=output),
         layer=read,
+        layer_choice=chosen.why if chosen and layer is None else "",
         candidates=_others(candidates, read),
         troubles=troubles,
         backward_passes=len({rule for method in works for _, rule in method.needs}),
@@ -138,10 +149,10 @@ def check(model: nn.Module, images: Tensor, layer: LayerLike | None = None, *, a
     )
 
 
-def _activation(activation: Activation, outputs: Any) -> tuple[Resolved | None, bool | None]:
+def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[Resolved | None, bool | None]:
     try:
-        return resolve_activation(activation, class_scores(outputs))
-    except TargetError:  # no class scores are among the outputs
+        return resolve_activation(activation, class_scores(pick(trace.outputs, output), len(trace.images)))
+    except TargetError:  # no class scores are among the outputs, or nothing tells which
         return None, None
 
 
@@ -167,11 +178,13 @@ class _Kept:
         return tensor
 
 
-def _candidates(model: nn.Module, images: Tensor) -> tuple[str, ...]:
+def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
+    """Find the layer that is chosen where none is named, and every layer with a map, the last first."""
     try:
-        return Trace.run(model, images, None).candidates
+        trace = Trace.run(model, images, None, output=output)
     except RelumeError:
-        return ()
+        return None, ()
+    return trace.layers[0], trace.candidates
 
 
 def _others(candidates: tuple[str, ...], read: str | None) -> tuple[str, ...]:

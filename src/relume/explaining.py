@@ -17,12 +17,13 @@ from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.faults import Unwritten
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
+from relume.outputs import class_scores
 from relume.remarks import Advice, another_layer, remarks
 from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
-from relume.targets import Frozen, TargetLike, class_scores, tiled
+from relume.targets import Frozen, TargetLike, tiled
 from relume.trace import Inputs, Model, Output, Score, Trace, all_finite, full_precision, recording
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
@@ -69,10 +70,11 @@ def explain(  # noqa: PLR0913 - each is a choice of the caller's
             ``outputs -> (N,)``.
         methods: keys of :data:`METHODS`, :class:`Method` objects, or wrappers of either, such as :class:`relume.Smooth`,
             which take a forward pass for each batch of copies.
-        layer: Grad-CAM's target layer: a module of the model, its dotted name, or None for the last one with spatial axes
-            before pooling; several are fused into one heat map.
+        layer: Grad-CAM's target layer: a module of the model, its dotted name, or None to choose the last one with spatial axes
+            before pooling, or before a dense prediction, which ``source["layer_choice"]`` explains; several are fused.
         wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
-        output: which part of what the network returns holds the scores: a key, an index, or a callable that takes it all.
+        output: which part of what the network returns holds the scores: a key, an index, or a callable that takes it all;
+            needed where several tensors can be the scores and none is called ``logits``.
         rectifiers: ``relu`` applies the rules to the ReLU family alone, to the letter of the papers; others keep their
             ordinary gradient.
         reshape: makes a map ``(N, channels, *spatial)`` of what the target layer returns; found from its shape if None.
@@ -188,7 +190,7 @@ def _explained(
             unit=score.unit,
             evidence=told,
             remarks=said,
-            source={"runner_up_layer": another} if layers is None else {},
+            source={"layer_choice": trace.layers[0].why, "runner_up_layer": another} if layers is None else {},
         )
         for score, (reached, maps, told, said) in zip(scores, found, strict=True)
     ]
@@ -324,8 +326,8 @@ def _finite(key: str, values: Tensor) -> Tensor:
 def _outputs(trace: Trace, score: Score) -> Tensor:
     """The class scores, with their graph."""
     try:
-        return class_scores(trace.outputs)
-    except TargetError:  # a callable target explained something else than classes
+        return class_scores(trace.outputs, len(trace.images))
+    except TargetError:  # what was explained is something else than a class, or nothing tells which of several are the scores
         return score.value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
@@ -10,11 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from relume.errors import InputError, NonFiniteError, TargetError
+from relume.errors import InputError, ModelError, NonFiniteError, TargetError
+from relume.outputs import tensors_in
 from relume.replica import modules_of
-from relume.targets import tensors_in
 
-__all__ = ["Inputs", "Model", "Output", "all_finite", "entries_of", "extremes", "feed", "model_device", "pick"]
+__all__ = [
+    "Inputs",
+    "Model",
+    "Output",
+    "all_finite",
+    "device_with_values",
+    "entries_of",
+    "extremes",
+    "feed",
+    "model_device",
+    "pick",
+]
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
 Inputs: TypeAlias = "Tensor | Sequence[Any] | Mapping[str, Any]"
@@ -36,11 +48,23 @@ def model_device(model: Model) -> torch.device | None:
     return devices.pop() if len(devices) == 1 else None
 
 
+def device_with_values(model: Model) -> torch.device | None:
+    """Say where the model is, as :func:`model_device` does.
+
+    Raises:
+        ModelError: on the meta device, where its weights hold no values.
+    """
+    device = model_device(model)
+    if device is not None and device.type == "meta":
+        raise ModelError("the network is on the meta device and its weights hold no values; load them before you explain it")
+    return device
+
+
 def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, Any], int | str | None]:
     """The inputs by position or name, and which of them is explained; None if there is no floating-point tensor.
 
     Raises:
-        InputError: they are no inputs at all.
+        InputError: they are no inputs at all, or the one explained is a tensor out of the ordinary.
     """
     if isinstance(inputs, Tensor):
         inputs = [inputs]
@@ -52,13 +76,20 @@ def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, A
     entries: dict[int | str, Any] = {**inputs} if isinstance(inputs, Mapping) else dict(enumerate(inputs))  # type: ignore[dict-item]
     if wrt is None:
         wrt = next((k for k, v in entries.items() if isinstance(v, Tensor) and v.is_floating_point()), None)
+    if wrt is not None and isinstance(explained := entries.get(wrt), Tensor) and explained.is_floating_point():
+        _check_ordinary(explained)
     return entries, wrt
 
 
 def feed(
     inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
 ) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``."""
+    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``.
+
+    Raises:
+        InputError: nothing to explain.
+        NonFiniteError: NaN or infinity.
+    """
     entries, wrt = entries_of(inputs, wrt)
     explained = instead
     if explained is None and wrt is not None:
@@ -80,6 +111,18 @@ def feed(
     return list(fed.values()), {}, leaf
 
 
+def _check_ordinary(images: Tensor) -> None:
+    if images.is_nested:
+        raise InputError("the images are a nested tensor; give one of shape (N, C, H, W)")
+    if images.layout is not torch.strided:
+        kind = str(images.layout).removeprefix("torch.")
+        raise InputError(f"the images are a {kind} tensor; give an ordinary one, such as images.to_dense()")
+    if images.is_meta:
+        raise InputError("the images are on the meta device and hold no values; give images that do")
+    if images.dtype.itemsize == 1:
+        raise InputError(f"the images are {images.dtype}, in which nothing can be computed; write images.float()")
+
+
 def extremes(tensor: Tensor) -> str:
     """How many values are NaN and how many infinite, in words."""
     nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
@@ -87,7 +130,7 @@ def extremes(tensor: Tensor) -> str:
 
 
 def pick(outputs: Any, output: Output) -> Any:
-    """The part of ``outputs`` that ``output`` names.
+    """The part of ``outputs`` that ``output`` names; a number as text, such as a command line's, is an index if no key.
 
     Raises:
         TargetError: there is no such part; the message says what there is.
@@ -98,6 +141,12 @@ def pick(outputs: Any, output: Output) -> Any:
         return output(outputs)
     if isinstance(outputs, Tensor):
         raise TargetError(f"the network returned one tensor and no output {output!r}; leave output away")
+    if (
+        isinstance(output, str)
+        and re.fullmatch(r"-?[0-9]+", output)
+        and not (isinstance(outputs, Mapping) and output in outputs)
+    ):
+        output = int(output)
     named = isinstance(output, str) and not isinstance(outputs, Mapping)
     try:
         return getattr(outputs, str(output)) if named and hasattr(outputs, str(output)) else outputs[output]

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from relume.errors import GraphError, HookError
 from relume.lean import is_lean
@@ -198,7 +198,7 @@ _LAYOUT_KEY = "relume.layout"
 
 
 def gradients(
-    value: Tensor, wrt: Sequence[Tensor], nodes: Iterable[Node] | None = None, *, keep: bool = True
+    value: Tensor, wrt: Sequence[Tensor] | Sequence[GradientEdge], nodes: Iterable[Node] | None = None, *, keep: bool = True
 ) -> Sequence[Tensor | None]:
     """Run one backward pass: the gradient of ``value.sum()`` with respect to each tensor of ``wrt``, None where there is none.
 
@@ -206,12 +206,16 @@ def gradients(
     are known; ``keep`` leaves the graph for another.
     """
     if nodes is None:
-        nodes = [] if value.grad_fn is None else between(value.grad_fn, [get_gradient_edge(t).node for t in wrt])
+        nodes = [] if value.grad_fn is None else between(value.grad_fn, [_edge(end).node for end in wrt])
     with ExitStack() as handles:
         for node in nodes:
             if node.name() in _NORMALISING:
                 handles.callback(node.register_prehook(functools.partial(_laid_as_the_input, node)).remove)
         return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
+
+
+def _edge(end: Tensor | GradientEdge) -> GradientEdge:
+    return end if isinstance(end, GradientEdge) else get_gradient_edge(end)
 
 
 def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:

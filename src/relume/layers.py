@@ -1,30 +1,31 @@
 """Find the layers that Grad-CAM reads, and capture their outputs while a replica runs.
 
 Layers are modules, rectifiers are graph nodes, and this file is where the two meet: a :class:`Probe` hooks the modules of a
-private replica and keeps the outputs of the layers asked for, or of the last layer with spatial axes before pooling.
+private replica and keeps the outputs of the layers asked for, or those among which one is chosen (:mod:`relume.choices`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
+from relume.choices import COARSE, HELD, Choice, Layer, Reshape, choose, describe
 from relume.errors import LayerError
 from relume.graph import gradients
 from relume.grids import Grid, find_grid
 from relume.plan.folding import Folding
+from relume.predictions import dense
 from relume.preparation import layer_alias
 from relume.wrapped import modules_of, named_places
 
 __all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
 
-Reshape: TypeAlias = Callable[[Tensor], Tensor]
 LayerLike: TypeAlias = "nn.Module | str"
 
 # Operations whose result has its channels second, whatever its shape looks like.
@@ -49,30 +50,6 @@ def _copy(output: Tensor) -> Tensor:
 
 def _as_it_is(values: Tensor) -> Tensor:
     return values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """A captured layer: its dotted ``name``, its ``output`` as it was, and what makes a map of it or of its gradient."""
-
-    name: str
-    output: Tensor
-    to_map: Reshape
-    version: int = 0
-
-    def map(self, values: Tensor) -> Tensor:
-        """``values`` of the output's shape as ``(N, channels, *spatial)``.
-
-        Raises:
-            LayerError: the caller's own ``reshape`` gave something else.
-        """
-        made: Any = self.to_map(values)
-        if not isinstance(made, Tensor) or made.ndim < 3 or len(made) != len(values):
-            raise LayerError(
-                f"reshape made {_describe(made)} of layer {self.name!r}, of shape {tuple(values.shape)}; "
-                "it is to return (N, channels, *spatial)"
-            )
-        return made
 
 
 def layer_name(model: nn.Module, layer: LayerLike) -> str:
@@ -147,8 +124,8 @@ class Probe:
         self._before: dict[str, list[tuple[Tensor, int]]] = {}
         self._spatial: list[str] = []
         self._kept: dict[str, Layer] = {}
-        self._tokens: list[Layer] = []  # of blocks, after the last map
-        self._after = ""  # what works on tokens after the last map
+        self._choices: list[Choice] = []  # in the order in which they ran
+        self._held: deque[Choice] = deque()
         self._read: dict[str, Layer] = {}
         self._trouble: dict[str, str] = {}
         self._scripted = ""
@@ -184,7 +161,7 @@ class Probe:
         self._runs[name] += 1
         first, *rest = output if type(output) is tuple and output else (output,)
         if not isinstance(first, Tensor) or not first.requires_grad:
-            self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+            self._trouble[name] = f"returned {describe(output)}, not a map of shape (N, channels, *spatial)"
             return None
         if first._is_view():
             # what is written into a view is written into what it is a view of, and a copy would not be: it goes on as it is,
@@ -208,8 +185,8 @@ class Probe:
             if grid.kind != "tokens":
                 self._seen[grid.spatial] = None
         if wanted := name in self._units:
-            if grid is None and output.ndim > 2:
-                self._trouble[name] = f"returned {_describe(output)}, and nothing tells which axis of it are channels"
+            if grid is None and any(side > 1 for side in output.shape[2:]):
+                self._trouble[name] = f"returned {describe(output)}, and nothing tells which axis of it are channels"
             else:
                 self._read[name] = Layer(name, output, grid or _as_it_is, output._version)
         if self._names is None:
@@ -217,7 +194,7 @@ class Probe:
         if name in self._names:
             to_map = self._reshape or grid
             if to_map is None:
-                self._trouble[name] = f"returned {_describe(output)}, not a map of shape (N, channels, *spatial)"
+                self._trouble[name] = f"returned {describe(output)}, not a map of shape (N, channels, *spatial)"
             else:
                 self._kept[name] = Layer(name, output, to_map, output._version)
         return wanted or name in self._names
@@ -225,9 +202,9 @@ class Probe:
     def _grid(self, output: Tensor) -> Grid | None:
         """The grid in an output, if there is one; none in what attention has between tokens, one axis of which are these."""
         shape = output.shape
-        if shape[:1] != (self._batch,) or (len(shape) > 3 and self._counts & set(shape[2:])):
-            return None
         first = output.grad_fn is not None and output.grad_fn.name() in _CHANNELS_FIRST
+        if shape[:1] != (self._batch,) or (len(shape) > 3 and not first and self._counts & set(shape[2:])):
+            return None
         alike = (shape, first, len(self._seen))  # networks repeat themselves
         if alike not in self._grids:
             self._grids[alike] = find_grid(shape, self._image, self._seen, channels_first=first)
@@ -245,21 +222,23 @@ class Probe:
         return found is not None and bool(found.any())
 
     def _consider(self, name: str, output: Tensor, grid: Grid | None, *, pooled: bool, block: bool) -> bool:
-        """Keep the output if it is a map, not yet pooled, of a layer that runs once; or, of a block, tokens after that."""
-        if self._runs[name] > 1:  # its name would not tell which run is meant
-            self._kept.pop(name, None)
-            self._tokens = [layer for layer in self._tokens if layer.name != name]
-        elif grid is not None and grid.kind != "tokens":
-            if not pooled:
-                self._kept = {name: Layer(name, output, self._reshape or grid, output._version)}
-                self._tokens, self._after = [], ""
-                return True
-        elif output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1:
-            self._after = self._after or f"{name!r}, which works on tokens of shape {tuple(output.shape)}"
-            if grid is not None and block:
-                self._tokens.append(Layer(name, output, self._reshape or grid, output._version))
-                return True
-        return False
+        """Keep the output as a choice if it is a map, not yet pooled, or tokens, and say whether it may be the one chosen.
+
+        One of a layer that runs again is no choice: its name would not tell which run is meant.
+        """
+        is_map = grid is not None and grid.kind != "tokens"
+        tokens = output.ndim == 3 < len(self._image) + 2 and output.shape[1] > 1
+        if self._runs[name] > 1 or (pooled if is_map else not tokens):
+            return False
+        to_map = (self._reshape or grid) if grid is not None and (is_map or block) else None
+        layer = None if to_map is None else Layer(name, output, to_map, output._version)
+        coarse = grid is not None and min(grid.spatial) <= COARSE
+        self._choices.append(Choice(name, output.shape, get_gradient_edge(output), to_map, is_map, coarse, layer))
+        if layer is not None:
+            self._held.append(self._choices[-1])
+            if len(self._held) > HELD:
+                self._held.popleft().layer = None
+        return layer is not None
 
     def units(self) -> dict[str, Layer]:
         """The layers that units belong to, by name, handed over.
@@ -270,56 +249,31 @@ class Probe:
         read, self._read = self._read, {}
         for name in self._units:
             self._check(name, kept=name in read)
-            self._untouched(read[name])
+            read[name].untouched()
         return read
 
-    @property
-    def undecided(self) -> bool:
-        """Whether a layer is to be chosen among tokens, for which the scores must be known."""
-        return self._names is None and bool(self._tokens)
+    def undecided(self, outputs: Any) -> bool:
+        """Tell whether a layer is to be chosen by what matters to the scores: among tokens, or before a dense prediction."""
+        return any(not choice.is_map for choice in self._choices) or bool(dense(outputs, self._batch))
 
-    def layers(self, scores: Sequence[Tensor] = ()) -> tuple[Layer, ...]:
-        """The layers kept, handed over; ``scores`` to explain tell which tokens matter.
+    def layers(self) -> tuple[Layer, ...]:
+        """Hand over the layers asked for.
 
         Raises:
             LayerError: one did not run, ran more than once, or has no map; the message names candidates.
         """
         # a replica in a reference cycle must not hold the graph until it is collected
-        kept, tokens = self._kept, self._tokens
-        self._kept, self._tokens = {}, []
-        if self._names is None:
-            chosen = self._chosen(list(kept.values()), tokens, scores)
-            return (self._untouched(chosen),)
-        for name in self._names:
+        kept, self._kept = self._kept, {}
+        for name in self._names or ():
             self._check(name, kept=name in kept)
-            self._untouched(kept[name])
-        return tuple(kept[name] for name in self._names)
+            kept[name].untouched()
+        return tuple(kept[name] for name in self._names or ())
 
-    def _untouched(self, layer: Layer) -> Layer:
-        if layer.output._is_view() and layer.output._version != layer.version:
-            raise LayerError(
-                f"layer {layer.name!r} returned a view, which was overwritten in place later on, so that its output is lost; "
-                "name another"
-            )
-        return layer
-
-    def _chosen(self, maps: list[Layer], tokens: list[Layer], scores: Sequence[Tensor]) -> Layer:
-        """The last map; of tokens after it, those of the last block whose patches matter to the scores.
-
-        In the last block of a transformer that reads its class token alone, they no longer do.
-        """
-        for layer in reversed(tokens):
-            if any(_matters(layer, score) for score in scores):
-                return layer
-        if not maps:
-            inside = f"; those inside TorchScript ({self._scripted}) cannot be seen" if self._scripted else ""
-            raise LayerError(f"no layer with spatial axes ran once before pooling{inside}; name a target layer that has them")
-        if self._after:
-            raise LayerError(
-                f"no target layer can be chosen: the last map, {maps[0].name!r}, is followed by {self._after}; "
-                "name the target layer, with reshape= if its output is no map"
-            )
-        return maps[0]
+    def choose(self, outputs: Any, scores: Sequence[Tensor] = ()) -> Choice:
+        """Choose a layer of those that ran once: see :func:`relume.choices.choose`."""
+        choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
+        self._choices, self._held = [], deque()
+        return choose(choices, outputs, self._batch, scores, self._scripted)
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -368,16 +322,6 @@ class _Nodes(torch.fx.Interpreter):
         return output if passed_on is None else passed_on
 
 
-def _matters(layer: Layer, score: Tensor) -> bool:
-    """Whether a score depends on any cell of the layer's map."""
-    (found,) = gradients(score.float().sum(), [layer.output])
-    return found is not None and bool(layer.map(found).any())
-
-
 def _is_pooled(output: Tensor) -> bool:
     made_by = "" if output.grad_fn is None else output.grad_fn.name()
     return "Pool" in made_by or made_by.startswith("Mean")
-
-
-def _describe(output: Any) -> str:
-    return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

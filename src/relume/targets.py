@@ -9,11 +9,10 @@ the network, :class:`Neuron` and :class:`Channel`, which are asked about the out
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.errors import TargetError
+from relume.outputs import class_scores, pixel_scores
 
 __all__ = [
     "Box",
@@ -33,11 +33,9 @@ __all__ = [
     "Target",
     "TargetLike",
     "Unit",
-    "class_scores",
     "classes_of",
     "has_place",
     "resolve",
-    "tensors_in",
     "tiled",
 ]
 
@@ -54,41 +52,7 @@ class ClassTarget:
 
     def __call__(self, outputs: Any) -> Tensor:
         """The score of each sample's class, ``(N,)``."""
-        return class_scores(outputs).gather(1, self.index[:, None])[:, 0]
-
-
-def class_scores(outputs: Any) -> Tensor:
-    """The ``(N, K)`` class scores in what a network returned: its ``logits`` if it names them, else the first that fit.
-
-    Raises:
-        TargetError: nothing of that shape was returned.
-    """
-    named = list(tensors_in(outputs))
-    fitting = [(name, t) for name, t in named if t.ndim == 2 and t.is_floating_point()]
-    if not fitting:
-        seen = ", ".join(f"{name or 'output'} {tuple(t.shape)}" for name, t in named) or type(outputs).__name__
-        raise TargetError(
-            f"a class target needs class scores of shape (N, classes), and the network returned {seen}; "
-            "pass a callable that takes the outputs and returns one score per sample"
-        )
-    return next((t for name, t in fitting if name == "logits"), fitting[0][1])
-
-
-def tensors_in(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in what a network returned, with the name nearest to it."""
-    if isinstance(outputs, Tensor):
-        yield name, outputs
-        return
-    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type | Mapping):
-        outputs = {f.name: getattr(outputs, f.name) for f in dataclasses.fields(outputs)}
-    elif isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        outputs = dict(zip(outputs._fields, outputs, strict=True))
-    if isinstance(outputs, Mapping):
-        for key, value in outputs.items():
-            yield from tensors_in(value, str(key))
-    elif isinstance(outputs, list | tuple):
-        for i, value in enumerate(outputs):
-            yield from tensors_in(value, f"{name}[{i}]")
+        return class_scores(outputs, len(self.index)).gather(1, self.index[:, None])[:, 0]
 
 
 def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
@@ -104,11 +68,7 @@ def resolve(target: TargetLike, outputs: Any, batch: int) -> Target:
         return target.frozen(outputs, batch)
     if callable(target) and not isinstance(target, Tensor):
         return target
-    scores = class_scores(outputs)
-    if len(scores) != batch:
-        raise TargetError(
-            f"the network returned scores for {len(scores)} samples and was given {batch}; pass a batch of shape (N, C, H, W)"
-        )
+    scores = class_scores(outputs, batch)
     if target is None:
         return ClassTarget(scores.detach().argmax(dim=1))
     classes = classes_of(target, batch)
@@ -174,8 +134,10 @@ class Segmentation:
         Raises:
             TargetError: no such class, a mask of another size, or no pixel at all.
         """
-        scores = _pixel_scores(outputs)
+        scores = pixel_scores(outputs, batch)
         known, size = scores.shape[1], tuple(scores.shape[2:])
+        if not _is_index(self.index):
+            raise TargetError(f"a segmentation target is about one class, an index such as Segmentation(3); got {self.index!r}")
         if not 0 <= self.index < known:
             raise TargetError(f"class {self.index} is out of range: the network has {known} classes, 0 to {known - 1}")
         mask = scores.detach().argmax(1) == self.index if self.mask is None else torch.as_tensor(self.mask).bool()
@@ -189,17 +151,9 @@ class Segmentation:
     def __call__(self, outputs: Any) -> Tensor:
         """The sum of each sample's scores over its pixels, ``(N,)``."""
         assert self.mask is not None, "resolved before it is asked"
-        scores = _pixel_scores(outputs)[:, self.index]
+        scores = pixel_scores(outputs, len(self.mask))[:, self.index]
         # a product with booleans would be listed as a rectifier that somebody may have written by hand
         return (scores * self.mask.to(scores.dtype)).flatten(1).sum(1)
-
-
-def _pixel_scores(outputs: Any) -> Tensor:
-    """The ``(N, K, H, W)`` scores in what a network returned: its ``out`` or ``logits`` if it names them, else the first."""
-    named = [(name, t) for name, t in tensors_in(outputs) if t.ndim == 4 and t.is_floating_point()]
-    if not named:
-        raise TargetError("a segmentation target needs scores of shape (N, classes, H, W), and the network returned none")
-    return next((t for name, t in named if name in ("out", "logits")), named[0][1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,6 +248,8 @@ class Unit(ABC):
             TargetError: the layer, called ``name``, has no such channel or place.
         """
         channels = values.shape[1]
+        if not _is_index(self.channel):
+            raise TargetError(f"a unit is a channel of its layer, a number from 0 on; got {self.channel!r}")
         if not 0 <= self.channel < channels:
             raise TargetError(f"layer {name!r} has {channels} channels, 0 to {channels - 1}; there is no {self.channel}")
         return self
@@ -315,8 +271,10 @@ class Channel(Unit):
 class Neuron(Unit):
     """One place of a channel's map: ``Neuron("layer4", 7, (3, 5))``; where it is highest in each image, if not given.
 
+    A layer without spatial axes, such as a fully connected one, has one place: ``Neuron("fc", 3)``.
+
     Attributes:
-        position: the place.
+        position: the place; ``()`` in a layer without spatial axes.
         places: once decided, the place in each image, ``(N,)`` int64, counted along the rows.
     """
 
@@ -324,25 +282,43 @@ class Neuron(Unit):
     places: Tensor | None = field(default=None, kw_only=True, repr=False)
 
     def __str__(self) -> str:
-        return f"channel {self.channel}" + (f" at {self.position}" if self.position else " where it is highest")
+        return f"channel {self.channel}" + (
+            " where it is highest" if self.position is None else f" at {self.position}" if self.position else ""
+        )
 
     def frozen(self, name: str, values: Tensor) -> Neuron:
         """The same with its place decided, as of any unit; a place that was decided stays."""
         Unit.frozen(self, name, values)
-        size, flat = tuple(values.shape[2:]), values[:, self.channel].flatten(1)
+        size = tuple(values.shape[2:])
         if self.places is not None:
             return self
-        if self.position is None:
-            return replace(self, places=flat.detach().argmax(1))
-        if len(self.position) != len(size) or not all(0 <= p < s for p, s in zip(self.position, size, strict=True)):
-            raise TargetError(f"layer {name!r} has a map of {size}, and {self.position} is no place in it")
-        place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(self.position))
-        return replace(self, places=torch.full((len(values),), place, device=values.device))
+        position = () if self.position is None and not size else self.position
+        if position is None:
+            return replace(self, places=self._cells(values).detach().argmax(1))
+        if not _is_place(position, size):
+            said = f"has a map of {size}, and {position!r} is no place in it" if size else "has no spatial axes"
+            raise TargetError(f"layer {name!r} {said}; leave the position out{' for the highest place' if size else ''}")
+        place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(position))
+        return replace(self, position=position, places=torch.full((len(values),), place, device=values.device))
+
+    def _cells(self, values: Tensor) -> Tensor:
+        """Take the channel's value at every place, ``(N, places)``."""
+        return values[:, self.channel].reshape(len(values), -1)
 
     def value(self, values: Tensor) -> Tensor:
         """The value at the place, ``(N,)``."""
         assert self.places is not None, "frozen before it is asked"
-        return values[:, self.channel].flatten(1).gather(1, self.places[:, None])[:, 0]
+        return self._cells(values).gather(1, self.places[:, None])[:, 0]
+
+
+def _is_index(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _is_place(position: object, size: Sequence[int]) -> bool:
+    if not isinstance(position, Sequence) or len(position) != len(size):
+        return False
+    return all(_is_index(p) and 0 <= p < s for p, s in zip(position, size, strict=True))
 
 
 # --- Copies of the images ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow
 from relume.errors import (
@@ -29,20 +30,19 @@ from relume.errors import (
     LayerError,
     NonFiniteError,
     NoRectifierError,
-    RelumeError,
     TargetError,
 )
 from relume.faults import in_words, versions
-from relume.feeding import Inputs, Model, Output, all_finite, entries_of, extremes, feed, model_device, pick
+from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, entries_of, extremes, feed, pick
+from relume.forward import CUT_OFF, guard, raised_by_network, returned
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
-from relume.lean import Lean
 from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
-from relume.replica import Guard, modules_of, replicate, unwrap, warn_of_writing
+from relume.replica import replicate, unwrap
 from relume.rules import Rule, gradient
-from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve, tensors_in
+from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
 
 __all__ = [
     "Inputs",
@@ -59,13 +59,6 @@ __all__ = [
     "recording",
 ]
 
-_CUT_OFF = (
-    "the score does not depend on the input through the autograd graph; "
-    "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
-)
-
-_RAISED = "(raised by the network"
-
 Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
 
@@ -79,12 +72,6 @@ def recording() -> Iterator[None]:
 def full_precision(device: str) -> AbstractContextManager[Any]:
     """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def raised_by_network(error: BaseException) -> bool:
-    """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
-    noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
-    return noted and not isinstance(error, RelumeError)
 
 
 class TracesItself(ABC):
@@ -204,31 +191,44 @@ class Trace:
             GraphError: nothing that the network returned depends on the input.
         """
         _check(model)
+        options: dict[str, Any] = {"targets": targets, "reshape": reshape, "wrt": wrt, "output": output}
+        options |= {"relu_only": relu_only, "instead": instead}
         if isinstance(model, nn.Module) and isinstance(model, TracesItself):
-            return model.trace(
-                inputs,
-                layers,
-                targets=targets,
-                reshape=reshape,
-                wrt=wrt,
-                output=output,
-                relu_only=relu_only,
-                instead=instead,
-            )
+            return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         written = versions(model)
-        args, kwargs, images = feed(inputs, wrt, model_device(model), instead)
+        args, kwargs, images = feed(inputs, wrt, device_with_values(model), instead)
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
         with in_words(model, written):
-            outputs = pick(_returned(model, runs, args, kwargs, images), output)
+            outputs = pick(returned(model, runs, args, kwargs, images), output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only, written=written)
         trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
-        scores = [trace.score(target).value for target in targets or (None,)] if probe.undecided else []
-        return replace(trace, layers=probe.layers(scores))
+        if layers is not None:
+            return replace(trace, layers=probe.layers())
+        choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
+        if choice.layer is not None:
+            return replace(trace, layers=(choice.layer,))
+        name, why = choice.name, choice.why
+        del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
+        again = cls.run(model, inputs, [name], **options)
+        return replace(again, layers=(replace(again.layers[0], why=why),))
+
+    def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
+        """Make the scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+
+        They are made of copies of the outputs, since a target may write into what it is given, and is to be asked again.
+        """
+        copied = replace(self, outputs=tree_map_only(Tensor, Tensor.clone, self.outputs))
+        try:
+            return [copied.score(target).value for target in targets or (None,)]
+        except TargetError:
+            if targets:
+                raise
+            return []
 
     @recording()
     def score(self, target: TargetLike = None) -> Score:
@@ -244,9 +244,9 @@ class Trace:
         if isinstance(target, Unit):
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
-            values, unit = self.wide(layer.to_map(layer.output)), f"{layer.name}, {target}"
+            values = self.wide(layer.to_map(layer.output))
             frozen = target.frozen(layer.name, values)
-            value = frozen.value(values)
+            value, unit = frozen.value(values), f"{layer.name}, {frozen}"
         else:
             frozen = resolve(target, self.outputs, len(self.images))
             value = frozen(self.outputs)
@@ -260,7 +260,7 @@ class Trace:
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
         score = Score(value, frozen, unit)
         if not self._depends(score):
-            raise GraphError(_CUT_OFF)
+            raise GraphError(CUT_OFF)
         return score
 
     @recording()
@@ -334,22 +334,6 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
-def _returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
-    """What the network returns, of which something depends on the input."""
-    try:
-        with guard(model), _keeping(model):
-            outputs = runs(*args, **kwargs)
-    except Exception as error:
-        error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
-        raise
-    if isinstance(runs, nn.Module):
-        warn_of_writing(runs)
-    found = [tensor for _, tensor in tensors_in(outputs)]
-    if found and not any(tensor.requires_grad for tensor in found):
-        raise GraphError(_CUT_OFF)
-    return outputs
-
-
 def _probe(
     model: Model,
     replica: Model,
@@ -373,16 +357,3 @@ def _check(model: Model) -> None:
     if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
         made.check()
         settle(model)
-
-
-def guard(model: Model) -> AbstractContextManager[Any]:
-    """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
-    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
-        return Guard(model)
-    return nullcontext()
-
-
-def _keeping(model: Model) -> AbstractContextManager[Any]:
-    """What a network prepared to be lean runs in."""
-    made = preparation_of(model)
-    return Lean() if made is not None and made.lean else nullcontext()

@@ -194,7 +194,7 @@ def _audited(
 
     view = opened.preprocessing.view(picture)
     image = opened.preprocessing.tensor(view)[None]
-    options = {"activation": opened.activation, "labels": opened.labels, **options}
+    options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     found = []
     for method in methods:
         with watch(f"{known['name']}: {method}") as watched:

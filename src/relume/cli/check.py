@@ -53,7 +53,7 @@ def check(
     opened = network.open()
     seen = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
     image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
-    found = examine(opened.model, image, network.layer, activation=opened.activation)
+    found = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
@@ -74,7 +74,8 @@ def _show(opened: Opened, found: Checkup, said_by: str) -> None:
 def _lines(opened: Opened, found: Checkup, said_by: str) -> dict[str, list[Text | str]]:
     mode = "; in training mode, explained as in evaluation mode" if found.training else ""
     size = f"{found.parameters:,} parameters, {found.dtype} on {found.device}"
-    others = f"; others: {', '.join(found.candidates[:6])}" if found.candidates else ""
+    chosen = f" ({found.layer_choice})" if found.layer_choice else ""
+    others = [f"others: {', '.join(found.candidates[:6])}"] if found.candidates else []
     rows = found.coverage.rows if found.coverage else ()
     return {
         "network": [f"{opened.name}: {found.form}, {size}{mode}"],
@@ -83,7 +84,7 @@ def _lines(opened: Opened, found: Checkup, said_by: str) -> dict[str, list[Text 
         "activation": [_activation(opened, found, said_by)],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
-        "layer": [f"{found.layer or 'none'}{others}"],
+        "layer": [f"{found.layer or 'none'}{chosen}", *others],
         "cost": [
             f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"
         ],

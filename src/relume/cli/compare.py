@@ -81,7 +81,7 @@ def compare(
             for e in explained
         ]
         without = [each for e in explained for one in e for each in one.without_gradcam()]
-        closing = reached(explained[0][0], chosen=network.layer is None, without=without)
+        closing = reached(explained[0][0], without=without)
         out.print(*findings, closing, _where(output, files, sum(len(e) for e in explained)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 

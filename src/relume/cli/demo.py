@@ -50,7 +50,7 @@ def demo(
     targets = [CLASSES.index(name) for name in PAIR]
     explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
     write_explained(explained, output, extra={"scene.png": png(scene.picture)})
-    out.print(_scores(explained[0]), reached(explained[0], chosen=True), _next_steps(output), sep="\n")
+    out.print(_scores(explained[0]), reached(explained[0]), _next_steps(output), sep="\n")
 
 
 def _scores(e: Explanation) -> Table:

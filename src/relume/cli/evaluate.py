@@ -74,7 +74,8 @@ def evaluate(
     facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
     try:
         with common.tracked("evaluating", loaders, total) as steps:
-            evaluation = compare(opened.model, _loaded(steps, failures), keys, network.layer, seed=seed, facts=facts, skip=skip)
+            samples, part = _loaded(steps, failures), opened.output
+            evaluation = compare(opened.model, samples, keys, network.layer, output=part, seed=seed, facts=facts, skip=skip)
     except InputError:
         if failures.failed < total:
             raise

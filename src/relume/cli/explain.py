@@ -97,7 +97,7 @@ def explain(
 
         write_explained(explained, folder, kind=drawing.kind, size=size, then=written)
         without.extend(each for e in explained for each in e.without_gradcam())
-        closing = reached(explained[0], chosen=network.layer is None, without=without)
+        closing = reached(explained[0], without=without)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
     try:

@@ -59,7 +59,14 @@ class Network:
     device: Annotated[str, DEVICE] = "auto"
     layer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: the last with spatial axes before pooling]"),
+        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: chosen, and said why]"),
+    ] = None
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The part of what the network returns that holds its scores, by key, name or index. [default: the only one]",
+        ),
     ] = None
     labels: Annotated[
         Path | None,
@@ -136,6 +143,7 @@ class Network:
         opened = dataclasses.replace(
             opened,
             labels=names or opened.labels,
+            output=self.scores,
             preprocessing=dataclasses.replace(opened.preprocessing, **changes),
         )
         if self.layer is not None:

@@ -231,12 +231,12 @@ def nothing_shown(explained: Sequence[Explanation]) -> str:
     return f"  empty: {', '.join(named)}" if named else ""
 
 
-def reached(e: Explanation, *, chosen: bool, without: Sequence[bool] = ()) -> Text:
-    """Which layer was read, which rectifiers were guided, what scores are: the same for every photo of one network.
+def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
+    """Which layer was read and why, which rectifiers were guided, what scores are: the same for every photo of one network.
 
     And which layer to name where the one chosen leaves most maps ``without`` Grad-CAM.
     """
-    how = " (the last with spatial axes before pooling; --layer names another)" if chosen else ""
+    how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
     lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]

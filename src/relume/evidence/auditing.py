@@ -24,6 +24,7 @@ from relume.evidence.similarity import Values
 from relume.evidence.strips import AuditView, cascade, charts, rows, strips
 from relume.evidence.verdict import LIMITS, Verdict, judge, nothing
 from relume.evidence.weights import How
+from relume.feeding import Output
 from relume.layers import LayerLike
 from relume.methods import Method
 from relume.render import stretched
@@ -250,6 +251,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     activation: Activation = "auto",
     labels: Sequence[str] | None = None,
     batch: int = BATCH,
+    output: Output = None,
     watched: Watch = lambda _, items: items,
 ) -> AuditReport:
     """Check whether one method's maps may be believed. The network is never touched; raw maps are compared, and no pictures.
@@ -269,15 +271,15 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
             the class is watched as pixels go.
         labels: class names by index, to be shown.
         batch: how many pictures go through the network at once.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         watched: may look on: told the name of a check and its items, gives the items one by one.
 
     Raises:
         RelumeError: as :func:`relume.explain`; or the model is no module, the images are no pictures, the target is no class. A
             check that this network cannot be put to is left out, and the report says why.
     """
-    question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation)
-    if smooth:
-        question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth)
+    question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
+    question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth) if smooth else question
     found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
     probabilities = activated(answer.scores.double(), answer.activation).gather(1, question.classes[:, None])[:, 0]
     return AuditReport(

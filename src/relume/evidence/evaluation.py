@@ -23,6 +23,7 @@ from relume.evidence.baselines import BASELINES, REFERENCE, TITLES
 from relume.evidence.estimates import Column, Estimate, Rows, estimate
 from relume.evidence.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.explaining import explain_targets
+from relume.feeding import Output
 from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
 from relume.report import write_folder
@@ -203,6 +204,7 @@ def evaluate(
     methods: Iterable[str | Method] = tuple(METHODS),
     layer: nn.Module | str | None = None,
     *,
+    output: Output = None,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
     skip: Callable[[Sample, Exception], str | None] = _unless_finite,
@@ -216,6 +218,7 @@ def evaluate(
         samples: pictures with masks; of each, every class in ``targets`` is explained.
         methods: keys of :data:`relume.METHODS`, or :class:`~relume.Method` objects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
         facts: further provenance, as plain data.
         skip: told of a picture that could not be explained, and of the error, gives the reason that is said in ``skipped``; or
@@ -235,7 +238,9 @@ def evaluate(
     skipped: list[str] = []
     for sample in samples:
         try:
-            explained = explain_targets(model, sample.image[None], list(sample.targets), asked, layer, evidence=False)
+            explained = explain_targets(
+                model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=False
+            )
         except Exception as error:
             if (reason := skip(sample, error)) is None:
                 raise

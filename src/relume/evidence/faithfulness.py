@@ -17,8 +17,9 @@ from relume.evidence.baselines import sobel
 from relume.evidence.imputation import Pixels, blurred, imputed, order, plain
 from relume.evidence.question import Question, parts
 from relume.evidence.similarity import Maps, Values
+from relume.feeding import pick
+from relume.outputs import class_scores
 from relume.replica import replicate
-from relume.targets import class_scores
 
 __all__ = ["CURVES", "Faithfulness", "area", "measure_faithfulness"]
 
@@ -105,8 +106,8 @@ def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Genera
 def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Iterable[Values], activation: Resolved) -> Values:
     """The probability, or score, of picture ``i``'s class in each of ``pictures``."""
     inputs = torch.from_numpy(np.stack(list(pictures))).to(question.images)
-    scores = torch.cat([class_scores(network(part)) for part in parts(inputs, question.batch)])
-    values: Values = activated(scores.double(), activation)[:, int(question.classes[i])].cpu().numpy()
+    found = [class_scores(pick(network(part), question.output), len(part)) for part in parts(inputs, question.batch)]
+    values: Values = activated(torch.cat(found).double(), activation)[:, int(question.classes[i])].cpu().numpy()
     return values
 
 

@@ -65,7 +65,7 @@ def measure_health(question: Question, original: Maps) -> Health:
     """Look at every rectifier while one plain gradient passes through the network."""
     looking, trouble = _Looking(), ""
     for images, classes in zip(parts(question.images, question.batch), parts(question.classes, question.batch), strict=True):
-        trace = Trace.run(question.model, images)
+        trace = Trace.run(question.model, images, output=question.output)
         score = trace.score(classes)
         coverage = trace.coverage(score)
         try:

@@ -18,7 +18,7 @@ from relume.methods import Method, resolve_methods
 from relume.replica import unwrap
 from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.trace import Inputs, Model
+from relume.trace import Inputs, Model, Output
 
 __all__ = ["BATCH", "Question", "parts"]
 
@@ -42,6 +42,7 @@ class Question:
         method: what makes the maps.
         layers: the names of Grad-CAM's target layers; empty where the method reads none.
         batch: how many pictures go through the network at once.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         noise: what is added to the pictures, ``(samples, C, H, W)``, if maps are means over noisy ones; see :meth:`smoothed`.
     """
 
@@ -51,6 +52,7 @@ class Question:
     method: Method
     layers: tuple[str, ...]
     batch: int = BATCH
+    output: Output = None
     noise: Tensor | None = None
 
     @classmethod
@@ -64,6 +66,7 @@ class Question:
         *,
         batch: int = BATCH,
         activation: Activation = "auto",
+        output: Output = None,
     ) -> tuple[Question, Explanation]:
         """The question, and its answer by the network as it is; arguments and errors are those of :func:`relume.explain`.
 
@@ -78,7 +81,7 @@ class Question:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
         (asked,) = resolve_methods([method])
-        answer = explain(model, images, target, [asked], layer, evidence=False, activation=activation)
+        answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
         if answer.target is None or answer.versus is not None:
             raise TargetError(
                 f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"
@@ -86,7 +89,7 @@ class Question:
         given = [answer.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
         names = [layer_name(unwrap(model), each) for each in given if each is not None]
         layers = tuple(names) if asked.needs_layer else ()
-        return cls(model, answer.images, answer.target, asked, layers, batch), answer
+        return cls(model, answer.images, answer.target, asked, layers, batch, output), answer
 
     def maps(self, model: nn.Module | None = None, images: Tensor | None = None, classes: Tensor | None = None) -> Maps:
         """The maps of other pictures of the same classes, by another network, or of other classes.
@@ -102,16 +105,17 @@ class Question:
 
     def _raw(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
         pairs = zip(parts(images, self.batch), parts(classes, self.batch), strict=True)
-        return torch.cat(
-            [self._alive(explain(model, i, c, [self.method], self.layers or None, evidence=False), model, c) for i, c in pairs]
-        )
+        method, layers, output = [self.method], self.layers or None, self.output
+        explained = ((explain(model, i, c, method, layers, output=output, evidence=False), c) for i, c in pairs)
+        return torch.cat([self._alive(e, model, c) for e, c in explained])
 
     def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
         """The maps of ``e``, not numbers where the score does not respond."""
         raw = e[self.method.key]
         if raw.flatten(1).any(1).all():
             return raw
-        responds = explain(model, e.images, classes, ["gradient"], evidence=False)["gradient"].flatten(1).any(1)
+        plain = explain(model, e.images, classes, ["gradient"], output=self.output, evidence=False)["gradient"]
+        responds = plain.flatten(1).any(1)
         return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)
 
     def maps_of(self, classes: Sequence[Tensor]) -> list[Maps]:
@@ -120,7 +124,9 @@ class Question:
             return [self.maps(classes=c) for c in classes]
         found: list[list[Tensor]] = []
         for images, *asked in zip(parts(self.images, self.batch), *(parts(c, self.batch) for c in classes), strict=True):
-            answers = explain_targets(self.model, images, asked, [self.method], self.layers or None, evidence=False)
+            answers = explain_targets(
+                self.model, images, asked, [self.method], self.layers or None, output=self.output, evidence=False
+            )
             found.append([self._alive(e, self.model, c) for e, c in zip(answers, asked, strict=True)])
         return [Maps.of(torch.cat(raw), tuple(self.images.shape[2:])) for raw in zip(*found, strict=True)]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from relume.activation import Activation
     from relume.explaining import Options
+    from relume.feeding import Output
     from relume.image import Photo, Preprocessing
     from relume.layers import LayerLike
     from relume.methods import Method
@@ -56,6 +57,7 @@ class Opened:
         activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
         notes: what was understood on the way and must be said: where weights were found, what was executed.
         weights: the file whose weights were loaded in place of the network's own.
+        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Opened:
     activation: Activation = "auto"
     notes: tuple[str, ...] = ()
     weights: Path | None = None
+    output: Output = None
 
     def explain(
         self,
@@ -111,6 +114,7 @@ class Opened:
         asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
+        options = {"output": self.output, **options}
         explained = explain_targets(self.model, images.to(self.device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
@@ -157,6 +161,7 @@ class Opened:
             "prepared": None if made is None else str(made),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
+            "output": None if self.output is None else str(self.output),
             "notes": list(self.notes),
         }
 

@@ -44,10 +44,19 @@ def find_class(name: str, labels: Sequence[str]) -> int:
         if found:
             listed = ", ".join(f"{i} ({labels[i]})" for i in found)
             raise TargetError(f"several classes are called {name!r}: {listed}; give the index")
-    every = {synonym: label for label in labels for synonym in _synonyms(label)}
-    close = difflib.get_close_matches(wanted, every, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else "give a class index"
+    near = [repr(called) for called in _nearest(wanted, labels)]
+    hint = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?" if near else "give a class index"
     raise TargetError(f"no class is called {name!r}; {hint}")
+
+
+def _nearest(wanted: str, labels: Sequence[str], most: int = 5) -> list[str]:
+    """Find the names that hold ``wanted``, whole words first and shorter before longer; else those that look alike."""
+    called = {part.casefold(): part for label in labels for part in map(str.strip, label.split(","))}
+    holding = sorted((name for name in called if wanted and wanted in name), key=len)
+    word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    holding.sort(key=lambda name: word.search(name) is None)
+    found = holding or difflib.get_close_matches(wanted, called, n=3, cutoff=0.5)
+    return [called[name] for name in found[:most]]
 
 
 def _synonyms(label: str) -> list[str]:

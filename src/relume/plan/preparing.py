@@ -19,13 +19,13 @@ from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
 from relume.fingerprint import Fingerprint
 from relume.graph import gradients
+from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
 from relume.plan.convolution import pack, ran_packed
 from relume.plan.folding import fold_into, settle
 from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
 from relume.replica import modules_of, replicate, unwrap
-from relume.targets import tensors_in
 from relume.trace import Inputs, Trace, raised_by_network, recording
 
 __all__ = ["Preparing", "prepare"]

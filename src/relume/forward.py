@@ -1,0 +1,81 @@
+"""The forward pass of a network on its replica: what it returned, or in what words it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from relume.diagnosis import misfit, slip
+from relume.errors import GraphError, RelumeError
+from relume.feeding import Model
+from relume.lean import Lean
+from relume.outputs import tensors_in
+from relume.preparation import preparation_of
+from relume.replica import Guard, modules_of, replicate, warn_of_writing
+
+__all__ = ["CUT_OFF", "guard", "raised_by_network", "returned"]
+
+CUT_OFF = (
+    "the score does not depend on the input through the autograd graph; "
+    "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
+)
+
+_RAISED = "(raised by the network"
+
+
+def raised_by_network(error: BaseException) -> bool:
+    """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
+    noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
+    return noted and not isinstance(error, RelumeError)
+
+
+def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str, Any], images: Tensor) -> Any:
+    """Run the network, and give what it returns, of which something depends on the input.
+
+    Raises:
+        InputError: it does not run on such images, and would on others like them.
+        ModelError: weights of it are out of the ordinary, and it failed.
+        GraphError: nothing that it returned depends on the input.
+    """
+
+    def run(other: Tensor) -> Any:  # in place of the images, which alone need a gradient
+        fed = tree_map_only(Tensor, lambda t: other if t.requires_grad else t, (args, kwargs))
+        replica = replicate(model) if isinstance(model, nn.Module) else model
+        with guard(model), _keeping(model), torch.no_grad():
+            return replica(*fed[0], **fed[1])
+
+    try:
+        with guard(model), _keeping(model):
+            outputs = runs(*args, **kwargs)
+    except Exception as error:
+        if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
+            raise reason from error
+        error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
+        raise
+    if isinstance(runs, nn.Module):
+        warn_of_writing(runs)
+    found = [tensor for _, tensor in tensors_in(outputs)]
+    if found and not any(tensor.requires_grad for tensor in found):
+        raise GraphError(CUT_OFF)
+    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in found)
+    if found and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
+        raise reason
+    return outputs
+
+
+def guard(model: Model) -> AbstractContextManager[Any]:
+    """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
+    if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
+        return Guard(model)
+    return nullcontext()
+
+
+def _keeping(model: Model) -> AbstractContextManager[Any]:
+    """What a network prepared to be lean runs in."""
+    made = preparation_of(model)
+    return Lean() if made is not None and made.lean else nullcontext()

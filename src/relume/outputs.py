@@ -1,0 +1,99 @@
+"""What a network returned: the tensors in it, and which of them holds the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from relume.errors import TargetError
+
+__all__ = ["class_scores", "pixel_scores", "tensors_in"]
+
+
+def class_scores(outputs: Any, batch: int) -> Tensor:
+    """Find the ``(batch, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
+
+    Raises:
+        TargetError: nothing that was returned can be class scores, or several tensors can.
+    """
+    returned = list(tensors_in(outputs))
+    flat = [(name, t) for name, t in returned if t.ndim == 2 and t.is_floating_point()]
+    if fitting := [(name, t) for name, t in flat if len(t) == batch and t.shape[1]]:
+        return _the_one(fitting, ("logits",), outputs)
+    if not flat:
+        raise TargetError(
+            f"a class target needs class scores of shape (N, classes), and the network returned "
+            f"{_listed(returned) or type(outputs).__name__}; "
+            "pass a callable that takes the outputs and returns one score per sample"
+        )
+    if all(t.shape[1] for _, t in flat):
+        raise TargetError(
+            f"the network returned scores for {len(flat[0][1])} samples and was given {batch}; "
+            "pass a batch of shape (N, C, H, W)"
+        )
+    raise TargetError(f"the network returned {_listed(flat)}, which is no class at all; build it with one class or more")
+
+
+def pixel_scores(outputs: Any, batch: int) -> Tensor:
+    """Find the ``(batch, K, H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
+
+    Raises:
+        TargetError: nothing that was returned can be such scores, or several tensors can.
+    """
+    returned = list(tensors_in(outputs))
+    if fitting := [(name, t) for name, t in returned if t.ndim == 4 and t.is_floating_point() and len(t) == batch]:
+        return _the_one(fitting, ("out", "logits"), outputs)
+    raise TargetError(
+        "a segmentation target needs scores of shape (N, classes, H, W), and the network returned "
+        f"{_listed(returned) or 'none'}; for class scores give a class"
+    )
+
+
+def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], outputs: Any) -> Tensor:
+    """Find the tensor among those ``fitting`` that is called one of ``names``, the first name first; else the only one.
+
+    Raises:
+        TargetError: names do not settle it, and there are several.
+    """
+    for wanted in names:
+        called = [tensor for name, tensor in fitting if name == wanted]
+        if len(called) == 1:
+            return called[0]
+    if len(fitting) == 1:
+        return fitting[0][1]
+    chosen = [key for key, part in _parts(outputs).items() if any(t is f for _, t in tensors_in(part) for _, f in fitting)]
+    ways = [f"output={key!r}" for key in chosen] if len(chosen) > 1 else []
+    ways += ["a callable that takes all of it, output=lambda returned: ..."] if len(chosen) < len(fitting) else []
+    command = f" (--scores {chosen[0]} on the command line)" if len(chosen) > 1 else ""
+    raise TargetError(
+        f"the network returned {_listed(tensors_in(outputs))}, and {' and '.join(name for name, _ in fitting)} can each be the "
+        f"scores; choose by {' or '.join(ways)}{command}"
+    )
+
+
+def _listed(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    return ", ".join(f"{name or 'output'} {tuple(tensor.shape)}" for name, tensor in tensors)
+
+
+def _parts(outputs: Any) -> dict[Any, Any]:
+    """List what a collection that a network returned holds, by key, field or position; nothing for anything else."""
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type | Mapping):
+        return {f.name: getattr(outputs, f.name) for f in dataclasses.fields(outputs)}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return dict(zip(outputs._fields, outputs, strict=True))
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    return dict(enumerate(outputs)) if isinstance(outputs, list | tuple) else {}
+
+
+def tensors_in(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in what a network returned, with the name nearest to it."""
+    if isinstance(outputs, Tensor):
+        yield name, outputs
+    for key, value in _parts(outputs).items():
+        yield from tensors_in(
+            value, f"{name}[{key}]" if isinstance(outputs, list | tuple) and isinstance(key, int) else str(key)
+        )
