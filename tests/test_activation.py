@@ -368,7 +368,7 @@ def test_a_single_output_of_transformers_is_a_score(tmp_path, photo):
     assert re.fullmatch(r"age \(0\), score -?[\d.e-]+", e.title())
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_files_say_what_their_graph_shows(tmp_path, photo):
     for end, expected in ((nn.Sigmoid(), ("none", True)), (nn.LogSoftmax(1), ("softmax", False)), (None, ("none", None))):
         net, x = Head(end).eval(), images(1, 224)
