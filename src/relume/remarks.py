@@ -49,17 +49,17 @@ def positive_share(found: Gathered) -> float:
 
     It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where Grad-CAM is empty.
     """
-    return max(_ratio(values.relu().max(), values.abs().max()) for values in weighted_sums(found))
+    return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(found))
 
 
 def overlap(found: Gathered, product: Tensor) -> float:
     """How much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
     guided, heat = found.inputs[rules.guided], upsample(gradcam(found), product.shape[2:])
-    return _ratio(product.abs().max(), guided.abs().max().double() * heat.max().double())
+    return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(heat.max()))
 
 
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    return float(part.double() / whole.double()) if whole else 0.0
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
 def _fraction(share: float) -> str:

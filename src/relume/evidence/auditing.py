@@ -29,6 +29,7 @@ from relume.layers import LayerLike
 from relume.methods import Method
 from relume.render import stretched
 from relume.report import write_folder
+from relume.result import Explanation
 from relume.targets import TargetLike
 from relume.text import printable
 
@@ -281,14 +282,13 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
     question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth) if smooth else question
     found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
-    probabilities = activated(answer.scores.double(), answer.activation).gather(1, question.classes[:, None])[:, 0]
     return AuditReport(
         question.method.key,
         answer.model,
         question.layers,
         question.classes,
-        answer.score.double().cpu().numpy(),
-        probabilities.cpu().numpy() if answer.quantity == "probability" else None,
+        answer.score.cpu().double().numpy(),
+        _probabilities(answer, question.classes),
         question.images,
         found,
         labels,
@@ -297,3 +297,12 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         # nothing is known of the mean of maps of noisy copies
         remarks=() if smooth else answer.remarks[question.method.key],
     )
+
+
+def _probabilities(answer: Explanation, classes: Tensor) -> Values | None:
+    """Give the probability of each picture's class; None where the network has scores alone."""
+    if answer.quantity == "score":
+        return None
+    scores = answer.scores.cpu().double()  # in this order: MPS has no float64
+    values: Values = activated(scores, answer.activation).gather(1, classes.cpu()[:, None])[:, 0].numpy()
+    return values

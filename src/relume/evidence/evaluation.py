@@ -272,7 +272,7 @@ def _maps(
 ) -> dict[str, list[Map]]:
     """The saliency of every class of one picture, by the key of its row."""
     image = sample.image.float().cpu().numpy()
-    maps = {m: [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
+    maps = {m: [e.saliency(m)[0].cpu().double().numpy() for e in explained] for m in explained[0].maps}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 

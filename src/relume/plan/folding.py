@@ -93,10 +93,11 @@ class Fold:
         """Fold ``norm`` into ``convolution``, in float64, or take what was ``folded`` of just these."""
         parameters, (mean, var) = _parameters(convolution, norm), _statistics(norm)
         if folded is None:
-            weight, bias, gamma, beta = (None if t is None else t.double() for t in parameters)
+            # on the CPU, since MPS has no float64
+            weight, bias, gamma, beta = (None if t is None else t.cpu().double() for t in parameters)
             assert weight is not None
-            made = fuse_conv_bn_weights(weight, bias, mean.double(), var.double(), norm.eps, gamma, beta)
-            folded = made[0].detach().to(convolution.weight.dtype), made[1].detach().to(convolution.weight.dtype)
+            made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
+            folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
         held = tuple(None if t is None else t.detach() for t in parameters)
         versions = tuple(map(_version, parameters))
         return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)

@@ -235,10 +235,10 @@ class _Answer:
     @classmethod
     def of(cls, trace: Trace) -> _Answer:
         outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
-        loss = torch.stack([t.double().square().sum() for t in outputs if t.requires_grad]).sum()
+        loss = torch.stack([t.cpu().double().square().sum() for t in outputs if t.requires_grad]).sum()  # MPS has no float64
         (gradient,) = gradients(loss, [trace.images], keep=False)
         assert gradient is not None, "a trace's outputs depend on its images"
-        return cls(tuple(t.detach() for t in outputs), gradient.double().cpu().numpy().ravel())
+        return cls(tuple(t.detach() for t in outputs), gradient.cpu().double().numpy().ravel())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -252,7 +252,7 @@ def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float
         ModelError: they differ by more than computing in ``dtype`` explains.
     """
     pairs = zip(before.outputs, after.outputs, strict=True)
-    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).double().cpu() for x, y in pairs if x.numel()])
+    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).cpu().double() for x, y in pairs if x.numel()])
     difference = float(off.max())
     apart = float(np.linalg.norm(before.gradient - after.gradient)) / max(float(np.linalg.norm(before.gradient)), 1e-300)
     agreement = rank_correlation(before.gradient, after.gradient)
