@@ -31,7 +31,7 @@ from relume.render import stretched
 from relume.report import write_folder
 from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.text import printable
+from relume.text import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,7 +171,7 @@ class AuditReport:
         if health is not None:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
-            name=self.facts.get("name") or printable(Path(self.facts.get("file", "")).name),
+            name=name_of(self.facts),
             method=method_name(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
