@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from relume.errors import InputError, ModelError, RelumeError
 from relume.memory import out_of_memory
 from relume.outputs import tensors_in
-from relume.replica import modules_of
 from relume.text import first_line
+from relume.wrapped import modules_of
 
 __all__ = ["misfit", "slip"]
 

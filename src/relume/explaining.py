@@ -15,16 +15,17 @@ from relume.answer import Coverage, Evidence
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.faults import Unwritten
+from relume.feeding import Inputs, Model, Output, all_finite
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
 from relume.outputs import class_scores
 from relume.remarks import Advice, another_layer, remarks
-from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
 from relume.targets import Frozen, TargetLike, tiled
-from relume.trace import Inputs, Model, Output, Score, Trace, all_finite, full_precision, recording
+from relume.trace import Score, Trace, full_precision, recording
+from relume.wrapped import unwrap
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from relume.errors import GraphError, HiddenRegionError, ModelError
-from relume.replica import modules_of
+from relume.wrapped import modules_of
 
 __all__ = ["Unwritten", "translated", "versions"]
 

@@ -16,7 +16,8 @@ from relume.feeding import Model
 from relume.lean import Lean
 from relume.outputs import tensors_in
 from relume.preparation import preparation_of
-from relume.replica import Guard, modules_of, replicate, warn_of_writing
+from relume.replica import Guard, replicate, warn_of_writing
+from relume.wrapped import modules_of
 
 __all__ = ["CUT_OFF", "guard", "raised_by_network", "returned"]
 

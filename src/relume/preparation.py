@@ -12,7 +12,7 @@ from torch import nn
 
 from relume.errors import ModelError
 from relume.fingerprint import Fingerprint
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 

@@ -37,7 +37,7 @@ from relume.exchange import IMMUTABLE, PLAIN, exchange_all
 from relume.recorded import training_node
 from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
-__all__ = ["Guard", "modules_of", "replicate", "unwrap", "warn_of_writing"]
+__all__ = ["Guard", "replicate", "warn_of_writing"]
 
 
 def replicate(model: nn.Module) -> nn.Module:

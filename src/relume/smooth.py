@@ -20,10 +20,10 @@ from torch import Tensor
 
 from relume.answer import upsample
 from relume.errors import InputError, TargetError
+from relume.forward import raised_by_network
 from relume.memory import out_of_memory
 from relume.methods import Method, distinct, resolve_method
 from relume.targets import TargetLike, has_place
-from relume.trace import raised_by_network
 
 __all__ = ["Augmented", "Copy", "Moments", "Repeated", "Smooth", "check_places", "repeat", "resolve"]
 

@@ -33,31 +33,19 @@ from relume.errors import (
     TargetError,
 )
 from relume.faults import translated, versions
-from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, entries_of, extremes, feed, pick
-from relume.forward import CUT_OFF, guard, raised_by_network, returned
+from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, extremes, feed, pick
+from relume.forward import CUT_OFF, returned
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
-from relume.replica import replicate, unwrap
+from relume.replica import replicate
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
+from relume.wrapped import unwrap
 
-__all__ = [
-    "Inputs",
-    "Model",
-    "Output",
-    "Score",
-    "Trace",
-    "TracesItself",
-    "all_finite",
-    "entries_of",
-    "full_precision",
-    "guard",
-    "raised_by_network",
-    "recording",
-]
+__all__ = ["Score", "Trace", "TracesItself", "full_precision", "recording"]
 
 Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 

@@ -13,12 +13,12 @@ from relume.activation import Activation
 from relume.errors import InputError, ModelError, TargetError
 from relume.evidence.similarity import Maps
 from relume.explaining import explain, explain_targets
+from relume.feeding import Inputs, Model, Output
 from relume.layers import LayerLike, layer_name
 from relume.methods import Method, resolve_methods
-from relume.replica import unwrap
 from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.trace import Inputs, Model, Output
+from relume.wrapped import unwrap
 
 __all__ = ["BATCH", "Question", "parts"]
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_
 
 from relume.errors import GraphError, ModelError
 from relume.plan.convolution import convolve, mix
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
 

@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.feeding import Inputs
 from relume.fingerprint import Fingerprint
+from relume.forward import raised_by_network
 from relume.graph import gradients
 from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
@@ -25,8 +27,9 @@ from relume.plan.convolution import pack, ran_packed
 from relume.plan.folding import fold_into, settle
 from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
-from relume.replica import modules_of, replicate, unwrap
-from relume.trace import Inputs, Trace, raised_by_network, recording
+from relume.replica import replicate
+from relume.trace import Trace, recording
+from relume.wrapped import modules_of, unwrap
 
 __all__ = ["Preparing", "prepare"]
 
