@@ -122,7 +122,7 @@ class Repeated(ABC):
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
-        """What :meth:`copies` draws from, if it is the caller's: each chunk of a batch begins with the same state of it."""
+        """The caller's generators that :meth:`copies` draws from: each chunk of a batch begins with the same state of them."""
         return ()
 
     @abstractmethod

@@ -341,7 +341,7 @@ def _probe(
 
 
 def _check(model: Model) -> None:
-    """Refuse a prepared network whose original has changed, and have one that has changed itself follow."""
+    """Refuse a prepared network whose original has changed, and fold again what was written to in itself."""
     if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
         made.check()
         settle(model)

@@ -143,7 +143,7 @@ class AuditReport:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
     def _notes(self, i: int | None = None) -> list[str]:
-        """What was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
+        """List what was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
         weak = [words for words in (self.remarks if i is None else [self._remark(i)]) if words.startswith("weak")]
         empty = sum(self.empty) if i is None else 0
         notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []

@@ -110,7 +110,7 @@ class Evaluation:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def title(self, key: str) -> str:
-        """What tables call a row."""
+        """Return what tables call a row."""
         return method_name(key) if key in self.methods else TITLES[key]
 
     @property

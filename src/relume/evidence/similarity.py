@@ -135,7 +135,7 @@ class Maps:
         return ~(spread > 0)
 
     def defined(self) -> Maps:
-        """The same, NaN where one says nothing: compared with those, nothing is 0 alike, which would read as a finding."""
+        """Return the same maps, NaN where one says nothing: by comparison all would be 0 alike, which reads as a finding."""
         empty = self.empty[:, None, None]
         return Maps(
             np.where(empty.reshape(-1, *[1] * (self.raw.ndim - 1)), np.nan, self.raw), np.where(empty, np.nan, self.saliency)

@@ -185,7 +185,7 @@ def _heat(values: Values, full: float | None = None) -> Image.Image:
 
 
 def _similar(value: float, values: Values) -> str:
-    """How alike a map is that has these ``values``; one that shows nothing is said to."""
+    """Say how alike a map of these ``values`` is, or that it shows nothing."""
     if not np.isfinite(values).all():
         return "no map"
     return number(value) if values.any() else "empty"

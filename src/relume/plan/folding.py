@@ -66,7 +66,7 @@ _FOLD, _NORM, _FOLDING, _WRITTEN = "_relume_fold", "_relume_norm", "_relume_fold
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """What a convolution and the BatchNorm after it compute together, as the weights of one convolution.
+    """A convolution and the BatchNorm after it, as the weights of one convolution.
 
     Both modules keep their own parameters and statistics, which are what anybody reads there.
 
@@ -228,7 +228,7 @@ class Folded:
     """Mixed into the class of a BatchNorm: what it did is in the convolution now; what else its module does, it still does."""
 
     def forward(self, x: Tensor) -> Any:
-        """What the convolution made, or what the module makes of that after its BatchNorm."""
+        """Hand on what the convolution made, or what the module makes of that after its BatchNorm."""
         norm, module = cast("Any", self), cast("Any", super())
         owner, made, written = getattr(x, _INSIDE, (None, x, ()))
         if norm.training and owner is None:

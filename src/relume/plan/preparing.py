@@ -180,11 +180,10 @@ class _Conversion:
         network.register_forward_hook(self._leave)
 
     def _held(self, tensor: Tensor) -> Any:
-        """A parameter or buffer, itself where nothing has to be done to it."""
+        """Convert a parameter or buffer; it stays itself where nothing has to be done to it."""
         made = self._narrowed(tensor.detach())
-        if (
-            self.last and tensor.device.type != "cpu" and tensor.ndim in _LAST
-        ):  # on a CPU they are packed, or as well as they are
+        # on a CPU they are packed, or as well as they are
+        if self.last and tensor.device.type != "cpu" and tensor.ndim in _LAST:
             made = made.contiguous(memory_format=_LAST[tensor.ndim])
         if made.data_ptr() == tensor.data_ptr():
             return tensor
