@@ -11,20 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from relume import owner
-from relume.cli import app
 from relume.cli.folders import ResultFolders, address
 from relume.demo import draw_scene
 from relume.result import Explanation
-from tests.test_cli import complaints
-
-
-def relume_command(*args):
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+from tests.commands import complaints, relume_command
 
 
 def explain(*photos, output):

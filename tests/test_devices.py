@@ -10,8 +10,8 @@ import relume
 from relume.errors import ModelError
 from relume.models import open_model
 from relume.models.devices import find_device
+from tests.commands import relume_command
 from tests.networks import Small
-from tests.test_cli import relume_command
 
 META = torch.device("meta")  # a device that every machine has, and on which nothing can be computed
 
