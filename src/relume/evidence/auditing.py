@@ -80,7 +80,7 @@ class AuditReport:
 
     @property
     def figures(self) -> dict[str, Values]:
-        """Every figure of :data:`~relume.evidence.FIGURES` that was measured, ``(N,)``; not a number where it is undefined."""
+        """Every figure of :data:`~relume.evidence.FIGURES` that was measured, ``(N,)``; NaN where it is undefined."""
         found = {key: getattr(self.checks, figure.check) for key, figure in FIGURES.items()}
         return {key: FIGURES[key].of(check) for key, check in found.items() if check is not None}
 
@@ -223,7 +223,7 @@ class AuditReport:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON has it, without maps; what is not a number is null."""
+    """``value`` as JSON has it, without maps; NaN is null."""
     if isinstance(value, Coverage):
         return value.as_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

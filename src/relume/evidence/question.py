@@ -95,7 +95,7 @@ class Question:
         """The maps of other pictures of the same classes, by another network, or of other classes.
 
         Where a score does not respond to its picture at all, its plain gradient being zero everywhere, there is no map to
-        compare, and its values are not numbers: so it is where a network ends in a ReLU and the score would be negative.
+        compare, and its values are NaN: so it is where a network ends in a ReLU and the score would be negative.
         """
         images, classes = self.images if images is None else images, self.classes if classes is None else classes
         model = self.model if model is None else model
@@ -110,7 +110,7 @@ class Question:
         return torch.cat([self._alive(e, model, c) for e, c in explained])
 
     def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
-        """The maps of ``e``, not numbers where the score does not respond."""
+        """The maps of ``e``, NaN where the score does not respond."""
         raw = e[self.method.key]
         if raw.flatten(1).any(1).all():
             return raw
