@@ -18,7 +18,7 @@ from relume.cli.failures import uninterrupted
 from relume.errors import OutputError
 from relume.image import Photo, load_photo
 from relume.report import write_folder
-from tests.test_cli import complaints, relume_command, sentence
+from tests.commands import complaints, relume_command, sentence
 
 NETWORK = """
 import logging, os, signal, warnings

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from relume.cli.photos import pictures_in
-from tests.test_cli import complaints, relume_command
+from tests.commands import complaints, relume_command
 
 CHEAP = {
     "explain": ["--method", "gradient"],

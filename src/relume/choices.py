@@ -65,7 +65,7 @@ class Layer:
         return made
 
     def untouched(self) -> Self:
-        """Itself, whose output is still what the layer returned.
+        """Return itself, whose output is still what the layer returned.
 
         Raises:
             LayerError: it was overwritten.
@@ -159,7 +159,7 @@ def choose(choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence
 
 
 def _feeding(choices: Sequence[Choice], read: Sequence[Tensor], outputs: Any) -> list[Choice]:
-    """Those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
+    """Find those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
     if not read:
         return list(choices)
     predicted = predicting(read, outputs)

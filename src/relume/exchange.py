@@ -1,4 +1,4 @@
-"""What refers to something that has a replica, made to refer to the replica."""
+"""References to what has a replica, made to lead to the replica."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def exchange_all(values: Iterable[Any], memo: dict[int, Any]) -> list[Any]:
 
 
 def _exchange(value: Any, memo: dict[int, Any]) -> Any:
-    """The replica of ``value``, or ``value`` with what it refers to exchanged; itself where it refers to nothing owned."""
+    """Return the replica of ``value``, or ``value`` with its references exchanged; itself where it refers to nothing owned."""
     if id(value) in memo:
         return memo[id(value)]
     exchanged = value
@@ -66,7 +66,7 @@ def _exchange_weak(reference: Any, memo: dict[int, Any]) -> Any:
 
 
 def _exchange_function(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
-    """The function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
+    """Return the function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
     cells = [(cell, types.CellType()) for cell in function.__closure__ or ()]
     new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, tuple(c for _, c in cells))
     memo[id(function)] = new  # before its cells are filled: it may refer to itself

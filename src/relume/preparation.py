@@ -12,7 +12,7 @@ from torch import nn
 
 from relume.errors import ModelError
 from relume.fingerprint import Fingerprint
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
@@ -32,7 +32,7 @@ class Source:
 
     @classmethod
     def of(cls, prefix: str, module: nn.Module, key: str, *, copied: bool) -> Source:
-        """The parameter or buffer ``key`` of ``module``, as it is now."""
+        """Remember the parameter or buffer ``key`` of ``module`` as it is now."""
         return cls(prefix, key, weakref.ref(module), _state(module, key, copied=copied), copied)
 
     @property
@@ -41,7 +41,7 @@ class Source:
         return f"{self.prefix}.{self.key}".lstrip(".")
 
     def changed(self) -> bool:
-        """Whether its module has another tensor now; where it was copied, also whether that was written to."""
+        """Tell whether its module has another tensor now; where it was copied, also whether that was written to."""
         module = self.module()
         return module is not None and _state(module, self.key, copied=self.copied) != self.was
 

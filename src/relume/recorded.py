@@ -24,7 +24,7 @@ _UPDATING = "_batch_norm_with_update"
 
 
 def training_node(graph: torch.fx.Graph) -> str | None:
-    """The name of an operation that a graph runs as in training whatever mode its module is in, if there is one."""
+    """Name an operation that a graph runs as in training whatever mode its module is in, if there is one."""
     return next((str(node.name) for node in graph.nodes if _trains(node)), None)
 
 
@@ -39,7 +39,7 @@ def _trains(node: torch.fx.Node) -> bool:
 
 
 def _overloads(node: torch.fx.Node) -> Iterator[Any]:
-    """The operations of torch that a node may stand for: those of a name have several signatures."""
+    """List the operations of torch that a node may stand for: those of one name have several signatures."""
     target: Any = node.target
     if isinstance(target, torch._ops.OpOverload):
         yield target
@@ -57,7 +57,7 @@ def _overloads(node: torch.fx.Node) -> Iterator[Any]:
 
 
 def _bound(overload: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a call by name, defaults included; None where they are not those of this signature."""
+    """Give the arguments of a call by name, defaults included; None where they are not those of this signature."""
     declared = overload._schema.arguments
     given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
     given |= dict(zip((argument.name for argument in declared), args, strict=False)) | dict(kwargs)

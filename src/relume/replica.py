@@ -37,11 +37,11 @@ from relume.exchange import IMMUTABLE, PLAIN, exchange_all
 from relume.recorded import training_node
 from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
-__all__ = ["Guard", "modules_of", "replicate", "unwrap", "warn_of_writing"]
+__all__ = ["Guard", "replicate", "warn_of_writing"]
 
 
 def replicate(model: nn.Module) -> nn.Module:
-    """A replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
+    """Make a replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
 
     Hooks of wrappers are hooks of the network inside.
 
@@ -250,7 +250,7 @@ class _Collection:
 
 
 class _Traits(NamedTuple):
-    """What there is to know of a class whose objects are replicated.
+    """The traits of a class whose objects are replicated.
 
     Attributes:
         slots: attributes that do not lie in ``__dict__``.
@@ -288,7 +288,7 @@ def _package(kind: type) -> str:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of an array or of a random state, which a forward pass may write to; None of anything else."""
+    """Copy an array or a random state, which a forward pass may write to; None for anything else."""
     if isinstance(value, np.ndarray):
         return value.copy() if value.flags.writeable else None
     if isinstance(value, torch.Generator):
@@ -297,7 +297,7 @@ def _copied(value: Any) -> Any:
 
 
 def _empty(container: Any) -> Any:
-    """A new container of the same kind, without its items; None if it refuses to be emptied, being immutable."""
+    """Make a new container of the same kind, without its items; None if it refuses to be emptied, being immutable."""
     if type(container) in _CONTAINERS:
         return type(container)()
     try:
@@ -350,7 +350,7 @@ def _fill_object(replica: Any, state: dict[str, Any]) -> None:
 
 
 def _cached_anew(replica: Any, method: Any) -> Any:
-    """The method with a cache of this replica's own, which does not keep it: that of the class would, and all others."""
+    """Give the method a cache of this replica's own that does not keep it; that of the class would keep every replica."""
     owner = weakref.ref(replica)
 
     @functools.wraps(method.__wrapped__)

@@ -92,12 +92,12 @@ def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
 
 
 def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
-    """What there is to say of each map of one image, by method."""
+    """Say of each map of one image, by method, how it is drawn and what speaks against it."""
     one = answer[i]
     return {
         "scale": {m: one.scale(m)[0] for m in one.maps},
         "empty": {m: one.empty(m)[0] for m in one.maps},
-        "remark": {m: one.remarks.get(m, ("",))[0] for m in one.maps},
+        "remark": {m: one.remark(m) for m in one.maps},
     }
 
 

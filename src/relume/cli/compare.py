@@ -166,7 +166,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         legend=(str(e.scaling) if values.any() else "zero everywhere")
         + (", drawn as heat" if heat and drawing.key != "over" else "")
         + (f"; {words}" if (words := e.doubt(method)) else ""),
-        note=e.remarks.get(method, ("",))[0],
+        note=e.remark(method),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from relume.cli.common import complain, running
-from relume.errors import ModelError, RelumeError
+from relume.errors import RAISED_BY_FACTORY, RAISED_BY_NETWORK, ModelError, RelumeError
 
 __all__ = ["FaultError", "MemoryLimitError", "NetworkError", "in_words", "reported", "uninterrupted", "write_results"]
 
@@ -29,7 +29,6 @@ SOFTWARE = 70
 
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
-_RAISED = ("(raised by the network", "(raised by the code of")
 _SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
 
 
@@ -63,30 +62,32 @@ def _told(error: Exception) -> RelumeError:
     if out_of_memory(error):
         return MemoryLimitError(f"memory ran out ({named}); a smaller --crop needs less, and so do fewer methods or targets")
     users, place = _place(error)
-    note = next((note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED)), None)
+    note = next(
+        (note for note in getattr(error, "__notes__", ()) if note.startswith((RAISED_BY_NETWORK, RAISED_BY_FACTORY))), None
+    )
     if note is None and not users:
         return FaultError(f"{named}{place}: this is a fault in relume; run again with --traceback, and report what it says")
     whole = bool(line) and type(error) in _SENTENCES
-    shaped = whole and note is not None and note.startswith(_RAISED[0])
+    shaped = whole and note is not None and note.startswith(RAISED_BY_NETWORK)
     hint = "--resize and --crop set that shape" if shaped else "--traceback shows the way there"
     what = f"{line if whole else named}{place if users else ''}{'' if note is None else f' {note}'}"
     return NetworkError(f"the network failed: {what}; {hint}")
 
 
 def _place(error: Exception) -> tuple[bool, str]:
-    """Whether the innermost code that is no library's is the user's rather than relume's, and where that is, in words."""
+    """Find the innermost code that is no library's: True if it is the user's and not relume's, and where it is, in words."""
     if isinstance(error, SyntaxError) and error.filename is not None:
-        return True, f" at {_short(error.filename)}:{error.lineno}"
+        return True, f" at {_relative(error.filename)}:{error.lineno}"
     for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
         file = frame.f_code.co_filename
         if file.startswith(_PACKAGE):
-            return False, f" at {_short(file)}:{line}"
+            return False, f" at {_relative(file)}:{line}"
         if not file.startswith(_LIBRARIES) and Path(file).is_file():
-            return True, f" at {_short(file)}:{line}"
+            return True, f" at {_relative(file)}:{line}"
     return False, ""
 
 
-def _short(file: str) -> str:
+def _relative(file: str) -> str:
     return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
 
 

@@ -70,20 +70,20 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _natural(path: Path) -> list[list[tuple[int, str]]]:
-    """A key by which numbers in names are in the order of numbers."""
+    """Make a key by which numbers in names are in the order of numbers."""
     parts = (re.split(r"(\d+)", part.casefold()) for part in path.parts)
     return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
 
 
 def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
-    """What to call each photo: the name of its file, after its folder if another has the same name."""
+    """Name each photo by its file, after its folder if another has the same name."""
     names = Counter(photo.name for photo in set(photos))
     return {photo: printable(photo.name if names[photo.name] == 1 else photo) for photo in photos}
 
 
 @dataclass(slots=True)
 class Failures:
-    """What went wrong with single photos, each said in a line of its own.
+    """The failures of single photos, each said in a line of its own.
 
     Where nothing was done yet, the error may not be about the photo at all. So the same is tried on drawn pictures: where they
     fail alike, it would be so for every photo. That ends the command, unless the error is one that depends on the photo.
@@ -121,7 +121,7 @@ class Failures:
         return sentence
 
     def _is_general(self, error: RelumeError) -> bool:
-        """Whether two pictures that have nothing in common fail too, and one of them just as a photo did."""
+        """Tell whether two pictures that have nothing in common fail too, and one of them just as a photo did."""
         if isinstance(error, ImageError | OutputError | MemoryLimitError):
             return False
         from PIL import Image
@@ -134,7 +134,7 @@ class Failures:
         return None not in sentences and str(error) in sentences
 
     def _attempted(self, photo: Photo) -> str | None:
-        """What was wrong with a drawn picture, in words; None if nothing was."""
+        """Try a drawn picture, and return what was wrong with it, in words; None if nothing was."""
         try:
             self.attempt(photo)
         except Exception as error:  # noqa: BLE001 - each is compared

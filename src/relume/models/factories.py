@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from relume.errors import ModelError
+from relume.errors import RAISED_BY_FACTORY, ModelError
 from relume.image import IMAGENET
 from relume.models import ASSUMED, Opened
 from relume.models.weights import read_checkpoint
@@ -42,7 +42,7 @@ def open_factory(spec: str, weights: Path | None, args: dict[str, Any]) -> Opene
         ) from error
     except Exception as error:
         if not isinstance(error, ModelError):
-            error.add_note(f"(raised by the code of {spec})")
+            error.add_note(f"{RAISED_BY_FACTORY} {spec})")
         raise
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module")

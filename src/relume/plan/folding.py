@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_
 
 from relume.errors import GraphError, ModelError
 from relume.plan.convolution import convolve, mix
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
 
@@ -66,7 +66,7 @@ _FOLD, _NORM, _FOLDING, _WRITTEN = "_relume_fold", "_relume_norm", "_relume_fold
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """What a convolution and the BatchNorm after it compute together, as the weights of one convolution.
+    """A convolution and the BatchNorm after it, as the weights of one convolution.
 
     Both modules keep their own parameters and statistics, which are what anybody reads there.
 
@@ -93,10 +93,11 @@ class Fold:
         """Fold ``norm`` into ``convolution``, in float64, or take what was ``folded`` of just these."""
         parameters, (mean, var) = _parameters(convolution, norm), _statistics(norm)
         if folded is None:
-            weight, bias, gamma, beta = (None if t is None else t.double() for t in parameters)
+            # on the CPU, since MPS has no float64
+            weight, bias, gamma, beta = (None if t is None else t.cpu().double() for t in parameters)
             assert weight is not None
-            made = fuse_conv_bn_weights(weight, bias, mean.double(), var.double(), norm.eps, gamma, beta)
-            folded = made[0].detach().to(convolution.weight.dtype), made[1].detach().to(convolution.weight.dtype)
+            made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
+            folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
         held = tuple(None if t is None else t.detach() for t in parameters)
         versions = tuple(map(_version, parameters))
         return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
@@ -227,7 +228,7 @@ class Folded:
     """Mixed into the class of a BatchNorm: what it did is in the convolution now; what else its module does, it still does."""
 
     def forward(self, x: Tensor) -> Any:
-        """What the convolution made, or what the module makes of that after its BatchNorm."""
+        """Hand on what the convolution made, or what the module makes of that after its BatchNorm."""
         norm, module = cast("Any", self), cast("Any", super())
         owner, made, written = getattr(x, _INSIDE, (None, x, ()))
         if norm.training and owner is None:
