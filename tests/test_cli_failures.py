@@ -40,6 +40,10 @@ class Moody(nn.Module):
         Moody.calls += 1
         if self.fails == "dark" and x.mean() < -1.8:
             raise KeyError("dark")
+        if self.fails == "exits" and x.mean() < -1.8:
+            raise SystemExit(3)
+        if self.fails == "always exits":
+            raise SystemExit(0)
         if self.fails == "always":
             raise IndexError("list index out of range")
         if self.fails == "memory" and x.mean() < -1.8:
@@ -107,6 +111,27 @@ def test_a_photo_that_the_network_fails_on_is_a_line_and_all_others_are_done(pho
     for name in ("light", "grey"):
         assert f"{name}.png" in result.stdout
     assert "dark.png" not in result.stdout
+
+
+@pytest.mark.parametrize("command", CHEAP)
+def test_a_network_that_ends_the_program_for_one_photo_is_a_line(photos, command):
+    result = moody(command, photos[1], *photos, *CHEAP[command], fails="exits")
+    assert result.exit_code == 1, result.output
+    ran = "(raised by the network, which relume ran on an input of shape (1, 3, 32, 32))"
+    assert complaints(result)[-2] == (
+        f"relume: 'photos/dark.png': the network failed: it ended the program (SystemExit: 3) at "
+        f"moody.py:{line_of('raise SystemExit(3)')} {ran}; --traceback shows the way there"
+    )
+    for name in ("light", "grey"):
+        assert f"{name}.png" in result.stdout
+
+
+@pytest.mark.parametrize("command", [["explain", "photos"], ["compare", "photos"], ["audit", "photos"]])
+def test_a_network_that_always_ends_the_program_is_a_failure(photos, command):
+    result = moody(*command, fails="always exits")
+    assert result.exit_code == 2
+    assert "the network failed: it ended the program (SystemExit: 0) at moody.py:" in complaints(result)[2]
+    assert complaints(result)[-1].startswith("relume: 3 of 3 photos could not be")
 
 
 def test_a_photo_of_the_class_that_is_contrasted_is_a_line(photos):

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import signal
 import sysconfig
 import threading
@@ -67,10 +68,21 @@ def _told(error: Exception) -> RelumeError:
     if note is None and not users:
         return FaultError(f"{named}{place}: this is a fault in relume; run again with --traceback, and report what it says")
     whole = bool(line) and type(error) in _SENTENCES
-    shaped = whole and note is not None and note.startswith(_RAISED[0])
-    hint = "--resize and --crop set that shape" if shaped else "--traceback shows the way there"
+    hint = _hint(line) if whole and note is not None and note.startswith(_RAISED[0]) else _HINT
     what = f"{line if whole else named}{place if users else ''}{'' if note is None else f' {note}'}"
     return NetworkError(f"the network failed: {what}; {hint}")
+
+
+_HINT = "--traceback shows the way there"
+
+
+def _hint(line: str) -> str:
+    """Choose the next step by what a network says that failed on its input."""
+    channels = re.search(r"expected input\[[\d, ]+\] to have (\d+) channels?, but got (\d+) channels? instead", line)
+    if channels and channels[2] == "3":
+        return f"the command gives it red, green and blue, and it takes {channels[1]} channel{'s' * (channels[1] != '1')}"
+    shaped = any(word in line.casefold() for word in ("size", "shape", "dimension", "channels"))
+    return "--resize and --crop set that shape" if shaped else _HINT
 
 
 def _place(error: Exception) -> tuple[bool, str]:
