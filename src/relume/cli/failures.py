@@ -33,6 +33,17 @@ _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib
 _RAISED = ("(raised by the network", "(raised by the code of")
 _SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
 
+#: What an error advises in Python, and what does the same in a command.
+_ADVICE = (
+    (
+        "pass a callable that takes the outputs and returns one score per sample",
+        "name its scores by --scores if they are in it, or explain units of it by relume explain --neuron",
+    ),
+    ("; name one of these, or give a callable that takes what it returns", "; name one of these by --scores"),
+    ("and no output ", "and nothing called "),
+    ("; leave output away", "; leave --scores away"),
+)
+
 
 class NetworkError(ModelError):
     """The network's own code raised an error."""
@@ -46,16 +57,20 @@ class FaultError(RelumeError):
     """An error that relume did not expect."""
 
 
-def in_words(error: Exception) -> RelumeError:
-    """Turn any error into one whose message is a sentence, and whose cause it is."""
+def in_words(error: Exception | SystemExit) -> RelumeError:
+    """Turn any error into one whose message is a sentence for who uses a command, and whose cause it is."""
     if isinstance(error, RelumeError):
-        return error
-    told = _told(error)
+        said = functools.reduce(lambda text, advice: text.replace(*advice), _ADVICE, str(error))
+        if said == str(error):
+            return error
+        told = type(error)(said)
+    else:
+        told = _told(error)
     told.__cause__ = error
     return told
 
 
-def _told(error: Exception) -> RelumeError:
+def _told(error: Exception | SystemExit) -> RelumeError:
     from relume.memory import out_of_memory
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
@@ -81,11 +96,11 @@ def _hint(line: str) -> str:
     channels = re.search(r"expected input\[[\d, ]+\] to have (\d+) channels?, but got (\d+) channels? instead", line)
     if channels and channels[2] == "3":
         return f"the command gives it red, green and blue, and it takes {channels[1]} channel{'s' * (channels[1] != '1')}"
-    shaped = any(word in line.casefold() for word in ("size", "shape", "dimension", "channels"))
+    shaped = any(word in line.casefold() for word in ("size", "shape", "dimension", "channels", "height", "width"))
     return "--resize and --crop set that shape" if shaped else _HINT
 
 
-def _place(error: Exception) -> tuple[bool, str]:
+def _place(error: Exception | SystemExit) -> tuple[bool, str]:
     """Whether the innermost code that is no library's is the user's rather than relume's, and where that is, in words."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return True, f" at {_short(error.filename)}:{error.lineno}"
@@ -118,7 +133,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             complain(running.stopped)
             raise typer.Exit(130) from None
-        except Exception as error:  # noqa: BLE001 - each is said
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - each is said
             told = in_words(error)
             complain(told)
             raise typer.Exit(SOFTWARE if isinstance(told, FaultError) else 2) from None
