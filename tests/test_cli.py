@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -153,7 +154,9 @@ def test_odd_photos_are_explained(explain, files, photo, tmp_path):
 def complaints(result):
     """The lines on stderr after those that say which network was opened, and where it runs."""
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    if lines and lines[0].startswith("this is the demo network, which knows drawings of twelve things"):
+    if lines and lines[0].startswith(
+        "no --model was given, so this is the demo network, which knows drawings of twelve things"
+    ):
         lines.pop(0)
     if lines and re.fullmatch(r"\S+ on (cpu|cuda:\d+|mps)", lines[0]):
         lines.pop(0)
@@ -412,6 +415,16 @@ def test_help_has_examples_for_every_command():
         shown = relume_command(name, "--help").stdout
         assert "Examples:" in shown
         assert f"\n  relume {name} " in shown
+
+
+def test_every_option_has_a_help_text_and_one_default():
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=name)
+        for parameter in command.get_params(context):
+            said = parameter.get_help_record(context)[1]
+            assert parameter.help, (name, parameter.name)
+            assert said.count("default: ") <= 1, said
 
 
 def test_it_runs_as_a_module_and_help_loads_no_torch():

@@ -108,7 +108,7 @@ def test_a_photo_that_the_network_fails_on_is_a_line_and_all_others_are_done(pho
     assert result.exit_code == 1, result.output
     done = "audited" if command == "audit" else "explained"
     executed, _, *said = complaints(result)
-    assert executed == "moody:Moody is code, and was executed"
+    assert executed == "moody:Moody was imported and run"
     place = f"moody.py:{line_of('raise KeyError')}"
     ran = "(raised by the network, which relume ran on an input of shape (1, 3, 32, 32))"
     assert said == [
@@ -154,8 +154,11 @@ def test_a_photo_of_the_class_that_is_contrasted_is_a_line(photos):
     assert result.exit_code == 1
     said = [line for line in complaints(result) if line.startswith("relume: ")]
     assert len(said) == len(alike) + 1
-    assert said[0].startswith(f"relume: 'photos/light.png': class {versus} of image 0 is contrasted with itself")
+    assert said[0].startswith(f"relume: 'photos/light.png': class {versus} is contrasted with itself")
     assert said[-1] == f"relume: {len(alike)} of 3 photos could not be explained"
+    Path("labels.txt").write_text("a\nb\nc")
+    result = moody("explain", *photos, "--versus", versus, *CHEAP["explain"], "--labels", "labels.txt", "--output", "versus")
+    assert f"class {versus} ({'abc'[versus]}) is contrasted with itself, which explains nothing" in result.stderr
     assert {folder.name for folder in Path("versus").iterdir()} == {photo.stem for photo in photos} - {p.stem for p in alike}
 
 
@@ -203,8 +206,8 @@ def test_labels_are_checked_on_a_picture_that_may_fail(photos):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_a_network_of_another_dtype_gets_its_photos_in_it(photos, dtype):
     model = ["--model", "moody:typed", "--model-args", json.dumps({"dtype": dtype}), *SMALL]
-    for command in CHEAP:
-        result = relume_command(command, *photos, *CHEAP[command], *model, "--output", command)
+    for command, cheap in CHEAP.items():
+        result = relume_command(command, *photos, *cheap, *model, "--output", command)
         assert result.exit_code == 0, result.output
     tensors = load_file(next(Path("explain/light").glob("*/tensors.safetensors")))
     wide = moody("explain", photos[0], *CHEAP["explain"], "--output", "wide")
@@ -337,7 +340,7 @@ def test_warnings_and_logs_of_a_network_stay_hidden(photos, capfd):
     result = moody("explain", photos[0], *CHEAP["explain"], fails="warns")
     assert result.exit_code == 0, result.output
     assert complaints(result) == [
-        "moody:Moody is code, and was executed",
+        "moody:Moody was imported and run",
         "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std",
     ]
     assert "odd" not in result.output

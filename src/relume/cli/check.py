@@ -36,7 +36,7 @@ def check(
     ],
     picture: Annotated[
         Path | None,
-        typer.Argument(metavar="[PICTURE]", help="What to try it on; a drawn scene without one.", readable=False),
+        typer.Argument(metavar="PICTURE", help="What to try it on; a drawn scene without one.", readable=False),
     ] = None,
     *,
     network: Network,

@@ -119,7 +119,7 @@ def _short(file: str) -> str:
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command say every error in one sentence, with what Python says of it where ``--traceback`` is given."""
-    signature, kind = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    signature, kind = inspect.signature(command, eval_str=True), inspect.Parameter.KEYWORD_ONLY
     option = Annotated[bool, typer.Option("--traceback", help="Print Python's traceback and warnings too, to report an error.")]
 
     @functools.wraps(command)
