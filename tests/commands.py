@@ -16,7 +16,7 @@ def relume_command(*args):
 def complaints(result):
     """The lines on stderr after those that say which network was opened, and where it runs."""
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    if lines and lines[0].startswith("this is the demo network, which knows drawings of twelve things"):
+    if lines and lines[0].startswith("no --model was given, so this is the demo network"):
         lines.pop(0)
     if lines and re.fullmatch(r"\S+ on (cpu|cuda:\d+|mps)", lines[0]):
         lines.pop(0)

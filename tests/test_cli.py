@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -386,6 +387,16 @@ def test_help_has_examples_for_every_command():
         shown = relume_command(name, "--help").stdout
         assert "Examples:" in shown
         assert f"\n  relume {name} " in shown
+
+
+def test_every_option_has_a_help_text_and_one_default():
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=name)
+        for parameter in command.get_params(context):
+            said = parameter.get_help_record(context)[1]
+            assert parameter.help, (name, parameter.name)
+            assert said.count("default: ") <= 1, said
 
 
 def test_it_runs_as_a_module_and_help_loads_no_torch():

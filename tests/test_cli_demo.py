@@ -68,7 +68,7 @@ def test_what_demo_says_to_try_next_works(shown, tmp_path):
     assert "explained: cat (4)" in result.stdout
     demo, opened = result.stderr.splitlines()
     assert demo == (
-        "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+        "no --model was given, so this is the demo network, which knows drawings of twelve things and nothing of photographs; "
         "for those, name another: --model torchvision:resnet50"
     )
     assert opened == "demo on cpu"

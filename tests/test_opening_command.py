@@ -50,12 +50,12 @@ def test_a_checkpoint_and_its_architecture_on_the_command_line(realdata, tmp_pat
     ]
     result = relume_command("explain", path, *options, "--interpolation", "bicubic", "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "tests.networks:ResNet20 is code, and was executed" in result.stderr.splitlines()
+    assert "tests.networks:ResNet20 was imported and run" in result.stderr.splitlines()
     (folder,) = (p for p in (tmp_path / photo).iterdir() if p.is_dir())
     facts = json.loads((folder / "explanation.json").read_text())
     assert facts["samples"][0]["target"] == (0 if photo.startswith("airplane") else 1)
     assert (facts["model"], facts["source"]["weights"]) == ("tests.networks:ResNet20", str(weights))
-    assert facts["source"]["notes"][0] == "tests.networks:ResNet20 is code, and was executed"
+    assert facts["source"]["notes"][0] == "tests.networks:ResNet20 was imported and run"
     wanted = Preprocessing(resize=32, crop=32, interpolation="bicubic").as_dict()
     assert facts["source"]["preprocessing"] == json.loads(json.dumps(wanted))
 

@@ -78,7 +78,7 @@ def _runs(run: Callable[[Tensor], Any], images: Tensor) -> bool:
     """Tell whether the network runs, and returns something for each of the images."""
     try:
         outputs = run(images)
-    except Exception:  # noqa: BLE001 - it is the user's network, which may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - it is the user's network, which may raise anything
         return False
     return any(tensor.ndim > 1 and len(tensor) == len(images) for _, tensor in tensors_in(outputs))
 

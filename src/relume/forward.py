@@ -51,6 +51,10 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
     try:
         with guard(model), _lean(model):
             outputs = runs(*args, **kwargs)
+    except SystemExit as error:  # an explanation that fails must not end the program around it
+        ended = RuntimeError(f"it ended the program ({type(error).__name__}: {error})").with_traceback(error.__traceback__)
+        ended.add_note(f"{RAISED_BY_NETWORK}, which relume ran on an input of shape {tuple(images.shape)})")
+        raise ended from error
     except Exception as error:
         if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
             raise reason from error

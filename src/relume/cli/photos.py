@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ T = TypeVar("T")
 Photos: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PHOTO", help="Picture files, or folders: all pictures in them and in their folders.", readable=False
+        metavar="PHOTO",
+        help="Picture files, or folders: all files in them and in their folders that end as pictures do, .jpg or .png say.",
+        readable=False,
     ),
 ]
 
@@ -60,9 +63,17 @@ def _pictures(folder: Path, output: Path) -> list[Path]:
         inside = Path(root)
         folders[:] = [name for name in folders if name[0] != "." and not _same(inside / name, output)]
         pictures = (inside / name for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes)
-        found += [path for path in pictures if path.is_file()]
+        found += [path for path in pictures if _may_be_file(path)]
     found += [Path(error.filename) for error in unread]
     return sorted(found, key=_natural) or [folder]
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file, or what it is cannot be known: a link to nothing, which is to fail as a photo does."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _same(one: Path, other: Path) -> bool:
