@@ -692,6 +692,16 @@ def test_what_does_not_compute_the_same_is_refused():
         )
 
 
+def test_a_network_in_float32_is_held_to_float32_where_float64_is_asked_for():
+    net, x = Net().eval(), images(dtype=torch.float32)
+    prepared = relume.prepare(net, x, dtype=torch.float64)
+    assert prepared.preparation.dtype == torch.float64
+    assert 1e-9 < prepared.preparation.difference < 1e-5  # the rounding of the plain network's own outputs
+    exact = relume.explain(copy.deepcopy(net).double(), x.double(), 1, ["gradient"], evidence=False)["gradient"]
+    made = relume.explain(prepared, x, 1, ["gradient"], evidence=False)["gradient"]
+    assert (made - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_equal_values_are_not_ranked(dtype):
     """A gradient that is the same everywhere has no ranks, and one that is so but for rounding has those of the rounding."""
