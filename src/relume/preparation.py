@@ -111,11 +111,13 @@ class Preparation:
             ModelError: a module, weight, buffer, attribute or hook is another one now, or has been written to where it was
                 copied.
         """
-        changed = [*self.fingerprint.changed(), *(source.name for source in self.sources if source.changed())]
+        attributes = self.fingerprint.changed()
+        changed = [*attributes, *(source.name for source in self.sources if source.changed())]
         if changed:
+            itself = " (running the network itself may be what changed them)" if attributes else ""
             raise ModelError(
                 f"{len(changed)} parts of the network have changed since it was prepared, {changed[0]!r} first; "
-                "call relume.prepare again"
+                f"call relume.prepare again{itself}"
             )
 
     def as_dict(self) -> dict[str, Any]:

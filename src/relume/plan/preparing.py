@@ -107,7 +107,8 @@ def prepare(
         dtype or _dtype(original),
         lean,
         compiled,
-        *_compare(before, after, dtype or _dtype(original)),
+        # what was computed in float32 is no nearer than that, whatever it is compared with
+        *_compare(before, after, max(dtype or _dtype(original), _dtype(original), key=lambda d: torch.finfo(d).eps)),
         tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
