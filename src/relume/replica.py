@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 from relume.errors import ModelError
 from relume.exchange import IMMUTABLE, PLAIN, exchange_all
-from relume.recorded import training_node
+from relume.recorded import traced_in_training, training_node
 from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
 __all__ = ["Guard", "replicate", "warn_of_writing"]
@@ -51,8 +51,13 @@ def replicate(model: nn.Module) -> nn.Module:
     """
     original = unwrap(model)
     modules = modules_of(original)
+    inside_script: set[nn.Module] = set()
     for part in modules:
-        if isinstance(part, torch.fx.GraphModule) and (name := training_node(part.graph)):
+        name = training_node(part.graph) if isinstance(part, torch.fx.GraphModule) else None
+        if isinstance(part, torch.jit.ScriptModule) and part not in inside_script:
+            name = traced_in_training(part)
+            inside_script.update(part.modules())
+        if name:
             raise ModelError(
                 f"the graph of this model runs {name!r} as in training, whatever mode it is in; "
                 "trace or export it after model.eval()"
