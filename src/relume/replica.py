@@ -201,8 +201,14 @@ class _Collection:
         whole = type(module) in PARALLEL and module not in self._modules
         inner = module._modules["module"] if whole else inside(module)
         if isinstance(module, torch.jit.ScriptModule):
-            # not made of Python objects: a copy of the whole, weights included, is the only private one
-            self._memo[id(module)] = copy.deepcopy(module).eval() if getattr(module, "training", False) else module
+            # not made of Python objects: a copy of the whole is the only private one, and gets the weights back
+            replica = copy.deepcopy(module).eval()
+            weights = dict(module.named_parameters(remove_duplicate=False))
+            for name, copied in replica.named_parameters(remove_duplicate=False):
+                if not weights[name].is_inference():
+                    copied.data = weights[name].data
+            parts = dict(replica.named_modules(remove_duplicate=False))
+            self._memo |= {id(part): parts[name] for name, part in module.named_modules(remove_duplicate=False)}
         elif inner is not None:
             self.add([inner])
             self._memo[id(module)] = self._memo[id(inner)]
