@@ -256,3 +256,46 @@ def test_a_write_to_what_cannot_be_copied_is_said():
 
 def len_of_seen(held):
     return len(held.seen)
+
+
+# --- Memory that several share -----------------------------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """Writes to its memory, and reads what was written from a view of it."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.conv, self.share = nn.Conv2d(3, 4, 3), share
+        self.register_buffer("memory", torch.ones(3, 4))
+        self.array = np.ones((3, 4))
+        self.slot = SHARING[share](self)
+
+    def forward(self, x):
+        (self.array if "arrays" in self.share else self.memory)[1, 2] = 5.0
+        held = np.asarray(self.slot) if isinstance(self.slot, np.ndarray) else self.slot
+        return self.conv(x).relu().mean((2, 3)) * float(held.reshape(-1)[0])
+
+
+SHARING = {
+    "a view": lambda net: net.memory[1:, 2],
+    "transposed": lambda net: net.memory.t()[2:, 1:],
+    "a detached copy of the name": lambda net: net.memory.detach()[1, 2],
+    "an array over a tensor": lambda net: net.memory.numpy()[1:, 2],
+    "arrays": lambda net: net.array[1:, 2],
+    "arrays, backwards": lambda net: net.array.T[2::-1, 1],
+    "arrays, by other bytes": lambda net: net.array.view(np.int64)[1:, 2].view(np.float64),
+}
+
+
+@pytest.mark.parametrize("share", SHARING)
+def test_what_shares_memory_shares_it_in_the_replica(share):
+    net, x = Shared(share).eval(), torch.randn(1, 3, 6, 6)
+    got = relume.explain(net, x, 1, ["gradient"]).scores
+    assert net.memory.eq(1).all()
+    assert (net.array == 1).all()
+    torch.testing.assert_close(got, net(x).detach())
+    replica = replicate(net)
+    assert (replica.slot.shape, replica.slot.dtype) == (net.slot.shape, net.slot.dtype)
+    strides = (lambda a: a.strides) if isinstance(net.slot, np.ndarray) else (lambda t: t.stride())
+    assert strides(replica.slot) == strides(net.slot)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from relume.copies import Held, copies
 from relume.errors import ModelError
 from relume.exchange import IMMUTABLE, PLAIN, exchange_all
 from relume.recorded import traced_in_training, training_node
@@ -126,6 +127,7 @@ _WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
 _MUTABLE = (dict, list, deque, set)
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+_LAZY = "the model has lazy parameters without a shape; run it once on an example before explaining it"
 #: What is exchanged, or is no state of a network's.
 _REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
 _HOOKS = (
@@ -145,6 +147,8 @@ class _Collection:
         self._memo: dict[int, Any] = {}
         # what each held when it was met is held with it: an id means something no longer
         self._owned: list[tuple[Any, Any]] = []
+        self._held: list[Held] = []
+        self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._wrappers: list[tuple[nn.Module, nn.Module]] = []
         self.shared: list[tuple[Any, dict[str, Any]]] = []  # what has no replica, with its attributes
         self._modules = modules
@@ -163,8 +167,11 @@ class _Collection:
                 continue  # they claim to be what they refer to
             elif isinstance(value, nn.Module):
                 self._add_module(value)
-            elif isinstance(value, Tensor):
-                memo[id(value)] = _tensor(value)
+            elif isinstance(value, nn.Parameter):
+                memo[id(value)] = _parameter(value)
+                self._add_attributes(value)
+            elif isinstance(value, Tensor | np.ndarray):
+                self._add_memory(value)
             elif kind in _CONTAINERS or isinstance(value, _MUTABLE):
                 self._add_container(value)
             elif isinstance(value, IMMUTABLE):
@@ -172,6 +179,21 @@ class _Collection:
                     self.add(value)
             else:
                 self._add_other(value)
+
+    def _add_memory(self, value: Held) -> None:
+        """Have a tensor or array copied when all that may share memory with it are known."""
+        if isinstance(value, Tensor) and torch.nn.parameter.is_lazy(value):
+            raise ModelError(_LAZY)
+        self._memo[id(value)] = value
+        self._held.append(value)
+        if isinstance(value, Tensor):
+            self._add_attributes(value)
+
+    def _add_attributes(self, value: Any) -> None:
+        """Add what somebody hung on a tensor, or on a container."""
+        if state := getattr(value, "__dict__", None):
+            self.add(state.values())
+            self._attributes.append((value, state.copy()))
 
     def _add_other(self, value: Any) -> None:
         if (copied := _copied(value)) is not None:
@@ -249,8 +271,11 @@ class _Collection:
     def fill(self) -> dict[int, Any]:
         """Fill the replicas, and return them by the ids of what they stand for."""
         memo = self._memo
+        memo |= {id(original): copied for original, copied in zip(self._held, copies(self._held), strict=True)}
         for replica, state in self._owned:
             _fill(replica, state, memo)
+        for original, state in self._attributes:
+            vars(memo[id(original)]).update(zip(state, exchange_all(state.values(), memo), strict=True))
         for wrapper, inner in self._wrappers:  # from the inside out
             held = vars(memo[id(inner)])
             for hooks in _HOOKS:
@@ -299,9 +324,7 @@ def _package(kind: type) -> str:
 
 
 def _copied(value: Any) -> Any:
-    """Copy an array or a random state, which a forward pass may write to; None for anything else."""
-    if isinstance(value, np.ndarray):
-        return value.copy() if value.flags.writeable else None
+    """Copy a random state, which a forward pass draws from; None for anything else."""
     if isinstance(value, torch.Generator):
         return value.clone_state()
     return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None
@@ -319,18 +342,13 @@ def _empty(container: Any) -> Any:
     return empty
 
 
-def _tensor(tensor: Tensor) -> Tensor:
-    """A parameter that needs no gradient, over the same memory, or a copy; with the attributes that somebody hung on it."""
-    if torch.nn.parameter.is_lazy(tensor):
-        raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
-    if not isinstance(tensor, nn.Parameter):
-        replica = (tensor.detach() if tensor.requires_grad else tensor).clone()
-    else:  # one made under inference_mode cannot be saved for a backward pass
-        data = tensor.detach().clone() if tensor.is_inference() else tensor
-        replica = torch.Tensor._make_subclass(type(tensor), data, False)  # detached
-    if tensor.__dict__:
-        vars(replica).update(tensor.__dict__)
-    return replica
+def _parameter(parameter: nn.Parameter) -> Tensor:
+    """A parameter that needs no gradient, over the same memory."""
+    if torch.nn.parameter.is_lazy(parameter):
+        raise ModelError(_LAZY)
+    # one made under inference_mode cannot be saved for a backward pass
+    data = parameter.detach().clone() if parameter.is_inference() else parameter
+    return torch.Tensor._make_subclass(type(parameter), data, False)  # detached
 
 
 def _fill(replica: Any, state: Any, memo: dict[int, Any]) -> None:
