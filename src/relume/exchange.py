@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 import types
 import weakref
@@ -34,6 +35,10 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
         items = exchange_all(value, memo)
         if any(map(operator.is_not, items, value)):
             exchanged = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    elif type(value) is types.MappingProxyType:
+        (mapping,) = gc.get_referents(value)
+        exchanged = value if (own := _exchange(mapping, memo)) is mapping else types.MappingProxyType(own)
+        memo[id(value)] = exchanged
     elif isinstance(value, types.MethodType):
         exchanged = types.MethodType(_exchange(value.__func__, memo), _exchange(value.__self__, memo))
     elif isinstance(value, functools.partial):

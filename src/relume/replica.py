@@ -17,13 +17,16 @@ follows one before it reads or writes anything there.
 
 from __future__ import annotations
 
+import array
 import copy
 import functools
+import gc
+import io
 import random
 import types
 import warnings
 import weakref
-from collections import OrderedDict, deque
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -126,6 +129,7 @@ class Guard(TorchFunctionMode):
 _WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
 _MUTABLE = (dict, list, deque, set)
+_HOLDERS = frozenset({UserDict, UserList, ChainMap})
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 _LAZY = "the model has lazy parameters without a shape; run it once on an example before explaining it"
 #: What is exchanged, or is no state of a network's.
@@ -188,6 +192,8 @@ class _Collection:
         self._held.append(value)
         if isinstance(value, Tensor):
             self._add_attributes(value)
+        elif value.dtype == object:
+            self.add(value.flat)
 
     def _add_attributes(self, value: Any) -> None:
         """Add what somebody hung on a tensor, or on a container."""
@@ -198,7 +204,9 @@ class _Collection:
     def _add_other(self, value: Any) -> None:
         if (copied := _copied(value)) is not None:
             self._memo[id(value)] = copied
-        elif _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
+        elif type(value) is types.MappingProxyType:
+            self.add(gc.get_referents(value))
+        elif type(value) in _HOLDERS or _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
             self._add_object(value)
         if id(value) not in self._memo and type(value) not in _REFERRING and hasattr(value, "__dict__"):
             self.shared.append((value, vars(value).copy()))
@@ -218,6 +226,8 @@ class _Collection:
             if not isinstance(container, weakref.WeakSet):
                 self.add(state)
         self._owned.append((empty, state))
+        if isinstance(container, _MUTABLE):  # those of weak containers are what they consist of
+            self._add_attributes(container)
 
     def _add_module(self, module: nn.Module) -> None:
         whole = type(module) in PARALLEL and module not in self._modules
@@ -260,7 +270,7 @@ class _Collection:
                 state[name] = slot.__get__(value)
             except AttributeError:  # never assigned
                 continue
-        if not isinstance(value, nn.Module) and not (traits.plain and state):
+        if not isinstance(value, nn.Module) and kind not in _HOLDERS and not (traits.plain and state):
             return
         # some modules, FX graphs among them, make a new class in their own __new__
         replica = object.__new__(kind) if kind is not types.SimpleNamespace else kind()
@@ -274,6 +284,10 @@ class _Collection:
         memo |= {id(original): copied for original, copied in zip(self._held, copies(self._held), strict=True)}
         for replica, state in self._owned:
             _fill(replica, state, memo)
+        for held in self._held:
+            if isinstance(held, np.ndarray) and held.dtype == object and held.ndim and memo[id(held)] is not held:
+                for index in np.ndindex(held.shape):
+                    (memo[id(held)][index],) = exchange_all([held[index]], memo)
         for original, state in self._attributes:
             vars(memo[id(original)]).update(zip(state, exchange_all(state.values(), memo), strict=True))
         for wrapper, inner in self._wrappers:  # from the inside out
@@ -324,7 +338,13 @@ def _package(kind: type) -> str:
 
 
 def _copied(value: Any) -> Any:
-    """Copy a random state, which a forward pass draws from; None for anything else."""
+    """Copy a random state, or what is no more than its bytes; None for anything else."""
+    if type(value) in (bytearray, array.array):
+        return value[:]
+    if type(value) in (io.BytesIO, io.StringIO) and not value.closed:
+        copied = type(value)(value.getvalue())
+        copied.seek(value.tell())
+        return copied
     if isinstance(value, torch.Generator):
         return value.clone_state()
     return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None
