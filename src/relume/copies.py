@@ -31,13 +31,13 @@ def copies(held: Sequence[Held]) -> list[Held]:
             result.append(_alone(each))
             continue
         if key not in made:  # as bytes, and all of it
-            made[key] = memory.clone() if isinstance(memory, torch.UntypedStorage) else bytearray(memory.tobytes("A"))
+            made[key] = bytearray(memory.tobytes("A")) if isinstance(memory, np.ndarray) else _cloned(memory)
         result.append(_over(made[key], each, memory))
     return result
 
 
 def _memory(each: Held) -> tuple[torch.UntypedStorage | Array | None, int]:
-    """The memory that a tensor or array lies in, and what it is told by; None if it can only be copied alone."""
+    """Find the memory that a tensor or array lies in, and what it is told by; None if it can only be copied alone."""
     root: Any = each
     while isinstance(root, np.ndarray) and root.base is not None:
         root = root.base
@@ -59,8 +59,13 @@ def _alone(each: Held) -> Held:
     return (each.detach() if each.requires_grad else each).clone()
 
 
+def _cloned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    copied: torch.UntypedStorage = storage.clone()  # type: ignore[no-untyped-call]
+    return copied
+
+
 def _over(copied: Any, each: Held, memory: Any) -> Held:
-    """The same view of the memory's copy as ``each`` is of the memory."""
+    """Make the same view of the memory's copy as ``each`` is of the memory."""
     if isinstance(each, Tensor):
         view = torch.empty(0, dtype=each.dtype, device=each.device)
         return view.set_(copied, each.storage_offset(), each.shape, each.stride())
@@ -69,6 +74,6 @@ def _over(copied: Any, each: Held, memory: Any) -> Held:
     else:
         begins, copied = memory.data_ptr(), torch.empty(0, dtype=torch.uint8).set_(copied).numpy()
     offset = each.ctypes.data - begins
-    view = np.ndarray(each.shape, each.dtype, copied, offset, each.strides)
-    view.flags.writeable = each.flags.writeable
-    return view
+    array = np.ndarray(each.shape, each.dtype, copied, offset, each.strides)
+    array.flags.writeable = each.flags.writeable
+    return array

@@ -32,7 +32,7 @@ def training_node(graph: torch.fx.Graph) -> str | None:
 
 
 def traced_in_training(module: torch.jit.ScriptModule) -> str | None:
-    """The name of an operation that a TorchScript module runs as in training whatever mode it is in, if there is one.
+    """Name an operation that a TorchScript module runs as in training whatever mode it is in, if there is one.
 
     A traced module has its modes as constants; a scripted one reads them from itself, and has them in branches.
     """
@@ -44,7 +44,7 @@ def traced_in_training(module: torch.jit.ScriptModule) -> str | None:
 
 
 def _certain(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Those of TorchScript's nodes that run in any case."""
+    """Walk those of TorchScript's nodes that run in any case."""
     for node in nodes:
         yield node
         if node.kind() == "prim::If":
@@ -69,9 +69,9 @@ def _traced_trains(node: Any) -> bool:
     return not any(given.get(name) is _OPEN for name in (*_MODES, "dropout_p")) and _operation_trains(overload, given)
 
 
-@functools.lru_cache(maxsize=None)  # there are no more than torch has operations
+@functools.cache  # there are no more than torch has operations
 def _declared(schema: str) -> Any:
-    """The operation that a schema is of, if torch has it."""
+    """Find the operation that a schema is of, if torch has it."""
     try:
         parsed = torch._C.parse_schema(schema)
     except RuntimeError:

@@ -131,7 +131,6 @@ _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_M
 _MUTABLE = (dict, list, deque, set)
 _HOLDERS = frozenset({UserDict, UserList, ChainMap})
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
-_LAZY = "the model has lazy parameters without a shape; run it once on an example before explaining it"
 #: What is exchanged, or is no state of a network's.
 _REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
 _HOOKS = (
@@ -171,9 +170,6 @@ class _Collection:
                 continue  # they claim to be what they refer to
             elif isinstance(value, nn.Module):
                 self._add_module(value)
-            elif isinstance(value, nn.Parameter):
-                memo[id(value)] = _parameter(value)
-                self._add_attributes(value)
             elif isinstance(value, Tensor | np.ndarray):
                 self._add_memory(value)
             elif kind in _CONTAINERS or isinstance(value, _MUTABLE):
@@ -185,11 +181,14 @@ class _Collection:
                 self._add_other(value)
 
     def _add_memory(self, value: Held) -> None:
-        """Have a tensor or array copied when all that may share memory with it are known."""
+        """Add a parameter, or have a tensor or array copied when all that may share memory with it are known."""
         if isinstance(value, Tensor) and torch.nn.parameter.is_lazy(value):
-            raise ModelError(_LAZY)
-        self._memo[id(value)] = value
-        self._held.append(value)
+            raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
+        if isinstance(value, nn.Parameter):
+            self._memo[id(value)] = _parameter(value)
+        else:
+            self._memo[id(value)] = value
+            self._held.append(value)
         if isinstance(value, Tensor):
             self._add_attributes(value)
         elif value.dtype == object:
@@ -363,9 +362,7 @@ def _empty(container: Any) -> Any:
 
 
 def _parameter(parameter: nn.Parameter) -> Tensor:
-    """A parameter that needs no gradient, over the same memory."""
-    if torch.nn.parameter.is_lazy(parameter):
-        raise ModelError(_LAZY)
+    """Make a parameter that needs no gradient, over the same memory."""
     # one made under inference_mode cannot be saved for a backward pass
     data = parameter.detach().clone() if parameter.is_inference() else parameter
     return torch.Tensor._make_subclass(type(parameter), data, False)  # detached
