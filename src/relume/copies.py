@@ -1,7 +1,11 @@
-"""Copies of tensors and NumPy arrays: those that share memory share it in their copies too."""
+"""Copies of what holds a state: tensors and NumPy arrays, which share memory as the originals do, and random states."""
 
 from __future__ import annotations
 
+import array
+import copy
+import io
+import random
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -9,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Held", "copies"]
+__all__ = ["Held", "copies", "copy_of_state"]
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Held: TypeAlias = "Tensor | Array"
+
+_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 
 
 def copies(held: Sequence[Held]) -> list[Held]:
@@ -74,6 +80,19 @@ def _over(copied: Any, each: Held, memory: Any) -> Held:
     else:
         begins, copied = memory.data_ptr(), torch.empty(0, dtype=torch.uint8).set_(copied).numpy()
     offset = each.ctypes.data - begins
-    array = np.ndarray(each.shape, each.dtype, copied, offset, each.strides)
-    array.flags.writeable = each.flags.writeable
-    return array
+    made = np.ndarray(each.shape, each.dtype, copied, offset, each.strides)
+    made.flags.writeable = each.flags.writeable
+    return made
+
+
+def copy_of_state(value: Any) -> Any:
+    """Copy a random state, or what is no more than its bytes; None for anything else."""
+    if type(value) in (bytearray, array.array):
+        return value[:]
+    if type(value) in (io.BytesIO, io.StringIO) and not value.closed:
+        copied = type(value)(value.getvalue())
+        copied.seek(value.tell())
+        return copied
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None

@@ -17,12 +17,9 @@ follows one before it reads or writes anything there.
 
 from __future__ import annotations
 
-import array
 import copy
 import functools
 import gc
-import io
-import random
 import types
 import warnings
 import weakref
@@ -35,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relume.copies import Held, copies
+from relume.copies import Held, copies, copy_of_state
 from relume.errors import ModelError
 from relume.exchange import IMMUTABLE, PLAIN, exchange_all
 from relume.recorded import traced_in_training, training_node
@@ -130,7 +127,6 @@ _WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
 _MUTABLE = (dict, list, deque, set)
 _HOLDERS = frozenset({UserDict, UserList, ChainMap})
-_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 #: What is exchanged, or is no state of a network's.
 _REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
 _HOOKS = (
@@ -201,7 +197,7 @@ class _Collection:
             self._attributes.append((value, state.copy()))
 
     def _add_other(self, value: Any) -> None:
-        if (copied := _copied(value)) is not None:
+        if (copied := copy_of_state(value)) is not None:
             self._memo[id(value)] = copied
         elif type(value) is types.MappingProxyType:
             self.add(gc.get_referents(value))
@@ -334,19 +330,6 @@ def _is_slot(name: str, value: Any) -> bool:
 
 def _package(kind: type) -> str:
     return str(kind.__module__).partition(".")[0]
-
-
-def _copied(value: Any) -> Any:
-    """Copy a random state, or what is no more than its bytes; None for anything else."""
-    if type(value) in (bytearray, array.array):
-        return value[:]
-    if type(value) in (io.BytesIO, io.StringIO) and not value.closed:
-        copied = type(value)(value.getvalue())
-        copied.seek(value.tell())
-        return copied
-    if isinstance(value, torch.Generator):
-        return value.clone_state()
-    return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None
 
 
 def _empty(container: Any) -> Any:
