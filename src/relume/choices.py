@@ -18,7 +18,7 @@ from relume.errors import LayerError
 from relume.graph import gradients
 from relume.predictions import dense, predicting
 
-__all__ = ["COARSE", "HELD", "Choice", "Layer", "Reshape", "choose", "describe"]
+__all__ = ["COARSE", "HELD", "NO_GRADIENT", "Choice", "Layer", "Reshape", "choose", "describe"]
 
 Reshape: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -26,6 +26,9 @@ Reshape: TypeAlias = Callable[[Tensor], Tensor]
 BEFORE_POOLING = "the last with spatial axes before pooling"
 BEFORE_PREDICTION = "the last with spatial axes before the network's own prediction"
 TOKENS_MATTER = "the last block whose tokens matter to the score"
+NO_GRADIENT = (
+    "it ran inside reentrant checkpointing, which use_reentrant=False mends, under torch.no_grad(), or on what was detached"
+)
 #: So many outputs that may yet be chosen are held at once; one before these is made again, should it be the one.
 HELD = 8
 #: A map of so few cells along an axis shows no place; before a dense prediction, one that does is taken instead.
@@ -118,7 +121,9 @@ class Choice:
         return replace(self, layer=layer, why=why)
 
 
-def choose(choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence[Tensor], unseen: str = "") -> Choice:
+def choose(
+    choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence[Tensor], unseen: str = "", cut: str = ""
+) -> Choice:
     """Choose a layer: the last map, or in place of it tokens that matter after it.
 
     In the last block of a transformer that reads its class token alone, patches no longer matter. Where the score reads
@@ -130,6 +135,7 @@ def choose(choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence
         batch: how many images it was given.
         scores: what is to be explained; the layer is one that matters to them.
         unseen: a part of the network in which layers cannot be seen.
+        cut: the first layer whose output carries no gradient.
 
     Raises:
         LayerError: there is none.
@@ -155,6 +161,8 @@ def choose(choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence
         return last.because(why)
     inside = f"; those inside TorchScript ({unseen}) cannot be seen" if unseen else ""
     before = "the network's own prediction" if read else "pooling"
+    if cut:
+        inside += f"; the output of {cut!r} carries no gradient: {NO_GRADIENT}"
     raise LayerError(f"no layer with spatial axes ran once before {before}{inside}; name a target layer that has them")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 import types
 import weakref
@@ -30,10 +31,8 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
     exchanged = value
     if type(value) in _WEAK:
         exchanged = _exchange_weak(value, memo)
-    elif isinstance(value, IMMUTABLE):
-        items = exchange_all(value, memo)
-        if any(map(operator.is_not, items, value)):
-            exchanged = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    elif isinstance(value, (*IMMUTABLE, types.MappingProxyType)):
+        exchanged = _exchange_items(value, memo)
     elif isinstance(value, types.MethodType):
         exchanged = types.MethodType(_exchange(value.__func__, memo), _exchange(value.__self__, memo))
     elif isinstance(value, functools.partial):
@@ -47,6 +46,18 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
         function = _exchange(value.__wrapped__, memo)
         exchanged = value if function is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(function)
     return exchanged
+
+
+def _exchange_items(value: Any, memo: dict[int, Any]) -> Any:
+    if isinstance(value, types.MappingProxyType):
+        (mapping,) = gc.get_referents(value)
+        own = _exchange(mapping, memo)
+        memo[id(value)] = value if own is mapping else types.MappingProxyType(own)
+        return memo[id(value)]
+    items = exchange_all(value, memo)
+    if not any(map(operator.is_not, items, value)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 _WEAK = (weakref.ref, weakref.WeakMethod, *weakref.ProxyTypes)

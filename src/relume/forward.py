@@ -56,6 +56,8 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
         ended.add_note(f"{RAISED_BY_NETWORK}, which relume ran on an input of shape {tuple(images.shape)})")
         raise ended from error
     except Exception as error:
+        if isinstance(runs, nn.Module):
+            warn_of_writing(runs)
         if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
             raise reason from error
         error.add_note(f"{RAISED_BY_NETWORK}, which relume ran on an input of shape {tuple(images.shape)})")
