@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import relume
@@ -15,6 +16,7 @@ from relume.evidence import FIGURES
 from relume.evidence.verdict import nothing
 from relume.methods import METHODS, Gathered, Method
 from relume.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
+from relume.result import sheet
 from relume.rules import gradient, guided
 from relume.targets import Channel
 from tests.test_cli import complaints, relume_command
@@ -236,6 +238,61 @@ def test_strength_does_not_count_but_what_is_left_does():
     x = torch.tensor([[[1.0, 0.3], [0, 0]], [[2.0, 1.0], [0, 0]]])[None]
     assert relume.explain(Planned(), x * 1e-6, 0, ["guided_gradcam"], "layer").remarks["guided_gradcam"] == ("",)
     assert WEAK == 0.01
+
+
+class Strengths(nn.Module):
+    """A class whose map is the picture, and one whose map is a 64th, or a 500th, of it."""
+
+    def forward(self, x):
+        total = x.sum((1, 2, 3))
+        return torch.stack([total, total / 64, total / 500], 1)
+
+
+def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    by_target = relume.explain_targets(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=False)
+    said = "weak here: 500 times weaker than the strongest gradient of these"
+    assert [e.doubt("gradient") for e in by_target] == ["", "", said]
+    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=False)
+    assert by_image.weaker("gradient") == [pytest.approx(500), None]
+    assert [one.doubt("gradient") for one in by_image] == [said, ""]  # one image of them still knows
+    assert "gradient (over 100 times weaker than the strongest for 1 of 2 images)" in str(by_image)
+    assert f"gradient ({said})" in str(by_image[0])
+    words = " ".join(text.get_text() for text in by_image.figure().texts)
+    assert words.count("weak here: 500 times") == 1
+    assert "weak here" not in " ".join(text.get_text() for text in by_image.figure(scale="shared").texts)  # drawn faint
+    back = relume.Explanation.load(by_image.save(tmp_path))
+    assert [one.doubt("gradient") for one in back] == [said, ""]
+    samples = json.loads((tmp_path / "explanation.json").read_text())["samples"]
+    assert [sample["weaker"]["gradient"] for sample in samples] == [pytest.approx(500), None]
+    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=False) for target in (0, 2)]
+    assert [e.doubt("gradient") for e in alone] == ["", ""]  # each was all there was
+    assert "weak here: 500" in " ".join(text.get_text() for text in sheet(alone).texts)
+
+
+def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
+    for name, level in (("a", 255), ("b", 100)):
+        Image.new("RGB", (32, 32), (level, level, level)).save(tmp_path / f"{name}.png")
+    (tmp_path / "strengths_of_a_run.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        s = x.sum((1, 2, 3))\n"
+        "        return torch.stack([torch.where(s > 0, s, s / 300), s / 2], 1)\n"
+    )
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--no-evidence"]
+    said = "weak here: 300 times weaker than the strongest gradient of these"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        explained = relume_command("explain", *photos, *args, "--output", tmp_path / "one")
+        compared = relume_command("compare", *reversed(photos), *args, "--output", tmp_path / "two")
+    assert (explained.exit_code, compared.exit_code) == (0, 0), explained.output + compared.output
+    assert explained.stdout.count(said) == 1
+    assert said in explained.stdout.partition("b.png")[2]
+    (line,) = [line for line in compared.stdout.splitlines() if "b.png" in line]
+    assert line.endswith("weak here: gradient")
+    assert said in (tmp_path / "two" / "index.html").read_text()
 
 
 # --- The audit -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from relume import figures, render, stored
-from relume.answer import Answer, array, method_name
+from relume.answer import Answer, array, compared, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
@@ -245,7 +245,7 @@ def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: i
 
 def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int) -> tuple[list[figures.Row], list[str]]:
     """The pictures of the first ``most`` images, and what there is to say of them all."""
-    total = sum(len(e) for e in explanations)
+    total, explanations = sum(len(e) for e in explanations), compared(explanations)
     shown = [one for e in explanations for one in e[:most]][:most]
     if not shown:
         raise InputError("there is no image in this explanation, and nothing to draw")

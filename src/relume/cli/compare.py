@@ -49,6 +49,7 @@ def compare(
 
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
+    from relume.answer import compared
     from relume.models.labels import parse_targets
     from relume.report import check_writable
 
@@ -72,6 +73,8 @@ def compare(
     with common.tracked("comparing", photos, len(photos)) as steps:
         each_photo(steps, failures, ask, keep)
     if explained:
+        together = iter(compared([e for targets in explained for e in targets]))
+        explained = [[next(together) for _ in targets] for targets in explained]
         files = _files(explained, drawing)
         write_results(output, files)
         findings = [
@@ -166,7 +169,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         legend=(str(e.scaling) if values.any() else "zero everywhere")
         + (", drawn as heat" if heat and drawing.key != "over" else "")
         + (f"; {words}" if (words := e.doubt(method)) else ""),
-        note=e.remarks.get(method, ("",))[0],
+        note="; ".join(words for words in (e.remarks.get(method, ("",))[0], e.weak_here(method)) if words),
     )
 
 

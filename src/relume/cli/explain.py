@@ -68,6 +68,7 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
+    from relume.answer import compared
     from relume.report import check_writable
 
     check_writable(output)
@@ -79,7 +80,7 @@ def explain(
     targets = _targets(target, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
-    found, without, closing = list[Text](), list[bool](), Text()
+    found, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
 
     def ask(photo: Photo, path: Path) -> list[Explanation]:
         source = {"file": str(path), "path": address(path), **asked.facts}
@@ -89,7 +90,9 @@ def explain(
         nonlocal closing
         explained = drawing.scaled(explained)
         folder = folders.of(path)
-        finding = _finding(path, folder, explained, brief=len(photos) > 4)
+        so_far = compared(explained, strongest)  # on this photo's sheet are its own maps alone
+        finding = _finding(path, folder, so_far, brief=len(photos) > 4)
+        strongest.update(so_far[0].strongest)
 
         def written() -> None:
             found.append(finding)

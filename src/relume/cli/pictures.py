@@ -222,13 +222,16 @@ def _plain(text: str) -> str:
 
 
 def nothing_shown(explained: Sequence[Explanation]) -> str:
-    """Name the methods whose map of a photo is empty, for the end of a line; there are no words if none is."""
+    """Name the methods whose map of a photo is empty, or weak beside others, for the end of a line; nothing if none is."""
     from relume.answer import method_name
 
-    counts = {method_name(m): sum(any(e.empty(m)) for e in explained) for m in explained[0].maps}
-    of = f" of {len(explained)}"
-    named = [name + (f" ({count}{of})" if len(explained) > 1 else "") for name, count in counts.items() if count]
-    return f"  empty: {', '.join(named)}" if named else ""
+    def named(said: str, found: Callable[[Explanation, str], bool]) -> str:
+        counts = {method_name(m): sum(found(e, m) for e in explained) for m in explained[0].maps}
+        of = f" of {len(explained)}"
+        names = [name + (f" ({count}{of})" if len(explained) > 1 else "") for name, count in counts.items() if count]
+        return f"  {said}: {', '.join(names)}" if names else ""
+
+    return named("empty", lambda e, m: any(e.empty(m))) + named("weak here", lambda e, m: bool(e.weak_here(m)))
 
 
 def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
