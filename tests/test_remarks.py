@@ -41,6 +41,17 @@ class Net(nn.Module):
         return self.last(self.head(self.late(self.early(x)).mean((2, 3))))
 
 
+class Aside(Net):
+    """The first layer decides, and the second is multiplied by zero."""
+
+    def __init__(self):
+        super().__init__([[0.0, 0.0]] * 2)
+
+    def forward(self, x):
+        early = self.early(x)
+        return self.head(self.late(early).mean((2, 3))) + early.mean((2, 3))[:, :2]
+
+
 #: Every class is told by what is not there.
 NEGATIVE = [[-1.0, -2.0], [-2.0, -1.0], [-3.0, -3.0]]
 
@@ -61,12 +72,21 @@ def test_a_negative_weighted_sum_is_told_from_a_gradient_of_zero(x):
     assert e.remarks["gradcam"] == (f"its weighted sum is nowhere positive at layer 'late'; {advice}",) * 4
     why = "its Grad-CAM is empty (its weighted sum is nowhere positive at layer 'late')"
     assert e.remarks["guided_gradcam"] == (f"{why}; {advice}",) * 4
-    dead = relume.explain(Net(NEGATIVE, nn.ReLU).eval(), x, 0, ALL)
-    assert dead.remarks["gradcam"] == (f"the gradient at layer 'late' is zero; {advice}",) * 4
-    assert dead.remarks["guided_gradcam"][0].startswith("its Grad-CAM is empty (the gradient at layer 'late' is zero)")
-    other = "ask for another class, or by another method"
-    assert dead.remarks["gradient"] == (f"the gradient of the score is zero everywhere; {other}",) * 4
-    assert dead.empty("gradient") == [True] * 4
+    unused = relume.explain(Aside().eval(), x, 0, ["gradient", "gradcam", "guided_gradcam"], "late")
+    assert unused.empty("gradient") == [False] * 4
+    assert unused.remarks["gradcam"] == (f"the gradient at layer 'late' is zero; {advice}",) * 4
+    assert unused.remarks["guided_gradcam"][0].startswith("its Grad-CAM is empty (the gradient at layer 'late' is zero)")
+
+
+def test_a_score_without_any_gradient_gets_no_advice_that_cannot_work(x):
+    dead = Net([[0.0, 0.0], [0.0, 0.0]]).eval()
+    said = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
+    for methods in (ALL, ["guided_backprop", "gradcam", "guided_gradcam"], ["gradcam"], ["gradient"]):
+        e = relume.explain(dead, x, 0, methods)
+        assert e.remarks == dict.fromkeys(methods, (said,) * 4)
+        assert e.layer_trouble == ""  # no other layer would help
+    (verdict,) = relume.audit(dead, x[:1], 0, "gradcam", checks=["edges"]).verdicts
+    assert verdict.text.endswith(f" {said[0].upper()}{said[1:]}.")
 
 
 def test_a_rule_that_passes_nothing_says_which(x):
@@ -110,7 +130,7 @@ def test_a_unit_has_no_other_class(x):
     with torch.no_grad():
         net.late[0].bias[1] = -100
     e = relume.explain(net, x, Channel("late", 1), ["gradient"])
-    assert e.doubt("gradient").startswith("empty: the gradient of the score is zero everywhere; ask for another target")
+    assert e.doubt("gradient").startswith("empty: the score does not depend on the picture here")
 
 
 # --- It is said wherever the map goes ------------------------------------------------------------------------------------
@@ -159,7 +179,10 @@ def test_a_chosen_layer_that_gives_most_images_nothing_is_said(x):
         assert str(e).endswith(f"\n{said}")
         assert said in " ".join(e.figure().texts[-1].get_text().split())
     assert relume.explain(net, x, 0, ["gradcam"], "late").layer_trouble == ""  # nobody chose it but the caller
-    assert relume.explain(net, x[:2], 0, ["gradcam"]).layer_trouble == ""  # two say nothing
+    assert relume.explain(net, x[:2], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4", "2 of 2")
+    assert relume.explain(net, x[:1], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4 Grad-CAMs are", "the Grad-CAM is")
+    one = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x[:2], [0, 1], ["gradcam"])
+    assert (one.empty("gradcam"), one.layer_trouble) == ([False, True], "")  # one of two tells nothing of the layer
     half = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, [0, 0, 1, 1], ["gradcam"])
     assert half.empty("gradcam") == [False, False, True, True]
     assert half.layer_trouble == ""
@@ -338,7 +361,7 @@ def test_a_score_that_does_not_respond_is_an_empty_map(x):
     report = relume.audit(Net(NEGATIVE, nn.ReLU).eval(), x[:1], 0, "gradient", checks=["stability"])
     assert report.empty == [True]
     assert "Its" not in report.verdict.text.partition(".")[0]
-    assert "The gradient of the score is zero everywhere; ask for another class" in report.verdict.text
+    assert "The score does not depend on the picture here (no gradient at all): check the weights" in report.verdict.text
 
 
 def test_a_weak_map_says_so_in_its_audit():
@@ -378,7 +401,8 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
             r"^(\d) of 5 Grad-CAMs are empty at layer layer3, which was chosen; name another, such as (.*)$", text, re.MULTILINE
         )
         assert closing[2] == "--layer layer2"
-        assert text.count("empty: Grad-CAM, Guided Grad-CAM") == int(closing[1]) >= 3
+        short = "its weighted sum is nowhere positive at layer 'layer3'), Guided Grad-CAM (its Grad-CAM is empty)"
+        assert text.count(f"  empty: Grad-CAM ({short}") == int(closing[1]) >= 3
         assert "which was chosen" not in run(command, "--layer", "layer3")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page

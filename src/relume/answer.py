@@ -34,8 +34,11 @@ NAMES = {
 #: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
 NO_GRADCAM = "its Grad-CAM is empty"
 
-#: Fewer images than these say nothing of a layer.
+#: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
 FEW = 3
+
+#: The remark on every map of a score that has no gradient; no other layer, class or method would help.
+NO_GRADIENT = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
 
 #: A map so many times weaker than the strongest of the same method's beside it is said to be weak.
 TIMES_WEAKER = 100
@@ -375,18 +378,18 @@ class Answer:
         if "runner_up_layer" not in self.source:
             return []
         if "gradcam" in self:
-            return self.empty("gradcam")
+            words = self.remarks.get("gradcam", ("",) * len(self))
+            return [empty and said != NO_GRADIENT for empty, said in zip(self.empty("gradcam"), words, strict=True)]
         return [words.startswith(NO_GRADCAM) for words in self.remarks.get("guided_gradcam", ())]
 
     def trouble_with_layer(self, without: Sequence[bool], name: str = "layer={!r}") -> str:
         """Say that most of a run's images are ``without`` Grad-CAM, and ``name`` another layer; nothing where most have one."""
-        if len(without) < FEW or 2 * sum(without) <= len(without):
+        if not any(without) or (not all(without) if len(without) < FEW else 2 * sum(without) <= len(without)):
             return ""
         another = self.source.get("runner_up_layer")
         such = f", such as {name.format(another)}" if another else ""
-        return (
-            f"{sum(without)} of {len(without)} Grad-CAMs are empty at layer {self.layer}, which was chosen; name another{such}"
-        )
+        these = f"{sum(without)} of {len(without)} Grad-CAMs are" if len(without) > 1 else "the Grad-CAM is"
+        return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
 
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
