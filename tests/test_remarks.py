@@ -122,7 +122,7 @@ def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
 def test_a_method_of_ones_own_is_empty_without_a_reason(x):
     zero = Method("zero", frozenset({("layer", gradient)}), lambda found: torch.zeros(4, 2, 2))
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, [zero, relume.Smooth("gradcam", 2)])
-    assert (e.doubt("zero"), e.doubt("smooth_gradcam")) == ("empty", "empty")
+    assert (e.doubt("zero"), e.doubt("smooth_gradcam")) == ("empty (zero everywhere)",) * 2
 
 
 def test_a_unit_has_no_other_class(x):
@@ -130,7 +130,7 @@ def test_a_unit_has_no_other_class(x):
     with torch.no_grad():
         net.late[0].bias[1] = -100
     e = relume.explain(net, x, Channel("late", 1), ["gradient"])
-    assert e.doubt("gradient").startswith("empty: the score does not depend on the picture here")
+    assert e.doubt("gradient").startswith("empty (zero everywhere): the score does not depend on the picture here")
 
 
 # --- It is said wherever the map goes ------------------------------------------------------------------------------------
@@ -140,12 +140,13 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, ["gradcam", "gradient"])
     assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.classes, e.evidence.edges))
     words = e.doubt("gradcam", 1)
-    assert words == f"empty: {e.remarks['gradcam'][1]}"
+    assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
     assert "gradcam (empty for 4 of 4 images), gradient: 2 rectifiers" in str(e)
     assert html.escape(words) in e._repr_html_()
     texts = " ".join(text.get_text() for text in e.figure().texts)
     assert texts.count(words) == 4  # whole, on lines of its own
+    assert texts.count("zero everywhere") == 4  # once under each
     back = relume.Explanation.load(e.save(tmp_path))
     assert (back.remarks, back.layer_trouble) == (e.remarks, e.layer_trouble)
     sample = json.loads((tmp_path / "explanation.json").read_text())["samples"][3]
@@ -157,7 +158,7 @@ def test_a_map_is_like_nothing_where_the_runner_ups_is_empty(x):
     e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
     assert np.isnan(e.evidence.classes["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
-    assert re.fullmatch(r"-?0\.\d\d like edges", e.doubt("gradcam"))
+    assert re.fullmatch(r"−?0\.\d\d like edges", e.doubt("gradcam"))
 
 
 def test_parts_run_one_after_the_other_say_the_same(x):
@@ -408,7 +409,8 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout
     assert (
-        "Grad-CAM: empty: its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'" in one
+        "Grad-CAM: empty (zero everywhere): its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"
+        in one
     )
 
 

@@ -19,6 +19,7 @@ from relume.activation import Quantity, Resolved, activated, how_to_name
 from relume.errors import InputError
 from relume.image import Photo
 from relume.scaling import OWN, Scaling
+from relume.text import decimal, significant
 
 __all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "Evidence", "array", "compared", "method_name", "saliency", "upsample"]
 
@@ -330,7 +331,7 @@ class Answer:
 
     def title(self, sample: int = 0) -> str:
         """The class explained in one image, with its probability, in words; the score where there is no probability."""
-        score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
+        score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
         if self.target is None:
             return f"{self.unit}, {score}" if self.unit else score
         index = int(self.target[sample])
@@ -350,7 +351,7 @@ class Answer:
         """Say what speaks against one map, in a few words: that it is empty or weak, and what :attr:`evidence` has of it."""
         remark = self.remarks[method][sample] if method in self.remarks else ""
         if not self[method][sample].any():
-            return f"empty: {remark}" if remark else "empty"
+            return f"empty (zero everywhere): {remark}" if remark else "empty (zero everywhere)"
         return "; ".join(part for part in (remark, self.weak_here(method, sample), self._likeness(method, sample)) if part)
 
     def weak_here(self, method: str, sample: int = 0) -> str:
@@ -366,7 +367,7 @@ class Answer:
         rival = "" if self.evidence.runner_up is None else f"{self._short(self.evidence.runner_up[sample])}'s"
         named = ((rival, self.evidence.classes), ("edges", self.evidence.edges))
         known = [(what, kind[method][sample]) for what, kind in named if method in kind]
-        return ", ".join(f"{value:.2f} like {what}" for what, value in known if not math.isnan(value))
+        return ", ".join(f"{decimal(value)} like {what}" for what, value in known if not math.isnan(value))
 
     @property
     def layer_trouble(self) -> str:

@@ -171,8 +171,8 @@ def choose(
     before = "the network's own prediction" if read else "pooling"
     if again:
         raise LayerError(
-            f"every layer with spatial axes before {before} ran more than once, such as {again[-1]!r}{inside}; let each run have "
-            "a module of its own, or name a layer that runs once: layer=, and --layer in the command"
+            f"every layer with spatial axes before {before} ran more than once, such as {again[-1]!r}{inside}; let each run "
+            "have a module of its own, or name a layer that runs once: layer=, and --layer in the command"
         )
     raise LayerError(
         f"no layer with spatial axes ran before {before}{inside}; name a target layer that has them: layer=, and --layer in "

@@ -18,7 +18,7 @@ from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
 from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling
-from relume.text import printable
+from relume.text import printable, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -280,15 +280,9 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
         beyond = render.share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
         cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
-        if not values.any():
-            cell = dataclasses.replace(cell, low="zero everywhere")
-        elif drawing.ends is not None:
+        if values.any() and drawing.ends is not None:
             ramp = np.linspace(*drawing.ends, 256, dtype=np.float32)[None]
-            low, high = (_number(end * full) for end in drawing.ends)
+            low, high = (significant(end * full) for end in drawing.ends)
             cell = dataclasses.replace(cell, bar=drawing.draw(ramp, 1, None), low=low, high=high)
         cells.append(cell)
     return cells
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")

@@ -1,10 +1,20 @@
-"""Names of files, which need not be text, where text is wanted."""
+"""Numbers and names of files, as text."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["encoded", "printable"]
+__all__ = ["decimal", "encoded", "printable", "significant"]
+
+
+def decimal(value: float) -> str:
+    """Return a number with two digits, never a negative zero, and with a minus sign that is one."""
+    return f"{value:z.2f}".replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Return a number to three significant digits, with a minus sign that is one."""
+    return f"{value + 0.0:.3g}".replace("-", "−")  # + 0.0: not -0
 
 
 def printable(path: str | Path) -> str:

@@ -157,6 +157,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
     heat = drawing.key in ("over", "masked", "contours")
+    drawn = str(e.scaling) + (", drawn as heat" if heat and drawing.key != "over" else "")
     low, high = drawing.ends or (0, 1)
     ramp = np.linspace(low, high, 256, dtype=np.float32)[None]
     return MapView(
@@ -166,9 +167,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         layer=render.layer(values, full) if heat else drawing.draw(values, full, None).convert("RGBA"),
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
         ends=(low * full, high * full),
-        legend=(str(e.scaling) if values.any() else "zero everywhere")
-        + (", drawn as heat" if heat and drawing.key != "over" else "")
-        + (f"; {words}" if (words := e.doubt(method)) else ""),
+        legend="; ".join(part for part in (drawn if values.any() else "", e.doubt(method)) if part),
         note="; ".join(words for words in (e.remarks.get(method, ("",))[0], e.weak_here(method)) if words),
     )
 

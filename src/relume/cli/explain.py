@@ -17,7 +17,7 @@ from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, each_photo, pictures_in
 from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
 from relume.errors import TargetError
-from relume.text import printable
+from relume.text import printable, significant
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -148,8 +148,9 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
         return Text.assemble(
             (printable(photo), "bold"), f"  {titles}{nothing_shown(explained)}  → ", (printable(folder), "green")
         )
-    form = "{:>6.1%}" if explained[0].quantity == "probability" else "score {:.3g}"
-    top = [part for _, name, v in explained[0].top(count=3) for part in ("\n  ", (form.format(v), "cyan"), f"  {name}")]
+    probable = explained[0].quantity == "probability"
+    shown = [(f"{v:>6.1%}" if probable else f"score {significant(v)}", name) for _, name, v in explained[0].top(count=3)]
+    top = [part for value, name in shown for part in ("\n  ", (value, "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
