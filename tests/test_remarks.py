@@ -408,10 +408,8 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
     page = (tmp_path / "out" / "index.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout
-    assert (
-        "Grad-CAM: empty (zero everywhere): its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"
-        in one
-    )
+    why = "its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"
+    assert f"Grad-CAM: empty (zero everywhere): {why}" in one
 
 
 def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
@@ -420,6 +418,9 @@ def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
     assert result.exit_code == 3, result.output
     assert complaints(result) == [f"relume: {scenes[0]}, gradcam: the map is empty, so that edges>0.9 could not be judged"]
     assert "This map is empty: there is nothing to believe or doubt." in result.stdout
+    assert re.search(r"^edges .* empty *$", result.stdout, flags=re.MULTILINE)
+    assert "undefin" not in result.stdout
+    assert '<span class="level">empty</span>' in (tmp_path / "index.html").read_text()
 
 
 def test_a_figure_names_its_check(scenes, tmp_path):

@@ -16,8 +16,8 @@ from relume.evidence.checks import FIGURES, Checks, Figure
 from relume.evidence.faithfulness import CURVES
 from relume.evidence.similarity import Values
 from relume.evidence.verdict import LIMITS, Limit, Verdict
-from relume.text import decimal
 from relume.scaling import PERCENTILE, scale_of
+from relume.text import decimal
 
 __all__ = [
     "ROLES",
