@@ -54,7 +54,7 @@ def photographs(spec: str, weights: str, layer: str, *, files: list[str]) -> dic
     for file in files:
         image = opened.preprocessing.tensor(opened.preprocessing.view(relume.image.load_picture(Path(file))))
         with torch.no_grad():
-            order = opened.model.eval()(image[None])[0].argsort(descending=True).tolist()
+            order = opened.model.eval()(image[None].to(opened.device))[0].argsort(descending=True).tolist()
         found = shares(opened.model, image, [*order[:6], *order[20:380:60]], layer)
         groups["the six highest classes"] += found[:6]
         groups["six lower ones"] += found[6:]

@@ -1,4 +1,4 @@
-"""Fixtures: the real weights and photographs, a browser where there is one, and a snapshot of everything a model is."""
+"""Fixtures: the real weights and photographs, a browser where there is one, and what holds for every test."""
 
 import os
 import shutil
@@ -37,3 +37,9 @@ def chromium():
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch):
+    """Opened networks run on the CPU also where there is a GPU: tests hold them against tensors that lie there."""
+    monkeypatch.setattr("relume.models.devices._devices", lambda: ["cpu"])

@@ -19,10 +19,9 @@ from relume.evidence.plots import plot
 from relume.models import open_model
 from relume.models.vision import import_library, import_torchvision
 from relume.targets import Channel
+from tests.commands import relume_command, sentence
 from tests.networks import Small
 from tests.reference import audit as twin
-from tests.test_cli import relume_command
-from tests.test_cli_demo import said
 from tests.test_opening import hugging_face_folder
 
 HEADS = "tests.test_activation:"
@@ -475,7 +474,7 @@ def test_the_command_shows_what_the_network_gave(photo, other, tmp_path):
     text = relume_command(*args, "--model", HEADS + "regression").stdout
     assert (text.count("explained: 0, score 5.23"), "%" in text) == (2, False)
     says = "activation is 'auto', 'softmax', 'sigmoid' or 'none'; got 'relu'"
-    assert says in said(relume_command(*args, "--model", HEADS + "bare", "--activation", "relu"), 2)
+    assert says in sentence(relume_command(*args, "--model", HEADS + "bare", "--activation", "relu"), 2)
     result = relume_command(*args, "--model", HEADS + "softmax", "--activation", "sigmoid")
     assert (result.exit_code, result.stdout) == (2, "")
     says = "relume: activation='sigmoid' was given, and the network ends in a softmax; give 'softmax', or leave it out"

@@ -8,23 +8,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import relume
 from relume.cli import app
 from relume.image import IMAGENET, load_photo, load_picture
 from relume.models.labels import find_class, parse_targets, read_labels
 from relume.models.vision import import_torchvision, open_classifier
+from tests.commands import complaints, relume_command, sentence
 
 SPEC = "torchvision:squeezenet1_1"
-
-
-def relume_command(*args):
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -148,26 +143,6 @@ def test_odd_photos_are_explained(explain, files, photo, tmp_path):
     result = explain(files / photo)
     assert result.exit_code == 0, result.output
     assert list((tmp_path / "out").rglob("guided_gradcam.png"))
-
-
-def complaints(result):
-    """The lines on stderr after those that say which network was opened, and where it runs."""
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    if lines and lines[0].startswith("this is the demo network, which knows drawings of twelve things"):
-        lines.pop(0)
-    if lines and re.fullmatch(r"\S+ on (cpu|cuda:\d+|mps)", lines[0]):
-        lines.pop(0)
-    return lines
-
-
-def sentence(result, code):
-    """Nothing but one sentence on stderr, with this exit code."""
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    lines = complaints(result)
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("relume: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -412,6 +387,16 @@ def test_help_has_examples_for_every_command():
         shown = relume_command(name, "--help").stdout
         assert "Examples:" in shown
         assert f"\n  relume {name} " in shown
+
+
+def test_every_option_has_a_help_text_and_one_default():
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=name)
+        for parameter in command.get_params(context):
+            said = parameter.get_help_record(context)[1]
+            assert parameter.help, (name, parameter.name)
+            assert said.count("default: ") <= 1, said
 
 
 def test_it_runs_as_a_module_and_help_loads_no_torch():

@@ -13,8 +13,7 @@ from relume.errors import InputError
 from relume.evidence import FIGURES
 from relume.evidence.conditions import Condition
 from relume.evidence.strips import number
-from tests.test_cli import complaints, relume_command
-from tests.test_cli_demo import said
+from tests.commands import complaints, relume_command, sentence
 
 CHEAP = ("--checks", "coverage,edges,classes,stability")
 
@@ -154,7 +153,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_done_is_said_and_nothing_written(scene, tmp_path, wrong):
     args, says = WRONG[wrong]
-    assert says in said(relume_command("audit", scene, *args, "--output", tmp_path / "out"), 2)
+    assert says in sentence(relume_command("audit", scene, *args, "--output", tmp_path / "out"), 2)
     assert not (tmp_path / "out").exists()
 
 
@@ -163,7 +162,7 @@ def test_an_interrupted_audit_leaves_nothing(scene, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("relume.evidence.auditing.run_checks", interrupted)
-    assert "stopped; nothing was written" in said(relume_command("audit", scene, "--output", tmp_path / "out"), 130)
+    assert "stopped; nothing was written" in sentence(relume_command("audit", scene, "--output", tmp_path / "out"), 130)
     assert not (tmp_path / "out").exists()
 
 

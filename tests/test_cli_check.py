@@ -11,8 +11,7 @@ import relume
 from relume.checking import check
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.targets import Contrast, Neuron
-from tests.test_cli import relume_command
-from tests.test_cli_demo import said
+from tests.commands import relume_command, sentence
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +121,9 @@ def test_the_form_is_told():
 
 
 def test_check_of_what_cannot_be_opened(tmp_path):
-    assert "no known source" in said(relume_command("check", "nonsense"), 2)
-    assert "no file" in said(relume_command("check", "demo", tmp_path / "missing.png"), 2)
-    assert "no layer 'layer9'" in said(relume_command("check", "demo", "--layer", "layer9"), 2)
+    assert "no known source" in sentence(relume_command("check", "nonsense"), 2)
+    assert "no file" in sentence(relume_command("check", "demo", tmp_path / "missing.png"), 2)
+    assert "no layer 'layer9'" in sentence(relume_command("check", "demo", "--layer", "layer9"), 2)
 
 
 # --- relume explain ------------------------------------------------------------------------------------------------------
@@ -177,5 +176,5 @@ def test_rectifiers_relu(scene, tmp_path):
     ],
 )
 def test_questions_that_cannot_be_asked(scene, tmp_path, args, says):
-    assert says in said(relume_command("explain", scene, "--output", tmp_path / "new", *args), 2)
+    assert says in sentence(relume_command("explain", scene, "--output", tmp_path / "new", *args), 2)
     assert not (tmp_path / "new").exists()

@@ -13,8 +13,7 @@ import relume
 from relume import figures
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.demo.network import DemoNet
-from tests.test_cli import relume_command
-from tests.test_cli_demo import said
+from tests.commands import relume_command, sentence
 
 CAT, DOG = CLASSES.index("cat"), CLASSES.index("dog")
 
@@ -151,7 +150,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_done_is_said_before_anything_is_done(scenes, tmp_path, wrong):
     args, says = WRONG[wrong]
-    assert says in said(relume_command("compare", scenes[0], *args, "--output", tmp_path / "out"), 2)
+    assert says in sentence(relume_command("compare", scenes[0], *args, "--output", tmp_path / "out"), 2)
     assert not (tmp_path / "out").exists()
 
 
@@ -160,5 +159,5 @@ def test_an_interrupted_comparison_leaves_nothing(scenes, tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("relume.image.load_photo", interrupted)
-    assert "stopped; nothing was written" in said(relume_command("compare", scenes[0], "--output", tmp_path / "out"), 130)
+    assert "stopped; nothing was written" in sentence(relume_command("compare", scenes[0], "--output", tmp_path / "out"), 130)
     assert not (tmp_path / "out").exists()

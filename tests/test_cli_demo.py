@@ -14,13 +14,10 @@ from relume.cli import app
 from relume.demo import CLASSES, draw_scene
 from relume.evidence import COLUMNS, Estimate
 from relume.evidence import evaluation as evaluation_module
-from tests.test_cli import relume_command, sentence
+from tests.commands import relume_command, sentence
 
 METHODS = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
 TITLES = ["gradient", "deconvnet", "guided backpropagation", "Grad-CAM", "Guided Grad-CAM"]
-
-
-said = sentence
 
 
 # --- relume demo ---------------------------------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ def test_what_demo_says_to_try_next_works(shown, tmp_path):
     assert "explained: cat (4)" in result.stdout
     demo, opened = result.stderr.splitlines()
     assert demo == (
-        "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+        "no --model was given, so this is the demo network, which knows drawings of twelve things and nothing of photographs; "
         "for those, name another: --model torchvision:resnet50"
     )
     assert opened == "demo on cpu"
@@ -89,10 +86,10 @@ def test_another_seed_is_another_scene(tmp_path, shown):
 
 
 def test_what_is_wrong_with_a_demo_is_said(tmp_path):
-    assert "not below zero; got -1" in said(relume_command("demo", "--seed", "-1", "--output", tmp_path / "new"), 2)
+    assert "not below zero; got -1" in sentence(relume_command("demo", "--seed", "-1", "--output", tmp_path / "new"), 2)
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
-    assert "is not a folder" in said(relume_command("demo", "--output", tmp_path / "file"), 2)
+    assert "is not a folder" in sentence(relume_command("demo", "--output", tmp_path / "file"), 2)
 
 
 # --- relume evaluate -----------------------------------------------------------------------------------------------------
@@ -183,16 +180,16 @@ def test_evaluate_on_pictures_with_masks(tmp_path):
 
 
 def test_what_is_wrong_with_an_evaluation_is_said(tmp_path):
-    assert "masks.csv' cannot be read" in said(relume_command("evaluate", "--data", tmp_path), 2)
-    assert "a seed here is a number from 0 to 4293; got 5000" in said(relume_command("evaluate", "--seed", "5000"), 2)
-    assert "give one of the two" in said(relume_command("evaluate", "--data", tmp_path, "--scenes", "5"), 2)
+    assert "masks.csv' cannot be read" in sentence(relume_command("evaluate", "--data", tmp_path), 2)
+    assert "a seed here is a number from 0 to 4293; got 5000" in sentence(relume_command("evaluate", "--seed", "5000"), 2)
+    assert "give one of the two" in sentence(relume_command("evaluate", "--data", tmp_path, "--scenes", "5"), 2)
     (tmp_path / "labels.txt").write_text("\n".join(["header", *CLASSES]))
     few = relume_command("evaluate", "--scenes", "3", "--labels", tmp_path / "labels.txt")
-    assert "13 labels were given for a network of 12 classes" in said(few, 2)
-    assert "no method 'cam'" in said(relume_command("evaluate", "--method", "cam"), 2)
-    assert "'layer9'" in said(relume_command("evaluate", "--layer", "layer9"), 2)
+    assert "13 labels were given for a network of 12 classes" in sentence(few, 2)
+    assert "no method 'cam'" in sentence(relume_command("evaluate", "--method", "cam"), 2)
+    assert "'layer9'" in sentence(relume_command("evaluate", "--layer", "layer9"), 2)
     (tmp_path / "file").touch()
-    assert "is not a folder" in said(relume_command("evaluate", "--output", tmp_path / "file"), 2)
+    assert "is not a folder" in sentence(relume_command("evaluate", "--output", tmp_path / "file"), 2)
 
 
 def test_an_interrupted_evaluation_says_so(tmp_path, monkeypatch):
@@ -200,7 +197,7 @@ def test_an_interrupted_evaluation_says_so(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation_module, "explain_targets", interrupted)
-    assert "stopped; nothing was written" in said(
+    assert "stopped; nothing was written" in sentence(
         relume_command("evaluate", "--scenes", "3", "--output", tmp_path / "new"), 130
     )
     assert not (tmp_path / "new").exists()

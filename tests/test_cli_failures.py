@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import relume.cli
 from relume.cli.failures import uninterrupted
 from relume.errors import OutputError
 from relume.image import Photo, load_photo
 from relume.report import write_folder
-from tests.test_cli import complaints, relume_command, sentence
+from tests.commands import complaints, relume_command, sentence
 
 NETWORK = """
 import logging, os, signal, warnings
@@ -30,7 +31,8 @@ class Moody(nn.Module):
 
     def __init__(self, fails="never", after=0):
         super().__init__()
-        self.conv, self.fc, self.fails, self.after = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), fails, after
+        channels = 1 if fails == "grey" else 3
+        self.conv, self.fc, self.fails, self.after = nn.Conv2d(channels, 4, 3), nn.Linear(4, 3), fails, after
         with torch.no_grad():
             self.conv.weight.copy_(torch.linspace(-1, 1, self.conv.weight.numel()).view_as(self.conv.weight))
             self.fc.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0, 0, 0, 0]]))
@@ -40,6 +42,10 @@ class Moody(nn.Module):
         Moody.calls += 1
         if self.fails == "dark" and x.mean() < -1.8:
             raise KeyError("dark")
+        if self.fails == "exits" and x.mean() < -1.8:
+            raise SystemExit(3)
+        if self.fails == "always exits":
+            raise SystemExit(0)
         if self.fails == "always":
             raise IndexError("list index out of range")
         if self.fails == "memory" and x.mean() < -1.8:
@@ -49,7 +55,12 @@ class Moody(nn.Module):
         if self.fails == "warns":
             warnings.warn("the axis is odd", stacklevel=1)
             logging.getLogger("moody").error("the axis is odd")
+        if self.fails == "features":
+            return self.conv(x).relu()
         return self.fc(self.conv(x).relu().mean((2, 3)))
+
+def typed(dtype):
+    return Moody().to(getattr(torch, dtype))
 
 def broken(kind):
     if kind == "division":
@@ -97,7 +108,7 @@ def test_a_photo_that_the_network_fails_on_is_a_line_and_all_others_are_done(pho
     assert result.exit_code == 1, result.output
     done = "audited" if command == "audit" else "explained"
     executed, _, *said = complaints(result)
-    assert executed == "moody:Moody is code, and was executed"
+    assert executed == "moody:Moody was imported and run"
     place = f"moody.py:{line_of('raise KeyError')}"
     ran = "(raised by the network, which relume ran on an input of shape (1, 3, 32, 32))"
     assert said == [
@@ -107,6 +118,27 @@ def test_a_photo_that_the_network_fails_on_is_a_line_and_all_others_are_done(pho
     for name in ("light", "grey"):
         assert f"{name}.png" in result.stdout
     assert "dark.png" not in result.stdout
+
+
+@pytest.mark.parametrize("command", CHEAP)
+def test_a_network_that_ends_the_program_for_one_photo_is_a_line(photos, command):
+    result = moody(command, photos[1], *photos, *CHEAP[command], fails="exits")
+    assert result.exit_code == 1, result.output
+    ran = "(raised by the network, which relume ran on an input of shape (1, 3, 32, 32))"
+    assert complaints(result)[-2] == (
+        f"relume: 'photos/dark.png': the network failed: it ended the program (SystemExit: 3) at "
+        f"moody.py:{line_of('raise SystemExit(3)')} {ran}; --traceback shows the way there"
+    )
+    for name in ("light", "grey"):
+        assert f"{name}.png" in result.stdout
+
+
+@pytest.mark.parametrize("command", [["explain", "photos"], ["compare", "photos"], ["audit", "photos"]])
+def test_a_network_that_always_ends_the_program_is_a_failure(photos, command):
+    result = moody(*command, fails="always exits")
+    assert result.exit_code == 2
+    assert "the network failed: it ended the program (SystemExit: 0) at moody.py:" in complaints(result)[2]
+    assert complaints(result)[-1].startswith("relume: 3 of 3 photos could not be")
 
 
 def test_a_photo_of_the_class_that_is_contrasted_is_a_line(photos):
@@ -122,8 +154,11 @@ def test_a_photo_of_the_class_that_is_contrasted_is_a_line(photos):
     assert result.exit_code == 1
     said = [line for line in complaints(result) if line.startswith("relume: ")]
     assert len(said) == len(alike) + 1
-    assert said[0].startswith(f"relume: 'photos/light.png': class {versus} of image 0 is contrasted with itself")
+    assert said[0].startswith(f"relume: 'photos/light.png': class {versus} is contrasted with itself")
     assert said[-1] == f"relume: {len(alike)} of 3 photos could not be explained"
+    Path("labels.txt").write_text("a\nb\nc")
+    result = moody("explain", *photos, "--versus", versus, *CHEAP["explain"], "--labels", "labels.txt", "--output", "versus")
+    assert f"class {versus} ({'abc'[versus]}) is contrasted with itself, which explains nothing" in result.stderr
     assert {folder.name for folder in Path("versus").iterdir()} == {photo.stem for photo in photos} - {p.stem for p in alike}
 
 
@@ -168,6 +203,37 @@ def test_labels_are_checked_on_a_picture_that_may_fail(photos):
     assert "2 labels were given for a network of 3 classes" in complaints(result)[-1]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_network_of_another_dtype_gets_its_photos_in_it(photos, dtype):
+    model = ["--model", "moody:typed", "--model-args", json.dumps({"dtype": dtype}), *SMALL]
+    for command, cheap in CHEAP.items():
+        result = relume_command(command, *photos, *cheap, *model, "--output", command)
+        assert result.exit_code == 0, result.output
+    tensors = load_file(next(Path("explain/light").glob("*/tensors.safetensors")))
+    wide = moody("explain", photos[0], *CHEAP["explain"], "--output", "wide")
+    assert wide.exit_code == 0
+    expected = load_file(next(Path("wide/light").glob("*/tensors.safetensors")))
+    assert tensors["images"].dtype is tensors["scores"].dtype is getattr(torch, dtype)
+    torch.testing.assert_close(tensors["images"].float(), expected["images"], rtol=2**-8, atol=0)
+    torch.testing.assert_close(tensors["scores"].float(), expected["scores"], rtol=0.05, atol=0.02)
+    result = relume_command("check", "moody:typed", *model[2:], "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["dtype"] == dtype
+    Image.new("L", (40, 40), 255).save("photos/mask.png")
+    Path("photos/masks.csv").write_text("picture,mask,class\nlight.png,mask.png,1")
+    result = relume_command("evaluate", "--data", "photos", "--method", "gradient", *model)
+    assert result.exit_code == 0, result.output
+    result = relume_command("explain", photos[0], *CHEAP["explain"], *model, "--prepare", "--output", "prepared")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_prepared_network_takes_what_it_took(photos):
+    result = moody("explain", photos[0], *CHEAP["explain"], "--dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    tensors = load_file(next(Path("out/light").glob("*/tensors.safetensors")))
+    assert tensors["images"].dtype is tensors["scores"].dtype is torch.float32
+
+
 # --- Every photo ---------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +256,20 @@ def test_a_network_that_always_fails_is_not_repeated(photos):
         "relume: 'photos/grey.png': the same",
         "relume: 3 of 3 photos could not be explained",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fails", "options", "says"),
+    [
+        ("grey", [], "the command gives it red, green and blue, and it takes 1 channel"),
+        ("features", [], "name its scores by --scores if they are in it, or explain units of it by relume explain --neuron"),
+        ("never", ["--scores", "logits"], "the network returned one tensor and nothing called 'logits'; leave --scores away"),
+    ],
+)
+def test_advice_is_about_options_and_not_about_python(photos, fails, options, says):
+    said = complaints(moody("explain", photos[0], *CHEAP["explain"], *options, fails=fails))[2]
+    assert said.endswith(says)
+    assert "callable" not in said
 
 
 # --- Relume itself -------------------------------------------------------------------------------------------------------
@@ -260,7 +340,7 @@ def test_warnings_and_logs_of_a_network_stay_hidden(photos, capfd):
     result = moody("explain", photos[0], *CHEAP["explain"], fails="warns")
     assert result.exit_code == 0, result.output
     assert complaints(result) == [
-        "moody:Moody is code, and was executed",
+        "moody:Moody was imported and run",
         "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std",
     ]
     assert "odd" not in result.output

@@ -11,20 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from relume import owner
-from relume.cli import app
+from relume.cli import folders as cli_folders
 from relume.cli.folders import ResultFolders, address
 from relume.demo import draw_scene
 from relume.result import Explanation
-from tests.test_cli import complaints
-
-
-def relume_command(*args):
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+from tests.commands import complaints, relume_command
 
 
 def explain(*photos, output):
@@ -102,6 +95,18 @@ def test_what_is_not_of_this_photo_is_left_alone(tmp_path, there):
     out.mkdir()
     OTHERS[there](out)
     assert ResultFolders(out).of(out / "dog.png") == out / "dog-2"
+
+
+def test_each_folder_is_read_once_however_many_photos_have_its_name(tmp_path, monkeypatch):
+    read, owned = [], cli_folders._owner
+    monkeypatch.setattr(cli_folders, "_owner", lambda entry: read.append(entry) or owned(entry))
+    photos = [tmp_path / str(i) / "dog.png" for i in range(12)]
+    names = [f"dog{f'-{i + 1}' if i else ''}" for i in range(12)]
+    for name, photo in zip(names, photos, strict=True):
+        folder_of(tmp_path / "out", name, photo)
+    folders = ResultFolders(tmp_path / "out")
+    assert [folders.of(photo).name for photo in photos] == names
+    assert len(read) == len({*read}) == 12
 
 
 def test_an_empty_folder_is_taken_and_a_renamed_one_is_kept(tmp_path):

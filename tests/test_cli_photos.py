@@ -1,12 +1,13 @@
 """Folders as photos: what is found in them, in which order, and what is left out."""
 
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from relume.cli.photos import pictures_in
-from tests.test_cli import complaints, relume_command
+from tests.commands import complaints, relume_command
 
 CHEAP = {
     "explain": ["--method", "gradient"],
@@ -54,6 +55,33 @@ def test_files_and_folders_mix_and_each_photo_is_once(tree):
     assert found == ["elsewhere/6.png", "photos/10.png", "photos/2.PNG", *FOUND[2:], "missing.png"]
 
 
+def test_what_looks_like_a_photo_in_a_folder_is_never_skipped_without_a_word(tree):
+    """A link to nothing and a damaged file; not what is no file, or needs another program."""
+    (tree / "cats" / "gone.png").symlink_to("nowhere.png")
+    (tree / "cats" / "words.jpg").write_text("no picture")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tree / "cats" / "pipe.png")
+    result = relume_command("explain", tree / "cats", *CHEAP["explain"], "--output", "maps")
+    assert result.exit_code == 1
+    assert complaints(result) == [
+        "relume: there is no file 'photos/cats/gone.png'; check the path",
+        "relume: 'photos/cats/words.jpg' is not a picture in a format that Pillow reads; convert it to PNG or JPEG",
+        "relume: 2 of 3 photos could not be explained",
+    ]
+
+
+def test_a_folder_whose_files_cannot_be_looked_at_ends_in_lines(tree, monkeypatch):
+    real = Path.stat
+
+    def refused(self, **options):
+        if self.name == "1.png" and "dogs" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert [str(path) for path in pictures_in([tree], tree / "out")] == FOUND
+
+
 def test_folders_without_pictures_stay_to_fail(tree):
     assert pictures_in([Path("nothing"), tree / "loop"], tree / "out")[0] == Path("nothing")
 
@@ -74,8 +102,6 @@ def test_every_command_takes_folders(tree, command):
 
 
 def test_a_folder_that_may_not_be_read_is_a_sentence(tree, monkeypatch):
-    import os
-
     real = os.scandir
 
     def refused(path):

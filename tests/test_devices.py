@@ -8,23 +8,26 @@ from PIL import Image
 
 import relume
 from relume.errors import ModelError
-from relume.models import open_model
+from relume.models import devices, open_model
 from relume.models.devices import find_device
+from tests.commands import relume_command
 from tests.networks import Small
-from tests.test_cli import relume_command
 
 META = torch.device("meta")  # a device that every machine has, and on which nothing can be computed
+SEEN = devices._devices  # in other tests every machine has a CPU alone
 
 
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs that are not there."""
+    monkeypatch.setattr(devices, "_devices", SEEN)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
 @pytest.fixture
 def neither(monkeypatch):
+    monkeypatch.setattr(devices, "_devices", SEEN)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 import relume
-from relume.errors import GraphError, HiddenRegionError, ModelError
+from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
 from relume.trace import Trace
 
 WRITTEN = "weights of the network were written to while it was explained, by the optimiser of another thread perhaps"
@@ -171,3 +171,20 @@ def test_a_network_that_writes_to_its_own_weights_may():
     chunked = relume.explain(net, x, 1, ["guided_backprop"], chunk=1)["guided_backprop"]
     assert float(net.head.weight.detach().abs().max()) < 0.1001
     torch.testing.assert_close(chunked, relume.explain(net, x, 1, ["guided_backprop"])["guided_backprop"])
+
+
+class Reentrant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+    def forward(self, x):
+        return checkpoint(self.f, x, use_reentrant=True).mean((2, 3))
+
+
+@pytest.mark.parametrize("layer", [None, "f.0"])
+def test_layers_without_a_gradient_are_told_from_those_without_a_map(layer):
+    with pytest.raises(LayerError, match="gradient: it ran inside reentrant checkpointing, which") as said:
+        relume.explain(Reentrant().eval(), torch.randn(1, 3, 8, 8), 2, layer=layer)
+    assert "'f.0'" in str(said.value)
+    assert "not a map" not in str(said.value)

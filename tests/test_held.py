@@ -1,8 +1,11 @@
 """State that a module holds in other things than tensors: a forward pass of the replica leaves the caller's alone."""
 
+import array
+import collections
 import dataclasses
 import functools
 import gc
+import io
 import random
 import types
 import weakref
@@ -53,7 +56,48 @@ def _counted(held):
     held.calls += 1
 
 
+def _objects():
+    held = np.empty(2, dtype=object)
+    held[0], held[1] = [0], {}
+    return held
+
+
+class Listed(list):
+    def __init__(self):
+        self.calls, self.more = 0, []
+
+
+def _listed(held):
+    held.append(1)
+    held.more.append(1)
+
+
+def _hung():
+    weight = nn.Parameter(torch.zeros(1))
+    weight.seen = []
+    return weight
+
+
+def _first(held):
+    held[0] += 1
+
+
+def _keyed(held):
+    held["a"] += 1
+
+
 HELD = {
+    "bytes": (lambda: bytearray(2), _first, bytes),
+    "array of Python": (lambda: array.array("i", [0]), _first, list),
+    "user dict": (lambda: collections.UserDict(a=0), _keyed, dict),
+    "user list": (lambda: collections.UserList([0]), _first, list),
+    "chain map": (lambda: collections.ChainMap({"a": 0}, {"b": 1}), _keyed, dict),
+    "mapping proxy": (lambda: types.MappingProxyType({"a": [0]}), lambda m: m["a"].append(1), lambda m: list(m["a"])),
+    "text in memory": (io.StringIO, lambda s: s.write("a"), lambda s: (s.getvalue(), s.tell())),
+    "bytes in memory": (lambda: io.BytesIO(b"abc"), lambda s: s.read(1), lambda s: (s.getvalue(), s.tell())),
+    "array of objects": (_objects, lambda a: a[0].append(1), lambda a: list(a[0])),
+    "attribute of a list": (Listed, _listed, lambda held: (list(held), list(held.more))),
+    "attribute of a weight": (_hung, lambda weight: weight.seen.append(1), lambda weight: list(weight.seen)),
     "array": (lambda: np.zeros(3), _written_array, lambda a: a.tolist()),
     "array in a list": (lambda: [np.zeros(3)], lambda a: _written_array(a[0]), lambda a: a[0].tolist()),
     "array view": (lambda: np.zeros((3, 3))[::2], _written_array, lambda a: a.tolist()),
@@ -254,5 +298,59 @@ def test_a_write_to_what_cannot_be_copied_is_said():
     relume.explain(Writing(Finalized(), len_of_seen), x, 1, ["gradient"])  # warnings are errors here
 
 
+def _written_before_it_fails(held):
+    held.calls += 1
+    raise KeyError("of the network")
+
+
+def test_a_write_is_said_where_the_network_then_fails():
+    net = Writing(Finalized(), _written_before_it_fails)
+    with pytest.warns(UserWarning, match="wrote 'calls' of a Finalized"), pytest.raises(KeyError, match="of the network"):
+        relume.explain(net, torch.randn(1, 3, 4, 4), 1, ["gradient"])
+
+
 def len_of_seen(held):
     return len(held.seen)
+
+
+# --- Memory that several share -----------------------------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """Writes to its memory, and reads what was written from a view of it."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.conv, self.share = nn.Conv2d(3, 4, 3), share
+        self.register_buffer("memory", torch.ones(3, 4))
+        self.array = np.ones((3, 4))
+        self.slot = SHARING[share](self)
+
+    def forward(self, x):
+        (self.array if "arrays" in self.share else self.memory)[1, 2] = 5.0
+        held = np.asarray(self.slot) if isinstance(self.slot, np.ndarray) else self.slot
+        return self.conv(x).relu().mean((2, 3)) * float(held.reshape(-1)[0])
+
+
+SHARING = {
+    "a view": lambda net: net.memory[1:, 2],
+    "transposed": lambda net: net.memory.t()[2:, 1:],
+    "a detached copy of the name": lambda net: net.memory.detach()[1, 2],
+    "an array over a tensor": lambda net: net.memory.numpy()[1:, 2],
+    "arrays": lambda net: net.array[1:, 2],
+    "arrays, backwards": lambda net: net.array.T[2::-1, 1],
+    "arrays, by other bytes": lambda net: net.array.view(np.int64)[1:, 2].view(np.float64),
+}
+
+
+@pytest.mark.parametrize("share", SHARING)
+def test_what_shares_memory_shares_it_in_the_replica(share):
+    net, x = Shared(share).eval(), torch.randn(1, 3, 6, 6)
+    got = relume.explain(net, x, 1, ["gradient"]).scores
+    assert net.memory.eq(1).all()
+    assert (net.array == 1).all()
+    torch.testing.assert_close(got, net(x).detach())
+    replica = replicate(net)
+    assert (replica.slot.shape, replica.slot.dtype) == (net.slot.shape, net.slot.dtype)
+    strides = (lambda a: a.strides) if isinstance(net.slot, np.ndarray) else (lambda t: t.stride())
+    assert strides(replica.slot) == strides(net.slot)

@@ -346,7 +346,7 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
     before = list(sys.path)
     opened = open_model("my_networks:make", model_args={"width": 4, "classes": 7})
     assert opened.model(torch.zeros(1, 3, 9, 9)).shape == (1, 7)
-    assert opened.notes[0] == "my_networks:make is code, and was executed"
+    assert opened.notes[0] == "my_networks:make was imported and run"
     assert not opened.model.training
     assert open_model("my_networks:Zoo.make", model_args={"classes": 2}).model[0].out_channels == 2
     for spec, args, says in (
@@ -374,6 +374,8 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
     [
         ("resnet50", {}, "is of no known source; write demo, torchvision:NAME, timm:NAME"),
         ("timm:", {}, "is of no known source"),
+        ("torchvison:resnet18", {}, r"no module 'torchvison', here or installed; did you mean torchvision:resnet18\?$"),
+        ("nowhere_at_all:make", {}, "no module 'nowhere_at_all', here or installed; check the name, or go to where it lies$"),
         ("demo", {"arch": "demo"}, "an architecture is for a checkpoint, and 'demo' is none"),
         ("demo", {"model_args": {"a": 1}}, "the demo network takes no arguments; got a"),
     ],

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import relume
-from relume.cli import app
 from relume.image import Preprocessing
 from relume.models import open_model
 from relume.models.vision import import_torchvision
+from tests.commands import relume_command
 
 from .networks import ResNet20
 
@@ -30,12 +29,6 @@ def _downloaded(monkeypatch):
     """Random weights in place of those that torchvision would download."""
     models = import_torchvision().models
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_a, **_k: models.vit_b_32(weights=None).state_dict())
-
-
-def command(*args):
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.mark.parametrize("photo", ["airplane_0000", "automobile_0000"])
@@ -55,14 +48,14 @@ def test_a_checkpoint_and_its_architecture_on_the_command_line(realdata, tmp_pat
         "--method",
         "gradient",
     ]
-    result = command("explain", path, *options, "--interpolation", "bicubic", "--output", tmp_path)
+    result = relume_command("explain", path, *options, "--interpolation", "bicubic", "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "tests.networks:ResNet20 is code, and was executed" in result.stderr.splitlines()
+    assert "tests.networks:ResNet20 was imported and run" in result.stderr.splitlines()
     (folder,) = (p for p in (tmp_path / photo).iterdir() if p.is_dir())
     facts = json.loads((folder / "explanation.json").read_text())
     assert facts["samples"][0]["target"] == (0 if photo.startswith("airplane") else 1)
     assert (facts["model"], facts["source"]["weights"]) == ("tests.networks:ResNet20", str(weights))
-    assert facts["source"]["notes"][0] == "tests.networks:ResNet20 is code, and was executed"
+    assert facts["source"]["notes"][0] == "tests.networks:ResNet20 was imported and run"
     wanted = Preprocessing(resize=32, crop=32, interpolation="bicubic").as_dict()
     assert facts["source"]["preprocessing"] == json.loads(json.dumps(wanted))
 
@@ -71,7 +64,7 @@ def test_the_overrides_are_what_the_network_is_given(tmp_path):
     torch.save(ResNet20().state_dict(), tmp_path / "c.pth")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(tmp_path / "p.png")
     options = ["--resize", "40,50", "--crop", "32", "--mean", "0.1,0.2,0.3", "--std", "1,2,3", "--interpolation", "nearest"]
-    result = command(
+    result = relume_command(
         "explain", tmp_path / "p.png", "--model", tmp_path / "c.pth", "--arch", "tests.networks:ResNet20", *options,
         "--method", "gradient", "--target", "4", "--output", tmp_path / "out",
     )  # fmt: skip
@@ -99,7 +92,9 @@ def test_the_overrides_are_what_the_network_is_given(tmp_path):
 @pytest.mark.parametrize("name", ["explain", "evaluate"])
 def test_options_that_cannot_be_are_a_sentence(name, options, says, tmp_path):
     Image.new("RGB", (30, 30)).save(tmp_path / "p.png")
-    result = command(name, *([tmp_path / "p.png"] if name == "explain" else ["--scenes", "1"]), *options, "--output", tmp_path)
+    result = relume_command(
+        name, *([tmp_path / "p.png"] if name == "explain" else ["--scenes", "1"]), *options, "--output", tmp_path
+    )
     assert result.exit_code == 2
     said = [line for line in result.stderr.splitlines() if line.startswith("relume: ")]
     assert len(said) == 1
@@ -110,7 +105,9 @@ def test_options_that_cannot_be_are_a_sentence(name, options, says, tmp_path):
 @pytest.mark.usefixtures("_downloaded")
 def test_a_size_that_the_network_does_not_take_is_a_sentence(tmp_path):
     Image.new("RGB", (30, 30)).save(tmp_path / "p.png")
-    result = command("explain", tmp_path / "p.png", "--model", "torchvision:vit_b_32", *["--crop", "96"], "--output", tmp_path)
+    result = relume_command(
+        "explain", tmp_path / "p.png", "--model", "torchvision:vit_b_32", *["--crop", "96"], "--output", tmp_path
+    )
     assert result.exit_code == 2
     said = result.stderr.splitlines()[-1]
     assert said.startswith(
@@ -124,7 +121,7 @@ def test_evaluate_opens_as_explain_does(tmp_path):
     torch.save(
         {"state_dict_ema": {f"module.{key}": tensor for key, tensor in demo.model.state_dict().items()}}, tmp_path / "c.pth"
     )
-    result = command(
+    result = relume_command(
         "evaluate", "--scenes", "2", "--model", tmp_path / "c.pth", "--arch", "demo", "--resize", "120", "--crop", "120",
         "--method", "gradient", "--output", tmp_path / "out",
     )  # fmt: skip
@@ -162,40 +159,40 @@ def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
         "evaluate": ["--data", photo.parent, "--method", "gradient", "--output", tmp_path / "evaluated"],
     }
     for name, args in calls.items():
-        refused = command(name, *args, *options)
+        refused = relume_command(name, *args, *options)
         assert (refused.exit_code, refused.stdout) == (2, ""), name
         assert "the network returned [0] (1, 10), [1] (1, 5), and [0] and [1] can each be the scores" in " ".join(
             refused.stderr.split()
         )
         assert "(--scores 0 or --scores 1 in the command)" in " ".join(refused.stderr.split())
-    found = command("explain", *calls["explain"], *options, "--scores", "1")
+    found = relume_command("explain", *calls["explain"], *options, "--scores", "1")
     assert found.exit_code == 0, found.output
     (facts,) = (tmp_path / "explained").rglob("explanation.json")
     assert len(relume.Explanation.load(facts.parent).scores[0]) == 5
     assert json.loads(facts.read_text())["source"]["output"] == "1"
-    audited = command("audit", *calls["audit"], *options, "--scores", "1")
+    audited = relume_command("audit", *calls["audit"], *options, "--scores", "1")
     assert audited.exit_code == 0, audited.output
     assert json.loads((tmp_path / "audited" / "audit.json").read_text())["audits"][0]["pictures"][0]["class"] < 5
     for name in ("compare", "evaluate"):
-        found = command(name, *calls[name], *options, "--scores", "1")
+        found = relume_command(name, *calls[name], *options, "--scores", "1")
         assert found.exit_code == 0, found.output
     assert json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["output"] == "1"
 
 
 def test_the_doctor_takes_it_too(photo):
-    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--json")
+    found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--json")
     assert all(
         "(--scores 0 or --scores 1 in the command)" in trouble for trouble in json.loads(found.stdout)["methods"].values()
     )
-    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "1", "--json")
+    found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "1", "--json")
     assert set(json.loads(found.stdout)["methods"].values()) == {None}
-    found = command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "logits", "--json")
+    found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "logits", "--json")
     troubles = json.loads(found.stdout)["methods"].values()
     assert all("no output 'logits', but a tuple of [0], [1]; name one of these" in trouble for trouble in troubles)
 
 
 def test_the_doctor_says_why_a_layer_is_chosen(photo):
-    shown = " ".join(command("check", "tests.networks:UNet", photo, *SIDES).stdout.split())
+    shown = " ".join(relume_command("check", "tests.networks:UNet", photo, *SIDES).stdout.split())
     assert "layer decoder1 (the last with spatial axes before the network's own prediction, 5×32×32) others: head" in shown
-    shown = " ".join(command("check", "tests.networks:Small", photo, *SIDES).stdout.split())
+    shown = " ".join(relume_command("check", "tests.networks:Small", photo, *SIDES).stdout.split())
     assert "layer body (the last with spatial axes before pooling) others: " in shown

@@ -361,6 +361,85 @@ def test_one_that_takes_another_way_inside_is_an_error():
         relume.explain(prepared, x + 5, 1, ["gradient"])
 
 
+# Modules with a forward of their own: the module, its class's forward, and the images.
+INSIDE_CONVOLUTIONS = {
+    "what it makes is padded": lambda _, forward, x: F.pad(forward(x), (0, 1, 0, 1)),
+    "what it makes is doubled": lambda _, forward, x: forward(x) * 2,
+    "what it makes is doubled in place": lambda _, forward, x: forward(x).mul_(2),
+    "it convolves twice": lambda _, forward, x: forward(x) + forward(x.flip(-1)),
+    "the second is returned": lambda _, forward, x: (forward(x), forward(x * 2))[1],
+    "it does not convolve": lambda _, forward, x: x[:, [0, 1, 2, 0]],
+    "by the weight transposed": lambda conv, _, x: F.conv2d(x, conv.weight.transpose(2, 3), conv.bias),
+    "without its bias": lambda conv, _, x: F.conv2d(x, conv.weight, None),
+    "by another bias": lambda conv, _, x: F.conv2d(x, conv.weight, conv.bias * 2),
+    "by a part of the weight": lambda conv, _, x: F.conv2d(x, conv.weight[:2], conv.bias[:2]).repeat(1, 2, 1, 1),
+}
+INSIDE_NORMS = {
+    "what it takes is doubled": lambda _, forward, x: forward(x * 2),
+    "it does nothing": lambda _, forward, x: x,
+    "what it takes is returned": lambda _, forward, x: (forward(x), x)[1],
+    "what it takes is added": lambda _, forward, x: forward(x) + x,
+    "it normalises twice": lambda _, forward, x: forward(x) + forward(x),
+    "by another weight": lambda n, _, x: F.batch_norm(x, n.running_mean, n.running_var, n.weight * 2, n.bias),
+    "without its bias": lambda n, _, x: torch.batch_norm(
+        x, n.weight, None, n.running_mean, n.running_var, False, 0.1, n.eps, False
+    ),
+    "by another eps": lambda n, _, x: F.batch_norm(x, n.running_mean, n.running_var, n.weight, n.bias, eps=0.5),
+    "by the batch": lambda n, _, x: F.batch_norm(x, None, None, n.weight, n.bias, training=True),
+}
+
+
+def inside(base, way):
+    """A class with a forward of its own: ``base``'s, or on bright images ``way``."""
+
+    class Own(base):
+        def forward(self, x):
+            return way(self, super().forward, x) if bright else super().forward(x)
+
+    bright = False
+
+    def look(images):
+        nonlocal bright
+        bright = bool(images.mean() > 1)
+        return images
+
+    return Own, look
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # a convolution in float32 runs packed
+@pytest.mark.parametrize("name", [*INSIDE_CONVOLUTIONS, *(f"norm: {name}" for name in INSIDE_NORMS)])
+def test_a_module_that_takes_another_way_inside_is_an_error(name, dtype):
+    base, way = (
+        (nn.BatchNorm2d, INSIDE_NORMS[name[6:]]) if name.startswith("norm: ") else (nn.Conv2d, INSIDE_CONVOLUTIONS[name])
+    )
+    kind, look = inside(base, way)
+    changed = {"bn": kind(4)} if base is nn.BatchNorm2d else {"conv": kind(3, 4, 3)}
+    net, x = Net(**{"conv": nn.Conv2d(3, 4, 3), "shape": look, **changed}).to(dtype).eval(), images(dtype=dtype)
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+    assert_alike(net, prepared, x, tolerance, methods=ALL[:3])
+    with pytest.raises(errors.GraphError, match="takes another way through the network"):
+        relume.explain(prepared, x + 5, 1, ["gradient"])
+    assert_alike(net, relume.prepare(net, x + 5), x + 5, tolerance, methods=ALL[:3])
+
+
+class Careful(nn.BatchNorm2d):
+    """Converts what it is given to what it is already, and takes more than it needs."""
+
+    def forward(self, x, scale=1):
+        y = super().forward(x.to(x.dtype))
+        return F.relu(y) * scale
+
+
+def test_a_batch_norm_that_takes_more_and_converts_nothing_is_folded():
+    net, x = Net(lambda n, y, _: n.bn(y, 3), bn=Careful(4)).double().eval(), images()
+    prepared = relume.prepare(net, x)
+    assert prepared.preparation.folded == {"bn": "conv"}
+    for each in (x, x + 5):
+        assert_alike(net, prepared, each, methods=ALL[:3])
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_a_branch_that_trains_is_right_or_an_error(late):
     class Training(Net):
@@ -611,6 +690,16 @@ def test_what_does_not_compute_the_same_is_refused():
         relume.prepare(
             nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval(), x * 1e5, dtype=torch.float16
         )
+
+
+def test_a_network_in_float32_is_held_to_float32_where_float64_is_asked_for():
+    net, x = Net().eval(), images(dtype=torch.float32)
+    prepared = relume.prepare(net, x, dtype=torch.float64)
+    assert prepared.preparation.dtype == torch.float64
+    assert 1e-9 < prepared.preparation.difference < 1e-5  # the rounding of the plain network's own outputs
+    exact = relume.explain(copy.deepcopy(net).double(), x.double(), 1, ["gradient"], evidence=False)["gradient"]
+    made = relume.explain(prepared, x, 1, ["gradient"], evidence=False)["gradient"]
+    assert (made - exact).abs().max() < 1e-6 * exact.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

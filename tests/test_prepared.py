@@ -383,6 +383,7 @@ class Attributes(Small):
         self.kinds, self.act, self.table = {"a", "b"}, F.relu, (torch.ones(2), "mean")
         self.handle = self.head[0].register_forward_hook(lambda _m, _a, out: out * 2)
         self.body[0].scale = 1.0
+        self.head[0].weight.gain, self.bn1.running_mean.sizes, self.temp.gain = 2.0, [1, 2], 2.0
 
     def forward(self, x):
         x = self.act(x) * self.gain * self.temp * sum(self.steps) * self.config.scale * self.body[0].scale
@@ -412,6 +413,11 @@ ATTRIBUTES = {
     "body.0.scale": lambda net: setattr(net.body[0], "scale", 2.0),
     "more": lambda net: setattr(net, "more", 1),
     "gain, gone": lambda net: delattr(net, "gain"),
+    "head.0.weight.gain": lambda net: setattr(net.head[0].weight, "gain", 9.0),
+    "head.0.weight.gain, gone": lambda net: delattr(net.head[0].weight, "gain"),
+    "bn1.running_mean.sizes": lambda net: net.bn1.running_mean.sizes.append(3),
+    "temp, an attribute of it": lambda net: setattr(net.temp, "gain", 3.0),
+    "body.0.bias.more": lambda net: setattr(net.body[0].bias, "more", 1),
     "bn1.eps": lambda net: setattr(net.bn1, "eps", 1.0),
     "body.0.stride": lambda net: setattr(net.body[0], "stride", (2, 2)),
     "relu.inplace": lambda net: setattr(net.relu, "inplace", False),
@@ -469,11 +475,12 @@ class Remembers(Small):
 
     def __init__(self):
         super().__init__()
-        self.calls, self.seen, self.log = 0, None, []
+        self.calls, self.seen, self.log, self.head[0].weight.calls = 0, None, [], 0
         self.random, self.large, self.helper = random.Random(0), np.zeros(5000), object()
 
     def forward(self, x):
         self.calls += 1
+        self.head[0].weight.calls += 1
         self.seen = x.detach().mean()
         self.log.append(tuple(x.shape))
         self.body.cached = self.calls
@@ -483,17 +490,52 @@ class Remembers(Small):
 def test_what_cannot_be_watched_is_named_and_what_it_writes_itself_is_its_own_business(x):
     net = Remembers().eval()
     prepared = relume.prepare(net, x)
-    names = ("body.cached", "calls", "helper", "large", "log", "random", "seen")
+    names = ("body.cached", "calls", "head.0.weight.calls", "helper", "large", "log", "random", "seen")
     assert prepared.preparation.unwatched == names
     assert prepared.preparation.as_dict()["unwatched"] == list(names)
-    assert str(prepared.preparation).endswith("; changes inside body.cached, calls, helper and 4 more are not noticed")
+    assert str(prepared.preparation).endswith(
+        "; changes inside body.cached, calls, head.0.weight.calls and 5 more are not noticed"
+    )
     expected = relume.explain(prepared, x, 1, ["gradient"])["gradient"]
     net(x)
     net.large[0] = 1
     assert torch.equal(relume.explain(prepared, x, 1, ["gradient"])["gradient"], expected)
+    net.head[0].weight.other = object()
+    with pytest.raises(errors.ModelError, match=r"'head.0.weight.other' first"):
+        prepared(x)
+    del net.head[0].weight.other
     net.helper = object()
     with pytest.raises(errors.ModelError, match="'helper' first"):
         prepared(x)
+
+
+class Keeps(Small):
+    """Its forward pass writes whether the last images were large."""
+
+    def __init__(self):
+        super().__init__()
+        self.big = False
+
+    def forward(self, x):
+        self.big = x.shape[-1] > 12
+        return super().forward(x)
+
+
+def test_an_attribute_that_running_the_network_changes_is_refused_with_that_reason(x):
+    net, large = Keeps().eval(), torch.randn(1, 3, 16, 16)
+    prepared = relume.prepare(net, x)
+    net(large)
+    with pytest.raises(errors.ModelError, match=r"'big' first; call .* again \(running the network itself may be what changed"):
+        prepared(x)
+    with torch.no_grad():
+        net.big = False
+        net.conv1.bias.add_(1)
+    with pytest.raises(errors.ModelError, match="'conv1.bias' first; call relume.prepare again$"):
+        prepared(x)
+    prepared = relume.prepare(net, large)  # on which it does change
+    assert prepared.preparation.unwatched == ("big",)
+    net(large)
+    assert torch.equal(prepared(large).argmax(1), net(large).argmax(1))
 
 
 def test_attributes_outside_of_the_dictionary_are_named(x):

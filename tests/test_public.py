@@ -23,6 +23,7 @@ ORDER = [
     "grids",
     "exchange",
     "recorded",
+    "copies",
     "wrapped",
     "replica",
     "faults",

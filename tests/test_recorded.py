@@ -60,6 +60,7 @@ def drop_path(net, x):
     return x * keep
 
 
+TORCHSCRIPT = ("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 TRAINING = {  # as written when it trains; False where the tracer cannot follow what is written
     "F.dropout": lambda net, x: F.dropout(x, 0.5, net.training),
     "F.dropout, in place": lambda net, x: F.dropout(x, 0.5, net.training, inplace=True),
@@ -106,13 +107,16 @@ TRAINING = {  # as written when it trains; False where the tracer cannot follow 
 }
 
 
-@pytest.mark.parametrize("how", ["traced", "exported"])
+@pytest.mark.parametrize("how", ["traced", "exported", "traced by torch.jit"])
 @pytest.mark.parametrize("name", TRAINING)
 @pytest.mark.filterwarnings("ignore:.*torch.export:UserWarning", "ignore::FutureWarning", "ignore:.*dropout:UserWarning")
+@pytest.mark.filterwarnings(*TORCHSCRIPT)
 def test_every_spelling_is_refused_as_in_training_and_runs_as_in_evaluation(name, how):
     x = torch.randn(2, 3, 6, 6)
 
     def record(net):
+        if how == "traced by torch.jit":
+            return torch.jit.trace(net, x, check_trace=False)
         return torch.fx.symbolic_trace(net) if how == "traced" else torch.export.export(net, (x,)).module()
 
     net = Net(TRAINING[name])
@@ -121,6 +125,39 @@ def test_every_spelling_is_refused_as_in_training_and_runs_as_in_evaluation(name
     if name != "F.dropout, its default":  # which is as in training whatever the mode
         got = relume.explain(record(net.eval()), x, 1, ["gradient"])["gradient"]
         torch.testing.assert_close(got, relume.explain(net, x, 1, ["gradient"])["gradient"])
+
+
+@pytest.mark.filterwarnings(*TORCHSCRIPT)
+def test_torchscript_inside_an_ordinary_network():
+    """Traced, it is refused by what it does; scripted, it has a mode, and so have its branches."""
+    x = torch.randn(2, 3, 6, 6)
+    dropping = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout()).train()
+    with pytest.raises(ModelError, match=SAYS):
+        relume.explain(nn.Sequential(torch.jit.trace(dropping, x, check_trace=False), nn.Flatten()), x, 1, ["gradient"])
+    layer = nn.GRU(6, 6, 2, dropout=0.5).train()
+    with pytest.raises(ModelError, match=SAYS):
+        net = Recurrent(torch.jit.trace(layer, torch.rand(6, 6, 6), check_trace=False))
+        relume.explain(net, x, 1, ["gradient"])
+    scripted = torch.jit.script(nn.Sequential(dropping, Branching()).train())
+    got = relume.explain(nn.Sequential(scripted, nn.Flatten()), x, 1, ["gradient"])["gradient"]
+    wanted = relume.explain(nn.Sequential(dropping.eval(), nn.Flatten()), x, 1, ["gradient"])["gradient"]
+    torch.testing.assert_close(got, wanted)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x[:, 0])[0].flatten(1)
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        if self.training:
+            return x * torch.rand_like(x)
+        return x
 
 
 def recorded(operation, *args, **kwargs):

@@ -19,7 +19,7 @@ from relume.remarks import WEAK, Advice, another_layer, overlap, positive_share,
 from relume.result import sheet
 from relume.rules import gradient, guided
 from relume.targets import Channel
-from tests.test_cli import complaints, relume_command
+from tests.commands import complaints, relume_command
 
 ALL = list(METHODS)
 

@@ -485,3 +485,33 @@ def test_torchscript_is_guided_or_refused(form):
             got, said = None, str(refusal)
         assert "TorchScript fused" in said if got is None else torch.allclose(got, expected, rtol=1e-12, atol=1e-15)
     assert [m.training for m in net.modules()] == modes
+
+
+class CountingInScript(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("calls", torch.zeros(1))
+        self.seen = 0
+
+    def forward(self, x):
+        self.calls.add_(1)
+        self.seen += 1
+        return self.conv(x).relu().mean((2, 3)) * self.calls
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("training", [False, True])
+def test_torchscript_that_writes_to_its_buffers_writes_to_its_replicas(training):
+    inner = torch.jit.script(CountingInScript().train(training))
+    net = nn.Sequential(inner, nn.Flatten()).train(training)
+    x = torch.randn(1, 3, 6, 6)
+    first, second = (relume.explain(net, x, 1, ["gradient"]) for _ in range(2))
+    assert torch.equal(first.scores, second.scores)
+    assert (inner.calls.item(), inner.seen) == (0, 0)
+    mine = replicate(net)
+    assert [w.data_ptr() for w in mine.parameters()] == [w.data_ptr() for w in net.parameters()]
+    # a part of it that is held beside it is a part of the replica's
+    beside = nn.ModuleList([inner, inner.conv])
+    mine = replicate(beside)
+    assert mine[1] is mine[0].conv

@@ -392,6 +392,35 @@ def test_files_of_two_results_are_not_mixed(folder, on_photos, tmp_path):
         Explanation.load(folder)
 
 
+def test_pictures_of_two_maps_that_are_exchanged_are_refused(folder):
+    shutil.copy(folder / "gradcam.0.png", folder / "guided_gradcam.0.png")
+    with pytest.raises(errors.InputError, match=r"^guided_gradcam.0.png in '.*' is not the file that was saved there, its che"):
+        Explanation.load(folder)
+    (folder / "guided_gradcam.0.png").unlink()
+    (folder / "figure.png").unlink()
+    assert Explanation.load(folder).layer == "body"  # what was deleted to save room is not missed
+    (folder / "figure.png").write_bytes((folder / "gradcam.0.png").read_bytes())
+    with pytest.raises(errors.InputError, match=r"^figure.png in "):
+        Explanation.load(folder)
+
+
+@pytest.mark.parametrize("files", [None, {}, {"maps.safetensors": "0" * 64}, "?"])
+def test_facts_without_their_list_of_checksums_are_refused_in_a_sentence(folder, files):
+    facts = json.loads((folder / "explanation.json").read_text())
+    del facts["files"]
+    (folder / "explanation.json").write_text(json.dumps(facts if files is None else facts | {"files": files}))
+    with pytest.raises(errors.InputError, match=r"its list of checksums is missing; put that back, or save the explanation"):
+        Explanation.load(folder)
+
+
+def test_the_folder_of_a_photo_names_the_results_in_it(folder, tmp_path):
+    with pytest.raises(errors.InputError, match=rf"explanation.json is missing; load '{folder.name}' in it$"):
+        Explanation.load(folder.parent)
+    (folder / "maps.safetensors").unlink()
+    with pytest.raises(errors.InputError, match=r"maps.safetensors is missing; name a folder that was saved"):
+        Explanation.load(folder)
+
+
 def test_the_facts_hold_a_checksum_of_every_file(saved):
     facts = json.loads((saved / "explanation.json").read_bytes())
     sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in saved.iterdir()}
@@ -428,7 +457,8 @@ def test_a_name_that_is_no_text_comes_back(e, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"methods": 3}'])
 def test_a_folder_of_something_else_is_refused(folder, content):
     (folder / "explanation.json").write_bytes(content)
-    with pytest.raises(errors.InputError, match="cannot be read: .*; save it again"):
+    says = "its list of checksums is missing; " if content.startswith(b"{") else "cannot be read: .*; save it again"
+    with pytest.raises(errors.InputError, match=says):
         Explanation.load(folder)
 
 

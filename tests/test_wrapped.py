@@ -7,7 +7,8 @@ from torch import nn
 
 import relume
 from relume.errors import ModelError
-from relume.replica import replicate, unwrap
+from relume.replica import replicate
+from relume.wrapped import unwrap
 
 from .networks import Small, assert_unchanged, snapshot
 from .reference import twin

@@ -117,7 +117,7 @@ def last_activation(scores: Tensor) -> str | None:
 
 
 def _over_classes(node: Node, shape: torch.Size) -> bool:
-    """Whether a softmax ran over the classes of scores of this ``shape``, of which none was left out afterwards."""
+    """Tell whether a softmax ran over the classes of scores of this ``shape``, of which none was left out afterwards."""
     # read in torch 2.13: the metadata is of what the operation returned, and a dimension counted from the end is unsigned
     of = tuple(node._input_metadata[0].shape)
     dim: int = node._saved_dim  # type: ignore[attr-defined]

@@ -347,9 +347,13 @@ class Answer:
         name = self.name(index)
         return name if name == str(index) else f"{name} ({index})"
 
+    def remark(self, method: str, sample: int = 0) -> str:
+        """Say why one map is empty or weak; nothing where it is neither, or nothing is known."""
+        return self.remarks[method][sample] if method in self.remarks else ""
+
     def doubt(self, method: str, sample: int = 0) -> str:
         """Say what speaks against one map, in a few words: that it is empty or weak, and what :attr:`evidence` has of it."""
-        remark = self.remarks[method][sample] if method in self.remarks else ""
+        remark = self.remark(method, sample)
         if not self[method][sample].any():
             return f"empty (zero everywhere): {remark}" if remark else "empty (zero everywhere)"
         return "; ".join(part for part in (remark, self.weak_here(method, sample), self._likeness(method, sample)) if part)
@@ -371,7 +375,7 @@ class Answer:
 
     @property
     def layer_trouble(self) -> str:
-        """That the layer chosen gives most images no Grad-CAM, and which one to name; no words where it does not."""
+        """The sentence that the layer chosen gives most images no Grad-CAM, and which one to name; empty where it does not."""
         return self.trouble_with_layer(self.without_gradcam())
 
     def without_gradcam(self) -> list[bool]:

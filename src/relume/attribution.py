@@ -10,13 +10,13 @@ from torch import Tensor
 
 from relume.errors import InputError
 from relume.explaining import Options, Rectifiers, explain
+from relume.feeding import Inputs, Model, Output
 from relume.graph import GuidesItself
 from relume.layers import LayerLike, Reshape
 from relume.methods import METHODS, Fuse, Method, backpropagation
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.targets import TargetLike
-from relume.trace import Inputs, Model, Output
 
 __all__ = [
     "Backpropagation",

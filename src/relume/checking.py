@@ -15,14 +15,14 @@ from relume.answer import Coverage
 from relume.choices import describe
 from relume.errors import RelumeError, TargetError
 from relume.explaining import coverage, explain
-from relume.feeding import pick
+from relume.feeding import Output, pick
 from relume.layers import Layer, LayerLike
 from relume.methods import METHODS
 from relume.outputs import class_scores, tensors_in
 from relume.plan import prepare
 from relume.preparation import Preparation, preparation_of
-from relume.replica import unwrap
-from relume.trace import Output, Trace
+from relume.trace import Trace
+from relume.wrapped import unwrap
 
 __all__ = ["Checkup", "check"]
 

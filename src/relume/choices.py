@@ -19,7 +19,7 @@ from relume.graph import gradients
 from relume.outputs import tensors_in
 from relume.predictions import dense, predicting
 
-__all__ = ["COARSE", "HELD", "Choice", "Layer", "Reshape", "choose", "describe"]
+__all__ = ["COARSE", "HELD", "NO_GRADIENT", "Choice", "Layer", "Reshape", "choose", "describe"]
 
 Reshape: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -27,6 +27,9 @@ Reshape: TypeAlias = Callable[[Tensor], Tensor]
 BEFORE_POOLING = "the last with spatial axes before pooling"
 BEFORE_PREDICTION = "the last with spatial axes before the network's own prediction"
 TOKENS_MATTER = "the last block whose tokens matter to the score"
+NO_GRADIENT = (
+    "it ran inside reentrant checkpointing, which use_reentrant=False mends, under torch.no_grad(), or on what was detached"
+)
 #: So many outputs that may yet be chosen are held at once; one before these is made again, should it be the one.
 HELD = 8
 #: A map of so few cells along an axis shows no place; before a dense prediction, one that does is taken instead.
@@ -66,7 +69,7 @@ class Layer:
         return made
 
     def untouched(self) -> Self:
-        """Itself, whose output is still what the layer returned.
+        """Return itself, whose output is still what the layer returned.
 
         Raises:
             LayerError: it was overwritten.
@@ -126,6 +129,7 @@ def choose(
     scores: Sequence[Tensor],
     unseen: str = "",
     again: Sequence[str] = (),
+    cut: str = "",
 ) -> Choice:
     """Choose a layer: the last map, or in place of it tokens that matter after it.
 
@@ -139,6 +143,7 @@ def choose(
         scores: what is to be explained; the layer is one that matters to them.
         unseen: a part of the network in which layers cannot be seen.
         again: layers with a map that ran more than once.
+        cut: the first layer whose output carries no gradient.
 
     Raises:
         LayerError: there is none.
@@ -169,6 +174,8 @@ def choose(
         )
     inside = f"; those inside TorchScript ({unseen}) cannot be seen" if unseen else ""
     before = "the network's own prediction" if read else "pooling"
+    if cut:
+        inside += f"; the output of {cut!r} carries no gradient: {NO_GRADIENT}"
     if again:
         raise LayerError(
             f"every layer with spatial axes before {before} ran more than once, such as {again[-1]!r}{inside}; let each run "
@@ -181,7 +188,7 @@ def choose(
 
 
 def _feeding(choices: Sequence[Choice], read: Sequence[Tensor], outputs: Any) -> list[Choice]:
-    """Those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
+    """Find those of ``choices`` that are not the prediction ``read`` already, and show a place if any does."""
     if not read:
         return list(choices)
     predicted = predicting(read, outputs)

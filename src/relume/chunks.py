@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_map_only
 
 from relume.answer import Coverage, CoverageRow, Evidence
 from relume.errors import InputError, TargetError
+from relume.feeding import Inputs, entries_of
 from relume.memory import out_of_memory
 from relume.result import Explanation
 from relume.targets import Box, ClassTarget, Contrast, Neuron, Segmentation, TargetLike, Unit, classes_of
-from relume.trace import Inputs, entries_of
 
 __all__ = ["in_chunks", "join", "join_coverage"]
 

@@ -16,7 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from relume.errors import InputError, ModelError, RelumeError
 from relume.memory import out_of_memory
 from relume.outputs import tensors_in
-from relume.replica import modules_of
+from relume.text import first_line
+from relume.wrapped import modules_of
 
 __all__ = ["misfit", "slip"]
 
@@ -33,8 +34,7 @@ def slip(model: nn.Module, images: Tensor, error: Exception, run: Callable[[Tens
     if isinstance(error, RelumeError) or out_of_memory(error):
         return None
     if odd := _odd_weight(model):
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-        return ModelError(f"the network failed ({first}), and its {odd}")
+        return ModelError(f"the network failed ({first_line(error).partition('. ')[0]}), and its {odd}")
     return misfit(model, images, run, raised=True)
 
 
@@ -75,16 +75,16 @@ def _corrections(images: Tensor, needed: int, dtype: torch.dtype) -> Iterator[tu
 
 
 def _runs(run: Callable[[Tensor], Any], images: Tensor) -> bool:
-    """Try whether the network runs, and returns something for each of the images."""
+    """Tell whether the network runs, and returns something for each of the images."""
     try:
         outputs = run(images)
-    except Exception:  # noqa: BLE001 - it is the user's network, which may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - it is the user's network, which may raise anything
         return False
     return any(tensor.ndim > 1 and len(tensor) == len(images) for _, tensor in tensors_in(outputs))
 
 
 def _odd_weight(model: nn.Module) -> str:
-    """A weight or buffer that no ordinary network has, and what to do about it; nothing if there is none."""
+    """Name a weight or buffer that no ordinary network has, and say what to do about it; nothing if there is none."""
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_meta:
             return f"weight {name!r} is on the meta device and holds no values; load the weights first"

@@ -31,6 +31,9 @@ __all__ = [
     "TargetError",
 ]
 
+#: How the notes begin by which errors that the user's own code raised are told from all others.
+RAISED_BY_NETWORK, RAISED_BY_FACTORY = "(raised by the network", "(raised by the code of"
+
 
 class RelumeError(Exception):
     """The root: catch it to catch everything that relume raises on purpose."""

@@ -1,8 +1,9 @@
-"""What refers to something that has a replica, made to refer to the replica."""
+"""References to what has a replica, made to lead to the replica."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 import types
 import weakref
@@ -24,16 +25,14 @@ def exchange_all(values: Iterable[Any], memo: dict[int, Any]) -> list[Any]:
 
 
 def _exchange(value: Any, memo: dict[int, Any]) -> Any:
-    """The replica of ``value``, or ``value`` with what it refers to exchanged; itself where it refers to nothing owned."""
+    """Return the replica of ``value``, or ``value`` with its references exchanged; itself where it refers to nothing owned."""
     if id(value) in memo:
         return memo[id(value)]
     exchanged = value
     if type(value) in _WEAK:
         exchanged = _exchange_weak(value, memo)
-    elif isinstance(value, IMMUTABLE):
-        items = exchange_all(value, memo)
-        if any(map(operator.is_not, items, value)):
-            exchanged = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    elif isinstance(value, (*IMMUTABLE, types.MappingProxyType)):
+        exchanged = _exchange_items(value, memo)
     elif isinstance(value, types.MethodType):
         exchanged = types.MethodType(_exchange(value.__func__, memo), _exchange(value.__self__, memo))
     elif isinstance(value, functools.partial):
@@ -47,6 +46,18 @@ def _exchange(value: Any, memo: dict[int, Any]) -> Any:
         function = _exchange(value.__wrapped__, memo)
         exchanged = value if function is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(function)
     return exchanged
+
+
+def _exchange_items(value: Any, memo: dict[int, Any]) -> Any:
+    if isinstance(value, types.MappingProxyType):
+        (mapping,) = gc.get_referents(value)
+        own = _exchange(mapping, memo)
+        memo[id(value)] = value if own is mapping else types.MappingProxyType(own)
+        return memo[id(value)]
+    items = exchange_all(value, memo)
+    if not any(map(operator.is_not, items, value)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 _WEAK = (weakref.ref, weakref.WeakMethod, *weakref.ProxyTypes)
@@ -66,7 +77,7 @@ def _exchange_weak(reference: Any, memo: dict[int, Any]) -> Any:
 
 
 def _exchange_function(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
-    """The function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
+    """Return the function over the replicas of what its closure and defaults hold; itself where they hold nothing owned."""
     cells = [(cell, types.CellType()) for cell in function.__closure__ or ()]
     new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, tuple(c for _, c in cells))
     memo[id(function)] = new  # before its cells are filled: it may refer to itself

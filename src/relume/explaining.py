@@ -15,16 +15,17 @@ from relume.answer import Coverage, Evidence, compared
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.faults import Unwritten
+from relume.feeding import Inputs, Model, Output, all_finite
 from relume.layers import LayerLike, Reshape
 from relume.methods import Fuse, Gathered, Method
 from relume.outputs import class_scores
 from relume.remarks import Advice, another_layer, remarks
-from relume.replica import unwrap
 from relume.result import Explanation
 from relume.rules import Rule
 from relume.smooth import Repeated, check_places, repeat, resolve
 from relume.targets import Frozen, TargetLike, tiled
-from relume.trace import Inputs, Model, Output, Score, Trace, all_finite, full_precision, recording
+from relume.trace import Score, Trace, full_precision, recording
+from relume.wrapped import unwrap
 
 __all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
 
@@ -259,7 +260,7 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 def _answered(
     trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, another: str | None, *, evidence: bool, last: bool
 ) -> tuple[Coverage, dict[str, Tensor], Evidence | None, dict[str, tuple[str, ...]]]:
-    """What was reached, every method's map, what a glance at them tells, and why a map is empty or weak."""
+    """Find what was reached, every method's map, what a glance at them tells, and why a map is empty or weak."""
     reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
     rival = _runner_up(trace, score) if evidence and methods else None
     found = _gathered(trace, score, methods, fuse, last=last and rival is None)
@@ -299,7 +300,7 @@ def _made(found: Gathered, methods: Sequence[Method]) -> dict[str, Tensor]:
 
 
 def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gathered:
-    """What the methods make their maps of."""
+    """Gather what the methods make their maps of."""
     passes: dict[Rule, set[str]] = {}
     for where, rule in dict.fromkeys(need for method in methods for need in sorted(method.needs, key=lambda n: n[0])):
         passes.setdefault(rule, set()).add(where)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from relume.errors import GraphError, HiddenRegionError, ModelError
-from relume.replica import modules_of
+from relume.wrapped import modules_of
 
-__all__ = ["Unwritten", "in_words", "versions"]
+__all__ = ["Unwritten", "translated", "versions"]
 
 _WRITTEN = (
     "weights of the network were written to while it was explained, by the optimiser of another thread perhaps; "
@@ -51,7 +51,7 @@ _WORDS: tuple[tuple[str, Callable[[str], Exception]], ...] = (
 
 
 def versions(model: Any) -> int:
-    """How often the parameters of ``model`` were written to, as far as torch counts it: ``parameter.data`` escapes it."""
+    """Count how often the parameters of ``model`` were written to, as torch does: ``parameter.data`` escapes it."""
     if not isinstance(model, nn.Module):
         return 0
     held: Iterator[Any] = (parameter for module in modules_of(model) for parameter in module._parameters.values())
@@ -59,7 +59,7 @@ def versions(model: Any) -> int:
 
 
 @contextmanager
-def in_words(model: Any, written: int) -> Iterator[None]:
+def translated(model: Any, written: int) -> Iterator[None]:
     """Exchange what torch says inside for a sentence; ``written`` is what :func:`versions` gave before the forward pass."""
     try:
         yield
@@ -80,7 +80,7 @@ class Unwritten:
     """
 
     def __init__(self, run: Callable[..., Any], model: Any) -> None:
-        """Have ``run`` run ``model``."""
+        """Take ``run``, which runs ``model``."""
         self._run, self._model = run, model
         self._versions = versions(model)
 
@@ -92,10 +92,10 @@ class Unwritten:
         return result
 
     def check(self) -> None:
-        """Refuse what is made of these runs if the weights are others by now.
+        """Refuse what is made of these runs if the weights have been written to since the last one.
 
         Raises:
-            ModelError: they are.
+            ModelError: they have been.
         """
         if versions(self._model) != self._versions:
             raise ModelError(_WRITTEN)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.outputs import tensors_in
-from relume.replica import modules_of
+from relume.wrapped import modules_of
 
 __all__ = [
     "Inputs",

@@ -126,7 +126,7 @@ def _fitting(words: str, inches: float, size: float) -> str:
 
 
 def _room(inches: float, size: float) -> int:
-    """How many characters a line has room for; a wide one is about 0.62 of its size."""
+    """Count the characters that a line has room for; a wide one is about 0.62 of its size."""
     return int(inches * 72 / (0.62 * size))
 
 

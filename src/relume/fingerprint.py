@@ -67,7 +67,7 @@ class Fingerprint:
     """The modules of a network as they were.
 
     Attributes:
-        parts: each module.
+        parts: each module, with what hangs on its parameters and buffers as attributes of theirs.
         unwatched: the attributes of which only an exchange is noticed, or nothing, as a forward pass writes them itself.
     """
 
@@ -111,6 +111,7 @@ class _Part:
     plain: dict[str, Any]
     others: dict[str, Unchanged]
     hooks: tuple[tuple[str, Unchanged | None], ...]
+    hung: dict[str, Unchanged]
     free: frozenset[str]
     count: int
 
@@ -118,14 +119,16 @@ class _Part:
     def of(cls, module: nn.Module, look: _Look, ignored: Collection[str], written: Collection[str]) -> _Part:
         state = vars(module)
         children = tuple((key, None if child is None else weakref.ref(child)) for key, child in module._modules.items())
-        free = frozenset(name.rpartition(".")[2] for name in written if name.rpartition(".")[0] == look.prefix)
+        within = look.prefix and f"{look.prefix}."
+        free = frozenset(name.removeprefix(within) for name in written if name.startswith(within))
         free |= frozenset(ignored)
         own = {key: value for key, value in state.items() if key not in _EVERY and key not in free}
         plain = {key: value for key, value in own.items() if _is_plain(value)}
         others = {key: look(key, value) for key, value in own.items() if key not in plain}
         hooks = tuple((key, look(key, state[key]) if state[key] else None) for key in _HOOKS if key not in free)
+        hung = {key: look(key, value) for key, value in _hung(module).items() if key not in free}
         count = len(state.keys() - free)
-        return cls(look.prefix, weakref.ref(module), type(module), children, plain, others, hooks, free, count)
+        return cls(look.prefix, weakref.ref(module), type(module), children, plain, others, hooks, hung, free, count)
 
     def changed(self) -> Iterator[str]:
         module = self.module()
@@ -140,6 +143,8 @@ class _Part:
         names += [
             key for key, unchanged in self.hooks if (bool(state[key]) if unchanged is None else not unchanged(state[key]))
         ]
+        hung = _hung(module)
+        names += [key for key in {**self.hung, **hung} if key not in self.free and not self._hangs(hung, key)]
         yield from (f"{self.prefix}.{key}".lstrip(".") for key in names or ["__class__"])
 
     def _same(self, module: nn.Module) -> bool:
@@ -148,6 +153,7 @@ class _Part:
             return False
         if len(state) - (len(self.free & state.keys()) if self.free else 0) != self.count:
             return False
+        hung = _hung(module)
         try:
             plain = self.plain.items() <= state.items()
         except (RuntimeError, TypeError, ValueError):  # a tensor or an array in place of a number
@@ -157,7 +163,23 @@ class _Part:
             and all(children.get(key) is (None if child is None else child()) for key, child in self.children)
             and all(not state[key] if unchanged is None else unchanged(state[key]) for key, unchanged in self.hooks)
             and all(unchanged(state.get(key)) for key, unchanged in self.others.items())
+            and all(key in self.free or self._hangs(hung, key) for key in {**self.hung, **hung})
         )
+
+    def _hangs(self, hung: dict[str, Any], key: str) -> bool:
+        return key in self.hung and key in hung and self.hung[key](hung[key])
+
+
+def _hung(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes that hang on the parameters and buffers of ``module``."""
+    tensors = (*module._parameters.items(), *module._buffers.items())
+    held = [(key, tensor) for key, tensor in tensors if tensor is not None and tensor.__dict__]
+    return {f"{key}.{name}": value for key, tensor in held for name, value in _attributes(tensor).items()}
+
+
+def _attributes(tensor: Tensor) -> dict[str, Any]:
+    """Return what hangs on ``tensor``, without the marks that torch.compile puts on weights (torch 2.13)."""
+    return {name: value for name, value in tensor.__dict__.items() if not name.startswith("_dynamo")}
 
 
 def _slots(kind: type) -> Iterator[str]:
@@ -194,13 +216,20 @@ class _Look:
         if _is_plain(value):
             return _one(value)
         if isinstance(value, Tensor):
-            return _tensor(value)
+            return self._tensor(key, value, depth)
         if isinstance(value, nn.Module):
             self.modules.append((self.name(key), value))
             return _identity(value)
         if depth < _DEEPEST and isinstance(value, dict | list | tuple | deque | set | frozenset):
             return self._container(key, value, depth)
         return self._object(key, value, depth)
+
+    def _tensor(self, key: str, value: Tensor, depth: int) -> Unchanged:
+        same = _tensor(value)
+        if depth >= _DEEPEST:
+            return same
+        hung = self._container(key, _attributes(value), depth)
+        return lambda now: same(now) and hung(_attributes(now))
 
     def _object(self, key: str, value: Any, depth: int) -> Unchanged:
         """Remember an object; one that cannot be looked into is told by its identity alone, and noted."""

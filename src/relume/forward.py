@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from relume.diagnosis import misfit, slip
-from relume.errors import GraphError, RelumeError
+from relume.errors import RAISED_BY_NETWORK, GraphError, RelumeError
 from relume.feeding import Model
 from relume.lean import Lean
 from relume.outputs import tensors_in
 from relume.preparation import preparation_of
-from relume.replica import Guard, modules_of, replicate, warn_of_writing
+from relume.replica import Guard, replicate, warn_of_writing
+from relume.wrapped import modules_of
 
 __all__ = ["CUT_OFF", "guard", "raised_by_network", "returned"]
 
@@ -25,12 +26,10 @@ CUT_OFF = (
     "look for torch.no_grad(), .detach(), .item() or an argmax in the model's forward or in the target"
 )
 
-_RAISED = "(raised by the network"
-
 
 def raised_by_network(error: BaseException) -> bool:
-    """Whether the network itself raised ``error`` while a :class:`Trace` ran it."""
-    noted = any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ()))
+    """Tell whether the network itself raised ``error`` while a :class:`Trace` ran it."""
+    noted = any(note.startswith(RAISED_BY_NETWORK) for note in getattr(error, "__notes__", ()))
     return noted and not isinstance(error, RelumeError)
 
 
@@ -46,16 +45,22 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
     def run(other: Tensor) -> Any:  # in place of the images, which alone need a gradient
         fed = tree_map_only(Tensor, lambda t: other if t.requires_grad else t, (args, kwargs))
         replica = replicate(model) if isinstance(model, nn.Module) else model
-        with guard(model), _keeping(model), torch.no_grad():
+        with guard(model), _lean(model), torch.no_grad():
             return replica(*fed[0], **fed[1])
 
     try:
-        with guard(model), _keeping(model):
+        with guard(model), _lean(model):
             outputs = runs(*args, **kwargs)
+    except SystemExit as error:  # an explanation that fails must not end the program around it
+        ended = RuntimeError(f"it ended the program ({type(error).__name__}: {error})").with_traceback(error.__traceback__)
+        ended.add_note(f"{RAISED_BY_NETWORK}, which relume ran on an input of shape {tuple(images.shape)})")
+        raise ended from error
     except Exception as error:
+        if isinstance(runs, nn.Module):
+            warn_of_writing(runs)
         if isinstance(model, nn.Module) and (reason := slip(model, images, error, run)) is not None:
             raise reason from error
-        error.add_note(f"{_RAISED}, which relume ran on an input of shape {tuple(images.shape)})")
+        error.add_note(f"{RAISED_BY_NETWORK}, which relume ran on an input of shape {tuple(images.shape)})")
         raise
     if isinstance(runs, nn.Module):
         warn_of_writing(runs)
@@ -69,13 +74,13 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
 
 
 def guard(model: Model) -> AbstractContextManager[Any]:
-    """In evaluation mode the original's modules do what the replica's do; in training mode they must not run in their place."""
+    """Guard a network in training mode, whose own modules must not run in place of the replica's; in evaluation they may."""
     if isinstance(model, nn.Module) and any(getattr(module, "training", False) for module in modules_of(model)):
         return Guard(model)
     return nullcontext()
 
 
-def _keeping(model: Model) -> AbstractContextManager[Any]:
-    """What a network prepared to be lean runs in."""
+def _lean(model: Model) -> AbstractContextManager[Any]:
+    """Keep little for the backward pass, if the network was prepared to be lean."""
     made = preparation_of(model)
     return Lean() if made is not None and made.lean else nullcontext()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from relume.choices import COARSE, HELD, Choice, Layer, Reshape, choose, describe
+from relume.choices import COARSE, HELD, NO_GRADIENT, Choice, Layer, Reshape, choose, describe
 from relume.errors import LayerError
 from relume.graph import gradients
 from relume.grids import Grid, find_grid
@@ -128,7 +128,7 @@ class Probe:
         self._held: deque[Choice] = deque()
         self._read: dict[str, Layer] = {}
         self._trouble: dict[str, str] = {}
-        self._scripted = ""
+        self._scripted = self._cut = ""
         self._merged: set[str] = set()  # with the BatchNorm after them
         for module, module_name in modules_of(replica).items():
             # hooks on the inside of TorchScript register without error and never fire
@@ -162,6 +162,9 @@ class Probe:
         first, *rest = output if type(output) is tuple and output else (output,)
         if not isinstance(first, Tensor) or not first.requires_grad:
             self._trouble[name] = f"returned {describe(output)}, not a map of shape (N, channels, *spatial)"
+            if isinstance(first, Tensor) and first.ndim == self._images.ndim and len(first) == self._batch:
+                self._trouble[name] = f"returned {describe(output)} without a gradient: {NO_GRADIENT}"
+                self._cut = self._cut or name
             return None
         if first._is_view():
             # what is written into a view is written into what it is a view of, and a copy would not be: it goes on as it is,
@@ -274,7 +277,7 @@ class Probe:
         choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
         self._choices, self._held = [], deque()
         again = [name for name in self._spatial if self._runs[name] > 1]
-        return choose(choices, outputs, self._batch, scores, self._scripted, again)
+        return choose(choices, outputs, self._batch, scores, self._scripted, again, self._cut)
 
     @property
     def candidates(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a network returned: the tensors in it, and which of them holds the scores."""
+"""The outputs of a network: the tensors in them, and which of these holds the scores."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _parts(outputs: Any) -> dict[Any, Any]:
 
 
 def tensors_in(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in what a network returned, with the path to it, such as ``aux.logits`` or ``heads[0]``."""
+    """List every tensor in what a network returned, with the path to it, such as ``aux.logits`` or ``heads[0]``."""
     if isinstance(outputs, Tensor):
         yield name, outputs
     for key, value in _parts(outputs).items():

@@ -36,7 +36,7 @@ def dense(outputs: Any, batch: int, scores: Sequence[Tensor] = ()) -> list[Tenso
 
 
 def _read(scores: Sequence[Tensor], returned: set[Node]) -> set[Node]:
-    """Those of ``returned`` that ``scores`` are made of, not those that only led to another of them."""
+    """Find those of ``returned`` that ``scores`` are made of, not those that only led to another of them."""
     stack = [score.grad_fn for score in scores if score.grad_fn is not None]
     met = set(stack)
     while stack:

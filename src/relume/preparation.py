@@ -12,7 +12,7 @@ from torch import nn
 
 from relume.errors import ModelError
 from relume.fingerprint import Fingerprint
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
@@ -32,7 +32,7 @@ class Source:
 
     @classmethod
     def of(cls, prefix: str, module: nn.Module, key: str, *, copied: bool) -> Source:
-        """The parameter or buffer ``key`` of ``module``, as it is now."""
+        """Remember the parameter or buffer ``key`` of ``module`` as it is now."""
         return cls(prefix, key, weakref.ref(module), _state(module, key, copied=copied), copied)
 
     @property
@@ -41,7 +41,7 @@ class Source:
         return f"{self.prefix}.{self.key}".lstrip(".")
 
     def changed(self) -> bool:
-        """Whether its module has another tensor now; where it was copied, also whether that was written to."""
+        """Tell whether its module has another tensor now; where it was copied, also whether that was written to."""
         module = self.module()
         return module is not None and _state(module, self.key, copied=self.copied) != self.was
 
@@ -111,11 +111,13 @@ class Preparation:
             ModelError: a module, weight, buffer, attribute or hook is another one now, or has been written to where it was
                 copied.
         """
-        changed = [*self.fingerprint.changed(), *(source.name for source in self.sources if source.changed())]
+        attributes = self.fingerprint.changed()
+        changed = [*attributes, *(source.name for source in self.sources if source.changed())]
         if changed:
+            itself = " (running the network itself may be what changed them)" if attributes else ""
             raise ModelError(
                 f"{len(changed)} parts of the network have changed since it was prepared, {changed[0]!r} first; "
-                "call relume.prepare again"
+                f"call relume.prepare again{itself}"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Graphs that were recorded, by torch.fx or torch.export, and what in them is fixed as in training.
+"""Graphs that were recorded, by torch.fx, torch.export or torch.jit.trace, and what in them is fixed as in training.
 
 A recorded graph has no mode: an operation does what it did when the graph was made. Which operations drop, draw or normalise
 by the batch is read from torch's own schemas, whose arguments have the same names everywhere, and not from a list of them.
@@ -6,26 +6,78 @@ by the batch is read from torch's own schemas, whose arguments have the same nam
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["training_node"]
+__all__ = ["traced_in_training", "training_node"]
 
 #: What an argument is called that says that something happens in training, and one that says how much is dropped then.
 _MODES, _RATES = ("training", "train", "use_input_stats"), ("dropout_p", "dropout", "drop_prob", "p")
 #: Functions that draw at random, and normalise by the batch, without an argument that says so.
 _ALWAYS = (F.gumbel_softmax, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices)
 _UPDATING = "_batch_norm_with_update"
+#: An argument that TorchScript finds out as it runs.
+_OPEN = object()
 
 
 def training_node(graph: torch.fx.Graph) -> str | None:
-    """The name of an operation that a graph runs as in training whatever mode its module is in, if there is one."""
+    """Name an operation that a graph runs as in training whatever mode its module is in, if there is one."""
     return next((str(node.name) for node in graph.nodes if _trains(node)), None)
+
+
+def traced_in_training(module: torch.jit.ScriptModule) -> str | None:
+    """Name an operation that a TorchScript module runs as in training whatever mode it is in, if there is one.
+
+    A traced module has its modes as constants; a scripted one reads them from itself, and has them in branches.
+    """
+    try:
+        graph = module.inlined_graph
+    except (AttributeError, RuntimeError):  # it has no forward
+        return None
+    return next((node.kind().rpartition(":")[2] for node in _certain(graph.nodes()) if _traced_trains(node)), None)
+
+
+def _certain(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Walk those of TorchScript's nodes that run in any case."""
+    for node in nodes:
+        yield node
+        if node.kind() == "prim::If":
+            condition = _constant(node.inputsAt(0))
+            taken = [] if condition is _OPEN else [list(node.blocks())[0 if condition else 1]]
+        else:
+            taken = list(node.blocks())
+        for block in taken:
+            yield from _certain(block.nodes())
+
+
+def _constant(value: Any) -> Any:
+    return value.toIValue() if value.node().kind() == "prim::Constant" else _OPEN
+
+
+def _traced_trains(node: Any) -> bool:
+    overload = _declared(node.schema()) if node.kind().startswith("aten::") else None
+    if overload is None:
+        return False
+    names = [argument.name for argument in overload._schema.arguments]
+    given = dict(zip(names, map(_constant, node.inputs()), strict=False))
+    return not any(given.get(name) is _OPEN for name in (*_MODES, "dropout_p")) and _operation_trains(overload, given)
+
+
+@functools.cache  # there are no more than torch has operations
+def _declared(schema: str) -> Any:
+    """Find the operation that a schema is of, if torch has it."""
+    try:
+        parsed = torch._C.parse_schema(schema)
+    except RuntimeError:
+        return None
+    packet = getattr(torch.ops.aten, parsed.name.removeprefix("aten::"), None)
+    return getattr(packet, parsed.overload_name or "default", None)
 
 
 def _trains(node: torch.fx.Node) -> bool:
@@ -39,7 +91,7 @@ def _trains(node: torch.fx.Node) -> bool:
 
 
 def _overloads(node: torch.fx.Node) -> Iterator[Any]:
-    """The operations of torch that a node may stand for: those of a name have several signatures."""
+    """List the operations of torch that a node may stand for: those of one name have several signatures."""
     target: Any = node.target
     if isinstance(target, torch._ops.OpOverload):
         yield target
@@ -57,7 +109,7 @@ def _overloads(node: torch.fx.Node) -> Iterator[Any]:
 
 
 def _bound(overload: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a call by name, defaults included; None where they are not those of this signature."""
+    """Give the arguments of a call by name, defaults included; None where they are not those of this signature."""
     declared = overload._schema.arguments
     given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
     given |= dict(zip((argument.name for argument in declared), args, strict=False)) | dict(kwargs)

@@ -45,25 +45,25 @@ def another_layer(candidates: Sequence[str], layer: str) -> str | None:
 
 
 def positive_share(found: Gathered) -> float:
-    """How much of Grad-CAM's weighted sum ``s`` of one image is positive: ``max(s, 0) / max |s|``, the highest of all layers.
+    """Measure how much of the weighted sum ``s`` of an image is positive: ``max(s, 0) / max |s|``, the highest of all layers.
 
     It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where Grad-CAM is empty.
     """
-    return max(_ratio(values.relu().max(), values.abs().max()) for values in weighted_sums(found))
+    return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(found))
 
 
 def overlap(found: Gathered, product: Tensor) -> float:
-    """How much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
+    """Measure how much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
     guided, heat = found.inputs[rules.guided], upsample(gradcam(found), product.shape[2:])
-    return _ratio(product.abs().max(), guided.abs().max().double() * heat.max().double())
+    return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(heat.max()))
 
 
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    return float(part.double() / whole.double()) if whole else 0.0
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
 def _fraction(share: float) -> str:
-    """A small share in words, such as ``1/340``."""
+    """Write a small share in words, such as ``1/340``."""
     return f"1/{float(f'{1 / share:.2g}'):,.0f}"
 
 
@@ -72,7 +72,7 @@ def _fraction(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to try: ``another`` layer than the target ``layers``, if one is known, or another of ``what`` is explained."""
+    """Advice to try ``another`` layer than the target ``layers``, if one is known, or another of ``what`` is explained."""
 
     layers: Sequence[str]
     another: str | None
@@ -85,13 +85,13 @@ class Advice:
 
     @property
     def layer(self) -> str:
-        """What to try where the layer is to blame."""
+        """The advice where the layer is to blame."""
         such = f", such as {self.another!r}," if self.another else ""
         return f"name another layer{such} or ask for another {self.what}"
 
     @property
     def target(self) -> str:
-        """What to try where it is not."""
+        """The advice where the layer is not to blame."""
         return f"ask for another {self.what}, or by another method"
 
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import random
+import gc
 import types
 import warnings
 import weakref
-from collections import OrderedDict, deque
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -32,16 +32,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from relume.copies import Held, copies, copy_of_state
 from relume.errors import ModelError
 from relume.exchange import IMMUTABLE, PLAIN, exchange_all
-from relume.recorded import training_node
+from relume.recorded import traced_in_training, training_node
 from relume.wrapped import PARALLEL, inside, modules_of, unwrap
 
-__all__ = ["Guard", "modules_of", "replicate", "unwrap", "warn_of_writing"]
+__all__ = ["Guard", "replicate", "warn_of_writing"]
 
 
 def replicate(model: nn.Module) -> nn.Module:
-    """A replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
+    """Make a replica of ``model`` in evaluation mode that shares its weights; modules are named as in ``unwrap(model)``.
 
     Hooks of wrappers are hooks of the network inside.
 
@@ -51,8 +52,13 @@ def replicate(model: nn.Module) -> nn.Module:
     """
     original = unwrap(model)
     modules = modules_of(original)
+    inside_script: set[nn.Module] = set()
     for part in modules:
-        if isinstance(part, torch.fx.GraphModule) and (name := training_node(part.graph)):
+        name = training_node(part.graph) if isinstance(part, torch.fx.GraphModule) else None
+        if isinstance(part, torch.jit.ScriptModule) and part not in inside_script:
+            name = traced_in_training(part)
+            inside_script.update(part.modules())
+        if name:
             raise ModelError(
                 f"the graph of this model runs {name!r} as in training, whatever mode it is in; "
                 "trace or export it after model.eval()"
@@ -120,7 +126,7 @@ class Guard(TorchFunctionMode):
 _WEAK_MAPPINGS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, weakref.WeakSet, *_WEAK_MAPPINGS})
 _MUTABLE = (dict, list, deque, set)
-_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+_HOLDERS = frozenset({UserDict, UserList, ChainMap})
 #: What is exchanged, or is no state of a network's.
 _REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
 _HOOKS = (
@@ -140,6 +146,8 @@ class _Collection:
         self._memo: dict[int, Any] = {}
         # what each held when it was met is held with it: an id means something no longer
         self._owned: list[tuple[Any, Any]] = []
+        self._held: list[Held] = []
+        self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._wrappers: list[tuple[nn.Module, nn.Module]] = []
         self.shared: list[tuple[Any, dict[str, Any]]] = []  # what has no replica, with its attributes
         self._modules = modules
@@ -158,8 +166,8 @@ class _Collection:
                 continue  # they claim to be what they refer to
             elif isinstance(value, nn.Module):
                 self._add_module(value)
-            elif isinstance(value, Tensor):
-                memo[id(value)] = _tensor(value)
+            elif isinstance(value, Tensor | np.ndarray):
+                self._add_memory(value)
             elif kind in _CONTAINERS or isinstance(value, _MUTABLE):
                 self._add_container(value)
             elif isinstance(value, IMMUTABLE):
@@ -168,10 +176,32 @@ class _Collection:
             else:
                 self._add_other(value)
 
+    def _add_memory(self, value: Held) -> None:
+        """Add a parameter, or have a tensor or array copied when all that may share memory with it are known."""
+        if isinstance(value, Tensor) and torch.nn.parameter.is_lazy(value):
+            raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
+        if isinstance(value, nn.Parameter):
+            self._memo[id(value)] = _parameter(value)
+        else:
+            self._memo[id(value)] = value
+            self._held.append(value)
+        if isinstance(value, Tensor):
+            self._add_attributes(value)
+        elif value.dtype == object:
+            self.add(value.flat)
+
+    def _add_attributes(self, value: Any) -> None:
+        """Add what somebody hung on a tensor, or on a container."""
+        if state := getattr(value, "__dict__", None):
+            self.add(state.values())
+            self._attributes.append((value, state.copy()))
+
     def _add_other(self, value: Any) -> None:
-        if (copied := _copied(value)) is not None:
+        if (copied := copy_of_state(value)) is not None:
             self._memo[id(value)] = copied
-        elif _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
+        elif type(value) is types.MappingProxyType:
+            self.add(gc.get_referents(value))
+        elif type(value) in _HOLDERS or _package(type(value)) in self._packages or type(value) is types.SimpleNamespace:
             self._add_object(value)
         if id(value) not in self._memo and type(value) not in _REFERRING and hasattr(value, "__dict__"):
             self.shared.append((value, vars(value).copy()))
@@ -191,13 +221,21 @@ class _Collection:
             if not isinstance(container, weakref.WeakSet):
                 self.add(state)
         self._owned.append((empty, state))
+        if isinstance(container, _MUTABLE):  # those of weak containers are what they consist of
+            self._add_attributes(container)
 
     def _add_module(self, module: nn.Module) -> None:
         whole = type(module) in PARALLEL and module not in self._modules
         inner = module._modules["module"] if whole else inside(module)
         if isinstance(module, torch.jit.ScriptModule):
-            # not made of Python objects: a copy of the whole, weights included, is the only private one
-            self._memo[id(module)] = copy.deepcopy(module).eval() if getattr(module, "training", False) else module
+            # not made of Python objects: a copy of the whole is the only private one, and gets the weights back
+            replica = copy.deepcopy(module).eval()
+            weights = dict(module.named_parameters(remove_duplicate=False))
+            for name, copied in replica.named_parameters(remove_duplicate=False):
+                if not weights[name].is_inference():
+                    copied.data = weights[name].data
+            parts = dict(replica.named_modules(remove_duplicate=False))
+            self._memo |= {id(part): parts[name] for name, part in module.named_modules(remove_duplicate=False)}
         elif inner is not None:
             self.add([inner])
             self._memo[id(module)] = self._memo[id(inner)]
@@ -227,7 +265,7 @@ class _Collection:
                 state[name] = slot.__get__(value)
             except AttributeError:  # never assigned
                 continue
-        if not isinstance(value, nn.Module) and not (traits.plain and state):
+        if not isinstance(value, nn.Module) and kind not in _HOLDERS and not (traits.plain and state):
             return
         # some modules, FX graphs among them, make a new class in their own __new__
         replica = object.__new__(kind) if kind is not types.SimpleNamespace else kind()
@@ -238,8 +276,15 @@ class _Collection:
     def fill(self) -> dict[int, Any]:
         """Fill the replicas, and return them by the ids of what they stand for."""
         memo = self._memo
+        memo |= {id(original): copied for original, copied in zip(self._held, copies(self._held), strict=True)}
         for replica, state in self._owned:
             _fill(replica, state, memo)
+        for held in self._held:
+            if isinstance(held, np.ndarray) and held.dtype == object and held.ndim and memo[id(held)] is not held:
+                for index in np.ndindex(held.shape):
+                    (memo[id(held)][index],) = exchange_all([held[index]], memo)
+        for original, state in self._attributes:
+            vars(memo[id(original)]).update(zip(state, exchange_all(state.values(), memo), strict=True))
         for wrapper, inner in self._wrappers:  # from the inside out
             held = vars(memo[id(inner)])
             for hooks in _HOOKS:
@@ -250,7 +295,7 @@ class _Collection:
 
 
 class _Traits(NamedTuple):
-    """What there is to know of a class whose objects are replicated.
+    """The traits of a class whose objects are replicated.
 
     Attributes:
         slots: attributes that do not lie in ``__dict__``.
@@ -287,17 +332,8 @@ def _package(kind: type) -> str:
     return str(kind.__module__).partition(".")[0]
 
 
-def _copied(value: Any) -> Any:
-    """A copy of an array or of a random state, which a forward pass may write to; None of anything else."""
-    if isinstance(value, np.ndarray):
-        return value.copy() if value.flags.writeable else None
-    if isinstance(value, torch.Generator):
-        return value.clone_state()
-    return copy.deepcopy(value) if isinstance(value, _RANDOM) and not isinstance(value, random.SystemRandom) else None
-
-
 def _empty(container: Any) -> Any:
-    """A new container of the same kind, without its items; None if it refuses to be emptied, being immutable."""
+    """Make a new container of the same kind, without its items; None if it refuses to be emptied, being immutable."""
     if type(container) in _CONTAINERS:
         return type(container)()
     try:
@@ -308,18 +344,11 @@ def _empty(container: Any) -> Any:
     return empty
 
 
-def _tensor(tensor: Tensor) -> Tensor:
-    """A parameter that needs no gradient, over the same memory, or a copy; with the attributes that somebody hung on it."""
-    if torch.nn.parameter.is_lazy(tensor):
-        raise ModelError("the model has lazy parameters without a shape; run it once on an example before explaining it")
-    if not isinstance(tensor, nn.Parameter):
-        replica = (tensor.detach() if tensor.requires_grad else tensor).clone()
-    else:  # one made under inference_mode cannot be saved for a backward pass
-        data = tensor.detach().clone() if tensor.is_inference() else tensor
-        replica = torch.Tensor._make_subclass(type(tensor), data, False)  # detached
-    if tensor.__dict__:
-        vars(replica).update(tensor.__dict__)
-    return replica
+def _parameter(parameter: nn.Parameter) -> Tensor:
+    """Make a parameter that needs no gradient, over the same memory."""
+    # one made under inference_mode cannot be saved for a backward pass
+    data = parameter.detach().clone() if parameter.is_inference() else parameter
+    return torch.Tensor._make_subclass(type(parameter), data, False)  # detached
 
 
 def _fill(replica: Any, state: Any, memo: dict[int, Any]) -> None:
@@ -350,7 +379,7 @@ def _fill_object(replica: Any, state: dict[str, Any]) -> None:
 
 
 def _cached_anew(replica: Any, method: Any) -> Any:
-    """The method with a cache of this replica's own, which does not keep it: that of the class would, and all others."""
+    """Give the method a cache of this replica's own that does not keep it; that of the class would keep every replica."""
     owner = weakref.ref(replica)
 
     @functools.wraps(method.__wrapped__)

@@ -18,7 +18,7 @@ from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
 from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling
-from relume.text import printable, significant
+from relume.text import name_of, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,7 +249,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     shown = [one for e in explanations for one in e[:most]][:most]
     if not shown:
         raise InputError("there is no image in this explanation, and nothing to draw")
-    names = [_file(one) for one in shown]
+    names = [name_of(one.source) for one in shown]
     one_photo = len(set(names)) == 1
     titles = [
         one.title() if one_photo or not name else f"{name}: {one.title()}" for name, one in zip(names, shown, strict=True)
@@ -264,11 +264,6 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
     notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
     return rows, [note for note in notes if note]
-
-
-def _file(one: Explanation) -> str:
-    """The name of a photo's file, with its folder if that is needed to tell it from others: see ``source["name"]``."""
-    return printable(str(one.source.get("name") or Path(str(one.source.get("file", ""))).name))
 
 
 def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from relume.answer import upsample
 from relume.errors import InputError, TargetError
+from relume.forward import raised_by_network
 from relume.memory import out_of_memory
 from relume.methods import Method, distinct, resolve_method
 from relume.targets import TargetLike, has_place
-from relume.trace import raised_by_network
 
 __all__ = ["Augmented", "Copy", "Moments", "Repeated", "Smooth", "check_places", "repeat", "resolve"]
 
@@ -122,7 +122,7 @@ class Repeated(ABC):
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
-        """What :meth:`copies` draws from, if it is the caller's: each chunk of a batch begins with the same state of it."""
+        """The caller's generators that :meth:`copies` draws from: each chunk of a batch begins with the same state of them."""
         return ()
 
     @abstractmethod

@@ -93,12 +93,12 @@ def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
 
 
 def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
-    """What there is to say of each map of one image, by method."""
+    """Say of each map of one image, by method, how it is drawn and what speaks against it."""
     one = answer[i]
     return {
         "scale": {m: one.scale(m)[0] for m in one.maps},
         "empty": {m: one.empty(m)[0] for m in one.maps},
-        "remark": {m: one.remarks.get(m, ("",))[0] for m in one.maps},
+        "remark": {m: one.remark(m) for m in one.maps},
         "weaker": {m: one.weaker(m)[0] for m in one.maps},
     }
 
@@ -182,14 +182,15 @@ def load(directory: Path) -> dict[str, Any]:
             "strongest": {str(m): float(value) for m, value in found.get("strongest", {}).items()},
             "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
         }
+        _check_others(directory, found["files"])
         return _checked(fields)
     except InputError:
         raise
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise InputError(
-            f"{str(directory)!r} holds no saved explanation, {missing} is missing; name a folder that was saved"
-        ) from None
+        inside = sorted(path.parent.name for path in directory.glob(f"*/{FACTS}")) if missing == FACTS else []
+        instead = f"load {' or '.join(map(repr, inside[:3]))} in it" if inside else "name a folder that was saved"
+        raise InputError(f"{str(directory)!r} holds no saved explanation, {missing} is missing; {instead}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"the explanation in {str(directory)!r} cannot be read: {error!r}; save it again") from error
 
@@ -198,9 +199,15 @@ def _unsealed(directory: Path) -> dict[str, Any]:
     """Return the facts, which are as they were written."""
     content = (directory / FACTS).read_bytes()
     found: dict[str, Any] = json.loads(content)
-    if isinstance(found["files"], list):
+    sums = found.get("files")
+    if isinstance(sums, list):
         raise InputError(f"{str(directory)!r} was saved without checksums, by an earlier version; save it again by this one")
-    seal = str(found["files"][FACTS])
+    if not isinstance(sums, dict) or FACTS not in sums:
+        raise InputError(
+            f"{FACTS} in {str(directory)!r} is not the file that was saved there, its list of checksums is missing; "
+            "put that back, or save the explanation again"
+        )
+    seal = str(sums[FACTS])
     _check_sum(directory, FACTS, _with_seal(content, seal, UNSEALED), seal)
     return found
 
@@ -210,6 +217,13 @@ def _content(directory: Path, name: str, sums: Mapping[str, str]) -> bytes:
     content = (directory / name).read_bytes()
     _check_sum(directory, name, content, sums[name])
     return content
+
+
+def _check_others(directory: Path, sums: Mapping[str, str]) -> None:
+    """Refuse pictures that are not those saved; one that is missing is none, since people delete them to save room."""
+    for name in sums:
+        if name != FACTS and _is_plain(name) and (directory / name).is_file():
+            _content(directory, name, sums)
 
 
 def _check_sum(directory: Path, name: str, content: bytes, expected: str) -> None:

@@ -101,9 +101,9 @@ class Contrast:
         a, b = resolve(self.a, outputs, batch), resolve(self.b, outputs, batch)
         if isinstance(a, ClassTarget) and isinstance(b, ClassTarget):
             for image in (a.index == b.index).nonzero().flatten().tolist():
+                of = "" if batch == 1 else f" of image {image}"
                 raise TargetError(
-                    f"class {int(a.index[image])} of image {image} is contrasted with itself, which explains nothing; "
-                    "name another"
+                    f"class {int(a.index[image])}{of} is contrasted with itself, which explains nothing; name another"
                 )
         return Contrast(a, b)
 

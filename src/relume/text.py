@@ -1,10 +1,12 @@
-"""Numbers and names of files, as text."""
+"""Numbers, names of files, which need not be text, and what libraries say, where a line of text is wanted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["decimal", "encoded", "printable", "significant"]
+__all__ = ["decimal", "encoded", "first_line", "name_of", "printable", "significant"]
 
 
 def decimal(value: float) -> str:
@@ -21,6 +23,16 @@ def printable(path: str | Path) -> str:
     """Return a path as one line that any terminal, page or figure can hold: what cannot be printed is escaped."""
     text = str(path)
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def name_of(facts: Mapping[str, Any]) -> str:
+    """Return the name of a photo's file, with its folder where ``facts["name"]`` says that, to tell it from others."""
+    return printable(str(facts.get("name") or Path(str(facts.get("file", ""))).name))
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; the name of its class if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def encoded(text: str) -> bytes:

@@ -32,32 +32,20 @@ from relume.errors import (
     NoRectifierError,
     TargetError,
 )
-from relume.faults import in_words, versions
-from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, entries_of, extremes, feed, pick
-from relume.forward import CUT_OFF, guard, raised_by_network, returned
+from relume.faults import translated, versions
+from relume.feeding import Inputs, Model, Output, all_finite, device_with_values, extremes, feed, pick
+from relume.forward import CUT_OFF, returned
 from relume.graph import Survey, between, gradients, hooked, survey
 from relume.layers import Layer, LayerLike, Probe, Reshape, layer_name
 from relume.plan.folding import settle
 from relume.preparation import preparation_of
 from relume.rectifiers import Rectifier
-from relume.replica import replicate, unwrap
+from relume.replica import replicate
 from relume.rules import Rule, gradient
 from relume.targets import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
+from relume.wrapped import unwrap
 
-__all__ = [
-    "Inputs",
-    "Model",
-    "Output",
-    "Score",
-    "Trace",
-    "TracesItself",
-    "all_finite",
-    "entries_of",
-    "full_precision",
-    "guard",
-    "raised_by_network",
-    "recording",
-]
+__all__ = ["Score", "Trace", "TracesItself", "full_precision", "recording"]
 
 Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
@@ -202,7 +190,7 @@ class Trace:
         units = [unit.layer for unit in targets if isinstance(unit, Unit)]
         runs = replicate(model) if isinstance(model, nn.Module) else model
         probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
-        with in_words(model, written):
+        with translated(model, written):
             outputs = pick(returned(model, runs, args, kwargs, images), output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only, written=written)
@@ -275,7 +263,7 @@ class Trace:
             HookError: a rectifier was not guided exactly once.
             LayerError: the score does not depend on the target layer.
         """
-        with in_words(self.model, self.written):
+        with translated(self.model, self.written):
             rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
             pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
         missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
@@ -289,7 +277,7 @@ class Trace:
     @recording()
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
-        with in_words(self.model, self.written):
+        with translated(self.model, self.written):
             found = self._survey(score, [self.images])
         rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
         rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
@@ -353,7 +341,7 @@ def _probe(
 
 
 def _check(model: Model) -> None:
-    """Refuse a prepared network whose original has changed, and have one that has changed itself follow."""
+    """Refuse a prepared network whose original has changed, and fold again what was written to in itself."""
     if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
         made.check()
         settle(model)

@@ -18,7 +18,7 @@ class Wrapper:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, which share its weights.
+    """Return the network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, which share its weights.
 
     Subclasses of these, and classes that merely look like them, are networks of their own.
     """
@@ -28,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def inside(module: nn.Module) -> nn.Module | None:
-    """The module that torch.compile, or relume itself, wrapped in ``module``; None if ``module`` is no such wrapper."""
+    """Return the module that torch.compile, or relume itself, wrapped in ``module``; None if ``module`` is no such wrapper."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # slow to import, and not there before its first use
     if isinstance(module, Wrapper) or (dynamo is not None and type(module) is dynamo.OptimizedModule):
         return module._modules["_orig_mod"]
@@ -36,7 +36,7 @@ def inside(module: nn.Module) -> nn.Module | None:
 
 
 def modules_of(model: nn.Module) -> dict[nn.Module, str]:
-    """``model`` and every module registered in it, each once, with its name: as ``named_modules``, in a tenth of the time.
+    """Name ``model`` and every module registered in it, each once: as ``named_modules``, in a tenth of the time.
 
     What is compiled has the name of its wrapper, as in a replica.
     """
@@ -58,7 +58,7 @@ def _children(module: nn.Module, name: str) -> list[tuple[nn.Module | None, str]
 
 
 def named_places(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module under every name that it has, named as in :func:`modules_of`."""
+    """List every module under every name that it has, named as in :func:`modules_of`."""
     yield name, model
     for child, child_name in _children(model, name):
         if child is not None:

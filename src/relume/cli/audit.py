@@ -194,7 +194,7 @@ def _audited(
     from relume.evidence import audit as examine
 
     view = opened.preprocessing.view(picture)
-    image = opened.preprocessing.tensor(view)[None]
+    image = opened.image(view)[None]
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     found = []
     for method in methods:

@@ -36,7 +36,7 @@ def check(
     ],
     picture: Annotated[
         Path | None,
-        typer.Argument(metavar="[PICTURE]", help="What to try it on; a drawn scene without one.", readable=False),
+        typer.Argument(metavar="PICTURE", help="What to try it on; a drawn scene without one.", readable=False),
     ] = None,
     *,
     network: Network,
@@ -52,7 +52,7 @@ def check(
 
     opened = network.open()
     seen = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
-    image = opened.preprocessing.tensor(opened.preprocessing.view(seen))[None]
+    image = opened.image(opened.preprocessing.view(seen))[None]
     found = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)

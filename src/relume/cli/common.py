@@ -81,7 +81,7 @@ def method_option(default: str) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class Running:
-    """What holds for the command that runs: if tracebacks are shown, and what to say when it is interrupted."""
+    """The state of the command that runs: whether tracebacks are shown, and what to say when it is interrupted."""
 
     traceback: bool = False
     stopped: str = ""

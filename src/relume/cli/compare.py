@@ -168,7 +168,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
         ends=(low * full, high * full),
         legend="; ".join(part for part in (drawn if values.any() else "", e.doubt(method)) if part),
-        note="; ".join(words for words in (e.remarks.get(method, ("",))[0], e.weak_here(method)) if words),
+        note="; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
     )
 
 

@@ -84,7 +84,10 @@ def explain(
 
     def ask(photo: Photo, path: Path) -> list[Explanation]:
         source = {"file": str(path), "path": address(path), **asked.facts}
-        return explain_photo(photo, opened, targets, methods, network.layer, source)
+        try:
+            return explain_photo(photo, opened, targets, methods, network.layer, source)
+        except TargetError as error:
+            raise _with_names(error, targets, opened.labels) from error
 
     def keep(explained: list[Explanation], path: Path) -> None:
         nonlocal closing
@@ -127,6 +130,17 @@ def _targets(
     if len(others) != 1:
         raise TargetError(f"--versus takes one class; got {versus!r}")
     return [Contrast(index, others[0]) for index in classes] + units
+
+
+def _with_names(error: TargetError, targets: Sequence[TargetLike], labels: Sequence[str] | None) -> TargetError:
+    """Give the class its name where it is contrasted with itself."""
+    from relume.targets import Contrast
+
+    said = str(error)
+    for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+        if labels is not None and 0 <= index < len(labels):
+            said = said.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
+    return type(error)(said)
 
 
 def _neuron(text: str) -> TargetLike:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import signal
 import sysconfig
 import threading
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from relume.cli.common import complain, running
-from relume.errors import ModelError, RelumeError
+from relume.errors import RAISED_BY_FACTORY, RAISED_BY_NETWORK, ModelError, RelumeError
 
 __all__ = ["FaultError", "MemoryLimitError", "NetworkError", "in_words", "reported", "uninterrupted", "write_results"]
 
@@ -29,8 +30,18 @@ SOFTWARE = 70
 
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
-_RAISED = ("(raised by the network", "(raised by the code of")
 _SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
+
+#: What an error advises in Python, and what does the same in a command.
+_ADVICE = (
+    (
+        "pass a callable that takes the outputs and returns one score per sample",
+        "name its scores by --scores if they are in it, or explain units of it by relume explain --neuron",
+    ),
+    ("; name one of these, or give a callable that takes what it returns", "; name one of these by --scores"),
+    ("and no output ", "and nothing called "),
+    ("; leave output away", "; leave --scores away"),
+)
 
 
 class NetworkError(ModelError):
@@ -45,16 +56,20 @@ class FaultError(RelumeError):
     """An error that relume did not expect."""
 
 
-def in_words(error: Exception) -> RelumeError:
-    """Turn any error into one whose message is a sentence, and whose cause it is."""
+def in_words(error: Exception | SystemExit) -> RelumeError:
+    """Turn any error into one whose message is a sentence for who uses a command, and whose cause it is."""
     if isinstance(error, RelumeError):
-        return error
-    told = _told(error)
+        said = functools.reduce(lambda text, advice: text.replace(*advice), _ADVICE, str(error))
+        if said == str(error):
+            return error
+        told = type(error)(said)
+    else:
+        told = _told(error)
     told.__cause__ = error
     return told
 
 
-def _told(error: Exception) -> RelumeError:
+def _told(error: Exception | SystemExit) -> RelumeError:
     from relume.memory import out_of_memory
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
@@ -63,36 +78,49 @@ def _told(error: Exception) -> RelumeError:
     if out_of_memory(error):
         return MemoryLimitError(f"memory ran out ({named}); a smaller --crop needs less, and so do fewer methods or targets")
     users, place = _place(error)
-    note = next((note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED)), None)
+    note = next(
+        (note for note in getattr(error, "__notes__", ()) if note.startswith((RAISED_BY_NETWORK, RAISED_BY_FACTORY))), None
+    )
     if note is None and not users:
         return FaultError(f"{named}{place}: this is a fault in relume; run again with --traceback, and report what it says")
     whole = bool(line) and type(error) in _SENTENCES
-    shaped = whole and note is not None and note.startswith(_RAISED[0])
-    hint = "--resize and --crop set that shape" if shaped else "--traceback shows the way there"
+    hint = _hint(line) if whole and note is not None and note.startswith(RAISED_BY_NETWORK) else _HINT
     what = f"{line if whole else named}{place if users else ''}{'' if note is None else f' {note}'}"
     return NetworkError(f"the network failed: {what}; {hint}")
 
 
-def _place(error: Exception) -> tuple[bool, str]:
-    """Whether the innermost code that is no library's is the user's rather than relume's, and where that is, in words."""
+_HINT = "--traceback shows the way there"
+
+
+def _hint(line: str) -> str:
+    """Choose the next step by what a network says that failed on its input."""
+    channels = re.search(r"expected input\[[\d, ]+\] to have (\d+) channels?, but got (\d+) channels? instead", line)
+    if channels and channels[2] == "3":
+        return f"the command gives it red, green and blue, and it takes {channels[1]} channel{'s' * (channels[1] != '1')}"
+    shaped = any(word in line.casefold() for word in ("size", "shape", "dimension", "channels", "height", "width"))
+    return "--resize and --crop set that shape" if shaped else _HINT
+
+
+def _place(error: Exception | SystemExit) -> tuple[bool, str]:
+    """Find the innermost code that is no library's: True if it is the user's and not relume's, and where it is, in words."""
     if isinstance(error, SyntaxError) and error.filename is not None:
-        return True, f" at {_short(error.filename)}:{error.lineno}"
+        return True, f" at {_relative(error.filename)}:{error.lineno}"
     for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
         file = frame.f_code.co_filename
         if file.startswith(_PACKAGE):
-            return False, f" at {_short(file)}:{line}"
+            return False, f" at {_relative(file)}:{line}"
         if not file.startswith(_LIBRARIES) and Path(file).is_file():
-            return True, f" at {_short(file)}:{line}"
+            return True, f" at {_relative(file)}:{line}"
     return False, ""
 
 
-def _short(file: str) -> str:
+def _relative(file: str) -> str:
     return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command say every error in one sentence, with what Python says of it where ``--traceback`` is given."""
-    signature, kind = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    signature, kind = inspect.signature(command, eval_str=True), inspect.Parameter.KEYWORD_ONLY
     option = Annotated[bool, typer.Option("--traceback", help="Print Python's traceback and warnings too, to report an error.")]
 
     @functools.wraps(command)
@@ -106,7 +134,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             complain(running.stopped)
             raise typer.Exit(130) from None
-        except Exception as error:  # noqa: BLE001 - each is said
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - each is said
             told = in_words(error)
             complain(told)
             raise typer.Exit(SOFTWARE if isinstance(told, FaultError) else 2) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -45,6 +46,7 @@ class ResultFolders:
             raise OutputError(f"cannot see what is in {str(output)!r}: {error.strerror}; name another folder") from error
         self._output = output
         self._taken: set[str] = set()
+        self._owner = functools.cache(_owner)  # each folder is read once, however many photos have its name
         self._there: defaultdict[str, list[Path]] = defaultdict(list)  # by name, and by name without a number
         for entry in entries:
             with suppress(OutputError):
@@ -54,9 +56,9 @@ class ResultFolders:
 
     def of(self, photo: Path) -> Path:
         """Return the folder of a photo; to be asked for right before its results are written."""
-        stem = _shortened(photo.stem.strip(".") or "photo")
+        stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
         for entry in self._there[stem.casefold()]:
-            if entry.name.casefold() not in self._taken and _owner(entry) == address(photo):
+            if entry.name.casefold() not in self._taken and self._owner(entry) == own:
                 return self._take(entry.name)
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         return self._take(next(name for name in names if name.casefold() not in self._taken and self._is_free(name)))

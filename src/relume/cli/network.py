@@ -23,7 +23,7 @@ __all__ = ["DEVICE", "Network"]
 DEVICE = typer.Option(metavar="DEVICE", help="Where it runs: cpu, cuda, cuda:NUMBER or mps; auto takes a GPU if there is one.")
 
 DEMO = (
-    "this is the demo network, which knows drawings of twelve things and nothing of photographs; "
+    "no --model was given, so this is the demo network, which knows drawings of twelve things and nothing of photographs; "
     "for those, name another: --model torchvision:resnet50"
 )
 
@@ -76,6 +76,7 @@ class Network:
         str,
         typer.Option(
             metavar="NAME",
+            show_default=False,
             help="What its scores are: softmax, if one class is true; sigmoid, if each may be; none. [default: as it is known]",
         ),
     ] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ T = TypeVar("T")
 Photos: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PHOTO", help="Picture files, or folders: all pictures in them and in their folders.", readable=False
+        metavar="PHOTO",
+        help="Picture files, or folders: all files in them and in their folders that end as pictures do, .jpg or .png say.",
+        readable=False,
     ),
 ]
 
@@ -60,9 +63,17 @@ def _pictures(folder: Path, output: Path) -> list[Path]:
         inside = Path(root)
         folders[:] = [name for name in folders if name[0] != "." and not _same(inside / name, output)]
         pictures = (inside / name for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes)
-        found += [path for path in pictures if path.is_file()]
+        found += [path for path in pictures if _may_be_file(path)]
     found += [Path(error.filename) for error in unread]
     return sorted(found, key=_natural) or [folder]
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file, or what it is cannot be known: a link to nothing, which is to fail as a photo does."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -70,20 +81,20 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _natural(path: Path) -> list[list[tuple[int, str]]]:
-    """A key by which numbers in names are in the order of numbers."""
+    """Make a key by which numbers in names are in the order of numbers."""
     parts = (re.split(r"(\d+)", part.casefold()) for part in path.parts)
     return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
 
 
 def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
-    """What to call each photo: the name of its file, after its folder if another has the same name."""
+    """Name each photo by its file, after its folder if another has the same name."""
     names = Counter(photo.name for photo in set(photos))
     return {photo: printable(photo.name if names[photo.name] == 1 else photo) for photo in photos}
 
 
 @dataclass(slots=True)
 class Failures:
-    """What went wrong with single photos, each said in a line of its own.
+    """The failures of single photos, each said in a line of its own.
 
     Where nothing was done yet, the error may not be about the photo at all. So the same is tried on drawn pictures: where they
     fail alike, it would be so for every photo. That ends the command, unless the error is one that depends on the photo.
@@ -121,7 +132,7 @@ class Failures:
         return sentence
 
     def _is_general(self, error: RelumeError) -> bool:
-        """Whether two pictures that have nothing in common fail too, and one of them just as a photo did."""
+        """Tell whether two pictures that have nothing in common fail too, and one of them just as a photo did."""
         if isinstance(error, ImageError | OutputError | MemoryLimitError):
             return False
         from PIL import Image
@@ -134,7 +145,7 @@ class Failures:
         return None not in sentences and str(error) in sentences
 
     def _attempted(self, photo: Photo) -> str | None:
-        """What was wrong with a drawn picture, in words; None if nothing was."""
+        """Try a drawn picture, and return what was wrong with it, in words; None if nothing was."""
         try:
             self.attempt(photo)
         except Exception as error:  # noqa: BLE001 - each is compared

@@ -243,9 +243,9 @@ def nothing_shown(explained: Sequence[Explanation]) -> str:
 
 
 def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
-    """Which layer was read and why, which rectifiers were guided, what scores are: the same for every photo of one network.
+    """Say what is the same for every photo of one network: the layer read and why, the rectifiers guided, what scores are.
 
-    And which layer to name where the one chosen leaves most maps ``without`` Grad-CAM.
+    Where the layer chosen leaves most maps ``without`` Grad-CAM, another one is named.
     """
     how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []

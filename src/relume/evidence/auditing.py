@@ -29,8 +29,9 @@ from relume.layers import LayerLike
 from relume.methods import Method
 from relume.render import stretched
 from relume.report import write_folder
+from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.text import printable, significant
+from relume.text import name_of, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ class AuditReport:
 
     @property
     def figures(self) -> dict[str, Values]:
-        """Every figure of :data:`~relume.evidence.FIGURES` that was measured, ``(N,)``; not a number where it is undefined."""
+        """Every figure of :data:`~relume.evidence.FIGURES` that was measured, ``(N,)``; NaN where it is undefined."""
         found = {key: getattr(self.checks, figure.check) for key, figure in FIGURES.items()}
         return {key: FIGURES[key].of(check) for key, check in found.items() if check is not None}
 
@@ -147,7 +148,7 @@ class AuditReport:
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
     def _notes(self, i: int | None = None) -> list[str]:
-        """What was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
+        """List what was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
         weak = [words for words in (self.remarks if i is None else [self._remark(i)]) if words.startswith("weak")]
         empty = sum(self.empty) if i is None else 0
         notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []
@@ -175,7 +176,7 @@ class AuditReport:
         if health is not None:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
-            name=self.facts.get("name") or printable(Path(self.facts.get("file", "")).name),
+            name=name_of(self.facts),
             method=method_name(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
@@ -228,7 +229,7 @@ class AuditReport:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON has it, without maps; what is not a number is null."""
+    """``value`` as JSON has it, without maps; NaN is null."""
     if isinstance(value, Coverage):
         return value.as_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -287,14 +288,13 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
     question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth) if smooth else question
     found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
-    probabilities = activated(answer.scores.double(), answer.activation).gather(1, question.classes[:, None])[:, 0]
     return AuditReport(
         question.method.key,
         answer.model,
         question.layers,
         question.classes,
-        answer.score.double().cpu().numpy(),
-        probabilities.cpu().numpy() if answer.quantity == "probability" else None,
+        answer.score.cpu().double().numpy(),
+        _probabilities(answer, question.classes),
         question.images,
         found,
         labels,
@@ -303,3 +303,12 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         # nothing is known of the mean of maps of noisy copies
         remarks=() if smooth else answer.remarks[question.method.key],
     )
+
+
+def _probabilities(answer: Explanation, classes: Tensor) -> Values | None:
+    """Give the probability of each picture's class; None where the network has scores alone."""
+    if answer.quantity == "score":
+        return None
+    scores = answer.scores.cpu().double()  # in this order: MPS has no float64
+    values: Values = activated(scores, answer.activation).gather(1, classes.cpu()[:, None])[:, 0].numpy()
+    return values

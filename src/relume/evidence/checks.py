@@ -102,7 +102,7 @@ def run_checks(
 
 
 def checks_of(names: Collection[str], called: str = "checks") -> list[str]:
-    """The checks that ``names`` name: each a check, or one of its figures.
+    """Find the checks that ``names`` name: each a check, or one of its figures.
 
     Raises:
         InputError: there is no such name, or none at all.

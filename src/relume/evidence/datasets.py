@@ -52,7 +52,7 @@ def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None,
     if not targets:
         raise ImageError(f"{name!r}: nothing of what its masks show is in the part that the network sees; leave it out")
     view = network.preprocessing.view(picture)
-    return Sample(name, network.preprocessing.tensor(view), targets, np.logical_or.reduce([mask for _, mask in seen]))
+    return Sample(name, network.image(view), targets, np.logical_or.reduce([mask for _, mask in seen]))
 
 
 # --- Scenes --------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class EdgeSimilarity:
 
     Attributes:
         similarity: to the ``sobel`` and ``canny`` edges of the picture and to the ``input`` itself, less its mean colour (Nie
-            et al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). Not a number in a picture of one colour.
+            et al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in a picture of one colour.
         maps: these.
     """
 

@@ -110,7 +110,7 @@ class Evaluation:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def title(self, key: str) -> str:
-        """What tables call a row."""
+        """Return what tables call a row."""
         return method_name(key) if key in self.methods else TITLES[key]
 
     @property
@@ -272,7 +272,7 @@ def _maps(
 ) -> dict[str, list[Map]]:
     """The saliency of every class of one picture, by the key of its row."""
     image = sample.image.float().cpu().numpy()
-    maps = {m: [e.saliency(m)[0].double().cpu().numpy() for e in explained] for m in explained[0].maps}
+    maps = {m: [e.saliency(m)[0].cpu().double().numpy() for e in explained] for m in explained[0].maps}
     maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
     return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
 

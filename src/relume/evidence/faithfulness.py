@@ -78,7 +78,7 @@ def measure_faithfulness(
     network = replicate(question.model)
     found: dict[str, dict[str, list[Values]]] = {kind: {} for kind in CURVES}
     for i in watched(range(len(original))):
-        image = question.images[i].detach().double().cpu().numpy()
+        image = question.images[i].detach().cpu().double().numpy()
         drawn = torch.rand(original.saliency[i].shape, generator=generator).double().numpy()
         heats = {"method": np.nan_to_num(original.saliency[i]), "random": drawn, "edges": sobel(image)}
         for name, heat in heats.items():
@@ -107,7 +107,7 @@ def _watch(network: torch.nn.Module, question: Question, i: int, pictures: Itera
     """The probability, or score, of picture ``i``'s class in each of ``pictures``."""
     inputs = torch.from_numpy(np.stack(list(pictures))).to(question.images)
     found = [class_scores(pick(network(part), question.output), len(part)) for part in parts(inputs, question.batch)]
-    values: Values = activated(torch.cat(found).double(), activation)[:, int(question.classes[i])].cpu().numpy()
+    values: Values = activated(torch.cat(found).cpu().double(), activation)[:, int(question.classes[i])].numpy()
     return values
 
 

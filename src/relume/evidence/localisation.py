@@ -1,7 +1,7 @@
 """How well a map shows what is there: measures of one map against ground truth, each one formula.
 
 Throughout, ``R`` is a map's saliency, ``(H, W)``, not negative; ``T`` are the pixels of the class explained,
-``(H, W)`` boolean. A measure is not a number where it is undefined: a map that is zero everywhere has no shares.
+``(H, W)`` boolean. A measure is NaN where it is undefined: a map that is zero everywhere has no shares.
 """
 
 from __future__ import annotations

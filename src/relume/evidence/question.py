@@ -13,12 +13,12 @@ from relume.activation import Activation
 from relume.errors import InputError, ModelError, TargetError
 from relume.evidence.similarity import Maps
 from relume.explaining import explain, explain_targets
+from relume.feeding import Inputs, Model, Output
 from relume.layers import LayerLike, layer_name
 from relume.methods import Method, resolve_methods
-from relume.replica import unwrap
 from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.trace import Inputs, Model, Output
+from relume.wrapped import unwrap
 
 __all__ = ["BATCH", "Question", "parts"]
 
@@ -95,7 +95,7 @@ class Question:
         """The maps of other pictures of the same classes, by another network, or of other classes.
 
         Where a score does not respond to its picture at all, its plain gradient being zero everywhere, there is no map to
-        compare, and its values are not numbers: so it is where a network ends in a ReLU and the score would be negative.
+        compare, and its values are NaN: so it is where a network ends in a ReLU and the score would be negative.
         """
         images, classes = self.images if images is None else images, self.classes if classes is None else classes
         model = self.model if model is None else model
@@ -110,7 +110,7 @@ class Question:
         return torch.cat([self._alive(e, model, c) for e, c in explained])
 
     def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
-        """The maps of ``e``, not numbers where the score does not respond."""
+        """The maps of ``e``, NaN where the score does not respond."""
         raw = e[self.method.key]
         if raw.flatten(1).any(1).all():
             return raw

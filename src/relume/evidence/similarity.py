@@ -47,7 +47,7 @@ LEAST = 24
 
 
 def _comparing(formula: Callable[[Map, Map], float]) -> Callable[[Map, Map], float]:
-    """``formula`` where both maps say something; not a number where ``a`` does not, and 0 where only ``b`` does not."""
+    """``formula`` where both maps say something; NaN where ``a`` does not, and 0 where only ``b`` does not."""
 
     @functools.wraps(formula)
     def compared(a: Map, b: Map) -> float:
@@ -102,7 +102,7 @@ def hog(heat: Map) -> Values:
 
 
 def defined_mean(values: Values) -> Values:
-    """The mean over the first axis of what is a number; not a number where nothing is."""
+    """The mean over the first axis of what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
     counts = defined.sum(0)
     return np.where(counts > 0, np.where(defined, values, 0).sum(0) / np.maximum(counts, 1), np.nan)
@@ -135,18 +135,18 @@ class Maps:
         return ~(spread > 0)
 
     def defined(self) -> Maps:
-        """The same, NaN where one says nothing: compared with those, nothing is 0 alike, which would read as a finding."""
+        """Return the same maps, NaN where one says nothing: by comparison all would be 0 alike, which reads as a finding."""
         empty = self.empty[:, None, None]
         return Maps(
             np.where(empty.reshape(-1, *[1] * (self.raw.ndim - 1)), np.nan, self.raw), np.where(empty, np.nan, self.saliency)
         )
 
     def unknown(self) -> Maps:
-        """As many that are no numbers."""
+        """As many maps of NaN."""
         return Maps(np.full_like(self.raw, np.nan), np.full_like(self.saliency, np.nan))
 
     def compare(self, other: Maps) -> dict[str, Values]:
-        """How alike ``other`` is by each of :data:`SIMILARITIES`, ``(N,)`` each; not a number where a measure is undefined."""
+        """How alike ``other`` is by each of :data:`SIMILARITIES`, ``(N,)`` each; NaN where a measure is undefined."""
         pairs = [(self._at(i), other._at(i)) for i in range(len(self))]
         return {key: np.array([s.compute(a, b) for a, b in pairs]) for key, s in SIMILARITIES.items()}
 

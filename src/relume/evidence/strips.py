@@ -77,7 +77,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """``y`` over ``x``; not a number where there is a gap."""
+    """``y`` over ``x``; NaN where there is a gap."""
 
     role: Role
     x: Values
@@ -169,7 +169,7 @@ def rows(figures: Mapping[str, float]) -> list[FigureRow]:
 
 
 def side_by_side(views: Sequence[AuditView]) -> list[list[FigureRow]]:
-    """For each figure that is known of some map its row of each; not a number where it is not known."""
+    """For each figure that is known of some map its row of each; NaN where it is not known."""
     by = [{row.key: row for row in view.rows} for view in views]
     known = {row.key: row for rows in by for row in rows.values()}
     ordered = [known[key] for key in FIGURES if key in known]
@@ -188,7 +188,7 @@ def _heat(values: Values, full: float | None = None) -> Image.Image:
 
 
 def _similar(value: float, values: Values) -> str:
-    """How alike a map is that has these ``values``; one that shows nothing is said to."""
+    """Say how alike a map of these ``values`` is, or that it shows nothing."""
     if not np.isfinite(values).all():
         return "no map"
     return number(value) if values.any() else "empty"

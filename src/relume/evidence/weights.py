@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from relume.errors import InputError, ModelError
-from relume.replica import replicate, unwrap
+from relume.replica import replicate
+from relume.wrapped import unwrap
 
 __all__ = ["How", "check_how", "own_copy", "randomise_layer", "restore", "weight_layers"]
 

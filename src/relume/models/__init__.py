@@ -58,6 +58,7 @@ class Opened:
         notes: what was understood on the way and must be said: where weights were found, what was executed.
         weights: the file whose weights were loaded in place of the network's own.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
+        dtype: of its input; None: that of its parameters, if they have one, else float32.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Opened:
     notes: tuple[str, ...] = ()
     weights: Path | None = None
     output: Output = None
+    dtype: torch.dtype | None = None
 
     def explain(
         self,
@@ -110,7 +112,7 @@ class Opened:
 
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
         framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
-        images = torch.stack([self.preprocessing.tensor(self.preprocessing.view(photo.picture)) for photo in framed])
+        images = torch.stack([self.image(self.preprocessing.view(photo.picture)) for photo in framed])
         asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
@@ -139,7 +141,20 @@ class Opened:
         from relume.plan import prepare
 
         view = self.preprocessing.view(as_photo(photo).picture)
-        return dataclasses.replace(self, model=prepare(self.model, self.preprocessing.tensor(view)[None], **options))
+        image = self.image(view)
+        return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
+
+    def image(self, view: Image) -> torch.Tensor:
+        """What :attr:`preprocessing` makes of a view, in the floating-point type that the network computes in.
+
+        Args:
+            view: what the network sees of a picture, by :meth:`relume.image.Preprocessing.view`.
+        """
+        import torch
+
+        held = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
+        dtype = self.dtype or (held.pop() if len(held) == 1 else torch.float32)
+        return self.preprocessing.tensor(view).to(dtype)
 
     @property
     def device(self) -> torch.device:

@@ -33,7 +33,7 @@ def find_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def _devices() -> list[str]:
-    """The devices of this machine that torch can use, the one to prefer last."""
+    """List the devices of this machine that torch can use, the one to prefer last."""
     found = ["cpu"]
     if torch.backends.mps.is_available():
         found.append("mps")

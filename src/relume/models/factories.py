@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from relume.errors import ModelError
+from relume.errors import RAISED_BY_FACTORY, ModelError
 from relume.image import IMAGENET
 from relume.models import ASSUMED, Opened
 from relume.models.weights import read_checkpoint
@@ -42,11 +43,11 @@ def open_factory(spec: str, weights: Path | None, args: dict[str, Any]) -> Opene
         ) from error
     except Exception as error:
         if not isinstance(error, ModelError):
-            error.add_note(f"(raised by the code of {spec})")
+            error.add_note(f"{RAISED_BY_FACTORY} {spec})")
         raise
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module")
-    notes: tuple[str, ...] = (f"{spec} is code, and was executed", ASSUMED)
+    notes: tuple[str, ...] = (f"{spec} was imported and run", ASSUMED)
     if checkpoint is not None:
         notes += checkpoint.load_into(model, spec)
     return Opened(spec, model.eval(), IMAGENET, None, notes=notes)
@@ -69,7 +70,9 @@ def _find(module: str, attribute: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and misses one of its own
-        raise ModelError(f"there is no module {module!r}, here or installed; check the name, or go to where it lies") from error
+        close = difflib.get_close_matches(module, ("torchvision", "timm", "hf"), n=1, cutoff=0.8)
+        instead = f"did you mean {close[0]}:{attribute}?" if close else "check the name, or go to where it lies"
+        raise ModelError(f"there is no module {module!r}, here or installed; {instead}") from error
     try:
         found = functools.reduce(getattr, attribute.split("."), found)
     except AttributeError as error:

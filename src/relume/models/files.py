@@ -18,6 +18,7 @@ from relume.models.devices import find_device
 from relume.models.reading import check_file
 from relume.models.weights import archive_kind
 from relume.recorded import training_node
+from relume.text import first_line
 
 __all__ = ["open_program"]
 
@@ -74,7 +75,7 @@ def _scripted(path: Path, device: torch.device) -> nn.Module:
             warnings.filterwarnings("ignore", r".*torch\.jit")  # a DeprecationWarning, from torch 2.14 on a FutureWarning
             return Scripted(torch.jit.load(path, map_location=device)).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"the TorchScript archive {str(path)!r} cannot be read: {first_line(error)}") from error
 
 
 def _exported(path: Path, device: str | torch.device) -> tuple[nn.Module, Preprocessing, str]:
@@ -111,7 +112,7 @@ def _moved(program: torch.export.ExportedProgram, device: torch.device, path: Pa
         return move_to_device_pass(program, device)
     except (ImportError, RuntimeError) as error:
         raise ModelError(
-            f"the program {str(path)!r} cannot be moved to {device}: {_first_line(error)}; export it there, or give its device"
+            f"the program {str(path)!r} cannot be moved to {device}: {first_line(error)}; export it there, or give its device"
         ) from error
 
 
@@ -136,7 +137,3 @@ def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[Preproces
     crop = height if height == width else (height, width)
     said = f"it takes {height}×{width} pixels, to which pictures are resized and cropped, with ImageNet's mean and std"
     return Preprocessing(resize=side if height == width else (height, width), crop=crop), said
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -22,10 +22,9 @@ from relume.layers import LayerLike, Reshape, layer_name
 from relume.memory import out_of_memory
 from relume.plan.cut import Asked, Facts, Live, Source, cut
 from relume.plan.planned import ONE_AT_A_TIME, Backend, Capture, Plan, as_it_is, cuda_graph, inductor
-from relume.replica import unwrap
 from relume.targets import ClassTarget, Contrast, TargetLike, Unit
 from relume.trace import Trace, TracesItself
-from relume.wrapped import Wrapper
+from relume.wrapped import Wrapper, unwrap
 
 __all__ = ["Compiled"]
 

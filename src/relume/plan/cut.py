@@ -20,11 +20,12 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from relume.errors import GraphError
 from relume.feeding import Output, pick
+from relume.forward import guard
 from relume.graph import Survey, between, hooked, survey, walk
 from relume.layers import Layer, Probe, Reshape
 from relume.replica import replicate
 from relume.rules import Rule, gradient
-from relume.trace import Guidable, Score, Trace, full_precision, guard
+from relume.trace import Guidable, Score, Trace, full_precision
 
 __all__ = ["Asked", "Cut", "Facts", "Live", "Seen", "Source", "cut"]
 

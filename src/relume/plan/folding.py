@@ -9,7 +9,7 @@ folded convolution makes is therefore :class:`Reserved`: whatever else than its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_
 
 from relume.errors import GraphError, ModelError
 from relume.plan.convolution import convolve, mix
-from relume.replica import unwrap
+from relume.wrapped import unwrap
 
 __all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
 
@@ -50,11 +50,15 @@ class Reserved(Tensor):
         )
     )
 
+    _conversions: ClassVar[frozenset[Any]] = frozenset((Tensor.to, Tensor.float, Tensor.contiguous))
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse, unless ``func`` asks for no value."""
-        if func in cls._shown:
-            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        """Refuse, unless ``func`` asks for no value, or converts to what it is already."""
+        if func in cls._shown or func in cls._conversions:
+            made = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+            if func in cls._shown or made is args[0]:
+                return made
         raise GraphError(
             _ANOTHER_WAY.format("what a convolution made is taken by something else than the BatchNorm folded into it")
         )
@@ -66,7 +70,7 @@ _FOLD, _NORM, _FOLDING, _WRITTEN = "_relume_fold", "_relume_norm", "_relume_fold
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """What a convolution and the BatchNorm after it compute together, as the weights of one convolution.
+    """A convolution and the BatchNorm after it, as the weights of one convolution.
 
     Both modules keep their own parameters and statistics, which are what anybody reads there.
 
@@ -93,10 +97,11 @@ class Fold:
         """Fold ``norm`` into ``convolution``, in float64, or take what was ``folded`` of just these."""
         parameters, (mean, var) = _parameters(convolution, norm), _statistics(norm)
         if folded is None:
-            weight, bias, gamma, beta = (None if t is None else t.double() for t in parameters)
+            # on the CPU, since MPS has no float64
+            weight, bias, gamma, beta = (None if t is None else t.cpu().double() for t in parameters)
             assert weight is not None
-            made = fuse_conv_bn_weights(weight, bias, mean.double(), var.double(), norm.eps, gamma, beta)
-            folded = made[0].detach().to(convolution.weight.dtype), made[1].detach().to(convolution.weight.dtype)
+            made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
+            folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
         held = tuple(None if t is None else t.detach() for t in parameters)
         versions = tuple(map(_version, parameters))
         return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
@@ -199,10 +204,8 @@ class Folding:
         if written != state[_WRITTEN] and not torch.compiler.is_compiling():  # since the run began
             state.update({_FOLD: state[_FOLD].renewed(self, norm), _WRITTEN: written})
         made = self._folded(state[_FOLD], *args, **kwargs)
-        made = reserved = _use(made, *state["_parameters"].values())
-        if type(made) is Tensor:  # not so while a compiler looks on
-            reserved = made.detach()
-            reserved.__class__ = Reserved
+        made = _use(made, *state["_parameters"].values())
+        reserved = _reserve(made)
         setattr(reserved, _INSIDE, (norm, made, written))
         return reserved
 
@@ -211,27 +214,29 @@ class Folding:
 
 
 class FoldingInside(Folding):
-    """A :class:`Folding` for convolutions with a forward of their own, in which one call convolves."""
+    """A :class:`Folding` for convolutions with a forward of their own, in which one call convolves, and which returns that."""
 
     def _folded(self, fold: Fold, *args: Any, **kwargs: Any) -> Any:
-        with _WithFolded(cast("Any", self).weight, fold) as watch:
-            made = super(Folding, self).forward(*args, **kwargs)  # type: ignore[misc]
-        if not watch.done:
+        with _WithFolded(vars(self)["_parameters"], fold) as watch:
+            returned = super(Folding, self).forward(*args, **kwargs)  # type: ignore[misc]
+        if watch.made is None or returned is not watch.reserved:
             raise GraphError(
-                _ANOTHER_WAY.format("a convolution with a BatchNorm folded into it does not convolve by its weight")
+                _ANOTHER_WAY.format(
+                    "a convolution with a BatchNorm folded into it returns something else, or does not convolve by its weight"
+                )
             )
-        return made
+        return watch.made
 
 
 class Folded:
     """Mixed into the class of a BatchNorm: what it did is in the convolution now; what else its module does, it still does."""
 
-    def forward(self, x: Tensor) -> Any:
-        """What the convolution made, or what the module makes of that after its BatchNorm."""
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Hand on what the convolution made, or what the module makes of that after its BatchNorm."""
         norm, module = cast("Any", self), cast("Any", super())
         owner, made, written = getattr(x, _INSIDE, (None, x, ()))
         if norm.training and owner is None:
-            return module.forward(x)
+            return module.forward(x, *args, **kwargs)
         if norm.training or owner is not self or written[2:] != _written(norm, norm)[2:]:
             raise GraphError(
                 _ANOTHER_WAY.format(
@@ -239,49 +244,93 @@ class Folded:
                 )
             )
         delattr(x, _INSIDE)
-        x = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        made = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
         if module.forward.__func__ is _Norm.forward:
-            return x
-        with _WithoutNorm(x):
-            return module.forward(x)
+            return made
+        with _WithoutNorm(norm, x, made) as watch:
+            returned = module.forward(x, *args, **kwargs)
+        if not watch.done:
+            raise GraphError(
+                _ANOTHER_WAY.format(
+                    "a BatchNorm that is folded into its convolution does not normalise by its own weights and statistics"
+                )
+            )
+        return returned
+
+
+def _reserve(made: Any) -> Any:
+    """Return what stands for ``made``; ``made`` itself while a compiler looks on."""
+    if type(made) is not Tensor:
+        return made
+    reserved = made.detach()
+    reserved.__class__ = Reserved
+    return reserved
+
+
+def _alike(given: Tensor | None, own: Tensor | None) -> bool:
+    """Tell whether ``given`` is the tensor ``own``, or the same of its memory in the same order."""
+    if given is own or given is None or own is None:
+        return given is own
+    return given.data_ptr() == own.data_ptr() and (given.shape, given.stride()) == (own.shape, own.stride())
 
 
 class _WithFolded(TorchFunctionMode):
-    """Inside, the calls that convolve by ``weight`` convolve by what was folded."""
+    """Inside, the one call that convolves by the weight and bias of ``parameters`` convolves by what was folded.
+
+    Attributes:
+        made: what that call made.
+        reserved: what it returned in place of that.
+    """
 
     _calls: ClassVar[tuple[Any, ...]] = (F.conv1d, F.conv2d, F.conv3d, convolve)
     _names: ClassVar[tuple[str, ...]] = ("input", "weight", "bias")
 
-    def __init__(self, weight: Tensor, fold: Fold) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor | None], fold: Fold) -> None:
         super().__init__()
-        self.done = False
-        self._weight, self._fold = weight, fold
+        self.made: Any = None
+        self.reserved: Any = None
+        self._parameters, self._fold = parameters, fold
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self._calls:
-            given = {**dict(zip(self._names, args, strict=False)), **kwargs}
-            if given["weight"].data_ptr() == self._weight.data_ptr():
-                self.done = True
-                args = given["input"], self._fold.weight, self._fold.bias, *args[3:]
-                kwargs = {key: value for key, value in kwargs.items() if key not in self._names}
-        return func(*args, **kwargs)
+        if func not in self._calls or self.made is not None:
+            return func(*args, **kwargs)
+        given = {"bias": None, **dict(zip(self._names, args, strict=False)), **kwargs}
+        if not all(_alike(given[key], self._parameters.get(key)) for key in ("weight", "bias")):
+            return func(*args, **kwargs)
+        kwargs = {key: value for key, value in kwargs.items() if key not in self._names}
+        self.made = func(given["input"], self._fold.weight, self._fold.bias, *args[3:], **kwargs)
+        self.reserved = _reserve(self.made)
+        return self.reserved
 
 
 class _WithoutNorm(TorchFunctionMode):
-    """Inside, the one call of ``batch_norm`` that takes ``x`` hands it on."""
+    """Inside, the one call that normalises ``x``, just as ``norm`` does, gives ``made``.
 
-    _calls: ClassVar[tuple[Any, ...]] = (F.batch_norm, torch.batch_norm)
+    Attributes:
+        done: that call was made.
+    """
 
-    def __init__(self, x: Tensor) -> None:
+    _calls: ClassVar[dict[Any, tuple[str, ...]]] = {
+        F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+        torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
+    }
+
+    def __init__(self, norm: _Norm, x: Tensor, made: Tensor) -> None:
         super().__init__()
-        self._x: Tensor | None = x
+        self.done = False
+        self._norm, self._x, self._made = norm, x, made
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self._calls and self._x is not None and (args[0] if args else kwargs["input"]) is self._x:
-            x, self._x = self._x, None
-            return x
+        if not self.done and func in self._calls:
+            named = dict(zip(self._calls[func], args, strict=False))
+            given = {"weight": None, "bias": None, "training": False, "eps": 1e-5, **named, **kwargs}
+            tensors = ("weight", "bias", "running_mean", "running_var")
+            same = all(_alike(given[key], getattr(self._norm, key)) for key in tensors)
+            if given["input"] is self._x and same and not given["training"] and given["eps"] == self._norm.eps:
+                self.done = True
+                return self._made
         return func(*args, **kwargs)
 
 

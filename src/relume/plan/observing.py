@@ -33,7 +33,7 @@ _BATCH_NORMS = (
 
 
 def _memory(tensor: Tensor | None) -> int:
-    """Where ``tensor`` lies; views of it lie there too. It means something while that memory is held."""
+    """Tell where ``tensor`` lies; views of it lie there too. It means something while that memory is held."""
     return 0 if tensor is None or tensor.layout is not torch.strided else tensor.untyped_storage()._cdata
 
 
@@ -88,7 +88,7 @@ def observe(network: nn.Module, run: Callable[[], Any]) -> Flow:
 
 @dataclass(slots=True)
 class Flow:
-    """What one run of a network showed of its convolutions and BatchNorms.
+    """The way of data through the convolutions and BatchNorms of a network, as one run showed it.
 
     Attributes:
         network: the network.
@@ -133,7 +133,7 @@ class Flow:
         return [name for name, module in self.network.named_modules() if isinstance(module, _Norm)]
 
     def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Each BatchNorm that may be folded with its convolution, and each of the others with the reason why not."""
+        """Find each BatchNorm that may be folded, with its convolution, and each of the others, with the reason why not."""
         found: dict[str, str] = {}
         kept: dict[str, str] = {}
         for name in self.norms:
@@ -145,7 +145,7 @@ class Flow:
         return found, kept
 
     def _obstacle(self, name: str) -> str:
-        """Why the BatchNorm ``name`` may not be folded, if there is a reason."""
+        """Say why the BatchNorm ``name`` may not be folded; nothing if it may."""
         if self._runs[name] != 1:
             return f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
         norm, taken = self._took.get(name, (None, None))

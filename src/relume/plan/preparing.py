@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_map_only
 
 from relume.errors import InputError, ModelError
 from relume.evidence.localisation import rank_correlation
+from relume.feeding import Inputs
 from relume.fingerprint import Fingerprint
+from relume.forward import raised_by_network
 from relume.graph import gradients
 from relume.outputs import tensors_in
 from relume.plan.compiled import Compiled
@@ -25,8 +27,9 @@ from relume.plan.convolution import pack, ran_packed
 from relume.plan.folding import fold_into, settle
 from relume.plan.observing import observe
 from relume.preparation import Preparation, Source, preparation_of
-from relume.replica import modules_of, replicate, unwrap
-from relume.trace import Inputs, Trace, raised_by_network, recording
+from relume.replica import replicate
+from relume.trace import Trace, recording
+from relume.wrapped import modules_of, unwrap
 
 __all__ = ["Preparing", "prepare"]
 
@@ -104,7 +107,8 @@ def prepare(
         dtype or _dtype(original),
         lean,
         compiled,
-        *_compare(before, after, dtype or _dtype(original)),
+        # what was computed in float32 is no nearer than that, whatever it is compared with
+        *_compare(before, after, max(dtype or _dtype(original), _dtype(original), key=lambda d: torch.finfo(d).eps)),
         tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
@@ -177,11 +181,10 @@ class _Conversion:
         network.register_forward_hook(self._leave)
 
     def _held(self, tensor: Tensor) -> Any:
-        """A parameter or buffer, itself where nothing has to be done to it."""
+        """Convert a parameter or buffer; it stays itself where nothing has to be done to it."""
         made = self._narrowed(tensor.detach())
-        if (
-            self.last and tensor.device.type != "cpu" and tensor.ndim in _LAST
-        ):  # on a CPU they are packed, or as well as they are
+        # on a CPU they are packed, or as well as they are
+        if self.last and tensor.device.type != "cpu" and tensor.ndim in _LAST:
             made = made.contiguous(memory_format=_LAST[tensor.ndim])
         if made.data_ptr() == tensor.data_ptr():
             return tensor
@@ -237,10 +240,10 @@ class _Answer:
         outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
         if not any(t.requires_grad for t in outputs):
             raise ModelError("nothing that the network returned is a floating-point tensor; let it return one, to be compared")
-        loss = torch.stack([t.double().square().sum() for t in outputs if t.requires_grad]).sum()
+        loss = torch.stack([t.cpu().double().square().sum() for t in outputs if t.requires_grad]).sum()  # MPS has no float64
         (gradient,) = gradients(loss, [trace.images], keep=False)
         assert gradient is not None, "a trace's outputs depend on its images"
-        return cls(tuple(t.detach() for t in outputs), gradient.double().cpu().numpy().ravel())
+        return cls(tuple(t.detach() for t in outputs), gradient.cpu().double().numpy().ravel())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -254,7 +257,7 @@ def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float
         ModelError: they differ by more than computing in ``dtype`` explains.
     """
     pairs = zip(before.outputs, after.outputs, strict=True)
-    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).double().cpu() for x, y in pairs if x.numel()])
+    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).cpu().double() for x, y in pairs if x.numel()])
     difference = float(off.max())
     apart = float(np.linalg.norm(before.gradient - after.gradient)) / max(float(np.linalg.norm(before.gradient)), 1e-300)
     agreement = rank_correlation(before.gradient, after.gradient)
