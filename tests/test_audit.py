@@ -312,6 +312,12 @@ def test_a_network_of_one_class(images):
     report = relume.audit(Small(classes=1).eval(), images)
     assert "there is no other class to compare with" in report.checks.skipped["classes"]
     assert "classes was left out: the network has one score" in str(report)
+    assert "leave" not in report.checks.skipped["classes"]  # it was
+    brief = relume.audit(Small(classes=1).eval(), images, checks=["edges", "classes"])
+    end = "a network of one output has no other class to compare with."
+    assert brief.verdict.text.endswith(f"not enough for a verdict, without a figure for stability, shift, cascade, and {end}")
+    whole = judge({**STEADY, "cascade": 0.1}, one_output=True)
+    assert (whole.level, whole.text[-len(end) - 30 :]) == ("undecided", f"not enough for a verdict, and {end}")
     assert report.verdict.level in ("undecided", "structure")
     assert (report.probabilities, report.checks.faithfulness.quantity) == (None, "score")
 
@@ -344,6 +350,7 @@ STEADY = {"stability": 0.9, "shift": 0.9}
         ({**STEADY, "classes": 0.1}, "undecided", "without a figure for cascade"),
         ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": -0.1}, "chance", "no more than random ones"),
         ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": 0.1}, "class", "nothing measured speaks against"),
+        ({**STEADY, "classes": -0.004, "cascade": -0.2}, "class", "is 0.00 similar to those of other classes and stays −0.20"),
         ({"classes": 0.9}, "structure", "not why it chose this class"),
         ({}, "undecided", "Neither other classes nor other weights were tried"),
     ],

@@ -63,6 +63,46 @@ def test_check_says_what_does_not_work_and_why():
     assert found.outputs == "(1, 2)"
 
 
+NETWORKS = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, returned):
+        super().__init__()
+        self.conv, self.fc, self.returned = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), returned
+    def forward(self, x):
+        return self.returned(self.fc(self.conv(x).relu().mean((2, 3))))
+def two():
+    return Net(lambda y: (y, 2 * y))
+def flat():
+    return Net(lambda y: y[:, 0])
+def words():
+    return Net(lambda y: "cat")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "returns", "activation"),
+    [
+        ("two", "[0] (1, 2), [1] (1, 2)", "not known until --scores names the scores"),
+        ("flat", "(1,)", "not known: no class scores are seen in what it returns"),
+        ("words", "a str", "not known: no class scores are seen in what it returns"),
+    ],
+)
+def test_check_of_a_network_whose_scores_are_not_known(scene, tmp_path, monkeypatch, name, returns, activation):
+    (tmp_path / "nets_without_scores.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = relume_command("check", f"nets_without_scores:{name}", scene)
+    assert result.exit_code == 1, result.output
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line[:1] != " "}
+    assert (lines["returns"], lines["activation"]) == (returns, activation)
+    assert lines["network"].startswith(f"nets_without_scores:{name}: Net")  # and no picture in place of :two:
+    assert "cost" not in lines
+    assert result.stdout.count("✗") == 1
+    assert "✗ gradient, deconvnet, guided_backprop, gradcam, guided_gradcam: " in " ".join(result.stdout.split())
+    assert relume_command("check", f"nets_without_scores:{name}", scene, "--json").exit_code == 1
+
+
 def test_check_adds_up_what_the_graph_keeps():
     """One ReLU of a thousand floats keeps its result, and nothing else of this network keeps anything but weights."""
     found = check(nn.Sequential(nn.Flatten(), nn.ReLU()), torch.randn(1, 1, 10, 100))

@@ -195,7 +195,7 @@ class Only(nn.Module):
 
 
 def test_a_network_that_is_nothing_but_its_prediction_has_no_layer_to_choose():
-    with pytest.raises(LayerError, match="no layer with spatial axes ran once before the network's own prediction; name"):
+    with pytest.raises(LayerError, match="no layer with spatial axes ran before the network's own prediction; name"):
         asked(Only(), torch.randn(1, 3, 8, 8), lambda outputs: outputs[:, 1].sum((1, 2)))
 
 

@@ -262,7 +262,7 @@ def test_where_no_tokens_matter_no_layer_is_chosen():
 
 def test_no_layer_to_choose():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU())
-    with pytest.raises(errors.LayerError, match="no layer with spatial axes"):
+    with pytest.raises(errors.LayerError, match="no layer with spatial axes ran before pooling; name .* layer=, and --layer"):
         relume.explain(net, torch.randn(1, 3, 2, 2), 1, ["gradcam"])
 
 
@@ -422,3 +422,32 @@ def test_the_recipe_runs_as_written(tmp_path):
     assert torch.equal(compute_guided_gradcam(model, "layer4", image_tensor[0], pred_class, device)[2], cam)
     with pytest.raises(errors.InputError, match="takes one image, and got 2"):
         compute_guided_gradcam(model, "layer4", image_tensor.repeat(2, 1, 1, 1), pred_class, device)
+
+
+class Again(nn.Module):
+    """Its only layers with a map run twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(self.conv(self.conv(x)).relu().mean((2, 3)))
+
+
+class Words(Again):
+    """Returns no tensor."""
+
+    def forward(self, x):
+        super().forward(x)
+        return "cat"
+
+
+def test_why_no_layer_can_be_chosen():
+    x = torch.randn(1, 3, 8, 8)
+    with pytest.raises(
+        errors.LayerError, match="every layer with spatial axes before pooling ran more than once, such as 'conv'; "
+    ):
+        relume.explain(Again(), x, 0, ["gradcam"])
+    with pytest.raises(errors.LayerError, match="the network returned a str, in which no tensor is seen"):
+        relume.explain(Words(), x, 0, ["gradcam"])

@@ -164,7 +164,7 @@ def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
         assert "the network returned [0] (1, 10), [1] (1, 5), and [0] and [1] can each be the scores" in " ".join(
             refused.stderr.split()
         )
-        assert "(--scores 0 on the command line)" in " ".join(refused.stderr.split())
+        assert "(--scores 0 or --scores 1 in the command)" in " ".join(refused.stderr.split())
     found = relume_command("explain", *calls["explain"], *options, "--scores", "1")
     assert found.exit_code == 0, found.output
     (facts,) = (tmp_path / "explained").rglob("explanation.json")
@@ -181,7 +181,9 @@ def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
 
 def test_the_doctor_takes_it_too(photo):
     found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--json")
-    assert all("(--scores 0 on the command line)" in trouble for trouble in json.loads(found.stdout)["methods"].values())
+    assert all(
+        "(--scores 0 or --scores 1 in the command)" in trouble for trouble in json.loads(found.stdout)["methods"].values()
+    )
     found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "1", "--json")
     assert set(json.loads(found.stdout)["methods"].values()) == {None}
     found = relume_command("check", "tests.networks:Embedding", photo, *SIDES, "--scores", "logits", "--json")

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import relume
@@ -15,6 +16,7 @@ from relume.evidence import FIGURES
 from relume.evidence.verdict import nothing
 from relume.methods import METHODS, Gathered, Method
 from relume.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
+from relume.result import sheet
 from relume.rules import gradient, guided
 from relume.targets import Channel
 from tests.commands import complaints, relume_command
@@ -39,6 +41,17 @@ class Net(nn.Module):
         return self.last(self.head(self.late(self.early(x)).mean((2, 3))))
 
 
+class Aside(Net):
+    """The first layer decides, and the second is multiplied by zero."""
+
+    def __init__(self):
+        super().__init__([[0.0, 0.0]] * 2)
+
+    def forward(self, x):
+        early = self.early(x)
+        return self.head(self.late(early).mean((2, 3))) + early.mean((2, 3))[:, :2]
+
+
 #: Every class is told by what is not there.
 NEGATIVE = [[-1.0, -2.0], [-2.0, -1.0], [-3.0, -3.0]]
 
@@ -59,12 +72,21 @@ def test_a_negative_weighted_sum_is_told_from_a_gradient_of_zero(x):
     assert e.remarks["gradcam"] == (f"its weighted sum is nowhere positive at layer 'late'; {advice}",) * 4
     why = "its Grad-CAM is empty (its weighted sum is nowhere positive at layer 'late')"
     assert e.remarks["guided_gradcam"] == (f"{why}; {advice}",) * 4
-    dead = relume.explain(Net(NEGATIVE, nn.ReLU).eval(), x, 0, ALL)
-    assert dead.remarks["gradcam"] == (f"the gradient at layer 'late' is zero; {advice}",) * 4
-    assert dead.remarks["guided_gradcam"][0].startswith("its Grad-CAM is empty (the gradient at layer 'late' is zero)")
-    other = "ask for another class, or by another method"
-    assert dead.remarks["gradient"] == (f"the gradient of the score is zero everywhere; {other}",) * 4
-    assert dead.empty("gradient") == [True] * 4
+    unused = relume.explain(Aside().eval(), x, 0, ["gradient", "gradcam", "guided_gradcam"], "late")
+    assert unused.empty("gradient") == [False] * 4
+    assert unused.remarks["gradcam"] == (f"the gradient at layer 'late' is zero; {advice}",) * 4
+    assert unused.remarks["guided_gradcam"][0].startswith("its Grad-CAM is empty (the gradient at layer 'late' is zero)")
+
+
+def test_a_score_without_any_gradient_gets_no_advice_that_cannot_work(x):
+    dead = Net([[0.0, 0.0], [0.0, 0.0]]).eval()
+    said = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
+    for methods in (ALL, ["guided_backprop", "gradcam", "guided_gradcam"], ["gradcam"], ["gradient"]):
+        e = relume.explain(dead, x, 0, methods)
+        assert e.remarks == dict.fromkeys(methods, (said,) * 4)
+        assert e.layer_trouble == ""  # no other layer would help
+    (verdict,) = relume.audit(dead, x[:1], 0, "gradcam", checks=["edges"]).verdicts
+    assert verdict.text.endswith(f" {said[0].upper()}{said[1:]}.")
 
 
 def test_a_rule_that_passes_nothing_says_which(x):
@@ -100,7 +122,7 @@ def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
 def test_a_method_of_ones_own_is_empty_without_a_reason(x):
     zero = Method("zero", frozenset({("layer", gradient)}), lambda found: torch.zeros(4, 2, 2))
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, [zero, relume.Smooth("gradcam", 2)])
-    assert (e.doubt("zero"), e.doubt("smooth_gradcam")) == ("empty", "empty")
+    assert (e.doubt("zero"), e.doubt("smooth_gradcam")) == ("empty (zero everywhere)",) * 2
 
 
 def test_a_unit_has_no_other_class(x):
@@ -108,7 +130,7 @@ def test_a_unit_has_no_other_class(x):
     with torch.no_grad():
         net.late[0].bias[1] = -100
     e = relume.explain(net, x, Channel("late", 1), ["gradient"])
-    assert e.doubt("gradient").startswith("empty: the gradient of the score is zero everywhere; ask for another target")
+    assert e.doubt("gradient").startswith("empty (zero everywhere): the score does not depend on the picture here")
 
 
 # --- It is said wherever the map goes ------------------------------------------------------------------------------------
@@ -118,12 +140,13 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, ["gradcam", "gradient"])
     assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.classes, e.evidence.edges))
     words = e.doubt("gradcam", 1)
-    assert words == f"empty: {e.remarks['gradcam'][1]}"
+    assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
     assert "gradcam (empty for 4 of 4 images), gradient: 2 rectifiers" in str(e)
     assert html.escape(words) in e._repr_html_()
     texts = " ".join(text.get_text() for text in e.figure().texts)
     assert texts.count(words) == 4  # whole, on lines of its own
+    assert texts.count("zero everywhere") == 4  # once under each
     back = relume.Explanation.load(e.save(tmp_path))
     assert (back.remarks, back.layer_trouble) == (e.remarks, e.layer_trouble)
     sample = json.loads((tmp_path / "explanation.json").read_text())["samples"][3]
@@ -135,7 +158,7 @@ def test_a_map_is_like_nothing_where_the_runner_ups_is_empty(x):
     e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
     assert np.isnan(e.evidence.classes["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
-    assert re.fullmatch(r"-?0\.\d\d like edges", e.doubt("gradcam"))
+    assert re.fullmatch(r"−?0\.\d\d like edges", e.doubt("gradcam"))
 
 
 def test_parts_run_one_after_the_other_say_the_same(x):
@@ -157,7 +180,10 @@ def test_a_chosen_layer_that_gives_most_images_nothing_is_said(x):
         assert str(e).endswith(f"\n{said}")
         assert said in " ".join(e.figure().texts[-1].get_text().split())
     assert relume.explain(net, x, 0, ["gradcam"], "late").layer_trouble == ""  # nobody chose it but the caller
-    assert relume.explain(net, x[:2], 0, ["gradcam"]).layer_trouble == ""  # two say nothing
+    assert relume.explain(net, x[:2], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4", "2 of 2")
+    assert relume.explain(net, x[:1], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4 Grad-CAMs are", "the Grad-CAM is")
+    one = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x[:2], [0, 1], ["gradcam"])
+    assert (one.empty("gradcam"), one.layer_trouble) == ([False, True], "")  # one of two tells nothing of the layer
     half = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, [0, 0, 1, 1], ["gradcam"])
     assert half.empty("gradcam") == [False, False, True, True]
     assert half.layer_trouble == ""
@@ -238,6 +264,61 @@ def test_strength_does_not_count_but_what_is_left_does():
     assert WEAK == 0.01
 
 
+class Strengths(nn.Module):
+    """A class whose map is the picture, and one whose map is a 64th, or a 500th, of it."""
+
+    def forward(self, x):
+        total = x.sum((1, 2, 3))
+        return torch.stack([total, total / 64, total / 500], 1)
+
+
+def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    by_target = relume.explain_targets(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=False)
+    said = "weak here: 500 times weaker than the strongest gradient of these"
+    assert [e.doubt("gradient") for e in by_target] == ["", "", said]
+    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=False)
+    assert by_image.weaker("gradient") == [pytest.approx(500), None]
+    assert [one.doubt("gradient") for one in by_image] == [said, ""]  # one image of them still knows
+    assert "gradient (over 100 times weaker than the strongest for 1 of 2 images)" in str(by_image)
+    assert f"gradient ({said})" in str(by_image[0])
+    words = " ".join(text.get_text() for text in by_image.figure().texts)
+    assert words.count("weak here: 500 times") == 1
+    assert "weak here" not in " ".join(text.get_text() for text in by_image.figure(scale="shared").texts)  # drawn faint
+    back = relume.Explanation.load(by_image.save(tmp_path))
+    assert [one.doubt("gradient") for one in back] == [said, ""]
+    samples = json.loads((tmp_path / "explanation.json").read_text())["samples"]
+    assert [sample["weaker"]["gradient"] for sample in samples] == [pytest.approx(500), None]
+    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=False) for target in (0, 2)]
+    assert [e.doubt("gradient") for e in alone] == ["", ""]  # each was all there was
+    assert "weak here: 500" in " ".join(text.get_text() for text in sheet(alone).texts)
+
+
+def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
+    for name, level in (("a", 255), ("b", 100)):
+        Image.new("RGB", (32, 32), (level, level, level)).save(tmp_path / f"{name}.png")
+    (tmp_path / "strengths_of_a_run.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        s = x.sum((1, 2, 3))\n"
+        "        return torch.stack([torch.where(s > 0, s, s / 300), s / 2], 1)\n"
+    )
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--no-evidence"]
+    said = "weak here: 300 times weaker than the strongest gradient of these"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        explained = relume_command("explain", *photos, *args, "--output", tmp_path / "one")
+        compared = relume_command("compare", *reversed(photos), *args, "--output", tmp_path / "two")
+    assert (explained.exit_code, compared.exit_code) == (0, 0), explained.output + compared.output
+    assert explained.stdout.count(said) == 1
+    assert said in explained.stdout.partition("b.png")[2]
+    (line,) = [line for line in compared.stdout.splitlines() if "b.png" in line]
+    assert line.endswith("weak here: gradient")
+    assert said in (tmp_path / "two" / "index.html").read_text()
+
+
 # --- The audit -----------------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +362,7 @@ def test_a_score_that_does_not_respond_is_an_empty_map(x):
     report = relume.audit(Net(NEGATIVE, nn.ReLU).eval(), x[:1], 0, "gradient", checks=["stability"])
     assert report.empty == [True]
     assert "Its" not in report.verdict.text.partition(".")[0]
-    assert "The gradient of the score is zero everywhere; ask for another class" in report.verdict.text
+    assert "The score does not depend on the picture here (no gradient at all): check the weights" in report.verdict.text
 
 
 def test_a_weak_map_says_so_in_its_audit():
@@ -321,14 +402,14 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
             r"^(\d) of 5 Grad-CAMs are empty at layer layer3, which was chosen; name another, such as (.*)$", text, re.MULTILINE
         )
         assert closing[2] == "--layer layer2"
-        assert text.count("empty: Grad-CAM, Guided Grad-CAM") == int(closing[1]) >= 3
+        short = "its weighted sum is nowhere positive at layer 'layer3'), Guided Grad-CAM (its Grad-CAM is empty)"
+        assert text.count(f"  empty: Grad-CAM ({short}") == int(closing[1]) >= 3
         assert "which was chosen" not in run(command, "--layer", "layer3")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout
-    assert (
-        "Grad-CAM: empty: its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'" in one
-    )
+    why = "its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"
+    assert f"Grad-CAM: empty (zero everywhere): {why}" in one
 
 
 def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
@@ -337,6 +418,9 @@ def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
     assert result.exit_code == 3, result.output
     assert complaints(result) == [f"relume: {scenes[0]}, gradcam: the map is empty, so that edges>0.9 could not be judged"]
     assert "This map is empty: there is nothing to believe or doubt." in result.stdout
+    assert re.search(r"^edges .* empty *$", result.stdout, flags=re.MULTILINE)
+    assert "undefin" not in result.stdout
+    assert '<span class="level">empty</span>' in (tmp_path / "index.html").read_text()
 
 
 def test_a_figure_names_its_check(scenes, tmp_path):

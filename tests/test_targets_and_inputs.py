@@ -324,9 +324,16 @@ AMBIGUOUS = {
     "two logits": (
         lambda e, s: {"a": {"logits": e}, "b": {"logits": s}},
         "b",
-        r"logits and logits can each be the scores; choose by output='a' or output='b'",
+        r"a.logits and b.logits can each be the scores; .* output='b' \(--scores a or --scores b in the command\)",
     ),
 }
+
+
+def test_the_same_tensor_returned_twice_is_one(net, x):
+    plain = relume.explain(net, x, 2, ["guided_backprop"])
+    for form in (lambda _, s: (s, s), lambda _, s: {"a": s, "b": [s]}):
+        e = relume.explain(Returning(net, form), x, 2, ["guided_backprop"])
+        assert torch.equal(e["guided_backprop"], plain["guided_backprop"])
 
 
 @pytest.mark.parametrize("form", AMBIGUOUS)

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from relume.activation import Quantity, Resolved, activated, how_to_name
 from relume.errors import InputError
 from relume.image import Photo
 from relume.scaling import OWN, Scaling
+from relume.text import decimal, significant
 
-__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "Evidence", "array", "method_name", "saliency", "upsample"]
+__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "Evidence", "array", "compared", "method_name", "saliency", "upsample"]
 
 #: What figures call the methods.
 NAMES = {
@@ -34,8 +35,14 @@ NAMES = {
 #: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
 NO_GRADCAM = "its Grad-CAM is empty"
 
-#: Fewer images than these say nothing of a layer.
+#: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
 FEW = 3
+
+#: The remark on every map of a score that has no gradient; no other layer, class or method would help.
+NO_GRADIENT = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
+
+#: A map so many times weaker than the strongest of the same method's beside it is said to be weak.
+TIMES_WEAKER = 100
 
 #: What maps that a wrapper makes of a method's are called.
 WRAPPERS = {"smooth": "SmoothGrad, {}", "vargrad": "VarGrad, {}", "augmented": "augmented, {}"}
@@ -158,6 +165,8 @@ class Answer:
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
         evidence: what speaks for or against each map, cheaply found; None if it was not asked for.
         remarks: why the map of each image is empty or weak, by method, in words; none where it is neither, or nothing is known.
+        strongest: the highest magnitude among each method's maps of the same result, other images and targets included, where
+            there are such beside these.
     """
 
     maps: Mapping[str, Tensor]
@@ -178,6 +187,7 @@ class Answer:
     scaling: Scaling = OWN
     evidence: Evidence | None = None
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strongest: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -233,6 +243,7 @@ class Answer:
             versus=of(self.versus),
             evidence=None if self.evidence is None else self.evidence[some],
             remarks={method: words[some] for method, words in self.remarks.items()},
+            strongest=self.strongest or _strongest([self]),  # of all of them, not only of those taken
         )
 
     def __contains__(self, method: object) -> bool:
@@ -255,6 +266,15 @@ class Answer:
     def empty(self, method: str) -> list[bool]:
         """Say which images have an empty map: one that is zero everywhere, and shows nothing."""
         return [not shown for shown in self[method].flatten(1).any(1).tolist()]
+
+    def weaker(self, method: str) -> list[float | None]:
+        """How many times weaker each image's map is than the strongest beside it; None where not :data:`TIMES_WEAKER` times.
+
+        Its highest magnitude is compared with that of the same method's maps of other images and targets in this result.
+        """
+        own = self[method].abs().flatten(1).amax(1).tolist()
+        highest = max([self.strongest.get(method, 0.0), *own])
+        return [highest / value if 0 < value * TIMES_WEAKER < highest else None for value in own]
 
     def to_numpy(self) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
         """The raw maps as arrays, channels last: ``(N, *spatial, C)``, or ``(N, *coarse)`` for Grad-CAM.
@@ -311,7 +331,7 @@ class Answer:
 
     def title(self, sample: int = 0) -> str:
         """The class explained in one image, with its probability, in words; the score where there is no probability."""
-        score, probabilities = f"score {float(self.score[sample]):.3g}", self.probabilities(sample)
+        score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
         if self.target is None:
             return f"{self.unit}, {score}" if self.unit else score
         index = int(self.target[sample])
@@ -335,8 +355,15 @@ class Answer:
         """Say what speaks against one map, in a few words: that it is empty or weak, and what :attr:`evidence` has of it."""
         remark = self.remark(method, sample)
         if not self[method][sample].any():
-            return f"empty: {remark}" if remark else "empty"
-        return "; ".join(part for part in (remark, self._likeness(method, sample)) if part)
+            return f"empty (zero everywhere): {remark}" if remark else "empty (zero everywhere)"
+        return "; ".join(part for part in (remark, self.weak_here(method, sample), self._likeness(method, sample)) if part)
+
+    def weak_here(self, method: str, sample: int = 0) -> str:
+        """Say that one map is far weaker than others of its method, where each is drawn at full strength all the same."""
+        times = self.weaker(method)[sample] if self.scaling.origin == "own" else None
+        if times is None:
+            return ""
+        return f"weak here: {float(f'{times:.3g}'):,.0f} times weaker than the strongest {method_name(method)} of these"
 
     def _likeness(self, method: str, sample: int) -> str:
         if self.evidence is None:
@@ -344,7 +371,7 @@ class Answer:
         rival = "" if self.evidence.runner_up is None else f"{self._short(self.evidence.runner_up[sample])}'s"
         named = ((rival, self.evidence.classes), ("edges", self.evidence.edges))
         known = [(what, kind[method][sample]) for what, kind in named if method in kind]
-        return ", ".join(f"{value:.2f} like {what}" for what, value in known if not math.isnan(value))
+        return ", ".join(f"{decimal(value)} like {what}" for what, value in known if not math.isnan(value))
 
     @property
     def layer_trouble(self) -> str:
@@ -356,23 +383,23 @@ class Answer:
         if "runner_up_layer" not in self.source:
             return []
         if "gradcam" in self:
-            return self.empty("gradcam")
+            words = self.remarks.get("gradcam", ("",) * len(self))
+            return [empty and said != NO_GRADIENT for empty, said in zip(self.empty("gradcam"), words, strict=True)]
         return [words.startswith(NO_GRADCAM) for words in self.remarks.get("guided_gradcam", ())]
 
     def trouble_with_layer(self, without: Sequence[bool], name: str = "layer={!r}") -> str:
         """Say that most of a run's images are ``without`` Grad-CAM, and ``name`` another layer; nothing where most have one."""
-        if len(without) < FEW or 2 * sum(without) <= len(without):
+        if not any(without) or (not all(without) if len(without) < FEW else 2 * sum(without) <= len(without)):
             return ""
         another = self.source.get("runner_up_layer")
         such = f", such as {name.format(another)}" if another else ""
-        return (
-            f"{sum(without)} of {len(without)} Grad-CAMs are empty at layer {self.layer}, which was chosen; name another{such}"
-        )
+        these = f"{sum(without)} of {len(without)} Grad-CAMs are" if len(without) > 1 else "the Grad-CAM is"
+        return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
 
     def __str__(self) -> str:
         titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
         layer = f", layer {self.layer}" if self.layer else ""
-        said = {m: self.doubt(m) if len(self) == 1 else self._empties(m) for m in self.maps}
+        said = {m: self.doubt(m) if len(self) == 1 else self._of_several(m) for m in self.maps}
         maps = ", ".join(f"{m} ({words})" if words else m for m, words in said.items())
         chunk = f", explained {self.source['chunk']} at a time" if "chunk" in self.source else ""
         lines = [f"photo {i}: {note}" for i, photo in enumerate(self.photos or ()) for note in photo.notes]
@@ -381,11 +408,32 @@ class Answer:
 
     __repr__ = __str__
 
-    def _empties(self, method: str) -> str:
-        count = sum(self.empty(method))
-        return f"empty for {count} of {len(self)} images" if count else ""
+    def _of_several(self, method: str) -> str:
+        """Say for how many images the map is empty, or far weaker than others."""
+        weak = sum(times is not None for times in self.weaker(method)) if self.scaling.origin == "own" else 0
+        counts = {"empty": sum(self.empty(method)), f"over {TIMES_WEAKER} times weaker than the strongest": weak}
+        return ", ".join(f"{words} for {count} of {len(self)} images" for words, count in counts.items() if count)
 
     @property
     def reached(self) -> str:
         """How many rectifiers a rule reached, in words."""
         return f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
+
+
+A = TypeVar("A", bound=Answer)
+
+
+def compared(answers: Sequence[A], beside: Mapping[str, float] = MappingProxyType({})) -> list[A]:
+    """The same answers, which know the highest magnitude of all their maps by each method, and of those ``beside`` them."""
+    strongest = {method: max(value, beside.get(method, 0.0)) for method, value in _strongest(answers).items()}
+    return [dataclasses.replace(answer, strongest=strongest) for answer in answers]
+
+
+def _strongest(answers: Sequence[Answer]) -> dict[str, float]:
+    """The highest magnitude of each method's maps, of those beside them too."""
+    found: dict[str, float] = {}
+    for answer in answers:
+        for method, values in answer.maps.items():
+            own = float(values.abs().max()) if values.numel() else 0.0
+            found[method] = max(found.get(method, 0.0), answer.strongest.get(method, 0.0), own)
+    return found

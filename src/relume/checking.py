@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from relume.activation import Activation, Resolved, check_activation, resolve_activation
 from relume.answer import Coverage
+from relume.choices import describe
 from relume.errors import RelumeError, TargetError
 from relume.explaining import coverage, explain
 from relume.feeding import Output, pick
@@ -37,7 +38,7 @@ class Checkup:
         device: where they are; several between commas.
         training: whether it is in training mode; it is explained as in evaluation mode all the same.
         outputs: what it returned, in words.
-        activation: what makes probabilities of its scores; None if it returns no class scores.
+        activation: what makes probabilities of its scores; None if it returns no class scores, or several that can be.
         are_probabilities: whether they are some as they are; None if nothing tells what they are.
         coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
@@ -67,6 +68,11 @@ class Checkup:
     kept_bytes: int
     preparation: Preparation | None
     unprepared: str
+
+    @property
+    def works(self) -> bool:
+        """Whether any method does."""
+        return len(self.troubles) < len(METHODS)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -115,7 +121,7 @@ def check(
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         trace = Trace.run(model, images)
-    outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs))
+    outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs)) or describe(trace.outputs)
     resolved = _activation(activation, trace, output)
     troubles: dict[str, str] = {}
     chosen, candidates = _choice(model, images, output)

@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge
 
 from relume.errors import LayerError
 from relume.graph import gradients
+from relume.outputs import tensors_in
 from relume.predictions import dense, predicting
 
 __all__ = ["COARSE", "HELD", "NO_GRADIENT", "Choice", "Layer", "Reshape", "choose", "describe"]
@@ -122,7 +123,13 @@ class Choice:
 
 
 def choose(
-    choices: Sequence[Choice], outputs: Any, batch: int, scores: Sequence[Tensor], unseen: str = "", cut: str = ""
+    choices: Sequence[Choice],
+    outputs: Any,
+    batch: int,
+    scores: Sequence[Tensor],
+    unseen: str = "",
+    again: Sequence[str] = (),
+    cut: str = "",
 ) -> Choice:
     """Choose a layer: the last map, or in place of it tokens that matter after it.
 
@@ -135,6 +142,7 @@ def choose(
         batch: how many images it was given.
         scores: what is to be explained; the layer is one that matters to them.
         unseen: a part of the network in which layers cannot be seen.
+        again: layers with a map that ran more than once.
         cut: the first layer whose output carries no gradient.
 
     Raises:
@@ -159,11 +167,24 @@ def choose(
             return choice.because(why)
     if last is not None:  # nothing matters to a score whose gradient is zero
         return last.because(why)
+    if next(tensors_in(outputs), None) is None:
+        raise LayerError(
+            f"no target layer can be chosen, since the network returned {describe(outputs)}, in which no tensor is seen; "
+            "let it return tensors, or name the layer, layer=, for a target that is a callable"
+        )
     inside = f"; those inside TorchScript ({unseen}) cannot be seen" if unseen else ""
     before = "the network's own prediction" if read else "pooling"
     if cut:
         inside += f"; the output of {cut!r} carries no gradient: {NO_GRADIENT}"
-    raise LayerError(f"no layer with spatial axes ran once before {before}{inside}; name a target layer that has them")
+    if again:
+        raise LayerError(
+            f"every layer with spatial axes before {before} ran more than once, such as {again[-1]!r}{inside}; let each run "
+            "have a module of its own, or name a layer that runs once: layer=, and --layer in the command"
+        )
+    raise LayerError(
+        f"no layer with spatial axes ran before {before}{inside}; name a target layer that has them: layer=, and --layer in "
+        "the command"
+    )
 
 
 def _feeding(choices: Sequence[Choice], read: Sequence[Tensor], outputs: Any) -> list[Choice]:

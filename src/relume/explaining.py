@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.activation import Activation, check_activation, resolve_activation
-from relume.answer import Coverage, Evidence
+from relume.answer import Coverage, Evidence, compared
 from relume.chunks import in_chunks, join, join_coverage
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.faults import Unwritten
@@ -147,7 +147,7 @@ def explain_targets(  # noqa: PLR0913 - as above
     copies = max((wrapper.batch for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
     run.check()
-    return join([found for found, _ in parts], at_once)
+    return compared(join([found for found, _ in parts], at_once))
 
 
 #: The explanation of some images for each target, and the layers that were read.

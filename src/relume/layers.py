@@ -276,7 +276,8 @@ class Probe:
         """Choose a layer of those that ran once: see :func:`relume.choices.choose`."""
         choices = [choice for choice in self._choices if self._runs[choice.name] == 1]
         self._choices, self._held = [], deque()
-        return choose(choices, outputs, self._batch, scores, self._scripted, self._cut)
+        again = [name for name in self._spatial if self._runs[name] > 1]
+        return choose(choices, outputs, self._batch, scores, self._scripted, again, self._cut)
 
     @property
     def candidates(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ def class_scores(outputs: Any, batch: int) -> Tensor:
     Raises:
         TargetError: nothing that was returned can be class scores, or several tensors can.
     """
-    returned = list(tensors_in(outputs))
+    returned = _distinct(outputs)
     flat = [(name, t) for name, t in returned if t.ndim == 2 and t.is_floating_point()]
     if fitting := [(name, t) for name, t in flat if len(t) == batch and t.shape[1]]:
         return _the_one(fitting, ("logits",), outputs)
@@ -43,7 +43,7 @@ def pixel_scores(outputs: Any, batch: int) -> Tensor:
     Raises:
         TargetError: nothing that was returned can be such scores, or several tensors can.
     """
-    returned = list(tensors_in(outputs))
+    returned = _distinct(outputs)
     if fitting := [(name, t) for name, t in returned if t.ndim == 4 and t.is_floating_point() and len(t) == batch]:
         return _the_one(fitting, ("out", "logits"), outputs)
     raise TargetError(
@@ -59,7 +59,7 @@ def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], output
         TargetError: names do not settle it, and there are several.
     """
     for wanted in names:
-        called = [tensor for name, tensor in fitting if name == wanted]
+        called = [tensor for name, tensor in fitting if name.rpartition(".")[2] == wanted]
         if len(called) == 1:
             return called[0]
     if len(fitting) == 1:
@@ -67,11 +67,19 @@ def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], output
     chosen = [key for key, part in _parts(outputs).items() if any(t is f for _, t in tensors_in(part) for _, f in fitting)]
     ways = [f"output={key!r}" for key in chosen] if len(chosen) > 1 else []
     ways += ["a callable that takes all of it, output=lambda returned: ..."] if len(chosen) < len(fitting) else []
-    command = f" (--scores {chosen[0]} on the command line)" if len(chosen) > 1 else ""
+    command = f" ({' or '.join(f'--scores {key}' for key in chosen)} in the command)" if len(chosen) > 1 else ""
     raise TargetError(
-        f"the network returned {_listed(tensors_in(outputs))}, and {' and '.join(name for name, _ in fitting)} can each be the "
+        f"the network returned {_listed(_distinct(outputs))}, and {' and '.join(name for name, _ in fitting)} can each be the "
         f"scores; choose by {' or '.join(ways)}{command}"
     )
+
+
+def _distinct(outputs: Any) -> list[tuple[str, Tensor]]:
+    """List the tensors in what a network returned; one that is returned twice is one."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in tensors_in(outputs):
+        found.setdefault(id(tensor), (name, tensor))
+    return list(found.values())
 
 
 def _listed(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -90,10 +98,9 @@ def _parts(outputs: Any) -> dict[Any, Any]:
 
 
 def tensors_in(outputs: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """List every tensor in what a network returned, with the name nearest to it."""
+    """List every tensor in what a network returned, with the path to it, such as ``aux.logits`` or ``heads[0]``."""
     if isinstance(outputs, Tensor):
         yield name, outputs
     for key, value in _parts(outputs).items():
-        yield from tensors_in(
-            value, f"{name}[{key}]" if isinstance(outputs, list | tuple) and isinstance(key, int) else str(key)
-        )
+        position = isinstance(outputs, list | tuple) and isinstance(key, int)
+        yield from tensors_in(value, f"{name}[{key}]" if position else f"{name}.{key}" if name else str(key))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from relume import rules
-from relume.answer import NO_GRADCAM, saliency, upsample
+from relume.answer import NO_GRADCAM, NO_GRADIENT, saliency, upsample
 from relume.methods import METHODS, Gathered, Method, gradcam, weighted_sums
 from relume.rules import Rule
 
@@ -109,6 +109,8 @@ def remarks(
 
 def _remark(found: Gathered, values: Tensor, method: Method, advice: Advice) -> str:
     """Say why the map of one image, ``values``, is empty or weak."""
+    if _unmoved(found) and not values.any():
+        return NO_GRADIENT
     if method == METHODS["gradcam"]:
         return _of_gradcam(found, advice)
     if method == METHODS["guided_gradcam"]:
@@ -117,6 +119,14 @@ def _remark(found: Gathered, values: Tensor, method: Method, advice: Advice) -> 
         return ""
     ((_, rule),) = method.needs
     return f"{_zero(rule)}; {advice.target}"
+
+
+def _unmoved(found: Gathered) -> bool:
+    """Tell whether no gradient of the score is left: none at the input, or none anywhere where that one is not known."""
+    if (plain := found.inputs.get(rules.gradient)) is not None:
+        return not plain.any()
+    at_layers = found.layers.get(rules.gradient, ())
+    return bool(at_layers) and not any(gradient.any() for gradient in [*at_layers, *found.inputs.values()])
 
 
 def _zero(rule: Rule) -> str:

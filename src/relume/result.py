@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from relume import figures, render, stored
-from relume.answer import Answer, array, method_name
+from relume.answer import Answer, array, compared, method_name
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
 from relume.render import KINDS, Kind
 from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling
-from relume.text import name_of
+from relume.text import name_of, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -245,7 +245,7 @@ def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: i
 
 def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int) -> tuple[list[figures.Row], list[str]]:
     """The pictures of the first ``most`` images, and what there is to say of them all."""
-    total = sum(len(e) for e in explanations)
+    total, explanations = sum(len(e) for e in explanations), compared(explanations)
     shown = [one for e in explanations for one in e[:most]][:most]
     if not shown:
         raise InputError("there is no image in this explanation, and nothing to draw")
@@ -275,15 +275,9 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
         beyond = render.share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
         cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
-        if not values.any():
-            cell = dataclasses.replace(cell, low="zero everywhere")
-        elif drawing.ends is not None:
+        if values.any() and drawing.ends is not None:
             ramp = np.linspace(*drawing.ends, 256, dtype=np.float32)[None]
-            low, high = (_number(end * full) for end in drawing.ends)
+            low, high = (significant(end * full) for end in drawing.ends)
             cell = dataclasses.replace(cell, bar=drawing.draw(ramp, 1, None), low=low, high=high)
         cells.append(cell)
     return cells
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")

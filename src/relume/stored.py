@@ -46,6 +46,7 @@ def facts(answer: Answer) -> dict[str, Any]:
         "coverage": answer.coverage.as_dict(),
         "input_shape": list(answer.images.shape),
         "scaling": answer.scaling.as_dict(),
+        "strongest": dict(answer.strongest),
         "photos": None if answer.photos is None else [photo.as_dict() for photo in answer.photos],
         "evidence": None if answer.evidence is None else _evidence(answer.evidence),
         "labels": None if answer.labels is None else list(answer.labels),
@@ -98,6 +99,7 @@ def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
         "scale": {m: one.scale(m)[0] for m in one.maps},
         "empty": {m: one.empty(m)[0] for m in one.maps},
         "remark": {m: one.remark(m) for m in one.maps},
+        "weaker": {m: one.weaker(m)[0] for m in one.maps},
     }
 
 
@@ -177,6 +179,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
+            "strongest": {str(m): float(value) for m, value in found.get("strongest", {}).items()},
             "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
         }
         _check_others(directory, found["files"])

@@ -1,4 +1,4 @@
-"""Names of files, which need not be text, and what libraries say, where a line of text is wanted."""
+"""Numbers, names of files, which need not be text, and what libraries say, where a line of text is wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["encoded", "first_line", "name_of", "printable"]
+__all__ = ["decimal", "encoded", "first_line", "name_of", "printable", "significant"]
+
+
+def decimal(value: float) -> str:
+    """Return a number with two digits, never a negative zero, and with a minus sign that is one."""
+    return f"{value:z.2f}".replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Return a number to three significant digits, with a minus sign that is one."""
+    return f"{value + 0.0:.3g}".replace("-", "−")  # + 0.0: not -0
 
 
 def printable(path: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
 from relume.cli.pictures import check_labels, explain_photo
 from relume.errors import InputError
-from relume.text import printable
+from relume.text import decimal, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -238,9 +239,16 @@ def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list
     return [f"{printable(audited['file'])}, {audited['method']}: {words}" for words in met if words is not None]
 
 
+def _cell(value: float, view: AuditView) -> str:
+    """A figure in few letters."""
+    if not math.isnan(value):
+        return decimal(value)
+    return "empty" if view.empty else "–"
+
+
 def _show(views: Sequence[AuditView]) -> None:
     """The figures of one photo, a column for each method, and what is to be said of each map."""
-    from relume.evidence.strips import number, side_by_side
+    from relume.evidence.strips import side_by_side
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     widths = [max(map(len, view.method.split())) for view in views]
@@ -252,7 +260,10 @@ def _show(views: Sequence[AuditView]) -> None:
     table.add_column("limit", no_wrap=True)
     for row in side_by_side(views):
         (figure, limit), low = (row[0].figure, row[0].limit), row[0].figure.better == "low"
-        cells = [Text(number(cell.value), style="bold red" if cell.beyond else "") for cell in row]
+        cells = [
+            Text(_cell(cell.value, view), style="bold red" if cell.beyond else "")
+            for cell, view in zip(row, views, strict=True)
+        ]
         held = f"{'<' if low else '>'} {limit.value:.2f}" if limit else ""
         table.add_row(row[0].key, figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
     out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))

@@ -59,6 +59,7 @@ def check(
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **found.as_dict()}, indent=2, ensure_ascii=False))
     else:
         _show(opened, found, "--activation" if network.activation != "auto" else "what is known of the network")
+    raise typer.Exit(0 if found.works else 1)
 
 
 def _show(opened: Opened, found: Checkup, said_by: str) -> None:
@@ -67,7 +68,7 @@ def _show(opened: Opened, found: Checkup, said_by: str) -> None:
     table.add_column()
     for title, lines in _lines(opened, found, said_by).items():
         for i, line in enumerate(lines):
-            table.add_row("" if i else title, line)
+            table.add_row("" if i else title, Text(line) if isinstance(line, str) else line)  # names are no markup
     out.print(table)
 
 
@@ -85,23 +86,34 @@ def _lines(opened: Opened, found: Checkup, said_by: str) -> dict[str, list[Text 
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
         "layer": [f"{found.layer or 'none'}{chosen}", *others],
-        "cost": [
-            f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"
-        ],
+        "cost": [f"1 forward and {found.backward_passes} backward passes; {found.kept_bytes / 2**20:.1f} MiB kept between them"]
+        if found.works
+        else [],
         "prepared": _prepared(found),
-        "methods": [
-            Text.assemble(("✗ ", "red"), f"{key}: {found.troubles[key]}")
-            if key in found.troubles
-            else Text.assemble(("✓ ", "green"), key)
-            for key in common.method_keys(["all"], "")
-        ],
+        "methods": _methods(found),
     }
+
+
+def _methods(found: Checkup) -> list[Text | str]:
+    """Which methods work, and of those that do not all with the same trouble in one line."""
+    by: dict[str, list[str]] = {}
+    for key in common.method_keys(["all"], ""):
+        by.setdefault(found.troubles.get(key) or key, []).append(key)
+    return [
+        Text.assemble(("✗ ", "red"), f"{', '.join(keys)}: {words}")
+        if keys[0] in found.troubles
+        else Text.assemble(("✓ ", "green"), words)
+        for words, keys in by.items()
+    ]
 
 
 def _activation(opened: Opened, found: Checkup, said_by: str) -> str:
     """Say what makes probabilities of the scores, and where that is known from."""
     if found.activation is None:
-        return "none: it returns no class scores"
+        several = any("--scores" in words for words in found.troubles.values())
+        return (
+            "not known until --scores names the scores" if several else "not known: no class scores are seen in what it returns"
+        )
     if found.are_probabilities:
         return "none: the network ends in a softmax or sigmoid, and its scores are probabilities"
     if found.are_probabilities is None:

@@ -49,6 +49,7 @@ def compare(
 
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
+    from relume.answer import compared
     from relume.models.labels import parse_targets
     from relume.report import check_writable
 
@@ -72,6 +73,8 @@ def compare(
     with common.tracked("comparing", photos, len(photos)) as steps:
         each_photo(steps, failures, ask, keep)
     if explained:
+        together = iter(compared([e for targets in explained for e in targets]))
+        explained = [[next(together) for _ in targets] for targets in explained]
         files = _files(explained, drawing)
         write_results(output, files)
         findings = [
@@ -154,6 +157,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
     heat = drawing.key in ("over", "masked", "contours")
+    drawn = str(e.scaling) + (", drawn as heat" if heat and drawing.key != "over" else "")
     low, high = drawing.ends or (0, 1)
     ramp = np.linspace(low, high, 256, dtype=np.float32)[None]
     return MapView(
@@ -163,10 +167,8 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
         layer=render.layer(values, full) if heat else drawing.draw(values, full, None).convert("RGBA"),
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),
         ends=(low * full, high * full),
-        legend=(str(e.scaling) if values.any() else "zero everywhere")
-        + (", drawn as heat" if heat and drawing.key != "over" else "")
-        + (f"; {words}" if (words := e.doubt(method)) else ""),
-        note=e.remark(method),
+        legend="; ".join(part for part in (drawn if values.any() else "", e.doubt(method)) if part),
+        note="; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
     )
 
 

@@ -17,7 +17,7 @@ from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, each_photo, pictures_in
 from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
 from relume.errors import TargetError
-from relume.text import printable
+from relume.text import printable, significant
 
 if TYPE_CHECKING:
     from relume.image import Photo
@@ -68,6 +68,7 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
+    from relume.answer import compared
     from relume.report import check_writable
 
     check_writable(output)
@@ -79,7 +80,7 @@ def explain(
     targets = _targets(target, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
-    found, without, closing = list[Text](), list[bool](), Text()
+    found, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
 
     def ask(photo: Photo, path: Path) -> list[Explanation]:
         source = {"file": str(path), "path": address(path), **asked.facts}
@@ -92,7 +93,9 @@ def explain(
         nonlocal closing
         explained = drawing.scaled(explained)
         folder = folders.of(path)
-        finding = _finding(path, folder, explained, brief=len(photos) > 4)
+        so_far = compared(explained, strongest)  # on this photo's sheet are its own maps alone
+        finding = _finding(path, folder, so_far, brief=len(photos) > 4)
+        strongest.update(so_far[0].strongest)
 
         def written() -> None:
             found.append(finding)
@@ -159,8 +162,9 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
         return Text.assemble(
             (printable(photo), "bold"), f"  {titles}{nothing_shown(explained)}  → ", (printable(folder), "green")
         )
-    form = "{:>6.1%}" if explained[0].quantity == "probability" else "score {:.3g}"
-    top = [part for _, name, v in explained[0].top(count=3) for part in ("\n  ", (form.format(v), "cyan"), f"  {name}")]
+    probable = explained[0].quantity == "probability"
+    shown = [(f"{v:>6.1%}" if probable else f"score {significant(v)}", name) for _, name, v in explained[0].top(count=3)]
+    top = [part for value, name in shown for part in ("\n  ", (value, "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
         said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]

@@ -222,13 +222,24 @@ def _plain(text: str) -> str:
 
 
 def nothing_shown(explained: Sequence[Explanation]) -> str:
-    """Name the methods whose map of a photo is empty, for the end of a line; there are no words if none is."""
+    """Name the methods whose map of a photo is empty, or weak beside others, for the end of a line; nothing if none is."""
     from relume.answer import method_name
 
-    counts = {method_name(m): sum(any(e.empty(m)) for e in explained) for m in explained[0].maps}
-    of = f" of {len(explained)}"
-    named = [name + (f" ({count}{of})" if len(explained) > 1 else "") for name, count in counts.items() if count]
-    return f"  empty: {', '.join(named)}" if named else ""
+    def short(e: Explanation, method: str) -> str:
+        """The reason why a map is empty, without what to try."""
+        return re.split(r"[;:] | \(", e.remarks.get(method, ("",))[0])[0] if any(e.empty(method)) else ""
+
+    def named(said: str, found: Callable[[Explanation, str], bool]) -> str:
+        names: dict[str, list[str]] = {}  # by what is said of them
+        for m in explained[0].maps:
+            if some := [e for e in explained if found(e, m)]:
+                of = f"{len(some)} of {len(explained)}" if len(explained) > 1 else ""
+                why = " or ".join(dict.fromkeys(short(e, m) for e in some))
+                names.setdefault(": ".join(part for part in (of, why) if part), []).append(method_name(m))
+        groups = [", ".join(methods) + (f" ({words})" if words else "") for words, methods in names.items()]
+        return f"  {said}: {', '.join(groups)}" if groups else ""
+
+    return named("empty", lambda e, m: any(e.empty(m))) + named("weak here", lambda e, m: bool(e.weak_here(m)))
 
 
 def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:

@@ -31,7 +31,7 @@ from relume.render import stretched
 from relume.report import write_folder
 from relume.result import Explanation
 from relume.targets import TargetLike
-from relume.text import name_of
+from relume.text import name_of, significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ class AuditReport:
         return [
             nothing(zero=self.empty[i], remark=self._remark(i))
             if constant[i]
-            else judge({key: float(v[i]) for key, v in figures.items()})
+            else judge({key: float(v[i]) for key, v in figures.items()}, one_output=self._one_output)
             for i in range(len(self))
         ]
 
@@ -99,6 +99,10 @@ class AuditReport:
     def empty(self) -> list[bool]:
         """Which pictures have an empty map: zero everywhere."""
         return [not (shown > 0).any() for shown in self.checks.original.saliency]
+
+    @property
+    def _one_output(self) -> bool:
+        return self.facts.get("classes") == 1
 
     def _remark(self, i: int) -> str:
         return self.remarks[i] if self.remarks else ""
@@ -108,7 +112,8 @@ class AuditReport:
         """What is to be said of the maps together, from the means of their figures."""
         if self.checks.original.empty.all():
             return nothing(zero=all(self.empty), remark=self._remark(0) if len({*self.remarks}) == 1 else "")
-        return judge({key: estimate(values.tolist()).mean for key, values in self.figures.items()})
+        means = {key: estimate(values.tolist()).mean for key, values in self.figures.items()}
+        return judge(means, one_output=self._one_output)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain data for JSON; what is undefined is null."""
@@ -159,7 +164,7 @@ class AuditReport:
         return how_to_name(option, self.facts["classes"]) if unnamed else ""
 
     def _subject(self, i: int) -> str:
-        value = f"score {self.scores[i]:.3g}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
+        value = f"score {significant(self.scores[i])}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
         return f"{self._name(int(self.classes[i]))}, {value}"
 
     def view(self, i: int = 0) -> AuditView:
@@ -182,6 +187,7 @@ class AuditReport:
             curve=cascade(self.checks, i),
             charts=charts(self.checks, i),
             notes=self._notes(i),
+            empty=self.empty[i],
         )
 
     def figure(self, *, dpi: float = 150) -> Figure:

@@ -47,7 +47,7 @@ def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise InputError(
             f"the network has one score for each picture (outputs of shape {tuple(scores.shape)}), so that there is no other "
-            "class to compare with; leave the check of classes out"
+            "class to compare with"
         )
     own, known = classes[:, None], scores.shape[1]
     drawn = torch.randint(known - 1, classes.shape, generator=generator).to(classes)

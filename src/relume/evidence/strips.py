@@ -17,6 +17,7 @@ from relume.evidence.faithfulness import CURVES
 from relume.evidence.similarity import Values
 from relume.evidence.verdict import LIMITS, Limit, Verdict
 from relume.scaling import PERCENTILE, scale_of
+from relume.text import decimal
 
 __all__ = [
     "ROLES",
@@ -135,6 +136,7 @@ class AuditView:
         curve: of the cascade, if it was measured.
         charts: of pixels taken out and put in.
         notes: what was left out, and why.
+        empty: whether the map is zero everywhere.
     """
 
     name: str
@@ -148,16 +150,17 @@ class AuditView:
     curve: Chart | None
     charts: Sequence[Chart]
     notes: Sequence[str]
+    empty: bool = False
 
     @property
     def says(self) -> str:
-        """The verdict's sentence, with minus signs that are some."""
-        return self.verdict.text.replace("-0.", "−0.")
+        """The verdict's sentence."""
+        return self.verdict.text
 
 
 def number(value: float) -> str:
     """A figure as it is read: two digits, with a minus that is one."""
-    return "undefined" if math.isnan(value) else f"{value:z.2f}".replace("-", "−")
+    return "undefined" if math.isnan(value) else decimal(value)
 
 
 def rows(figures: Mapping[str, float]) -> list[FigureRow]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from relume.text import decimal
+
 __all__ = ["LIMITS", "Level", "Limit", "Verdict", "judge", "margin", "nothing"]
 
 Level: TypeAlias = Literal["class", "structure", "chance", "noise", "nothing", "undecided"]
@@ -72,21 +74,21 @@ def nothing(*, zero: bool, remark: str = "") -> Verdict:
     return Verdict("nothing", f"This map is empty: there is nothing to believe or doubt.{why}")
 
 
-def judge(figures: Mapping[str, float], *, limits: Mapping[str, Limit] = LIMITS) -> Verdict:
-    """The verdict on a map with these ``figures``."""
+def judge(figures: Mapping[str, float], *, limits: Mapping[str, Limit] = LIMITS, one_output: bool = False) -> Verdict:
+    """The verdict on a map with these ``figures``; a network of ``one_output`` cannot have that of classes."""
     known = {key: value for key in limits if not math.isnan(value := figures.get(key, math.nan))}
     beyond = [key for key, value in known.items() if limits[key].margin(value) < 0]
     for key, change in (("stability", "under noise that nobody sees"), ("shift", "when the picture moves by one pixel")):
         if key in beyond:
-            seen = f"The map is only {known[key]:.2f} similar to itself {change}"
+            seen = f"The map is only {decimal(known[key])} similar to itself {change}"
             return Verdict("noise", f"{seen}: take it for noise, and read nothing from it.")
     parts = []
     if "classes" in known:
-        parts.append(f"is {known['classes']:.2f} similar to those of other classes")
+        parts.append(f"is {decimal(known['classes'])} similar to those of other classes")
     if "cascade" in known:
         late = figures.get("randomisation", math.nan)
-        at_last = "" if math.isnan(late) else f" ({late:.2f} when the top nine tenths are)"
-        parts.append(f"stays {known['cascade']:.2f} similar on average while layer after layer is made random{at_last}")
+        at_last = "" if math.isnan(late) else f" ({decimal(late)} when the top nine tenths are)"
+        parts.append(f"stays {decimal(known['cascade'])} similar on average while layer after layer is made random{at_last}")
     seen = f"The map {' and '.join(parts)}" if parts else "Neither other classes nor other weights were tried"
     if beyond:
         return Verdict("structure", f"{seen}: read it as where the network sees structure, not why it chose this class.")
@@ -95,6 +97,8 @@ def judge(figures: Mapping[str, float], *, limits: Mapping[str, Limit] = LIMITS)
             "chance", f"{seen}, but the network needs the pixels it points at no more than random ones: distrust it."
         )
     if len(known) < len(limits):
-        missing = ", ".join(key for key in limits if key not in known)
-        return Verdict("undecided", f"{seen}: not enough for a verdict, without a figure for {missing}.")
+        missing = [key for key in limits if key not in known and not (one_output and key == "classes")]
+        without = f", without a figure for {', '.join(missing)}" if missing else ""
+        alone = ", and a network of one output has no other class to compare with" if one_output else ""
+        return Verdict("undecided", f"{seen}: not enough for a verdict{without}{alone}.")
     return Verdict("class", f"{seen}: nothing measured speaks against reading it as where the network sees this class.")

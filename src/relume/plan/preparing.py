@@ -238,6 +238,8 @@ class _Answer:
     @classmethod
     def of(cls, trace: Trace) -> _Answer:
         outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
+        if not any(t.requires_grad for t in outputs):
+            raise ModelError("nothing that the network returned is a floating-point tensor; let it return one, to be compared")
         loss = torch.stack([t.cpu().double().square().sum() for t in outputs if t.requires_grad]).sum()  # MPS has no float64
         (gradient,) = gradients(loss, [trace.images], keep=False)
         assert gradient is not None, "a trace's outputs depend on its images"
