@@ -465,7 +465,7 @@ def test_the_command_shows_what_the_network_gave(photo, other, tmp_path):
     text = relume_command(*args, "--model", HEADS + "sigmoid").stdout
     assert text.count("   99.3%  0\n   98.2%  1\n   11.9%  2\n  explained: 0, 99.3%") == 2
     text = relume_command(*args, "--model", HEADS + "bare").stdout
-    assert text.count("  score 4.95  0\n  score 4  1\n  score -2  2\n  explained: 0, score 4.95") == 2
+    assert text.count("  score 4.95  0\n  score 4  1\n  score −2  2\n  explained: 0, score 4.95") == 2
     assert text.count(OPTION) == 1  # once, and not for each photo
     assert "%" not in text
     text = relume_command(*args, "--model", HEADS + "bare", "--activation", "sigmoid").stdout

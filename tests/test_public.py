@@ -14,6 +14,8 @@ SOURCE = Path(relume.__file__).parent
 ORDER = [
     "errors",
     "memory",
+    "maps",
+    "names",
     "rules",
     "rectifiers",
     "lean",

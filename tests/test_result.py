@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 
 import relume
 from relume import errors, figures, owner, render, stored
-from relume.answer import Coverage, CoverageRow, saliency, upsample
+from relume.answer import Coverage, CoverageRow
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo
+from relume.maps import saliency, upsample
 from relume.report import check_writable, write_folder
 from relume.result import Explanation, share, sheet
 

@@ -11,58 +11,23 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar, overload
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from relume.activation import Quantity, Resolved, activated, how_to_name
 from relume.errors import InputError
 from relume.image import Photo
+from relume.maps import array, saliency, upsample
+from relume.names import NO_GRADCAM, NO_GRADIENT, method_name
 from relume.scaling import OWN, Scaling
 from relume.text import decimal, significant
 
-__all__ = ["NAMES", "Answer", "Coverage", "CoverageRow", "Evidence", "array", "compared", "method_name", "saliency", "upsample"]
-
-#: What figures call the methods.
-NAMES = {
-    "gradient": "gradient",
-    "deconvnet": "deconvnet",
-    "guided_backprop": "guided backpropagation",
-    "gradcam": "Grad-CAM",
-    "guided_gradcam": "Guided Grad-CAM",
-}
-
-#: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
-NO_GRADCAM = "its Grad-CAM is empty"
+__all__ = ["Answer", "Coverage", "CoverageRow", "Evidence", "compared"]
 
 #: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
 FEW = 3
 
-#: The remark on every map of a score that has no gradient; no other layer, class or method would help.
-NO_GRADIENT = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
-
 #: A map so many times weaker than the strongest of the same method's beside it is said to be weak.
 TIMES_WEAKER = 100
-
-#: What maps that a wrapper makes of a method's are called.
-WRAPPERS = {"smooth": "SmoothGrad, {}", "vargrad": "VarGrad, {}", "augmented": "augmented, {}"}
-
-
-def method_name(key: str) -> str:
-    """What figures call the method of a key."""
-    wrapper, _, inner = key.partition("_")
-    return WRAPPERS[wrapper].format(method_name(inner)) if wrapper in WRAPPERS else NAMES.get(key, key)
-
-
-def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:
-    """``heat`` ``(N, *coarse)`` interpolated linearly in every axis to ``(N, *size)``, with ``align_corners=False``."""
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    return F.interpolate(heat[:, None], tuple(size), mode=mode, align_corners=False)[:, 0]
-
-
-def saliency(values: Tensor) -> Tensor:
-    """``max_c |values|``: ``(N, C, *spatial)`` to ``(N, *spatial)``, not negative. Simonyan et al. 2013, section 3.1."""
-    return values.abs().amax(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +73,6 @@ class Coverage:
         """Plain data, for JSON."""
         rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why} for r in self.rows]
         return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}
-
-
-def array(values: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    """``values`` as an array, in float32 where numpy has no such dtype."""
-    values = values.detach().cpu()
-    return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
 
 
 @dataclass(frozen=True, slots=True)

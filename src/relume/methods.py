@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from relume import rules
-from relume.answer import upsample
 from relume.errors import InputError
+from relume.maps import upsample
 from relume.rules import Rule
 
 __all__ = [

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from relume import rules
-from relume.answer import NO_GRADCAM, NO_GRADIENT, saliency, upsample
+from relume.maps import saliency, upsample
 from relume.methods import METHODS, Gathered, Method, gradcam, weighted_sums
+from relume.names import NO_GRADCAM, NO_GRADIENT
 from relume.rules import Rule
 
 __all__ = ["WEAK", "Advice", "another_layer", "overlap", "positive_share", "remarks"]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from relume import figures, render, stored
-from relume.answer import Answer, array, compared, method_name
+from relume.answer import Answer, compared
 from relume.errors import InputError
 from relume.image import IMAGENET, Photo, Preprocessing, as_photo, check_same
+from relume.maps import array
+from relume.names import method_name
 from relume.render import KINDS, Kind
 from relume.report import recover, write_folder
 from relume.scaling import PERCENTILE, Scaling

@@ -18,9 +18,9 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from relume.answer import upsample
 from relume.errors import InputError, TargetError
 from relume.forward import raised_by_network
+from relume.maps import upsample
 from relume.memory import out_of_memory
 from relume.methods import Method, distinct, resolve_method
 from relume.targets import TargetLike, has_place

@@ -152,7 +152,8 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
     import numpy as np
 
     from relume import render
-    from relume.answer import array, method_name
+    from relume.maps import array
+    from relume.names import method_name
     from relume.page import MapView
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)

@@ -155,7 +155,7 @@ def _neuron(text: str) -> TargetLike:
 
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
-    from relume.answer import method_name
+    from relume.names import method_name
 
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:

@@ -223,7 +223,7 @@ def _plain(text: str) -> str:
 
 def nothing_shown(explained: Sequence[Explanation]) -> str:
     """Name the methods whose map of a photo is empty, or weak beside others, for the end of a line; nothing if none is."""
-    from relume.answer import method_name
+    from relume.names import method_name
 
     def short(e: Explanation, method: str) -> str:
         """The reason why a map is empty, without what to try."""

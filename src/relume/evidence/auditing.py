@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.activation import Activation, activated, how_to_name
-from relume.answer import Coverage, array, method_name
+from relume.answer import Coverage
 from relume.evidence.checks import CHECKS, FIGURES, Checks, Watch, run_checks
 from relume.evidence.document import audit_files, notebook
 from relume.evidence.estimates import estimate
@@ -26,7 +26,9 @@ from relume.evidence.verdict import LIMITS, Verdict, judge, nothing
 from relume.evidence.weights import How
 from relume.feeding import Output
 from relume.layers import LayerLike
+from relume.maps import array
 from relume.methods import Method
+from relume.names import method_name
 from relume.render import stretched
 from relume.report import write_folder
 from relume.result import Explanation

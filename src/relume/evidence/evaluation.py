@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relume.answer import method_name
 from relume.errors import InputError, NonFiniteError
 from relume.evidence import estimates
 from relume.evidence.baselines import BASELINES, REFERENCE, TITLES
@@ -26,6 +25,7 @@ from relume.explaining import explain_targets
 from relume.feeding import Output
 from relume.figures import figure_bytes
 from relume.methods import METHODS, Method, resolve_methods
+from relume.names import method_name
 from relume.report import write_folder
 from relume.result import Explanation
 from relume.text import encoded

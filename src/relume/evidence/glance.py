@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relume.answer import Evidence, saliency, upsample
+from relume.answer import Evidence
 from relume.evidence.baselines import sobel
 from relume.evidence.similarity import spearman
+from relume.maps import saliency, upsample
 
 __all__ = ["glance"]
 

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relume.answer import saliency, upsample
 from relume.evidence.localisation import Map, rank_correlation
+from relume.maps import saliency, upsample
 
 __all__ = [
     "SIMILARITIES",

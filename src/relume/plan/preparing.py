@@ -107,8 +107,7 @@ def prepare(
         dtype or _dtype(original),
         lean,
         compiled,
-        # what was computed in float32 is no nearer than that, whatever it is compared with
-        *_compare(before, after, max(dtype or _dtype(original), _dtype(original), key=lambda d: torch.finfo(d).eps)),
+        *_compare(before, after, _coarser(dtype or _dtype(original), _dtype(original))),
         tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
@@ -248,6 +247,11 @@ class _Answer:
     @property
     def dtype(self) -> torch.dtype:
         return self.outputs[0].dtype
+
+
+def _coarser(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """Return the dtype that rounds more: what was computed in float32 is no nearer than that, whatever it is compared with."""
+    return max(one, other, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float, float]:
