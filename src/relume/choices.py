@@ -167,21 +167,26 @@ def choose(
             return choice.because(why)
     if last is not None:  # nothing matters to a score whose gradient is zero
         return last.because(why)
+    raise _nothing(outputs, unseen, again, cut, predicts=bool(read))
+
+
+def _nothing(outputs: Any, unseen: str, again: Sequence[str], cut: str, *, predicts: bool) -> LayerError:
+    """Say why there is no layer to choose, of a network that ``predicts`` densely or pools."""
     if next(tensors_in(outputs), None) is None:
-        raise LayerError(
+        return LayerError(
             f"no target layer can be chosen, since the network returned {describe(outputs)}, in which no tensor is seen; "
             "let it return tensors, or name the layer, layer=, for a target that is a callable"
         )
     inside = f"; those inside TorchScript ({unseen}) cannot be seen" if unseen else ""
-    before = "the network's own prediction" if read else "pooling"
+    before = "the network's own prediction" if predicts else "pooling"
     if cut:
         inside += f"; the output of {cut!r} carries no gradient: {NO_GRADIENT}"
     if again:
-        raise LayerError(
+        return LayerError(
             f"every layer with spatial axes before {before} ran more than once, such as {again[-1]!r}{inside}; let each run "
             "have a module of its own, or name a layer that runs once: layer=, and --layer in the command"
         )
-    raise LayerError(
+    return LayerError(
         f"no layer with spatial axes ran before {before}{inside}; name a target layer that has them: layer=, and --layer in "
         "the command"
     )
