@@ -359,6 +359,14 @@ def test_warnings_of_c_code_stay_hidden(monkeypatch):
 # --- Interruptions -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _heeded():
+    """A process that was started in the background ignores interruptions, and so do those that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted(*args, after, output="out"):
     """The command in a process of its own, in which the network interrupts it once it ran ``after`` times."""
     model = ["--model", "moody:Moody", "--model-args", json.dumps({"fails": "interrupted", "after": after}), *SMALL]
@@ -369,6 +377,7 @@ def interrupted(*args, after, output="out"):
     return [line for line in ran.stderr.splitlines() if line.startswith("relume: ")], ran.stdout
 
 
+@pytest.mark.usefixtures("_heeded")
 def test_an_interrupted_run_counts_what_is_written(photos):
     said, shown = interrupted("explain", *photos, "--no-evidence", *CHEAP["explain"], after=2)
     assert said == ["relume: stopped after 2 of 3 photos; their results are in 'out'"]
@@ -377,6 +386,7 @@ def test_an_interrupted_run_counts_what_is_written(photos):
     assert "photos/grey.png" not in shown
 
 
+@pytest.mark.usefixtures("_heeded")
 @pytest.mark.parametrize("command", ["compare", "audit", "evaluate"])
 def test_other_commands_that_are_interrupted_write_nothing(photos, command):
     Image.new("L", (40, 40), 255).save("photos/mask.png")
@@ -387,6 +397,7 @@ def test_other_commands_that_are_interrupted_write_nothing(photos, command):
     assert not Path("out").exists()
 
 
+@pytest.mark.usefixtures("_heeded")
 def test_an_interruption_waits_for_what_is_being_written(tmp_path):
     def write():
         signal.raise_signal(signal.SIGINT)
