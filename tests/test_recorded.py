@@ -60,7 +60,7 @@ def drop_path(net, x):
     return x * keep
 
 
-TORCHSCRIPT = ("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+TORCHSCRIPT = ("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 TRAINING = {  # as written when it trains; False where the tracer cannot follow what is written
     "F.dropout": lambda net, x: F.dropout(x, 0.5, net.training),
     "F.dropout, in place": lambda net, x: F.dropout(x, 0.5, net.training, inplace=True),
