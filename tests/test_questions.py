@@ -142,7 +142,9 @@ def test_a_unit_of_a_layer_without_spatial_axes(net, x, unit):
 def test_a_unit_of_a_pooled_map_of_one_cell(x):
     net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     for unit in (Neuron("2", 3), Neuron("2", 3, (0, 0)), Channel("2", 3)):
-        same_maps(relume.explain(net, x, unit, ["guided_backprop"]), relume.explain(net, x, 3, ["guided_backprop"]))
+        e = relume.explain(net, x, unit, ["guided_backprop"])
+        same_maps(e, relume.explain(net, x, 3, ["guided_backprop"]))
+        assert torch.equal(e.score, net(x)[:, 3].detach())
 
 
 @pytest.mark.parametrize(
