@@ -15,12 +15,13 @@ import torch
 import typer
 from torch import Tensor
 
-from relume.evidence import CHECKS, FIGURES, audit, between_networks, scene_samples
-from relume.evidence.question import Question
-from relume.evidence.weights import How
-from relume.image import load_picture
-from relume.methods import METHODS
-from relume.models import Opened, open_model
+from relume.auditing import CHECKS, FIGURES, audit, between_networks
+from relume.auditing.checks.random_weights import How
+from relume.auditing.subject import Question
+from relume.evaluation import scene_samples
+from relume.methods.base import METHODS
+from relume.models.opened import Opened, open_model
+from relume.pictures.photo import load_picture
 
 SCENES = 6
 

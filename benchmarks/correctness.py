@@ -11,7 +11,7 @@ import warnings
 
 import torch
 from captum.attr import GuidedBackprop
-from tests.networks import torchvision_network
+from tests.helpers.networks import torchvision_network
 from tests.reference import twin
 from torch import Tensor
 

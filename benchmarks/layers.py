@@ -9,12 +9,12 @@ import sys
 from typing import Any
 
 import torch
-from tests.networks import Scales, UNet
+from tests.helpers.networks import Scales, UNet
 from tests.reference import twin
 from torch import Tensor, nn
 
 import relume
-from relume.models.vision import import_torchvision
+from relume.models.torchvision import import_torchvision
 
 SIDES = {"inception_v3": 299, "maxvit_t": 224, "vit_": 224}
 

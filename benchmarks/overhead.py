@@ -16,10 +16,10 @@ from torch.autograd.graph import get_gradient_edge
 
 import relume
 from relume import rules
-from relume.graph import between, hooked, survey
-from relume.models.vision import import_torchvision
-from relume.replica import replicate
-from relume.trace import Trace
+from relume.engine.graph import between, hooked, survey
+from relume.engine.replica import replicate
+from relume.engine.trace import Trace
+from relume.models.torchvision import import_torchvision
 
 ROUNDS = 40
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 import relume
 from relume.demo import draw_scene
-from relume.image import IMAGENET, Photo
-from relume.models.vision import import_torchvision
-from relume.render import KINDS, seen
+from relume.models.torchvision import import_torchvision
+from relume.pictures.kinds import KINDS, seen
+from relume.pictures.photo import Photo
+from relume.pictures.preprocessing import IMAGENET
 
 ROUNDS = 9
 

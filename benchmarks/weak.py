@@ -13,9 +13,9 @@ import torch
 
 import relume
 from relume.demo import CLASSES, draw_scene
-from relume.methods import METHODS, Gathered, Method
-from relume.models import open_model
-from relume.remarks import WEAK, overlap, positive_share
+from relume.explanation.remarks import WEAK, overlap, positive_share
+from relume.methods.base import METHODS, Gathered, Method
+from relume.models.opened import open_model
 
 SCENES = 100
 
@@ -52,7 +52,7 @@ def photographs(spec: str, weights: str, layer: str, *, files: list[str]) -> dic
     opened = open_model(spec, weights=Path(weights))
     groups: dict[str, list[tuple[float, float]]] = {"the six highest classes": [], "six lower ones": []}
     for file in files:
-        image = opened.preprocessing.tensor(opened.preprocessing.view(relume.image.load_picture(Path(file))))
+        image = opened.preprocessing.tensor(opened.preprocessing.view(relume.pictures.photo.load_picture(Path(file))))
         with torch.no_grad():
             order = opened.model.eval()(image[None].to(opened.device))[0].argsort(descending=True).tolist()
         found = shares(opened.model, image, [*order[:6], *order[20:380:60]], layer)

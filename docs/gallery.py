@@ -10,10 +10,10 @@ from PIL import Image
 
 import relume
 from relume.demo import draw_scene
-from relume.figures import Cell, Row, figure, figure_bytes
-from relume.models import Opened
-from relume.render import KINDS
-from relume.result import Explanation, share, sheet
+from relume.explanation.result import Explanation, share, sheet
+from relume.models.opened import Opened
+from relume.pictures.figure import Cell, Row, figure, figure_bytes
+from relume.pictures.kinds import KINDS
 
 DOCS = Path(__file__).parent
 SEED = 0

@@ -20,9 +20,9 @@ from skimage import data
 
 import relume
 from relume.demo import CLASSES, draw_scene
-from relume.figures import figure_bytes
-from relume.models import Opened, open_model
-from relume.result import sheet
+from relume.explanation.result import sheet
+from relume.models.opened import Opened, open_model
+from relume.pictures.figure import figure_bytes
 
 IMAGES = Path(__file__).with_name("images")
 

@@ -20,7 +20,7 @@ from benchmarks.performance.targets import TARGETS
 from benchmarks.performance.timing import Pace, costs
 from torch import nn
 
-from tests.networks import ResNet20, Small
+from tests.helpers.networks import ResNet20, Small
 
 ONCE = Pace(2, 2, 0)
 SMALL = Network("small", "body", Small, (3, 24, 24), target=1)

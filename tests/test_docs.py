@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.demo import draw_scene
-from relume.models import open_model
-from relume.models.vision import import_torchvision
+from relume.models.opened import open_model
+from relume.models.torchvision import import_torchvision
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
@@ -151,7 +151,7 @@ def test_links_lead_somewhere(page):
 def test_tables_name_what_there_is():
     """The page on how it works lists every node of the table of rectifiers and every module of the package."""
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    from relume.rectifiers import RECTIFIERS
+    from relume.engine.rectifiers import RECTIFIERS
 
     written = set(re.findall(r"\b([A-Z][A-Za-z0-9]+Backward[0-9])\b", page))
     written |= {name[:-1] + "1" for name in re.findall(r"\b([A-Z][A-Za-z0-9]+Backward0)/1", page)}

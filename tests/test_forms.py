@@ -9,8 +9,8 @@ from torch import nn
 
 import relume
 from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
-from relume.models.vision import import_torchvision
-from relume.targets import Channel
+from relume.models.torchvision import import_torchvision
+from relume.targets.base import Channel
 
 METHODS = list(relume.METHODS)
 
@@ -235,7 +235,7 @@ def test_a_custom_function_is_counted_as_not_guided():
 
 def test_images_go_where_the_model_is():
     """As far as a machine without another device can tell: to ``meta``, if the weights are there."""
-    from relume.feeding import feed, model_device
+    from relume.engine.inputs import feed, model_device
 
     assert model_device(build()) == torch.device("cpu")
     assert model_device(build().to("meta")) == torch.device("meta")

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import relume
-
-from .reference import twin
+from tests.reference import twin
 
 RECTIFIERS = {
     "module": lambda net, x: net.shared(x),

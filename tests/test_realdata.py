@@ -8,14 +8,14 @@ import torch
 from matplotlib import colormaps
 
 import relume
-from relume import render
-from relume.image import Preprocessing, load_picture
-from relume.models import open_model
+from relume.models.checkpoints import load_weights, read_state
 from relume.models.labels import find_class, read_labels
-from relume.models.weights import load_weights, read_state
-
-from .networks import ResNet20
-from .reference import twin
+from relume.models.opened import open_model
+from relume.pictures import kinds as render
+from relume.pictures.photo import load_picture
+from relume.pictures.preprocessing import Preprocessing
+from tests.helpers.networks import ResNet20
+from tests.reference import twin
 
 METHODS = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
 

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import relume
-from relume.rectifiers import RECTIFIERS
-
-from .reference import twin
+from relume.engine.rectifiers import RECTIFIERS
+from tests.reference import twin
 
 ZERO = torch.zeros((), dtype=torch.float64)
 

@@ -8,10 +8,9 @@ from captum.attr import GuidedBackprop, GuidedGradCam
 from torch import nn
 
 import relume
-from relume.models.vision import import_torchvision
-
-from .networks import torchvision_network as build
-from .reference import twin
+from relume.models.torchvision import import_torchvision
+from tests.helpers.networks import torchvision_network as build
+from tests.reference import twin
 
 models = import_torchvision().models
 # zennit imports torchvision, which must have been imported by then

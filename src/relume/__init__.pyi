@@ -1,5 +1,5 @@
 from . import errors, rules, targets
-from .answer import Coverage
+from .acceleration.prepared import prepare
 from .attribution import (
     Backpropagation,
     Deconvolution,
@@ -10,14 +10,14 @@ from .attribution import (
     GuidedReLU,
     compute_guided_gradcam,
 )
-from .evidence.auditing import AuditReport, audit
-from .explaining import coverage, explain, explain_targets
-from .image import preprocess_image
-from .methods import METHODS, Method
-from .models import open_model
-from .plan import prepare
-from .result import Explanation, share
-from .smooth import Augmented, Smooth
+from .auditing.report import AuditReport, audit
+from .engine.coverage import Coverage
+from .explanation.result import Explanation, share
+from .explanation.run import coverage, explain, explain_targets
+from .methods.averaged import Augmented, Smooth
+from .methods.base import METHODS, Method
+from .models.opened import open_model
+from .pictures.preprocessing import preprocess_image
 
 __version__: str
 __all__ = [

@@ -8,15 +8,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from relume.engine.graph import GuidesItself
+from relume.engine.inputs import Inputs, Model, Output
+from relume.engine.layers import LayerLike, Reshape
 from relume.errors import InputError
-from relume.explaining import Options, Rectifiers, explain
-from relume.feeding import Inputs, Model, Output
-from relume.graph import GuidesItself
-from relume.layers import LayerLike, Reshape
-from relume.methods import METHODS, Fuse, Method, backpropagation
-from relume.result import Explanation
+from relume.explanation.result import Explanation
+from relume.explanation.run import Options, Rectifiers, explain
+from relume.methods.base import METHODS, Fuse, Method, backpropagation
 from relume.rules import Rule
-from relume.targets import TargetLike
+from relume.targets.base import TargetLike
 
 __all__ = [
     "Backpropagation",

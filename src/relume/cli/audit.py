@@ -18,20 +18,20 @@ from relume.cli import common
 from relume.cli.common import complain, err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
+from relume.cli.options import check_labels, explain_photo
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
-from relume.cli.pictures import check_labels, explain_photo
 from relume.errors import InputError
 from relume.text import decimal, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from relume.evidence import AuditReport
-    from relume.evidence.checks import Watch
-    from relume.evidence.conditions import Condition
-    from relume.evidence.strips import AuditView
-    from relume.image import Photo
-    from relume.models import Opened
+    from relume.auditing import AuditReport
+    from relume.auditing.checks.table import Watch
+    from relume.auditing.fail_if import Condition
+    from relume.auditing.view import AuditView
+    from relume.models.opened import Opened
+    from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "audit"]
 
@@ -82,7 +82,7 @@ class Examined:
         Raises:
             InputError: there is no such check.
         """
-        from relume.evidence.checks import CHECKS, checks_of
+        from relume.auditing.checks.table import CHECKS, checks_of
 
         names = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
         return checks_of(names, "--checks")
@@ -93,8 +93,8 @@ class Examined:
         Raises:
             InputError: no condition, or one on a figure of a check that is not made.
         """
-        from relume.evidence.checks import FIGURES
-        from relume.evidence.conditions import Condition
+        from relume.auditing.checks.table import FIGURES
+        from relume.auditing.fail_if import Condition
 
         conditions = [Condition.parse(text) for text in self.fail_if or ()]
         for condition in conditions:
@@ -133,9 +133,9 @@ def audit(
 
     For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
     """
-    from relume.evidence.document import audit_files
-    from relume.evidence.weights import check_how
-    from relume.report import check_writable
+    from relume.auditing.checks.random_weights import check_how
+    from relume.auditing.page import audit_files
+    from relume.pages.folder import check_writable
 
     check_writable(output)
     conditions = examined.conditions()
@@ -191,7 +191,7 @@ def _audited(
     watch: Watching,
 ) -> list[AuditReport]:
     """The audits of one photo, by each method."""
-    from relume.evidence import audit as examine
+    from relume.auditing import audit as examine
 
     view = opened.preprocessing.view(picture)
     image = opened.image(view)[None]
@@ -248,7 +248,7 @@ def _cell(value: float, view: AuditView) -> str:
 
 def _show(views: Sequence[AuditView]) -> None:
     """The figures of one photo, a column for each method, and what is to be said of each map."""
-    from relume.evidence.strips import side_by_side
+    from relume.auditing.view import side_by_side
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     widths = [max(map(len, view.method.split())) for view in views]

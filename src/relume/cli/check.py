@@ -16,8 +16,8 @@ from relume.cli.common import out
 from relume.cli.network import Network
 
 if TYPE_CHECKING:
-    from relume.checking import Checkup
-    from relume.models import Opened
+    from relume.checkup import Checkup
+    from relume.models.opened import Opened
 
 __all__ = ["EXAMPLES", "check"]
 
@@ -47,7 +47,7 @@ def check(
     Which rectifiers ran and which a rule reaches, the layer that Grad-CAM would read and the others, preprocessing, labels, the
     form of the network, and the cost of an explanation.
     """
-    from relume.checking import check as examine
+    from relume.checkup import check as examine
     from relume.demo import draw_scene
 
     opened = network.open()

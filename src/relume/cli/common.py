@@ -19,7 +19,7 @@ from rich.text import Text
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
-    from relume.image import Photo
+    from relume.pictures.photo import Photo
 
 __all__ = [
     "Targets",
@@ -102,7 +102,7 @@ def complain(error: RelumeError | str, about: Path | None = None) -> None:
 
 def read_photo(path: Path) -> Photo:
     """Read a photo, and say on stderr what a reader must know of its file: that it holds more pictures, for one."""
-    from relume.image import load_photo
+    from relume.pictures.photo import load_photo
 
     photo = load_photo(path)
     for note in photo.notes:
@@ -120,7 +120,7 @@ def tracked(what: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
 
 def method_keys(method: Sequence[str] | None, default: str) -> list[str]:
     """The methods asked for, known ones, before anything is opened for them."""
-    from relume.methods import METHODS, resolve_methods
+    from relume.methods.base import METHODS, resolve_methods
 
     keys = [key.strip() for part in method or [default] for key in part.split(",")]
     return [m.key for m in resolve_methods(list(METHODS) if "all" in keys else keys)]

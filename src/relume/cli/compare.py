@@ -14,14 +14,14 @@ from relume.cli import common
 from relume.cli.common import out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
+from relume.cli.options import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
-from relume.cli.pictures import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached
 from relume.text import encoded, printable
 
 if TYPE_CHECKING:
-    from relume.image import Photo
-    from relume.page import MapView, PhotoView
-    from relume.result import Explanation
+    from relume.explanation.result import Explanation
+    from relume.pages.html import MapView, PhotoView
+    from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "compare"]
 
@@ -49,9 +49,9 @@ def compare(
 
     index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
-    from relume.answer import compared
+    from relume.explanation.answer import compared
     from relume.models.labels import parse_targets
-    from relume.report import check_writable
+    from relume.pages.folder import check_writable
 
     check_writable(output)
     drawing.check()
@@ -91,7 +91,7 @@ def compare(
 
 def _lighter(e: Explanation) -> Explanation:
     """The same, with a photo no larger than it is shown here: a hundred of twelve megapixels do not fit into memory."""
-    from relume.page import LONGEST
+    from relume.pages.html import LONGEST
 
     assert e.photos is not None, "explain_photo gives it"
     (photo,) = e.photos
@@ -101,9 +101,9 @@ def _lighter(e: Explanation) -> Explanation:
 
 def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict[str, bytes]:
     """The sheet, as a picture and as pages, and the page."""
-    from relume.figures import figure_bytes, pages
-    from relume.page import compare_page
-    from relume.result import sheet
+    from relume.explanation.result import sheet
+    from relume.pages.html import compare_page
+    from relume.pictures.figure import figure_bytes, pages
 
     rows = drawing.scaled([e for targets in explained for e in targets])
     taken = iter(rows)
@@ -117,7 +117,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
 
 
 def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
-    from relume.page import PhotoView, TargetView
+    from relume.pages.html import PhotoView, TargetView
 
     first = targets[0]
     assert first.photos is not None, "explain_photo gives it"
@@ -151,10 +151,10 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
     """A map as a layer; what shows the photo itself, as heat."""
     import numpy as np
 
-    from relume import render
     from relume.maps import array
-    from relume.names import method_name
-    from relume.page import MapView
+    from relume.methods.names import method_name
+    from relume.pages.html import MapView
+    from relume.pictures import kinds as render
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
     heat = drawing.key in ("over", "masked", "contours")
@@ -174,7 +174,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
 
 
 def _where(output: Path, files: Mapping[str, bytes], rows: int) -> Text:
-    from relume.result import MOST_ROWS
+    from relume.explanation.result import MOST_ROWS
 
     whole = "" if rows <= MOST_ROWS else f": the first {MOST_ROWS} of {rows} rows as PNG, all of them as PDF"
     return Text.assemble(

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from relume.cli.common import out
 from relume.cli.network import DEVICE, Network
-from relume.cli.pictures import explain_photo, reached, write_explained
+from relume.cli.options import explain_photo, reached, write_explained
 
 if TYPE_CHECKING:
-    from relume.result import Explanation
+    from relume.explanation.result import Explanation
 
 __all__ = ["EXAMPLES", "demo"]
 
@@ -39,10 +39,10 @@ def demo(
     Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
     """
     from relume.demo import CLASSES, draw_scene
-    from relume.image import Photo
-    from relume.methods import METHODS
-    from relume.render import png
-    from relume.report import check_writable
+    from relume.methods.base import METHODS
+    from relume.pages.folder import check_writable
+    from relume.pictures.kinds import png
+    from relume.pictures.photo import Photo
 
     check_writable(output)
     scene = draw_scene(seed, PAIR)

@@ -14,13 +14,13 @@ from relume.cli import common
 from relume.cli.common import complain, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
+from relume.cli.options import check_labels, explain_photo
 from relume.cli.photos import Failures
-from relume.cli.pictures import check_labels, explain_photo
 from relume.errors import InputError
 
 if TYPE_CHECKING:
-    from relume.evidence import Evaluation, Sample
-    from relume.models import Opened
+    from relume.evaluation import Evaluation, Sample
+    from relume.models.opened import Opened
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -56,8 +56,8 @@ def evaluate(
 
     On drawn scenes whose truth is known, or on pictures of yours with masks.
     """
-    from relume.evidence import evaluate as compare
-    from relume.report import check_writable
+    from relume.evaluation import evaluate as compare
+    from relume.pages.folder import check_writable
 
     if output is not None:
         check_writable(output)
@@ -92,7 +92,7 @@ def evaluate(
 
 def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -> tuple[Iterator[Callable[[], Sample]], int]:
     """What to measure on, and how many of them: pictures of the user's, or drawn scenes."""
-    from relume.evidence import folder_samples, scene_samples
+    from relume.evaluation import folder_samples, scene_samples
 
     if data is None:
         total = scenes or 500

@@ -70,7 +70,7 @@ def in_words(error: Exception | SystemExit) -> RelumeError:
 
 
 def _told(error: Exception | SystemExit) -> RelumeError:
-    from relume.memory import out_of_memory
+    from relume.engine.out_of_memory import out_of_memory
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     line = lines[-1] if "TorchScript" in lines[0] else lines[0]  # TorchScript tells its own story first
@@ -186,8 +186,8 @@ def uninterrupted() -> Iterator[None]:
 def write_results(
     folder: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = (), then: Callable[[], None] = lambda: None
 ) -> None:
-    """Write results as :func:`relume.report.write_folder` does; no interruption comes before ``then``, which may count them."""
-    from relume.report import write_folder
+    """Write results as :func:`relume.pages.folder.write_folder` does, then call ``then``, both uninterrupted."""
+    from relume.pages.folder import write_folder
 
     with uninterrupted():
         write_folder(folder, files, stale=stale)

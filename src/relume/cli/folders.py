@@ -36,7 +36,7 @@ class ResultFolders:
         Raises:
             OutputError: what is there cannot be listed.
         """
-        from relume.report import recover
+        from relume.pages.folder import recover
 
         with suppress(OutputError):  # the write into the folder will say it
             recover(output)

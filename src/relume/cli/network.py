@@ -15,8 +15,8 @@ from relume.cli.common import err
 from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from relume.activation import Activation
-    from relume.models import Opened
+    from relume.models.opened import Opened
+    from relume.targets.activation import Activation
 
 __all__ = ["DEVICE", "Network"]
 
@@ -123,9 +123,9 @@ class Network:
         Where it runs is said on stderr, and what had to be understood on the way; before anything else, that it is the demo
         network although it is asked about ``photos``.
         """
-        from relume.layers import layer_name
-        from relume.models import open_model
+        from relume.engine.layers import layer_name
         from relume.models.labels import read_labels
+        from relume.models.opened import open_model
 
         if self.model is None and photos:
             err.print(Text(DEMO, style="bold yellow"))

@@ -19,7 +19,7 @@ from relume.errors import ImageError, NonFiniteError, OutputError, RelumeError
 from relume.text import printable
 
 if TYPE_CHECKING:
-    from relume.image import Photo
+    from relume.pictures.photo import Photo
 
 __all__ = ["Failures", "Photos", "distinct_names", "each_photo", "pictures_in"]
 
@@ -138,7 +138,7 @@ class Failures:
         from PIL import Image
 
         from relume.demo import draw_scene
-        from relume.image import Photo
+        from relume.pictures.photo import Photo
 
         pictures = (draw_scene(0).picture, Image.new("RGB", (256, 256)))
         sentences = [self._attempted(Photo.whole(picture)) for picture in pictures]

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from relume.demo.scenes import CLASSES
-from relume.image import Preprocessing
-from relume.models import Opened
-from relume.models.weights import load_weights, read_state
+from relume.models.checkpoints import load_weights, read_state
+from relume.models.opened import Opened
+from relume.pictures.preprocessing import Preprocessing
 
 __all__ = ["PREPROCESSING", "DemoNet", "load_network", "open_network"]
 

@@ -2,7 +2,7 @@
 
 No scene is seen twice: step after step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
 With ``--shuffle-labels`` a few scenes are seen again and again, each with the labels of another, until they are known by heart:
-by a network that has learnt nothing about things, for :func:`relume.evidence.between_networks`.
+by a network that has learnt nothing about things, for :func:`relume.auditing.between_networks`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from relume.demo.network import PREPROCESSING, DemoNet
 from relume.demo.scenes import CLASSES, TRAINING_SEEDS, draw_scene
 from relume.errors import ModelError, RelumeError
-from relume.report import check_writable, write_folder
+from relume.pages.folder import check_writable, write_folder
 
 __all__ = ["average_precision", "model_card", "precision", "train"]
 

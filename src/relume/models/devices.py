@@ -7,9 +7,9 @@ import re
 import torch
 from torch import nn
 
+from relume.engine.inputs import model_device
+from relume.engine.out_of_memory import out_of_memory
 from relume.errors import ModelError
-from relume.feeding import model_device
-from relume.memory import out_of_memory
 
 __all__ = ["find_device", "move"]
 

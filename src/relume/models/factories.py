@@ -15,9 +15,9 @@ from typing import Any
 from torch import nn
 
 from relume.errors import RAISED_BY_FACTORY, ModelError
-from relume.image import IMAGENET
-from relume.models import ASSUMED, Opened
-from relume.models.weights import read_checkpoint
+from relume.models.checkpoints import read_checkpoint
+from relume.models.opened import ASSUMED, Opened
+from relume.pictures.preprocessing import IMAGENET
 
 __all__ = ["open_factory"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relume.errors import ModelError, TargetError
-from relume.models.reading import check_file
+from relume.models.user_files import check_file
 
 __all__ = ["class_index", "find_class", "parse_targets", "read_labels"]
 

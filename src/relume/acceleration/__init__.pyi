@@ -1,0 +1,3 @@
+from .prepared import Preparing, prepare
+
+__all__ = ["Preparing", "prepare"]

@@ -1,0 +1,1 @@
+"""The checks of an audit, one in each file, and the table of them."""

@@ -1,0 +1,1 @@
+"""Gradients by a rule on anybody's network, which is left untouched."""

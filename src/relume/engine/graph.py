@@ -1,0 +1,329 @@
+"""Walk an autograd graph, sort its nodes, and hook its rectifiers for the span of one backward pass.
+
+The graph that a forward pass leaves behind names every operation that ran, however it was written, so a rule is applied
+there and never to modules or to torch's functions. What shapes this file:
+
+* A node's post-hook sees that node's own ``grad_inputs``, before the engine adds the gradients of other consumers.
+* A node's Python object lives only while Python holds it; after that, another node's may take its ``id``. The walk keeps
+  the nodes themselves, never ids, and they are held until the backward pass is over.
+* A hook that does not run leaves the plain gradient, which looks like any other map. Torch has had ways to lose one (a
+  collection could clear hooks that the graph should have kept: pytorch/pytorch#102174). :func:`hooked` therefore counts,
+  and a pass in which any hook did not run exactly once is an error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
+from relume.engine.saved_tensors import is_lean
+from relume.errors import GraphError, HookError
+
+__all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
+
+NodeRule: TypeAlias = Callable[[Tensor, "NodeLocal"], Tensor]
+
+#: Nodes that stand for several operations and show none of them, with what to do about each.
+_HIDING = {
+    "CompiledFunctionBackward": "torch.compile fused its operations; pass the module as it was before torch.compile",
+    "CheckpointFunctionBackward": "reentrant checkpointing re-runs them out of sight; use checkpoint(..., use_reentrant=False)",
+    "DifferentiableGraphBackward": "TorchScript fused its operations; pass the Python module it was made from",
+}
+_HIGHER_ORDER = "torch.cond, map, scan and the like keep their branches to themselves; write the branch in Python"
+_IN_PLACE_ON_A_VIEW = "an in-place operation on a view hides what it computes; write it out of place, y = f(x[...])"
+_CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
+_EXCLUDED = "not of the ReLU family, and rectifiers='relu' was asked for"
+_OWN_RULE = "brings its own guided backward"
+_BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
+
+
+class GuidesItself:
+    """The mark of relume's own autograd.Functions whose backward pass is guided already."""
+
+
+class RectifiesNothing:
+    """The mark of relume's own autograd.Functions that rules have nothing to do with."""
+
+
+def _looking() -> AbstractContextManager[Any]:
+    """Around looks at what nodes saved: a checkpointed region recomputes it, once in each group of looks."""
+    group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
+    if group is None or group._get_current_group() is not None:
+        return nullcontext()
+    context: AbstractContextManager[Any] = group()
+    return context
+
+
+class _Saved:
+    """The attributes of a node, each looked at once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __getattr__(self, name: str) -> Any:
+        with _looking():
+            value = getattr(self._node, name)
+        self.__dict__[name] = value
+        return value
+
+
+# --- Walking -------------------------------------------------------------------------------------------------------------
+
+
+def walk(root: Node) -> dict[Node, list[Node]]:
+    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers, with those just behind it."""
+    sources: dict[Node, list[Node]] = {}
+    order: dict[Node, list[Node]] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node not in sources:
+            sources[node] = behind = [source for source, _ in node.next_functions if source is not None]
+            stack.extend(source for source in behind if source not in sources)
+        else:
+            stack.pop()
+            order.setdefault(node, sources[node])
+    return order
+
+
+def between(root: Node, ends: Collection[Node]) -> list[Node]:
+    """The nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
+
+    These are the nodes with at least one edge that leads to an end: an end itself runs only if another end lies behind it.
+    """
+    ends = set(ends)
+    leads: dict[Node, None] = {}
+    for node, sources in walk(root).items():
+        if any(source in leads or source in ends for source in sources):
+            leads[node] = None
+    return list(leads)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The nodes of a graph that matter to a rule.
+
+    Attributes:
+        rectifiers: every rectifier with its kind.
+        excluded: name and reason of every rectifier that was not asked for.
+        unguided: name and reason of every node that may rectify and cannot be guided.
+        hidden: name and reason of every node that stands for operations it does not show.
+    """
+
+    rectifiers: tuple[tuple[Node, Rectifier], ...]
+    excluded: tuple[tuple[str, str], ...]
+    unguided: tuple[tuple[str, str], ...]
+    hidden: tuple[tuple[str, str], ...]
+
+
+def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
+    """Sort ``nodes`` by what a rule can do about them; with ``relu_only`` it is for the ReLU family alone."""
+    rectifiers, excluded, unguided, hidden = [], [], [], []
+    with _looking():
+        for node in nodes:
+            name, saved = node.name(), _Saved(node)
+            kind = rectifier_of(name, saved)
+            if kind is not None and relu_only and not kind.relu(saved):
+                excluded.append((kind.label, _EXCLUDED))
+            elif kind is not None:
+                rectifiers.append((node, kind))
+            elif reason := _hides(node, name):
+                hidden.append((_name(node), reason))
+            elif reason := _may_rectify(node, name, saved):
+                unguided.append((_name(node), reason))
+    return Survey(tuple(rectifiers), tuple(excluded), tuple(unguided), tuple(hidden))
+
+
+def _name(node: Node) -> str:
+    name = node.name()
+    return (name if "<" in name else name.rpartition("::")[2]).removeprefix("torch::autograd::").removesuffix("Backward")
+
+
+def _function(node: Node) -> type | None:
+    """The class of the autograd.Function written in Python that the node is of, if it is."""
+    return getattr(type(node), "_forward_cls", None) if issubclass(type(node), BackwardCFunction) else None
+
+
+def _hides(node: Node, name: str) -> str | None:
+    name = name.rpartition("::")[2]
+    # besides the base it writes to, a copy into a view has an edge to what was copied; relu_() has none, clamp_(tensors) empty
+    # ones; with a single empty one it may be either, and _may_rectify lists it
+    if name == "CopySlices":
+        others = [source for source, _ in node.next_functions[1:]]
+        return _IN_PLACE_ON_A_VIEW if len(others) != 1 and not any(others) else None
+    if getattr(_function(node), "__module__", "").startswith("torch._higher_order_ops"):
+        return _HIGHER_ORDER
+    return _HIDING.get(name)
+
+
+def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
+    function = _function(node)
+    if function is not None:
+        if issubclass(function, RectifiesNothing):
+            return None
+        return _OWN_RULE if issubclass(function, GuidesItself) else _CUSTOM
+    if "CppNode" in name:
+        return _CUSTOM
+    if name.endswith("CopySlices"):
+        return _IN_PLACE_ON_A_VIEW if [source for source, _ in node.next_functions[1:]] == [None] else None
+    return _BY_HAND if may_rectify(name, saved) else None
+
+
+# --- Gradients ------------------------------------------------------------------------------------------------------------
+
+# Where an axis has one entry, its stride is arbitrary. torch's batch_norm on a CPU (2.13; instance_norm is made of it) asks two
+# functions whether a gradient lies in memory as its input does, of which one heeds that stride and the other does not. It then
+# reads the gradient in the wrong order: docs/how-it-works.md, "A fault of torch". The nodes are those of its spellings.
+_NORMALISING = frozenset(
+    {
+        "BatchNormNoUpdateBackward0",
+        "BatchNormWithUpdateBackward0",
+        "NativeBatchNormBackward0",
+        "NativeBatchNormLegitBackward0",
+        "NativeBatchNormLegitBackward1",
+        "NativeBatchNormLegitNoTrainingBackward0",
+    }
+)
+_LAYOUTS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
+_LAYOUT_KEY = "relume.layout"
+
+
+def gradients(
+    value: Tensor, wrt: Sequence[Tensor] | Sequence[GradientEdge], nodes: Iterable[Node] | None = None, *, keep: bool = True
+) -> Sequence[Tensor | None]:
+    """Run one backward pass: the gradient of ``value.sum()`` with respect to each tensor of ``wrt``, None where there is none.
+
+    Every backward pass of relume is this one, since it mends what torch gets wrong. ``nodes`` are those that it runs, if they
+    are known; ``keep`` leaves the graph for another.
+    """
+    if nodes is None:
+        nodes = [] if value.grad_fn is None else between(value.grad_fn, [_edge(end).node for end in wrt])
+    with ExitStack() as handles:
+        for node in nodes:
+            if node.name() in _NORMALISING:
+                handles.callback(node.register_prehook(functools.partial(_laid_as_the_input, node)).remove)
+        return torch.autograd.grad(value, wrt, torch.ones_like(value), retain_graph=keep, allow_unused=True)
+
+
+def _edge(end: Tensor | GradientEdge) -> GradientEdge:
+    return end if isinstance(end, GradientEdge) else get_gradient_edge(end)
+
+
+def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
+    """Lay the gradient that arrives at ``node`` out as its input lies; None where it may stay as it is."""
+    gradient = arriving[0]
+    if gradient is None or not gradient.is_cpu or gradient.ndim not in _LAYOUTS:
+        return None
+    if 1 not in (gradient.shape[0], *gradient.shape[2:]):
+        return None
+    if _LAYOUT_KEY not in node.metadata:  # a look at a checkpointed region computes it again
+        with _looking():
+            given = node._saved_input
+        node.metadata[_LAYOUT_KEY] = next((f for f in _LAYOUTS[given.ndim] if given.is_contiguous(memory_format=f)), None)
+    layout = node.metadata[_LAYOUT_KEY]
+    if layout is None or gradient.is_contiguous(memory_format=layout):
+        return None
+    return (gradient.contiguous(memory_format=layout), *arriving[1:])
+
+
+# --- Hooking -------------------------------------------------------------------------------------------------------------
+
+
+class NodeLocal:
+    """What :class:`relume.rules.Local` promises, answered by a node while its post-hook runs."""
+
+    __slots__ = ("_grad_in", "_grad_out", "_kind", "_node", "_saved")
+
+    def __init__(self, node: Node, kind: Rectifier, grad_out: Tensor, grad_in: Tensor | None) -> None:
+        """Answer for ``node``, at which ``grad_out`` arrived; ``grad_in`` is that pulled through it, if that is at hand."""
+        self._node: Any = node  # calling it runs its backward formula, which its type does not tell
+        self._saved = _Saved(node)
+        self._kind, self._grad_out = kind, grad_out
+        self._grad_in = grad_in
+
+    @property
+    def output(self) -> Tensor:
+        """``f(x)``.
+
+        Raises:
+            GraphError: the network was prepared to keep no more of it than where it is positive.
+        """
+        if is_lean(self._node):
+            raise GraphError(
+                "this rule asks for a rectifier's output, of which a network prepared with lean=True keeps only where it is "
+                "positive; prepare it with lean=False"
+            )
+        return self._kind.output(self._saved)
+
+    @property
+    def active(self) -> Tensor:
+        """``f(x) > 0``."""
+        return self._kind.active(self._saved)
+
+    def pull(self, grad: Tensor) -> Tensor:
+        """``grad · f'(x)``."""
+        if grad is self._grad_out and self._grad_in is not None:
+            fresh, self._grad_in = self._grad_in, None  # handed over once: the rule may write into it
+            return fresh
+        with _looking():
+            result = self._node(grad)
+        pulled: Tensor = result[self._kind.operand(self._saved)] if isinstance(result, tuple) else result
+        return pulled
+
+    def pull_positive(self, grad: Tensor) -> Tensor:
+        """``max(grad, 0) · f'(x)``."""
+        # max(g, 0) f' = max(g f', 0) where f' is not negative: no second pass through the node, no allocation
+        if grad is self._grad_out and self._grad_in is not None and self._kind.rises(self._saved):
+            return self.pull(grad).clamp_min_(0)
+        return self.pull(grad.clamp(min=0))
+
+    def where_active(self, grad: Tensor) -> Tensor:
+        """``grad · 1[f(x) > 0]``."""
+        return grad if self._kind.sealed(self._saved) else grad * self.active
+
+
+@contextmanager
+def hooked(rectifiers: Sequence[tuple[Node, Rectifier]], rule: NodeRule) -> Iterator[None]:
+    """Apply ``rule`` at ``rectifiers`` during the one backward pass run inside; afterwards no hook is left.
+
+    Raises:
+        HookError: a hook did not run exactly once, so the gradient of that pass must not be used.
+    """
+    runs = [0] * len(rectifiers)
+    with ExitStack() as handles:
+        for i, (node, kind) in enumerate(rectifiers):
+            handles.callback(node.register_hook(_hook(node, kind, rule, runs, i)).remove)
+        yield
+    if wrong := sum(count != 1 for count in runs):
+        raise HookError(
+            f"{wrong} of {len(runs)} rectifiers were not guided exactly once in this backward pass, so its map is withheld; "
+            "run it again, and report the network if it happens twice"
+        )
+
+
+def _hook(
+    node: Node, kind: Rectifier, rule: NodeRule, runs: list[int], i: int
+) -> Callable[[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:
+    def apply(grad_inputs: tuple[Tensor | None, ...], grad_outputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        runs[i] += 1
+        operand = kind.operand(node)
+        grad_out, grad_in = grad_outputs[0], grad_inputs[operand]
+        if grad_out is None or grad_in is None:  # nothing arrived, nothing passes
+            return grad_inputs
+        # where x was broadcast or promoted, the node has summed or cast its gradient already, and a rule comes before that
+        alike = grad_out.shape == grad_in.shape and grad_out.dtype == grad_in.dtype
+        passed = rule(grad_out, NodeLocal(node, kind, grad_out, grad_in if alike else None))
+        if not alike:
+            passed = passed.sum_to_size(grad_in.shape).to(grad_in.dtype)
+        return (*grad_inputs[:operand], passed, *grad_inputs[operand + 1 :])
+
+    return apply

@@ -1,0 +1,348 @@
+"""One forward pass, then gradients by any rule as often as asked.
+
+    trace = Trace.run(model, images, ["layer4"])
+    score = trace.score(target=243)
+    gradients = trace.grad(score, [trace.images], rules.guided)
+
+The forward pass runs on a private replica (:mod:`relume.engine.replica`), so the model is never touched; the graph it
+leaves is the
+trace's own, so nothing has to be cleaned up but the hooks of each backward pass, and threads cannot meet.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+from torch.utils._pytree import tree_map_only
+
+from relume.acceleration.fold_batch_norm import settle
+from relume.engine.coverage import Coverage, CoverageRow
+from relume.engine.forward_pass import CUT_OFF, returned
+from relume.engine.graph import Survey, between, gradients, hooked, survey
+from relume.engine.inputs import Inputs, Model, Output, all_finite, device_with_values, extremes, feed, pick
+from relume.engine.layers import Layer, LayerLike, Probe, Reshape, layer_name
+from relume.engine.preparation import preparation_of
+from relume.engine.rectifiers import Rectifier
+from relume.engine.replica import replicate
+from relume.engine.torch_errors import translated, versions
+from relume.engine.wrappers import unwrap
+from relume.errors import (
+    GraphError,
+    HiddenRegionError,
+    InputError,
+    LayerError,
+    NonFiniteError,
+    NoRectifierError,
+    TargetError,
+)
+from relume.rules import Rule, gradient
+from relume.targets.base import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
+
+__all__ = ["Score", "Trace", "TracesItself", "full_precision", "recording"]
+
+Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record graphs and make ordinary tensors wherever the caller stands: under ``no_grad``, under ``inference_mode``."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        yield
+
+
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+class TracesItself(ABC):
+    """A model that knows a faster way to its own trace than :meth:`Trace.run`, which asks it."""
+
+    @abstractmethod
+    def trace(
+        self,
+        inputs: Inputs,
+        layers: Sequence[LayerLike] | None,
+        *,
+        targets: Sequence[TargetLike],
+        reshape: Reshape | None,
+        wrt: int | str | None,
+        output: Output,
+        relu_only: bool,
+        instead: Tensor | None,
+    ) -> Trace:
+        """What :meth:`Trace.run` would return."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """What is explained: ``value`` of shape ``(N,)``, the frozen ``target`` that gave it, and the ``unit`` that it is."""
+
+    value: Tensor
+    target: Frozen
+    unit: str | None = None
+    # what lies between it and what it is explained by, found once; the nodes are held with it
+    _walked: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict, init=False, repr=False)
+    _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
+
+    def between(self, wrt: Sequence[Tensor]) -> tuple[tuple[Node, ...], list[Node]]:
+        """The nodes of ``wrt``, and those that a backward pass to them runs."""
+        ends, root = tuple(get_gradient_edge(tensor).node for tensor in wrt), self.value.grad_fn
+        if ends not in self._walked:
+            self._walked[ends] = [] if root is None else between(root, ends)
+        return ends, self._walked[ends]
+
+    def survey(self, wrt: Sequence[Tensor], *, relu_only: bool) -> Survey:
+        """The nodes between the score and ``wrt`` that matter to a rule."""
+        ends, nodes = self.between(wrt)
+        if ends not in self._surveyed:
+            self._surveyed[ends] = survey(nodes, relu_only=relu_only)
+        return self._surveyed[ends]
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The class of each sample, ``(N,)`` int64, of a contrast the first one; None where the target is not a class."""
+        target = self.target.a if isinstance(self.target, Contrast) else self.target
+        return target.index if isinstance(target, ClassTarget) else None
+
+    @property
+    def versus(self) -> Tensor | None:
+        """The class that each sample's is contrasted with, ``(N,)`` int64, if there is one."""
+        target = self.target.b if isinstance(self.target, Contrast) else None
+        return target.index if isinstance(target, ClassTarget) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """What one forward pass left behind.
+
+    Attributes:
+        model: the network as given; kept only to say which of its weights is not finite.
+        images: the explained input, a leaf of the graph, ``(N, C, *spatial)``.
+        outputs: what the network returned.
+        layers: the target layers, where they were asked for.
+        units: the layers of the units to explain, by name.
+        relu_only: rules are for the ReLU family alone.
+        candidates: every layer with a map that ran once, the last first, where layers were watched.
+        written: how often the weights had been written to before.
+    """
+
+    model: Model
+    images: Tensor
+    outputs: Any
+    layers: tuple[Layer, ...] = ()
+    units: Mapping[str, Layer] = field(default_factory=dict)
+    relu_only: bool = False
+    candidates: tuple[str, ...] = ()
+    written: int = 0
+
+    @classmethod
+    @recording()
+    def run(
+        cls,
+        model: Model,
+        inputs: Inputs,
+        layers: Sequence[LayerLike] | None = (),
+        *,
+        targets: Sequence[TargetLike] = (),
+        reshape: Reshape | None = None,
+        wrt: int | str | None = None,
+        output: Output = None,
+        relu_only: bool = False,
+        instead: Tensor | None = None,
+    ) -> Trace:
+        """Run the network once.
+
+        Args:
+            model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
+            inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
+            layers: the layers to capture: modules of the model or their dotted names; None to choose one.
+            targets: what will be asked for: units among them have their layers captured, and a layer is chosen that matters.
+            reshape: makes a map ``(N, channels, *spatial)`` of what a layer returns; found from its shape if None.
+            wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
+            output: which part of what the network returns is meant: a key, an index, or a callable; all of it if None.
+            relu_only: apply rules to the ReLU family alone.
+            instead: what the network is given in place of the explained input: copies of it.
+
+        Raises:
+            InputError: the inputs are not floating-point tensors of at least one sample.
+            LayerError: the layer does not exist, did not run exactly once, or returned no map.
+            NonFiniteError: the explained input holds NaN or infinity.
+            ModelError: a model in training mode runs modules of its own that the replica cannot stand in for.
+            GraphError: nothing that the network returned depends on the input.
+        """
+        _check(model)
+        options: dict[str, Any] = {"targets": targets, "reshape": reshape, "wrt": wrt, "output": output}
+        options |= {"relu_only": relu_only, "instead": instead}
+        if isinstance(model, nn.Module) and isinstance(model, TracesItself):
+            return model.trace(inputs, layers, **options)
+        if not callable(model):
+            raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
+        written = versions(model)
+        args, kwargs, images = feed(inputs, wrt, device_with_values(model), instead)
+        units = [unit.layer for unit in targets if isinstance(unit, Unit)]
+        runs = replicate(model) if isinstance(model, nn.Module) else model
+        probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
+        with translated(model, written):
+            outputs = pick(returned(model, runs, args, kwargs, images), output)
+        if probe is None:
+            return cls(model, images, outputs, relu_only=relu_only, written=written)
+        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
+        if layers is not None:
+            return replace(trace, layers=probe.layers())
+        choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
+        if choice.layer is not None:
+            return replace(trace, layers=(choice.layer,))
+        name, why = choice.name, choice.why
+        del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
+        again = cls.run(model, inputs, [name], **options)
+        return replace(again, layers=(replace(again.layers[0], why=why),))
+
+    def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
+        """Make the scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+
+        They are made of copies of the outputs, since a target may write into what it is given, and is to be asked again.
+        """
+        copied = replace(self, outputs=tree_map_only(Tensor, Tensor.clone, self.outputs))
+        try:
+            return [copied.score(target).value for target in targets or (None,)]
+        except TargetError:
+            if targets:
+                raise
+            return []
+
+    @recording()
+    def score(self, target: TargetLike = None) -> Score:
+        """Freeze ``target`` on these outputs and give the score of each sample.
+
+        Raises:
+            TargetError: the target does not fit the outputs.
+            NonFiniteError: a score is NaN or infinite.
+            GraphError: the score does not depend on the explained input.
+        """
+        frozen: Frozen
+        unit = None
+        if isinstance(target, Unit):
+            assert isinstance(self.model, nn.Module), "only a module has layers"
+            layer = self.units[layer_name(unwrap(self.model), target.layer)]
+            values = self.wide(layer.to_map(layer.output))
+            frozen = target.frozen(layer.name, values)
+            value, unit = frozen.value(values), f"{layer.name}, {frozen}"
+        else:
+            frozen = resolve(target, self.outputs, len(self.images))
+            value = frozen(self.outputs)
+        shape = tuple(getattr(value, "shape", ()))
+        if shape != (len(self.images),):
+            raise TargetError(
+                f"a target gives one score per sample, a tensor of shape ({len(self.images)},); "
+                f"this one gave a {type(value).__name__} of shape {shape}"
+            )
+        if not all_finite(value):
+            raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
+        score = Score(value, frozen, unit)
+        if not self._depends(score):
+            raise GraphError(CUT_OFF)
+        return score
+
+    @recording()
+    def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
+        """One backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
+
+        Weights never get a gradient. ``last`` frees the graph as the pass goes.
+
+        Raises:
+            NoRectifierError: ``rule`` is not the plain gradient and no rectifier lies between score and ``wrt``.
+            HiddenRegionError: ``rule`` is not the plain gradient and part of the graph hides its operations.
+            HookError: a rectifier was not guided exactly once.
+            LayerError: the score does not depend on the target layer.
+        """
+        with translated(self.model, self.written):
+            rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
+            pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
+        missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
+        if any(tensor is self.images for tensor in missing):
+            raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
+        if missing:
+            name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
+            raise LayerError(f"the score does not depend on layer {name!r}; name another")
+        return [g for g in pulled if g is not None]
+
+    @recording()
+    def coverage(self, score: Score) -> Coverage:
+        """Which rectifiers ran between score and input, and which of them a rule reaches."""
+        with translated(self.model, self.written):
+            found = self._survey(score, [self.images])
+        rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
+        rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
+        return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
+
+    def _depends(self, score: Score) -> bool:
+        return bool(score.between([self.images])[1])
+
+    def _pull(
+        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
+    ) -> Sequence[Tensor | None]:
+        _, nodes = score.between([self.images])  # those on the way to a layer are among them
+        with full_precision(self.images.device.type), hooked(rectifiers, rule):
+            return gradients(score.value, wrt, nodes, keep=keep)
+
+    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
+        return score.survey(wrt, relu_only=self.relu_only)
+
+    def wide(self, values: Tensor) -> Tensor:
+        """What a layer made, in a dtype no narrower than the images': a network may compute in another inside."""
+        return values.to(torch.promote_types(values.dtype, self.images.dtype))
+
+    def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
+        found = self._survey(score, wrt)
+        if found.hidden:
+            name, why = found.hidden[0]
+            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
+        if not found.rectifiers:
+            seen = ", ".join(f"{name} ({why})" for name, why in dict((*found.excluded, *found.unguided)).items())
+            raise NoRectifierError(
+                "no rectifier ran between score and input, so every rule would give the plain gradient; "
+                f"ask for 'gradient' or 'gradcam'{'; found ' + seen if seen else ''}"
+            )
+        return found
+
+    def _culprit(self) -> str:
+        if isinstance(self.model, nn.Module):
+            for kind, tensors in (("weight", self.model.named_parameters()), ("buffer", self.model.named_buffers())):
+                for name, tensor in tensors:
+                    if tensor.is_floating_point() and not all_finite(tensor):
+                        return f"the {kind} {name!r} holds {extremes(tensor)}"
+        return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
+
+
+def _probe(
+    model: Model,
+    replica: Model,
+    images: Tensor,
+    layers: Sequence[LayerLike] | None,
+    units: Sequence[LayerLike],
+    reshape: Reshape | None,
+) -> Probe:
+    """What watches the replica for the layers to read, and for those of the units to explain."""
+    if not isinstance(model, nn.Module) or not isinstance(replica, nn.Module):
+        raise LayerError(
+            f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
+        )
+    inner = unwrap(model)
+    names = None if layers is None else [layer_name(inner, layer) for layer in layers]
+    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
+
+
+def _check(model: Model) -> None:
+    """Refuse a prepared network whose original has changed, and fold again what was written to in itself."""
+    if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
+        made.check()
+        settle(model)

@@ -1,0 +1,5 @@
+"""Maps measured against truth: scenes, and pictures with masks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

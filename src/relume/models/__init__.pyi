@@ -1,0 +1,3 @@
+from .opened import Opened, open_model
+
+__all__ = ["Opened", "open_model"]

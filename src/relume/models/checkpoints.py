@@ -1,0 +1,189 @@
+"""Checkpoints: read without executing anything in them, and load with the keys that do not fit named."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from relume.errors import ModelError
+from relume.models.user_files import check_file
+
+__all__ = ["Checkpoint", "archive_kind", "load_weights", "read_checkpoint", "read_state"]
+
+#: Under which names training scripts keep the moving average of the weights, which is what they evaluate with.
+EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+
+#: Under which names they keep the weights themselves; tried in this order, after the moving average.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
+
+# Bytes that are no checkpoint are opcodes to an unpickler, which then fails in any of these ways.
+_UNREADABLE = (
+    SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The tensors by name that a file holds, and what had to be understood to find them."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    def load_into(self, model: nn.Module, name: str) -> tuple[str, ...]:
+        """Load into ``model``, which ``name`` names in errors; everything that was understood comes back as notes.
+
+        Raises:
+            ModelError: the tensors do not fit.
+        """
+        return self.notes + load_weights(model, self.tensors, name, self.path)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in ``path``, without the notes of :func:`read_checkpoint`."""
+    return read_checkpoint(path).tensors
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read ``path``: safetensors by its suffix, else a torch checkpoint read with ``weights_only=True``.
+
+    Raises:
+        ModelError: the file is missing, unreadable, damaged, or holds something else than named tensors.
+    """
+    check_file(path, "weights file")
+    if (kind := archive_kind(path)) != "checkpoint":
+        what = "a TorchScript archive" if kind == "torchscript" else "an exported program"
+        raise ModelError(f"{str(path)!r} is {what}, a network with its weights; give it as the model itself")
+    try:
+        if path.suffix == ".safetensors":
+            return Checkpoint(path, load_file(path))
+        # the arguments of a training script, which many keep beside the weights: a bag of attributes without a code of its own
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{str(path)!r} is not a checkpoint of plain tensors, or is damaged; save the network's state_dict() "
+            "(nothing else in it is executed)"
+        ) from error
+    except _UNREADABLE as error:
+        format_ = "safetensors file" if path.suffix == ".safetensors" else "torch checkpoint"
+        raise ModelError(f"the weights file {str(path)!r} cannot be read: it is no {format_}, or is damaged") from error
+    tensors, notes = _unwrapped(content)
+    if tensors is None:
+        known = ", ".join(repr(key) for key in (*WRAPPERS[:3], *EMA[:2]))
+        raise ModelError(f"{str(path)!r} holds no named tensors, neither at its top level nor under {known}; save state_dict()")
+    return Checkpoint(path, dict(tensors), notes)
+
+
+def archive_kind(path: Path) -> Literal["torchscript", "exported", "checkpoint"]:
+    """What a file is by its content: a TorchScript archive, an exported program, or else a checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return "checkpoint"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # everything lies in one folder, which is named after the file
+            inside = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
+    except zipfile.BadZipFile:
+        return "checkpoint"
+    if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
+        return "torchscript"
+    if "archive_format" in inside or "serialized_exported_program.json" in inside:
+        return "exported"
+    return "checkpoint"
+
+
+def _unwrapped(content: Any, depth: int = 2) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...]]:
+    """The named tensors in what a training script saved, and where they were found."""
+    if not isinstance(content, Mapping) or not content or depth < 0:
+        return None, ()
+    if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        return content, ()
+    for key in (*EMA, *WRAPPERS):
+        tensors, notes = _unwrapped(content.get(key), depth - 1)
+        if tensors is not None:
+            beside = next((other for other in WRAPPERS if _unwrapped(content.get(other), depth - 1)[0] is not None), None)
+            if key not in EMA:
+                note = f"read the weights under {key!r}"
+            elif beside is None:
+                note = f"used the EMA weights under {key!r}"
+            else:
+                note = f"used the EMA weights under {key!r}, and not those under {beside!r}"
+            return tensors, (note, *notes)
+    return None, ()
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> tuple[str, ...]:
+    """Load ``state`` into ``model``, every key and shape fitting; other dtypes are cast.
+
+    A prefix that all keys share is removed if they fit without it; the note of it is returned.
+
+    Raises:
+        ModelError: keys are missing, left over, of another shape or no floats; the message names them.
+    """
+    wanted = model.state_dict()
+    state, notes = _without_prefix(state, wanted)
+    missing, extra = _difference(state, wanted)
+    misfits = [
+        f"{k} {tuple(state[k].shape)} for {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
+    integers = [k for k in wanted if k in state and wanted[k].is_floating_point() and not state[k].is_floating_point()]
+    if missing or extra or misfits or integers:
+        found = (
+            ("missing", missing),
+            ("not in the network", extra),
+            ("of another shape", misfits),
+            ("with integers for floats", integers),
+        )
+        raise ModelError(
+            f"the weights in {str(path)!r} do not fit {name}: "
+            + "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in found if keys)
+        )
+    model.load_state_dict(state, strict=False)
+    return notes
+
+
+def _without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """``state`` without the prefix that keeps all its keys from fitting, and a note of it; as it is where that does not help.
+
+    torch's ``AveragedModel`` counts its steps in ``n_averaged`` beside the network in ``module``.
+    """
+    stripped = {key: tensor for key, tensor in state.items() if key != "n_averaged" or key in wanted}
+    removed = ""
+    while stripped and any(_difference(stripped, wanted)):
+        first = next(iter(stripped)).partition(".")[0] + "."
+        if not all(key.startswith(first) for key in stripped):
+            return state, ()
+        stripped = {key.removeprefix(first): tensor for key, tensor in stripped.items()}
+        removed += first
+    return (stripped, (f"removed the prefix {removed!r}",)) if removed else (state, ())
+
+
+def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """The keys that ``state`` lacks, and those that are too many."""
+    # BatchNorm's batch counter is absent from old checkpoints and has no effect in evaluation mode
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    return missing, [k for k in state if k not in wanted]
+
+
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")

@@ -1,0 +1,189 @@
+"""From a picture to the tensor that a network expects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from PIL import Image
+
+from relume.errors import ImageError, InputError
+from relume.pictures.photo import Photo, load_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["IMAGENET", "INTERPOLATIONS", "Interpolation", "Preprocessing", "check_same", "preprocess_image"]
+
+# beyond this a resized picture is a mistake (a line of pixels, say) and not a photograph
+_MOST_PIXELS = 64_000_000
+
+
+_SAME = 1.0  # two ways to resize stay below, nearest neighbours just so; a crop two pixels off, or a scale 3 % off, does not
+
+
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+#: Pillow's ways to resize.
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes a network's input, as plain data: resized, cropped about its centre, normalised.
+
+    The tensors are those of torchvision's classification presets, to the last bit.
+
+    Attributes:
+        resize: the shorter side, the other in proportion; or (height, width), whatever the proportions of the picture.
+        letterbox: the whole picture is made to fit into the crop, between bars of black, and ``resize`` says nothing.
+        crop: the side of the square, or (height, width), that is cut from the middle; what lies outside is black.
+        interpolation: how the resized picture is computed: one of :data:`INTERPOLATIONS`.
+        mean: what is subtracted from red, green and blue, in pixel values from 0 to 1.
+        std: what they are divided by then.
+        offset: where the crop begins if the margin is odd: torchvision rounds half a pixel to even, transformers rounds down.
+    """
+
+    resize: int | tuple[int, int] = 256
+    crop: int | tuple[int, int] = 224
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    offset: Literal["round", "floor"] = "round"
+    letterbox: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no tensor.
+
+        Raises:
+            InputError: a size below one pixel or of too many, an unknown interpolation, or not a finite number for each colour.
+        """
+        for name, size in (("resize", self.resize), ("crop", self.crop)):
+            if min(_pair(size)) < 1:
+                raise InputError(f"{name} is a number of pixels, or height and width, from 1 on; got {size}")
+            if math.prod(_pair(size)) > _MOST_PIXELS:
+                raise InputError(
+                    f"{name} makes pictures of {'×'.join(map(str, _pair(size)))} pixels, and a network's input has at most "
+                    f"{_MOST_PIXELS // 10**6} million; give less"
+                )
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not np.isfinite(values).all() or (name == "std" and 0 in values):
+                what = "three finite numbers" + (", none of them zero" if name == "std" else "")
+                raise InputError(f"{name} is {what}, for red, green and blue; got {', '.join(map(str, values)) or 'none'}")
+
+    def view(self, picture: Image.Image) -> Image.Image:
+        """What the network sees of ``picture``: resized and cropped, as many pixels as ``crop`` says, RGB.
+
+        Raises:
+            ImageError: the picture is so long and narrow that resizing its shorter side would make it enormous.
+        """
+        size = self._size(picture)
+        method = Image.Resampling[self.interpolation.upper()]
+        resized = picture if picture.size == size else picture.resize(size, method)
+        return resized.crop(self._crop(size))
+
+    def frame(self, photo: Photo) -> Photo:
+        """The same photo, knowing which part of it :meth:`view` takes."""
+        size = self._size(photo.picture)
+        across, down = photo.picture.width / size[0], photo.picture.height / size[1]
+        left, top, right, bottom = self._crop(size)
+        return replace(photo, box=(left * across, top * down, right * across, bottom * down))
+
+    def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The crop's edges in a resized picture of ``size``."""
+        height, width = _pair(self.crop)
+        left, top = self._margin(size[0] - width), self._margin(size[1] - height)
+        return left, top, left + width, top + height
+
+    def _size(self, picture: Image.Image) -> tuple[int, int]:
+        """Width and height of the resized picture."""
+        width, height = picture.size
+        if self.letterbox:
+            within = _pair(self.crop)
+            factor = min(within[1] / width, within[0] / height)
+            return max(1, round(width * factor)), max(1, round(height * factor))
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        short, long = min(width, height), max(width, height)
+        longer = int(self.resize * long / short)
+        if longer * self.resize > _MOST_PIXELS:
+            raise ImageError(
+                f"a picture of {width}×{height} pixels is too narrow for a shorter side of {self.resize}; crop it first"
+            )
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+    def _margin(self, rest: int) -> int:
+        """Where the crop begins in ``rest`` spare pixels; below zero, both libraries put the odd pixel of padding last."""
+        return round(rest / 2) if self.offset == "round" and rest > 0 else int(rest / 2)
+
+    def tensor(self, view: Image.Image) -> Tensor:
+        """A view as the network's input: ``(3, height, width)``, float32, normalised by ``mean`` and ``std``."""
+        import torch
+
+        pixels = torch.from_numpy(np.array(view, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+        mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
+        return pixels.to(torch.float32).div(255).sub_(mean).div_(std)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+IMAGENET = Preprocessing()
+
+
+def preprocess_image(path: str | Path, preprocessing: Preprocessing = IMAGENET) -> Tensor:
+    """Read a picture file as a network's input: ``(3, H, W)``, float32; by default 224×224 with ImageNet's normalisation.
+
+    Raises:
+        ImageError: the picture cannot be read or used.
+    """
+    return preprocessing.tensor(preprocessing.view(load_picture(path)))
+
+
+def check_same(view: Image.Image, image: Tensor, sample: int) -> None:
+    """Whether ``image`` ``(C, H, W)`` may be drawn on the photo that ``view`` was cut from.
+
+    What is compared is where things are: each channel, or grey for a network of another number of channels, less its mean and
+    over its standard deviation, so that another normalisation is the same photo. They may differ by less than the photo does
+    when it is moved by one pixel.
+
+    Raises:
+        InputError: another size, or another picture.
+    """
+    import torch
+
+    if tuple(image.shape[1:]) != (view.height, view.width):
+        raise InputError(
+            f"photo {sample} becomes an input of {view.height} × {view.width} pixels, and image {sample} has shape "
+            f"{tuple(image.shape)}; give the preprocessing that made it"
+        )
+    pixels = image.detach().cpu().float()
+    colours = len(pixels) == 3
+    expected = torch.from_numpy(np.array(view if colours else view.convert("L"), dtype=np.float32)).reshape(
+        *view.size[::-1], -1
+    )
+    one, other = _standardised(pixels if colours else pixels.mean(0, keepdim=True)), _standardised(expected.permute(2, 0, 1))
+    moved = max(float((other - other.roll(1, axis)).abs().mean()) for axis in (1, 2))
+    difference = float((one - other).abs().mean())
+    if not difference < _SAME * max(moved, 0.01):
+        times = difference / max(moved, 0.01)
+        raise InputError(
+            f"image {sample} is not what becomes of photo {sample}: they differ {times:.1f} times as much as the photo "
+            "and itself moved by a pixel; give the preprocessing that made it, and the photos in the order of the images"
+        )
+
+
+def _standardised(channels: Tensor) -> Tensor:
+    return (channels - channels.mean((1, 2), keepdim=True)) / channels.std((1, 2), keepdim=True).clamp(min=1e-6)

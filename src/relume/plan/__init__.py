@@ -1,5 +1,0 @@
-"""Forms of a network that are fast: made once, used by every method in place of the network itself."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

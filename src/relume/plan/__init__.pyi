@@ -1,3 +1,0 @@
-from .preparing import Preparing, prepare
-
-__all__ = ["Preparing", "prepare"]

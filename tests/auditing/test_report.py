@@ -1,0 +1,383 @@
+"""The audit: its checks on networks small enough to know the answer, its verdicts, and that nothing is touched."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import relume
+from relume import rules
+from relume.auditing import CHECKS, FIGURES, LIMITS, between_networks, judge, randomise
+from relume.auditing.checks.classes import other_classes
+from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
+from relume.auditing.subject import Question
+from relume.auditing.verdict import margin
+from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
+from relume.errors import InputError, ModelError, TargetError
+from relume.measures import SIMILARITIES
+from relume.methods.base import Method
+from tests.helpers.networks import Small, assert_unchanged, snapshot
+
+NOISE = Method("noise", frozenset({("input", rules.gradient)}), lambda found: torch.randn_like(found.inputs[rules.gradient]))
+FLAT = Method("flat", frozenset({("input", rules.gradient)}), lambda found: torch.ones_like(found.inputs[rules.gradient]))
+
+
+@pytest.fixture
+def small():
+    return Small().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- Weights -------------------------------------------------------------------------------------------------------------
+
+
+def test_layers_come_in_the_order_of_execution_from_the_output_down(small, images):
+    assert weight_layers(small, images) == ["head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1"]
+
+    class Backwards(nn.Module):
+        """Defined in the opposite of the order of execution, one layer twice, a weight of its own, one layer never."""
+
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(3, 3)
+            self.last = nn.Linear(4, 2)
+            self.twice = nn.Conv2d(4, 4, 1)
+            self.first = nn.Conv2d(3, 4, 1)
+            self.offset = nn.Parameter(torch.randn(3, 1, 1))
+
+        def forward(self, x):
+            assert self.unused.weight.dtype == self.first.weight.dtype  # asking is no use
+            x = self.twice(self.first(x + self.offset).relu()).relu()
+            return self.last(self.twice(x).mean((2, 3)))
+
+    assert weight_layers(Backwards(), images) == ["last", "twice", "first", ""]
+
+
+def test_transformers_have_layers_too():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="relu")
+    model = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), Transposed(), layer, Mean(), nn.Linear(8, 3)).eval()
+    found = weight_layers(model, torch.randn(1, 3, 32, 32))
+    assert found == ["5", "3.norm2", "3.linear2", "3.linear1", "3.norm1", "3.self_attn", "3.self_attn.out_proj", "0"]
+    r = relume.audit(model, torch.randn(1, 3, 32, 32), method="gradient", checks=["randomisation"])
+    assert r.checks.randomisation.cascade["absolute"].shape == (8, 1)
+    assert r.checks.randomisation.cascade["absolute"][-1] < 0.9
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_torchscript_is_taken_in_the_order_of_its_definition_and_shuffled(small, images):
+    scripted = torch.jit.trace(small, images)
+    assert weight_layers(scripted, images) == ["head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1"]
+    before = {k: v.clone() for k, v in scripted.state_dict().items()}
+    r = relume.audit(scripted, images, method="gradient", checks=["randomisation"])
+    assert r.figures["cascade"].max() < 0.9
+    for name, value in scripted.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("how", ["reset", "shuffle"])
+def test_one_layer_is_made_random_and_restored(small, how):
+    network, other = own_copy(small), own_copy(small)
+    for name in ("conv1", "head.3"):
+        randomise_layer(network, name, generator(3), how)
+        randomise_layer(other, name, generator(3), how)
+    for name, value in network.state_dict().items():
+        changed = name.rpartition(".")[0] in ("conv1", "head.3")
+        assert torch.equal(value, small.state_dict()[name]) != changed, name
+        assert torch.equal(value, other.state_dict()[name])
+        if how == "shuffle":
+            assert torch.equal(value.flatten().sort().values, small.state_dict()[name].flatten().sort().values)
+    restore(network, small)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, small.state_dict()[name])
+
+
+def test_a_scheme_that_reaches_into_parts_leaves_them():
+    """Attention sets the bias of its output, which is a layer of its own."""
+    attention = nn.MultiheadAttention(8, 2)
+    with torch.no_grad():
+        attention.out_proj.bias.fill_(3)
+    before = {name: value.clone() for name, value in attention.state_dict().items()}
+    randomise_layer(attention, "", generator())
+    changed = {name for name, value in attention.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"in_proj_weight"}
+
+
+def test_randomness_is_the_generators_alone(small):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    randomise_layer(own_copy(small), "conv1", generator())
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- Randomisation -------------------------------------------------------------------------------------------------------
+
+
+def test_randomisation_is_its_twin(small, images):
+    """A copy made anew for each stage, with the layers random that were drawn by the same generator."""
+    question, answer = Question.ask(small, images, "gradient", target=1)
+    original = question.maps()
+    found = randomise(question, original, generator(7))
+    names, drawn = list(found.layers), generator(7)
+
+    def spearman_of(model):
+        raw = relume.Gradient(model).attribute(images, 1)
+        return [relume.measures.similarity.spearman(a, b) for a, b in zip(answer["gradient"].numpy(), raw.numpy(), strict=True)]
+
+    for stage, name in enumerate(names):
+        model = copy.deepcopy(small)
+        randomise_layer(model, name, drawn)
+        assert found.alone["signed"][stage] == pytest.approx(spearman_of(model), abs=1e-6)
+    model = copy.deepcopy(small)
+    for stage, name in enumerate(names):
+        randomise_layer(model, name, drawn)
+        assert found.cascade["signed"][stage] == pytest.approx(spearman_of(model), abs=1e-6)
+    first = question.maps(copy.deepcopy(model))
+    for name in names:
+        randomise_layer(model, name, drawn)
+    assert found.random_pair["signed"] == pytest.approx(first.compare(question.maps(model))["signed"], abs=1e-6)
+    assert found.untrained["hog"] == pytest.approx(found.cascade["hog"][-1], abs=1e-9)
+    assert found.late["absolute"] == pytest.approx(found.cascade["absolute"][5])
+    assert found.mean["absolute"] == pytest.approx(found.cascade["absolute"].mean(0))
+    assert found.lost == ()
+
+
+def test_a_score_that_does_not_respond_is_drawn_again_and_else_is_no_map(images):
+    """A ReLU over the scores: half of all random last layers have none above zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), nn.ReLU()
+    ).eval()
+    with torch.no_grad():
+        model[4].weight.abs_()
+        model[4].bias.fill_(0.1)
+        model[4].weight[2], model[4].bias[2] = -1, -1
+    question, _ = Question.ask(model, images, "gradient", target=0)
+    found = randomise(question, question.maps(), generator())
+    assert found.lost == ()
+    assert np.isfinite(found.cascade["absolute"]).all()
+    dead = question.maps(classes=torch.tensor([2, 2]))
+    assert np.isnan(dead.raw).all()
+    assert dead.empty.all()
+    for values in question.maps().compare(dead).values():
+        assert np.isnan(values).all()
+
+
+def test_smooth_maps_are_means_over_the_same_noise(small, images):
+    question, _ = Question.ask(small, images, "gradient")
+    smooth = question.smoothed(generator(), samples=3, share=0.1)
+    sigma = 0.1 * float(images.max() - images.min())
+    assert smooth.noise.std() == pytest.approx(sigma, rel=0.05)
+    expected = torch.stack([relume.Gradient(small).attribute(images + n, question.classes) for n in smooth.noise]).mean(0)
+    np.testing.assert_allclose(smooth.maps().raw, expected, rtol=1e-5, atol=1e-8)
+    assert np.array_equal(smooth.maps().raw, smooth.maps().raw)
+
+
+def test_maps_of_two_networks_are_compared(small, images):
+    question, _ = Question.ask(small, images, "gradient")
+    original = question.maps()
+    assert between_networks(question, original, copy.deepcopy(small))["signed"] == pytest.approx([1, 1])
+    assert between_networks(question, original, Small().eval())["signed"].max() < 0.9
+
+
+# --- Other classes -------------------------------------------------------------------------------------------------------
+
+
+def test_other_classes_are_other_classes():
+    scores = torch.tensor([[3.0, 5.0, 1.0, 4.0], [9.0, 2.0, 8.0, 7.0]]).repeat(50, 1)
+    classes = torch.tensor([1, 1]).repeat(50)
+    found = other_classes(scores, classes, generator())
+    assert found["runner_up"].tolist() == [3, 0] * 50
+    assert found["least_likely"].tolist() == [2, 3] * 50
+    assert set(found["random_other"].tolist()) == {0, 2, 3}
+    two = other_classes(scores[:, :2], classes, generator())
+    assert {tuple(v.unique().tolist()) for v in two.values()} == {(0,)}
+
+
+# --- The report ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_audit_touches_nothing_repeats_itself_and_says_all(small, images, training):
+    small.train(training)
+    before, random_state = snapshot(small), torch.get_rng_state()
+    seen = []
+    report = relume.audit(
+        small, images, method="guided_gradcam", layer="body.0", labels=list("abcde"), watched=lambda n, i: seen.append(n) or i
+    )
+    assert_unchanged(before, snapshot(small))
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert seen == ["faithfulness", "randomisation", "randomisation"]
+    assert report.figures.keys() == FIGURES.keys()
+    assert (len(report), report.layers, report.method) == (2, ("body.0",), "guided_gradcam")
+    again = relume.audit(small, images, method="guided_gradcam", layer=small.body[0], labels=list("abcde"))
+    data = report.as_dict()
+    assert json.dumps(data, allow_nan=False) == json.dumps(again.as_dict(), allow_nan=False)
+    assert data["checks"].keys() == set(CHECKS)
+    assert data["checks"]["randomisation"]["layers"][0] == "head.3"
+    assert np.shape(data["checks"]["randomisation"]["cascade"]["ssim"]) == (7, 2)
+    assert data["checks"]["coverage"]["coverage"]["guided"] == 4
+    assert data["pictures"][1]["class_name"] == "abcde"[data["pictures"][1]["class"]]
+    assert report.checks.randomisation.stages.shape == (7, 2, 32, 32)
+    text = str(report)
+    for figure in FIGURES.values():
+        assert figure.title in text
+    assert report.verdict.text in text
+    assert "Guided Grad-CAM, Small, layer body.0" in text
+
+
+def test_leaving_a_check_out_changes_no_other(small, images):
+    whole, part = (relume.audit(small, images, checks=c) for c in (CHECKS, ["stability", "classes"]))
+    for key, values in part.figures.items():
+        np.testing.assert_array_equal(values, whole.figures[key])
+    assert part.figures.keys() == {"classes", "stability", "shift"}
+    with pytest.raises(InputError, match="checks are some of coverage, .*; got nonsense"):
+        relume.audit(small, images, checks=["nonsense"])
+    with pytest.raises(InputError, match="got none"):
+        relume.audit(small, images, checks=[])
+    with pytest.raises(InputError, match="by 'reset' or 'shuffle'; got 'zero'"):
+        relume.audit(small, images, checks=["randomisation"], how="zero")
+
+
+def test_batches_do_not_change_the_answer(small, images):
+    one, two = (relume.audit(small, images, batch=b, checks=["classes", "randomisation", "edges"]) for b in (1, 16))
+    for key, values in one.figures.items():
+        np.testing.assert_allclose(values, two.figures[key], atol=1e-3)
+
+
+def test_what_is_no_question_is_refused(small, images):
+    with pytest.raises(ModelError, match="an audit looks into the network, a torch.nn.Module; got function"):
+        relume.audit(lambda x: x.mean((2, 3)), images)
+    with pytest.raises(InputError, match=r"a tensor \(N, C, H, W\); got shape \(3, 32, 32\)"):
+        relume.audit(small, images[0])
+    with pytest.raises(TargetError, match="an audit asks about a class of each picture"):
+        relume.audit(small, images, lambda outputs: outputs.sum(1))
+
+
+def test_a_constant_map_and_a_random_one(small, images):
+    flat = relume.audit(small, images, method=FLAT)
+    assert [v.level for v in flat.verdicts] == ["nothing"] * 2
+    assert flat.verdict.level == "nothing"
+    assert np.isnan(flat.figures["cascade"]).all()
+    assert all(np.isnan(values).all() for values in flat.figures.values())
+    noise = relume.audit(small, images, method=NOISE)
+    assert noise.verdict.level == "noise"
+    assert np.abs(noise.figures["stability"]).max() < 0.1
+    assert np.abs(noise.figures["cascade"]).max() < 0.1
+
+
+def test_a_network_of_one_layer_and_one_of_no_weights(images):
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+    report = relume.audit(linear, images, method="gradient")
+    assert report.checks.randomisation.layers == ("1",)
+    assert report.checks.stability.noise["signed"] == pytest.approx([1, 1])
+    assert report.checks.coverage.trouble.startswith("no rectifier ran")
+    report = relume.audit(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU()), images.abs(), method="gradient")
+    assert "no operation of this Sequential uses a weight" in report.checks.skipped["randomisation"]
+
+
+def test_a_picture_of_one_colour(small):
+    report = relume.audit(small, torch.full((1, 3, 32, 32), 0.3))
+    assert np.isnan(report.figures["edges"]).all()
+    assert np.isnan(report.figures["input"]).all()
+    assert np.isfinite(report.figures["cascade"]).all()
+    assert "similar to edges (Sobel or Canny)           ↓  –" in str(report)
+
+
+def test_a_network_of_one_class(images):
+    torch.manual_seed(0)
+    report = relume.audit(Small(classes=1).eval(), images)
+    assert "there is no other class to compare with" in report.checks.skipped["classes"]
+    assert "classes was left out: the network has one score" in str(report)
+    assert "leave" not in report.checks.skipped["classes"]  # it was
+    brief = relume.audit(Small(classes=1).eval(), images, checks=["edges", "classes"])
+    end = "a network of one output has no other class to compare with."
+    assert brief.verdict.text.endswith(f"not enough for a verdict, without a figure for stability, shift, cascade, and {end}")
+    whole = judge({**STEADY, "cascade": 0.1}, one_output=True)
+    assert (whole.level, whole.text[-len(end) - 30 :]) == ("undecided", f"not enough for a verdict, and {end}")
+    assert report.verdict.level in ("undecided", "structure")
+    assert (report.probabilities, report.checks.faithfulness.quantity) == (None, "score")
+
+
+def test_gradient_health_counts():
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, -1.0, 100.0]).view(3, 1, 1, 1))
+        model[0].bias.zero_()
+    report = relume.audit(model, torch.full((1, 1, 24, 24), 2.0), 0, "gradient", checks=["coverage"])
+    health = report.checks.coverage
+    assert (health.silent, health.saturated, health.dead) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert (health.coverage.guided, list(health.blank)) == (1, [0])
+
+
+# --- The verdict ---------------------------------------------------------------------------------------------------------
+
+
+STEADY = {"stability": 0.9, "shift": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("figures", "level", "says"),
+    [
+        ({**STEADY, "classes": 0.05, "cascade": 0.1, "randomisation": 0.02}, "class", "0.10 similar on average"),
+        ({**STEADY, "classes": 0.7, "cascade": 0.1}, "structure", "is 0.70 similar to those of other classes"),
+        ({**STEADY, "classes": 0.1, "cascade": 0.8, "randomisation": 0.83}, "structure", "(0.83 when the top nine"),
+        ({**STEADY, "stability": 0.1, "classes": 0.0, "cascade": 0.0}, "noise", "only 0.10 similar to itself under noise"),
+        ({**STEADY, "shift": 0.2, "classes": 0.0, "cascade": 0.0}, "noise", "0.20 similar to itself when the picture moves"),
+        ({**STEADY, "classes": 0.1}, "undecided", "without a figure for cascade"),
+        ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": -0.1}, "chance", "no more than random ones"),
+        ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": 0.1}, "class", "nothing measured speaks against"),
+        ({**STEADY, "classes": -0.004, "cascade": -0.2}, "class", "is 0.00 similar to those of other classes and stays −0.20"),
+        ({"classes": 0.9}, "structure", "not why it chose this class"),
+        ({}, "undecided", "Neither other classes nor other weights were tried"),
+    ],
+)
+def test_verdicts_rest_on_figures(figures, level, says):
+    verdict = judge(figures)
+    assert verdict.level == level
+    assert says in str(verdict)
+    if all(key in figures for key in LIMITS):
+        assert (margin(figures) >= 0) == (level in ("class", "chance"))
+    else:
+        assert np.isnan(margin(figures))
+
+
+def test_on_a_scene_the_verdict_tells_the_methods_apart():
+    """And the published order comes out: guided backpropagation changes last as weights become random, Grad-CAM first."""
+    network = load_network()
+    images = torch.stack([PREPROCESSING.tensor(draw_scene(s, ["cat", "dog"]).picture) for s in (3_000_000,)])
+    found = {
+        method: relume.audit(
+            network, images, CLASSES.index("cat"), method, checks=["edges", "classes", "stability", "randomisation"]
+        )
+        for method in ("gradient", "guided_backprop", "guided_gradcam", "gradcam")
+    }
+    assert [report.verdict.level for report in found.values()] == ["structure", "structure", "class", "class"]
+    figures = {method: {k: v.mean() for k, v in report.figures.items()} for method, report in found.items()}
+    for key in ("cascade", "classes", "edges"):
+        assert figures["guided_backprop"][key] > figures["gradient"][key] > figures["gradcam"][key], key
+    assert abs(figures["guided_gradcam"]["classes"] - figures["gradcam"]["classes"]) < 0.1
+    assert found["gradcam"].checks.randomisation.cascade.keys() == SIMILARITIES.keys()

@@ -1,0 +1,183 @@
+"""`relume audit`: its table, its files, its conditions and its errors."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import relume
+from relume.auditing import FIGURES
+from relume.auditing.fail_if import Condition
+from relume.auditing.view import number
+from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
+from relume.errors import InputError
+from tests.helpers.commands import complaints, relume_command, sentence
+
+CHEAP = ("--checks", "coverage,edges,classes,stability")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    file = tmp_path_factory.mktemp("scene") / "scene.png"
+    draw_scene(7, ["cat", "dog"]).picture.save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def audited(scene, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audited")
+    result = relume_command("audit", scene, "--method", "guided_backprop,gradcam", "--target", "dog", "--output", folder)
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout
+
+
+def test_it_says_every_figure_and_a_verdict_for_each_method(audited, scene):
+    folder, text = audited
+    facts = json.loads((folder / "audit.json").read_text())
+    assert [audit["method"] for audit in facts["audits"]] == ["guided_backprop", "gradcam"]
+    words = " ".join(text.split())
+    for audit in facts["audits"]:
+        (picture,) = audit["pictures"]
+        assert picture["class"] == CLASSES.index("dog")
+        assert picture["figures"].keys() == FIGURES.keys()
+        assert picture["verdict"]["text"] in words
+        for value in picture["figures"].values():
+            assert number(value) in text
+    assert "Grad-CAM  layer layer3, 13 rectifiers guided, 0 not" in text
+    assert f"→ {folder / 'index.html'}" in text
+    assert facts["audits"][0]["file"] == str(scene)
+    assert facts["network"]["preprocessing"] == json.loads(json.dumps(PREPROCESSING.as_dict()))
+    assert (facts["fail_if"], facts["broken"]) == ([], [])
+
+
+def test_its_figures_are_those_of_the_library(audited, scene):
+    image = PREPROCESSING.tensor(PREPROCESSING.view(Image.open(scene)))[None]
+    report = relume.audit(load_network(), image, CLASSES.index("dog"), "gradcam", checks=["classes"], activation="sigmoid")
+    (picture,) = json.loads((audited[0] / "audit.json").read_text())["audits"][1]["pictures"]
+    assert picture["figures"]["classes"] == pytest.approx(report.figures["classes"][0], abs=1e-6)
+
+
+def test_it_writes_a_figure_and_a_page(audited):
+    folder, _ = audited
+    assert {p.name for p in folder.iterdir()} == {"audit.json", "audit.png", "index.html"}
+    with Image.open(folder / "audit.png") as figure:
+        assert figure.width == 1890
+        assert np.asarray(figure.convert("L")).std() > 20
+    page = (folder / "index.html").read_text()
+    assert page.count("<svg viewBox") > 6
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+
+
+@pytest.mark.parametrize(("method", "code"), [("guided_backprop", 3), ("gradcam", 0)])
+def test_a_pipeline_fails_where_a_condition_holds(scene, tmp_path, method, code):
+    condition = ["--fail-if", "classes > 0.8", "--fail-if", "stability<0.1"]
+    result = relume_command("audit", scene, *CHEAP, "--method", method, *condition, "--output", tmp_path)
+    assert result.exit_code == code, result.output
+    facts = json.loads((tmp_path / "audit.json").read_text())
+    assert facts["fail_if"] == ["classes>0.8", "stability<0.1"]
+    if code:
+        value = facts["audits"][0]["pictures"][0]["figures"]["classes"]
+        assert complaints(result) == [f"relume: {scene}, guided_backprop: classes is {value:.2f}: classes>0.8"]
+    else:
+        assert complaints(result) == []
+    assert len(facts["broken"]) == (code == 3)
+
+
+def test_what_cannot_be_judged_has_not_passed(tmp_path):
+    Image.new("RGB", (128, 128), "red").save(tmp_path / "red.png")
+    result = relume_command(
+        "audit",
+        tmp_path / "red.png",
+        "--checks",
+        "edges",
+        "--method",
+        "gradient",
+        "--fail-if",
+        "edges>0.9",
+        "--output",
+        tmp_path,
+    )
+    assert result.exit_code == 3, result.output
+    assert "red.png, gradient: edges is undefined, so that edges>0.9 could not be judged" in result.stderr
+    assert json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"][0]["figures"]["edges"] is None
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_others(scene, tmp_path):
+    def figures(seed):
+        args = ["--checks", "stability", "--method", "gradient", "--seed", seed, "--output", tmp_path]
+        assert relume_command("audit", scene, *args).exit_code == 0
+        return json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"][0]["figures"]
+
+    assert figures(1) == figures(1) != figures(2)
+
+
+def test_weights_can_be_shuffled(scene, tmp_path):
+    args = ["--checks", "randomisation", "--method", "gradient", "--how", "shuffle", "--output", tmp_path]
+    assert relume_command("audit", scene, *args).exit_code == 0
+    (audit,) = json.loads((tmp_path / "audit.json").read_text())["audits"]
+    assert (audit["how"], audit["checks"]["randomisation"]["how"]) == ("shuffle", "shuffle")
+
+
+def test_a_photo_that_cannot_be_read_is_left_out(scene, tmp_path):
+    (tmp_path / "words.jpg").write_text("words")
+    args = ["--checks", "edges", "--method", "gradcam"]
+    result = relume_command("audit", tmp_path / "words.jpg", scene, *args, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "words.jpg' is not a picture" in result.stderr
+    assert "1 of 2 photos could not be audited" in result.stderr
+    assert "scene.png" in (tmp_path / "out" / "index.html").read_text()
+    both = relume_command("audit", tmp_path / "words.jpg", scene, *args, "--fail-if", "edges>-1", "--output", tmp_path / "out")
+    assert both.exit_code == 3
+    alone = relume_command("audit", tmp_path / "words.jpg", *args, "--output", tmp_path / "none")
+    assert alone.exit_code == 1
+    assert not (tmp_path / "none").exists()
+
+
+WRONG = {
+    "check": (["--checks", "edges,colour"], "--checks are some of coverage, edges,"),
+    "no check": (["--checks", ","], "got none"),
+    "figure": (["--fail-if", "edge>0.1"], "there is no figure 'edge' to set a condition for; choose from randomisation,"),
+    "syntax": (["--fail-if", "edges=0.1"], "a condition is a figure, one of <, >, <= and >=, and a number"),
+    "number": (["--fail-if", "edges>much"], "got 'edges>much'"),
+    "not a number": (["--fail-if", "edges>nan"], "got 'edges>nan'"),
+    "left out": (["--checks", "edges", "--fail-if", "road<0"], "--fail-if road<0 needs the check faithfulness"),
+    "targets": (["--target", "cat,dog"], "an audit is about one class of each picture, and --target was 'cat,dog'"),
+    "target": (["--target", "dragon"], "dragon"),
+    "method": (["--method", "lime"], "there is no method 'lime'"),
+    "how": (["--how", "noise", "--checks", "edges"], "weights are made random by 'reset' or 'shuffle'; got 'noise'"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_done_is_said_and_nothing_written(scene, tmp_path, wrong):
+    args, says = WRONG[wrong]
+    assert says in sentence(relume_command("audit", scene, *args, "--output", tmp_path / "out"), 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_audit_leaves_nothing(scene, tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relume.auditing.report.run_checks", interrupted)
+    assert "stopped; nothing was written" in sentence(relume_command("audit", scene, "--output", tmp_path / "out"), 130)
+    assert not (tmp_path / "out").exists()
+
+
+SIGNS = [("<", [True, False, False]), (">", [False, False, True]), ("<=", [True, True, False]), (">=", [False, True, True])]
+
+
+@pytest.mark.parametrize(("sign", "holds"), SIGNS)
+def test_conditions_compare(sign, holds):
+    condition = Condition.parse(f" cascade {sign} -0.5")
+    assert condition == Condition("cascade", sign, -0.5)
+    assert [condition.broken({"cascade": value}) is not None for value in (-0.6, -0.5, -0.4)] == holds
+    assert "could not be judged" in condition.broken({})
+
+
+def test_a_condition_is_a_condition():
+    for text in ("", "cascade", "cascade>", ">0.5", "cascade>0.5 edges<1", "cascade!=1", "0.5<cascade"):
+        with pytest.raises(InputError, match=r"a condition is a figure|there is no figure"):
+            Condition.parse(text)

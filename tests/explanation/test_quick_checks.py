@@ -1,0 +1,114 @@
+"""The cheap checks beside every result, by value: is a map about its class, is it more than edges?"""
+
+import dataclasses
+import html
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, stats
+
+import relume
+from relume.explanation.quick_checks import glance
+from tests.helpers.networks import Small
+
+METHODS = list(relume.METHODS)
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(5)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(2))
+
+
+def test_each_map_is_compared_with_the_runner_ups_and_with_edges(net, x):
+    """Against SciPy, on the maps of a second call that explains the runner-up."""
+    e = relume.explain(net, x, [0, 1, 2], METHODS, "body")
+    ranked = net(x).argsort(1, descending=True).tolist()
+    runner_up = [next(c for c in order if c != own) for order, own in zip(ranked, [0, 1, 2], strict=True)]
+    assert e.evidence.runner_up == tuple(runner_up)
+    other = relume.explain(net, x, runner_up, METHODS, "body", evidence=False)
+    for method in METHODS:
+        for i in range(3):
+            a, b = (np.asarray(one.saliency(method)[i], dtype=np.float64).ravel() for one in (e, other))
+            grey = x[i].double().mean(0).numpy()
+            edges = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)).ravel()
+            for got, one, two in ((e.evidence.classes, a, b), (e.evidence.edges, edges, a)):
+                expected = stats.spearmanr(one, two).statistic if np.ptp(one) and np.ptp(two) else math.nan
+                assert got[method][i] == pytest.approx(expected, abs=1e-9, nan_ok=True), (method, i)
+    assert np.ptp(e["guided_gradcam"].numpy()) > 0
+
+
+def test_the_maps_are_the_same_without_it(net, x):
+    with_it, without = (relume.explain(net, x, None, METHODS, "body", evidence=evidence) for evidence in (True, False))
+    assert without.evidence is None
+    assert all(torch.equal(with_it[m], without[m]) for m in METHODS)
+    assert without.doubt("gradient") == ""
+    assert "like" not in str(without[0])
+
+
+def test_it_is_beside_the_map_wherever_that_goes(net, x, tmp_path):
+    e = dataclasses.replace(relume.explain(net, x, 1, ["gradient", "gradcam"], "body"), labels=["a", "b", "c", "d", "e", "f"])
+    words = e.doubt("gradcam", 2)
+    name = e.name(e.evidence.runner_up[2])
+    assert words.startswith(f"{e.evidence.classes['gradcam'][2]:.2f} like {name}'s, ")
+    assert e[2].doubt("gradcam") == words
+    assert words in str(e[2])
+    assert words in [text.get_text() for text in e.figure().texts]
+    assert html.escape(words) in e._repr_html_()
+    back = relume.Explanation.load(e.save(tmp_path))
+    assert back.evidence == e.evidence
+    assert json.loads((tmp_path / "explanation.json").read_text())["evidence"]["runner_up"] == list(e.evidence.runner_up)
+
+
+def test_what_has_no_other_class_is_compared_with_edges_alone(net, x):
+    for target in (lambda y: y[:, 0], relume.targets.Contrast(0, 1), relume.targets.Channel("body", 2)):
+        e = relume.explain(net, x, target, ["gradient"])
+        assert (e.evidence.runner_up, e.evidence.classes) == (None, {})
+        assert "'s" not in e.doubt("gradient")
+        assert e.doubt("gradient").endswith("like edges")
+
+
+def test_what_is_no_picture_has_no_edges():
+    net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 14, 3))
+    e = relume.explain(net, torch.randn(2, 2, 16), None, ["gradient"])
+    assert e.evidence.edges == {}
+    assert len(e.evidence.classes["gradient"]) == 2
+
+
+def test_a_map_of_zeros_says_nothing(tmp_path):
+    images, zeros = torch.zeros(1, 3, 30, 30), torch.zeros(1, 3, 30, 30)
+    found = glance(images, {"gradient": zeros}, {"gradient": torch.rand(1, 3, 30, 30)}, torch.tensor([3]))
+    assert math.isnan(found.classes["gradient"][0])
+    assert math.isnan(found.edges["gradient"][0])
+    e = relume.explain(Small().eval(), torch.zeros(1, 3, 24, 24), 1, ["gradient"])
+    assert math.isnan(e.evidence.edges["gradient"][0])
+    assert "edges" not in e.doubt("gradient")
+    assert math.isnan(relume.Explanation.load(e.save(tmp_path)).evidence.edges["gradient"][0])
+
+
+def test_a_runner_up_whose_gradient_overflows_does_not_cost_the_answer(x):
+    class Overflowing(torch.nn.Module):
+        def forward(self, x):
+            y = x.relu().flatten(1).mean(1)
+            steep = (y - y.detach()) * 1e25 * 1e25  # zero, with a gradient beyond float32
+            return torch.stack([y + 5, steep, y - 9], 1)
+
+    e = relume.explain(Overflowing(), x, 0, ["gradient"])
+    assert torch.isfinite(e["gradient"]).all()
+    assert e.evidence.classes == {}
+    assert len(e.evidence.edges["gradient"]) == 3
+
+
+def test_a_wrapper_is_told_nothing_and_says_nothing(net, x):
+    e = relume.explain(net, x, 1, ["gradient", relume.Smooth("gradient", 2)])
+    assert set(e.evidence.edges) == {"gradient"}
+    assert e.doubt("smooth_gradient") == ""
+    assert relume.explain(net, x, 1, [relume.Smooth("gradient", 2)]).evidence is None
