@@ -23,7 +23,8 @@ from relume.engine.out_of_memory import out_of_memory
 from relume.errors import InputError, TargetError
 from relume.maps import upsample
 from relume.methods.base import Method, distinct, resolve_method
-from relume.targets.base import TargetLike, has_place
+from relume.targets.base import TargetLike
+from relume.targets.conversion import as_target
 
 __all__ = ["Augmented", "Copy", "Moments", "Repeated", "Smooth", "check_places", "repeat", "resolve"]
 
@@ -259,7 +260,7 @@ def check_places(methods: Iterable[Method | Repeated], targets: Iterable[TargetL
     Raises:
         TargetError: a target has a place, and the copies of a wrapper show it elsewhere.
     """
-    placed = [type(target).__name__ for target in targets if has_place(target)]
+    placed = [type(target).__name__ for target in targets if as_target(target).is_local]
     moving = [type(method).__name__ for method in methods if isinstance(method, Repeated) and method.moves]
     if placed and moving:
         raise TargetError(
