@@ -9,20 +9,26 @@ import base64
 import gzip
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
+from relume.pictures.figure import figure_bytes
+from relume.pictures.palette import properties, themed
 from relume.targets.activation import Quantity
 
-__all__ = ["MapView", "PhotoView", "TargetView", "compare_page", "data_uri", "document"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MapView", "PhotoView", "TargetView", "compare_page", "data_uri", "document", "inline_svg"]
 
 #: Edges in pixels: left, top, right, bottom.
 Box: TypeAlias = tuple[float, float, float, float]
@@ -146,6 +152,26 @@ def _packed(values: NDArray[np.float32]) -> str:
     return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode()
 
 
+def inline_svg(sheet: Figure, label: str) -> Markup:
+    """Return a figure as an SVG element for a page, in its fonts and the colours of its theme; ``label`` says what it shows.
+
+    Colours of :data:`relume.pictures.palette.COLOURS` become the page's. The page lets no style in that is not its own, so what
+    matplotlib writes as styles becomes attributes.
+    """
+    text = figure_bytes(sheet, "svg", transparent=True).decode()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' style="([^"]*)"', lambda style: _attributes(style[1]), text)
+    text = re.sub(r' id="\w+_\d+"', "", text.replace("matplotlib.", ""))  # of groups, which a second figure would repeat
+    first = f'<svg role="img" aria-label="{escape(label)}" stroke-linejoin="round" '
+    return Markup(themed(re.sub(r'<svg | (width|height)="[\d.]+pt"', lambda m: first if m[1] is None else "", text)))  # noqa: S704
+
+
+def _attributes(style: str) -> str:
+    """Return declarations of a style as attributes; the font's family is the page's."""
+    declarations = (declaration.split(":", 1) for declaration in style.split(";"))
+    return "".join(f' {name.strip()}="{value.strip()}"' for name, value in declarations if name.strip() != "font-family")
+
+
 def document(name: str, **data: Any) -> str:
     """A page from its template, with its style and script and those that all pages share; nothing else may run or load."""
     assets = files("relume.pages") / "assets"
@@ -154,7 +180,7 @@ def document(name: str, **data: Any) -> str:
     )
     environment = Environment(loader=PackageLoader("relume.pages", "assets"), autoescape=True, undefined=StrictUndefined)
     environment.filters["hash"] = _hash
-    return environment.get_template(f"{name}.html").render(style=Markup(style), script=Markup(script), **data)  # noqa: S704
+    return environment.get_template(f"{name}.html").render(style=Markup(properties() + style), script=Markup(script), **data)  # noqa: S704
 
 
 def _hash(text: str) -> str:
