@@ -30,7 +30,7 @@ from relume.measures.statistics import estimate
 from relume.methods.base import Method
 from relume.methods.names import method_name
 from relume.pages.folder import write_folder
-from relume.pictures.kinds import stretched
+from relume.pictures.canvas import stretched
 from relume.targets.activation import Activation, activated, how_to_name
 from relume.targets.base import TargetLike
 from relume.text import name_of, significant
