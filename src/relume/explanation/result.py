@@ -13,12 +13,11 @@ from relume.errors import InputError
 from relume.explanation import storage as stored
 from relume.explanation.answer import Answer, compared
 from relume.maps import array
-from relume.methods.names import method_name
 from relume.pages.folder import recover, write_folder
 from relume.pages.html import notebook
 from relume.pictures import figure as figures
 from relume.pictures.canvas import png, seen, stretched
-from relume.pictures.kinds import KINDS, Kind, share_beyond
+from relume.pictures.kinds import KINDS, Kind, default_kind, share_beyond
 from relume.pictures.photo import Photo, as_photo
 from relume.pictures.preprocessing import IMAGENET, Preprocessing, check_same
 from relume.pictures.scale import PERCENTILE, Array, Scaling
@@ -127,18 +126,13 @@ class Explanation(Answer):
         """The kind of picture that is drawn of a map: the one asked for, or what suits it."""
         if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
-        asked = kind.get(method) if isinstance(kind, Mapping) else kind
-        if asked is None:
-            signed = self[method].ndim == self.images.ndim
-            asked = "over" if not signed else "absolute" if method.startswith("vargrad") else "colour"
-        if asked not in KINDS:
-            raise InputError(f"there is no kind of picture {asked!r}; choose from {', '.join(KINDS)}")
-        return KINDS[asked]
+        key = kind.get(method) if isinstance(kind, Mapping) else kind
+        return default_kind(self.infos[method]) if key is None else KINDS[key]
 
     def drawn(self, method: str) -> Array:
         """The first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at the input's resolution."""
         values = self[method]
-        return array((values if values.ndim == self.images.ndim else self.saliency(method))[0].float())
+        return array((values if self.infos[method].place == "input" else self.saliency(method))[0].float())
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """A figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
@@ -275,7 +269,7 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
     photo = one._photo(0, size)
     cells = [figures.Cell("photo" if one.photos else "input", seen(photo))]
     for method in one.maps:
-        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), method_name(method)
+        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), one.infos[method].title
         beyond = share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
         cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))

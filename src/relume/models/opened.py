@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
-    from relume.engine.layers import LayerLike
+    from relume.engine.reading import LayerLike
     from relume.explanation.result import Explanation
     from relume.explanation.run import Options
-    from relume.methods.averaged import Repeated
-    from relume.methods.base import Method
+    from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
+    from relume.targets import TargetLike
     from relume.targets.activation import Activation
-    from relume.targets.base import TargetLike
 
     Picture: TypeAlias = str | Path | Image | Photo
     Pictures: TypeAlias = Picture | Sequence[Picture]
@@ -76,7 +75,7 @@ class Opened:
         self,
         photos: Pictures,
         target: int | str | TargetLike = None,
-        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Explanation:
@@ -100,7 +99,7 @@ class Opened:
         self,
         photos: Pictures,
         targets: Sequence[int | str | TargetLike],
-        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> list[Explanation]:

@@ -1,6 +1,6 @@
 """Pages and pieces of pages as strings of HTML, which need no other file and no network.
 
-A page has its template, style and script in ``assets``, ``NAME.html``, ``NAME.css`` and ``NAME.js``; ``frame.*`` belongs to all.
+A page has its template, style and script in ``assets``: ``NAME.html``, ``NAME.css``, ``NAME.js``; ``frame.*`` belongs to all.
 Nothing here knows networks or explanations.
 """
 
@@ -62,7 +62,7 @@ def _hash(text: str) -> str:
 
 
 def data_uri(picture: Image.Image, exact: int = 512) -> str:
-    """Return a picture as the text of an address: as PNG if it is transparent or has up to ``exact`` pixels a side, else as JPEG.
+    """Return a picture as the text of an address: PNG if it is transparent or has up to ``exact`` pixels a side, else JPEG.
 
     Example:
         >>> from PIL import Image

@@ -69,7 +69,7 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
         >>> from relume.pictures.figure import Cell, Row, figure
         >>> cell = Cell("red", Image.new("RGB", (64, 64), "red"), low="0", high="1")
         >>> figure([Row("Two pictures", [cell, cell])], "a caption", dpi=100).get_size_inches().round(1).tolist()
-        [5.1, 3.6]
+        [5.1, 3.4]
     """
     most = max(len(row.cells) for row in rows)
     across = min(columns or _MOST_COLUMNS, most)
