@@ -95,7 +95,7 @@ def _owner(folder: Path) -> str | None:
     owners = set()
     for facts in folder.glob("*/explanation.json"):
         try:
-            owners.add(json.loads(facts.read_bytes())["source"]["path"])
+            owners.add(json.loads(facts.read_bytes())["provenance"]["path"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
     return owners.pop() if len(owners) == 1 else None

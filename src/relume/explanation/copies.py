@@ -67,9 +67,8 @@ def groups_of(wrappers: Sequence[Wrapper]) -> list[Group]:
 
 def maps_on_images(group: Group, trace: Trace, scores: Sequence[Score], request: Request) -> Maps:
     """Compute the maps of wrappers that explain the images themselves, from the pass that ran."""
-    moments: list[Mapping[str, Moments]] = []
-    for score in scores:
-        moments.append(of_score := defaultdict(Moments))
+    moments: list[Mapping[str, Moments]] = [defaultdict(Moments) for _ in scores]
+    for score, of_score in zip(scores, moments, strict=True):
         for key, values in maps_of_score(trace, score, group.methods, request.fuse, last=False).items():
             of_score[key].add(Copy(trace.images), values)
     return group.reduced(moments)

@@ -58,7 +58,9 @@ class Evidence:
         words: list[str] = []
         for name, values in compared:
             if values is not None and not math.isnan(value := values[sample]):
-                how = "almost the same as" if value >= ALMOST_THE_SAME else "similar to" if value >= SIMILAR else "different from"
+                how = (
+                    "almost the same as" if value >= ALMOST_THE_SAME else "similar to" if value >= SIMILAR else "different from"
+                )
                 words.append(f"{how} {name} ({'' if words else 'similarity '}{decimal(value)})")
         return ", ".join(words)
 

@@ -81,7 +81,7 @@ class Request(Reading):
     def __post_init__(self) -> None:
         _check_choice("rectifiers", self.rectifiers, ("all", "relu"))
         _check_choice("fuse", self.fuse, ("mean", "max"))
-        if self.evidence == "full":
+        if str(self.evidence) == "full":
             raise InputError("evidence='full' is an audit: call relume.audit, and leave evidence at 'quick' or None here")
         _check_choice("evidence", self.evidence, ("quick", None))
         check_activation(self.activation)
@@ -125,7 +125,9 @@ def with_options(options: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
     defaults = {f.name: f.default for f in fields(Request) if f.default is not MISSING}
     names = [name for name in (*ReadingOptions.__annotations__, *Options.__annotations__) if name in options.__annotations__]
     keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=options.__annotations__[name])
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=options.__annotations__[name]
+        )
         for name in dict.fromkeys(names)
     ]
 

@@ -6,7 +6,6 @@ import dataclasses
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
@@ -21,10 +20,11 @@ from relume.explanation.quick_checks import Evidence
 from relume.explanation.remarks import NO_GRADCAM, NO_GRADIENT
 from relume.maps import MapInfo, array, saliency_at
 from relume.pages.folder import recover, write_folder
-from relume.pictures.kinds import KINDS, Array, Kind, seen, stretched
+from relume.pictures.canvas import seen, stretched
+from relume.pictures.kinds import KINDS, Kind, default_kind
 from relume.pictures.photo import Photo, as_photo
 from relume.pictures.preprocessing import IMAGENET, Preprocessing, check_same
-from relume.pictures.scale import OWN, PERCENTILE, Scaling
+from relume.pictures.scale import OWN, PERCENTILE, Array, Scaling
 from relume.targets.activation import Quantity, Resolved, activated, how_to_name
 from relume.text import significant
 
@@ -32,15 +32,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Explanation", "Kinds", "Scale", "compared", "share"]
+__all__ = ["Explanation", "Kinds", "Scale", "compared"]
 
 #: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
 FEW = 3
 
 #: A map so many times weaker than the strongest of the same method's beside it is called weak.
 TIMES_WEAKER = 100
-
-_LEAST, _MOST = 1e-37, 1e38  # what float32, in which maps are drawn, can be divided by
 
 #: A kind of picture for every method, or for each; None for what suits the map.
 Kinds: TypeAlias = str | Mapping[str, str] | None
@@ -387,7 +385,7 @@ class Explanation:
     # --- Pictures ---------------------------------------------------------------------------------------------------------
 
     def with_photos(self, photos: Sequence[str | Path | Image | Photo], preprocessing: Preprocessing = IMAGENET) -> Self:
-        """Return the same explanation, drawn on ``photos`` at their own resolution: a file, a picture or a photo for each image.
+        """Return the same explanation, drawn on ``photos`` at their own resolution: a file, picture or photo for each image.
 
         ``preprocessing`` is what made the images of them: where it cropped, the rest of a photo is dimmed.
 
@@ -429,8 +427,9 @@ class Explanation:
             >>> len(set(e.scale("gradient")))
             1
         """
-        (scaled,) = share([self], scale, percentile=percentile)
-        return scaled
+        from relume.explanation.scales import scaling_of
+
+        return dataclasses.replace(self, scaling=scaling_of([self], scale, percentile))
 
     def photo(self, sample: int = 0) -> Image:
         """Return the photo at its own resolution, dimmed where the network never looked; its input if there is no photo.
@@ -480,12 +479,8 @@ class Explanation:
         """Return the kind of picture that is drawn of a map: the one given, or what suits the map."""
         if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
-        key, info = kind.get(method) if isinstance(kind, Mapping) else kind, self.infos[method]
-        if key is None:
-            key = "over" if info.place == "layer" else "colour" if info.signed else "absolute"
-        if key not in KINDS:
-            raise InputError(f"there is no kind of picture {key!r}; choose from {', '.join(KINDS)}")
-        return KINDS[key]
+        key = kind.get(method) if isinstance(kind, Mapping) else kind
+        return default_kind(self.infos[method]) if key is None else KINDS[key]
 
     def drawn(self, method: str) -> Array:
         """Return the first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at input resolution."""
@@ -581,41 +576,3 @@ def _strongest(explanations: Sequence[Explanation]) -> dict[str, float]:
             own = float(values.abs().max()) if values.numel() else 0.0
             strongest[key] = max(strongest.get(key, 0.0), e.strongest.get(key, 0.0), own)
     return strongest
-
-
-def share(
-    explanations: Sequence[Explanation], scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE
-) -> list[Explanation]:
-    """Return the same explanations, of several photos or targets, at another scale: see :meth:`Explanation.scaled`.
-
-    Example:
-        >>> import relume, torch
-        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
-        >>> both = [relume.explain(network, torch.rand(1, 3, 4, 4), target, ["gradient"]) for target in (0, 1)]
-        >>> one, other = relume.share(both)
-        >>> one.scale("gradient") == other.scale("gradient")
-        True
-    """
-    if not 0 < percentile <= 100:
-        raise InputError(f"a percentile is a number above 0, up to 100; got {percentile}")
-    methods = list(dict.fromkeys(m for e in explanations for m in e.maps))
-    if scale == "own":
-        scaling = Scaling(percentile)
-    elif scale == "shared":
-        own = [dataclasses.replace(e, scaling=Scaling(percentile)) for e in explanations]
-        full = {m: max((value for e in own if m in e for value in e.scale(m)), default=0.0) for m in methods}
-        scaling = Scaling(percentile, full, "shared")
-    else:
-        scaling = Scaling(percentile, _values_of(methods, scale), "fixed")
-    return [dataclasses.replace(e, scaling=scaling) for e in explanations]
-
-
-def _values_of(methods: Sequence[str], scale: float | Mapping[str, float]) -> dict[str, float]:
-    """List the value given for each method."""
-    values = scale if isinstance(scale, Mapping) else dict.fromkeys(methods, scale)
-    for value in values.values() if values else [scale]:
-        if isinstance(value, bool) or not isinstance(value, Real) or not _LEAST < float(value) < _MOST:
-            raise InputError(f"a scale is 'own', 'shared', or a value above zero for all methods or by method; got {scale!r}")
-    if methods and set(values) != set(methods):
-        raise InputError(f"a scale by method has a value for each: {', '.join(methods)}; got {', '.join(values) or 'none'}")
-    return {method: float(value) for method, value in values.items()}

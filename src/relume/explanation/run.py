@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -17,7 +17,7 @@ from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
 from relume.errors import NonFiniteError, TargetError
 from relume.explanation.batches import Batches, Part, join, join_coverage
-from relume.explanation.copies import CopiedRun, Maps, groups_of, maps_of_copies, maps_on_images
+from relume.explanation.copies import CopiedRun, Group, Maps, groups_of, maps_of_copies, maps_on_images
 from relume.explanation.passes import compute_gradients, compute_maps, maps_of_score
 from relume.explanation.quick_checks import Evidence, quick_checks
 from relume.explanation.remarks import Advice, another_layer, remarks
@@ -117,27 +117,35 @@ def _name(model: Model) -> str:
 def _explain_part(run: Callable[..., Trace], part: Part, request: Request) -> tuple[list[Explanation], Request]:
     """Explain images that run together, and return the request with what the first part decided for all others."""
     trace = run(part.inputs, replace(request, targets=part.targets))
-    scores = [trace.score(target) for target in part.targets]
     groups = groups_of(request.wrappers)
+    explained, replacing = _explain_trace(trace, part.targets, groups, request)
+    maps: list[Maps] = [dict(e.maps) for e in explained]
+    decided = replace(request, layers=[layer.name for layer in trace.layers], activation="none")
+    copied = CopiedRun(run, part.inputs, trace.images.detach(), decided, part.limit)
+    del trace  # and the graph with it, before the copies make theirs
+    for group, targets in zip(groups, replacing, strict=True):
+        if group.has_copies and targets:
+            maps = [own | more for own, more in zip(maps, maps_of_copies(group, targets, copied), strict=True)]
+    infos = {info.key: info for method in request.methods for info in method.maps}
+    ordered = [replace(e, maps={key: m[key] for key in infos}, infos=infos) for e, m in zip(explained, maps, strict=True)]
+    return ordered, decided
+
+
+def _explain_trace(
+    trace: Trace, targets: Sequence[Target], groups: Sequence[Group], request: Request
+) -> tuple[list[Explanation], list[list[list[Target]]]]:
+    """Explain each target from a pass that ran, and decide for each group what is explained in its place in copies."""
+    scores = [trace.score(target) for target in targets]
     replacing = [[group.scores(trace, score) for score in scores] for group in groups]
     activation = resolve_activation(request.activation, _outputs(trace, scores[0])) if scores else ("none", None)
-    explained, maps = [], []
+    explained = []
     for i, score in enumerate(scores):
         own: Maps = {}
         for group, of_group in zip(groups, replacing, strict=True):
             own |= {} if group.has_copies else maps_on_images(group, trace, of_group[i], request)
-        explained.append(_explanation(trace, score, request, activation, last=score is scores[-1]))
-        maps.append({**explained[-1].maps, **own})
-    decided = replace(request, layers=[layer.name for layer in trace.layers], activation="none")
-    copied = CopiedRun(run, part.inputs, trace.images.detach(), decided, part.limit)
-    targets = [[[s.target for s in of_score] for of_score in of_group] for of_group in replacing]
-    trace, scores, replacing, score = None, [], [], None  # and the graph with them, before the copies make theirs
-    for group, of_group in zip(groups, targets, strict=True):
-        if group.has_copies and of_group:
-            maps = [own | more for own, more in zip(maps, maps_of_copies(group, of_group, copied), strict=True)]
-    infos = {info.key: info for method in request.methods for info in method.maps}
-    ordered = [replace(e, maps={key: m[key] for key in infos}, infos=infos) for e, m in zip(explained, maps, strict=True)]
-    return ordered, decided
+        e = _explanation(trace, score, request, activation, last=score is scores[-1])
+        explained.append(replace(e, maps={**e.maps, **own}))
+    return explained, [[[s.target for s in of_score] for of_score in of_group] for of_group in replacing]
 
 
 def _explanation(
@@ -207,9 +215,7 @@ def _outputs(trace: Trace, score: Score) -> Tensor:
 
 
 @with_options(ReadingOptions)
-def coverage(
-    model: Model, images: Inputs, target: TargetLike = None, **options: Unpack[ReadingOptions]
-) -> Coverage:
+def coverage(model: Model, images: Inputs, target: TargetLike = None, **options: Unpack[ReadingOptions]) -> Coverage:
     """List the rectifiers that run between the input and the score of ``target``, and those that a rule reaches.
 
     It costs one forward pass. Arguments and errors are those of :func:`explain`.
