@@ -19,7 +19,6 @@ def test_no_test_imports_from_another_test():
 
 
 def test_the_rooms_are_those_of_the_source():
-    rooms = {path.parent for path in FILES} - {TESTS}
-    assert {room.name for room in rooms} <= {path.name for path in SOURCE.iterdir() if path.is_dir()}
-    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {room.name for room in rooms} | SHARED
+    folders = {path.parent.name for path in TESTS.glob("*/*.*")} - {"__pycache__"}
+    assert folders - SHARED <= {path.parent.name for path in SOURCE.glob("*/*.py")}
+    assert {path.parent.name for path in FILES} <= (folders - SHARED) | {TESTS.name}
