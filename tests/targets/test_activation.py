@@ -21,8 +21,8 @@ from relume.models.torchvision import import_library, import_torchvision
 from relume.targets import Channel
 from relume.targets.activation import activated, last_activation, resolve_activation
 from tests.helpers.commands import relume_command, sentence
+from tests.helpers.model_folders import hugging_face_folder
 from tests.helpers.networks import Small
-from tests.models.test_sources import hugging_face_folder
 from tests.reference import audit as twin
 
 HEADS = "tests.targets.test_activation:"
