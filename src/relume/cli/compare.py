@@ -18,7 +18,7 @@ from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pict
 from relume.text import printable
 
 if TYPE_CHECKING:
-    from relume.explanation.result import Explanation
+    from relume.explanation.comparison import Comparison
     from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "compare"]
@@ -39,14 +39,13 @@ def compare(
     target: common.Targets = None,
     asked: Asked,
     drawing: Drawing,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where sheet.png, sheet.pdf and index.html go.")] = Path("out"),
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where compare.html, sheet.png and sheet.pdf go.")] = Path("out"),
 ) -> None:
     """Compare targets and methods: a contact sheet, and a page to look at maps and values closely.
 
-    index.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
+    compare.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
-    from relume.explanation.comparison import Compared, comparison_files
-    from relume.explanation.result import compared
+    from relume.explanation.comparison import Comparison, comparison_files
     from relume.models.labels import parse_targets
     from relume.pages.folder import check_writable
 
@@ -55,47 +54,55 @@ def compare(
     methods = asked.methods(METHODS)
     photos = pictures_in(photos, output)
     names = distinct_names(photos)
-    shown: list[Compared] = []
+    comparisons: list[Comparison] = []
     opened = network.open()
     targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
     failures = Failures(lambda photo: ask(photo, Path()))
 
-    def ask(photo: Photo, path: Path) -> list[Explanation]:
+    def ask(photo: Photo, path: Path) -> Comparison:
         source = {"file": str(path), "name": names.get(path, ""), **asked.facts}
-        return explain_photo(photo, opened, targets, methods, network.layer, source)
+        return Comparison(tuple(explain_photo(photo, opened, targets, methods, network.layer, source)))
 
-    def keep(explained: list[Explanation], _: Path) -> None:
-        shown.append(Compared.of(explained))
+    def keep(comparison: Comparison, _: Path) -> None:
+        comparisons.append(comparison.lighter())  # a hundred photos of twelve megapixels do not fit into memory
 
     with common.tracked("comparing", photos, len(photos)) as steps:
         each_photo(steps, failures, ask, keep)
-    if shown:
-        rows = compared([e for photo in shown for e in photo.targets])
-        scaled = iter(drawing.scaled(rows))
-        files = comparison_files([photo._replace(targets=[next(scaled) for _ in targets]) for photo in shown], drawing.kind)
+    if comparisons:
+        comparisons = _together(comparisons, drawing)
+        files = comparison_files(comparisons, kind=drawing.kind)
         write_results(output, files)
-        rest = iter(rows)
-        explained = [[next(rest) for _ in targets] for _ in shown]
-        findings = [
-            Text.assemble(
-                (printable(e[0].provenance["file"]), "bold"), f"  {'; '.join(one.title() for one in e)}{nothing_shown(e)}"
-            )
-            for e in explained
-        ]
-        without = [each for one in rows for each in one.without_gradcam()]
-        closing = reached(explained[0][0], without=without)
-        out.print(*findings, closing, _where(output, files, len(rows)), sep="\n")
+        without = [each for comparison in comparisons for e in comparison for each in e.without_gradcam()]
+        closing = reached(comparisons[0][0], without=without)
+        out.print(*map(_finding, comparisons), closing, _where(output, files, len(comparisons) * len(targets)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
+def _together(comparisons: list[Comparison], drawing: Drawing) -> list[Comparison]:
+    """Draw all photos at the scale asked for, and let each map know the strongest of them."""
+    from relume.explanation.comparison import Comparison
+    from relume.explanation.result import compared
+
+    explanations = iter(drawing.scaled(compared([e for comparison in comparisons for e in comparison])))
+    return [Comparison(tuple(next(explanations) for _ in comparison)) for comparison in comparisons]
+
+
+def _finding(comparison: Comparison) -> Text:
+    """Say in a line what the network saw in a photo."""
+    titles = "; ".join(e.title() for e in comparison)
+    return Text.assemble((printable(comparison[0].provenance["file"]), "bold"), f"  {titles}{nothing_shown(comparison)}")
+
+
 def _where(output: Path, files: Mapping[str, bytes], rows: int) -> Text:
+    """Say where the results are."""
+    from relume.explanation.comparison import PAGE
     from relume.explanation.sheet import MOST_ROWS
 
     whole = "" if rows <= MOST_ROWS else f": the first {MOST_ROWS} of {rows} rows as PNG, all of them as PDF"
     return Text.assemble(
         ("\n→ ", "green"),
-        (str(output / "index.html"), "bold green"),
-        f"  open it in a browser ({len(files['index.html']) / 1e6:.1f} MB)\n  ",
+        (str(output / PAGE), "bold green"),
+        f"  open it in a browser ({len(files[PAGE]) / 1e6:.1f} MB)\n  ",
         (str(output / "sheet.png"), "green"),
         ", ",
         (str(output / "sheet.pdf"), "green"),

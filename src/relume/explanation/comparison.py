@@ -1,15 +1,16 @@
-"""Targets and methods side by side: :func:`compare`, its figure, and the page on which a reader compares maps."""
+"""Several targets of the same images side by side, on a contact sheet and on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
+from relume.errors import InputError
 from relume.explanation.request import Layers, Options, Request, with_options
-from relume.explanation.result import Explanation, Kinds, Scale
+from relume.explanation.result import Explanation, Kinds, Scale, compared
 from relume.explanation.run import explanations
 from relume.explanation.scales import share
 from relume.explanation.sheet import notebook, sheet
@@ -18,75 +19,91 @@ from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes, pages
-from relume.pictures.kinds import layer
-from relume.pictures.photo import Box
+from relume.pictures.scale import PERCENTILE
 from relume.targets.base import TargetLike
 from relume.text import encoded, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Compared", "Comparison", "compare", "comparison_files"]
+__all__ = ["PAGE", "ROWS", "Comparison", "compare", "comparison_files"]
 
-ROWS = 6  # on a page of the PDF
+#: The names of the page and of the contact sheet.
+PAGE, SHEET = "compare.html", "sheet"
+
+#: How many rows a page of the PDF has.
+ROWS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comparison(Sequence[Explanation]):
-    """Explanations of the same images, one for each target, by the same methods: a sequence that draws and saves itself.
+    """Explanations of the same images by the same methods, one for each target.
+
+    It is a sequence: ``comparison[0]`` explains the first target.
 
     Attributes:
-        explanations: the explanation of each target, each of all images.
+        explanations: the explanation of each target.
 
     Example:
-        >>> import relume, torch
-        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
-        >>> first, second = relume.compare(network, torch.rand(1, 3, 4, 4), [0, 1], methods=["gradient"])
-        >>> first.target, second.target
-        (tensor([0]), tensor([1]))
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> scene = draw_scene(0, ["cat", "dog"]).picture
+        >>> comparison = relume.open_model("demo").compare(scene, ["cat", "dog"], ["gradcam"])
+        >>> len(comparison), sorted(comparison.files())
+        (2, ['compare.html', 'sheet.pdf', 'sheet.png'])
     """
 
-    explanations: Sequence[Explanation]
+    explanations: tuple[Explanation, ...]
+
+    def __post_init__(self) -> None:
+        if not self.explanations or len({len(e) for e in self.explanations}) > 1:
+            counts = ", ".join(str(len(e)) for e in self.explanations) or "none"
+            raise InputError(f"a comparison has explanations of the same images, one at least; these have {counts} images")
 
     def __len__(self) -> int:
         return len(self.explanations)
 
     @overload
-    def __getitem__(self, key: int) -> Explanation: ...
+    def __getitem__(self, index: int) -> Explanation: ...
     @overload
-    def __getitem__(self, key: slice) -> Self: ...
-    def __getitem__(self, key: int | slice) -> Explanation | Self:
-        """Return the explanation of one target, or the comparison of some."""
-        return replace(self, explanations=self.explanations[key]) if isinstance(key, slice) else self.explanations[key]
+    def __getitem__(self, index: slice) -> tuple[Explanation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Explanation | tuple[Explanation, ...]:
+        return self.explanations[index]
 
-    def scaled(self, scale: Scale | Mapping[str, float] = "shared") -> Self:
-        """Return the same comparison drawn at another scale, by default one for all targets: see :meth:`Explanation.scaled`."""
-        return replace(self, explanations=share(self.explanations, scale))
+    def images(self) -> Iterator[tuple[Explanation, ...]]:
+        """Iterate over the images: the explanations of each for every target."""
+        return zip(*self.explanations, strict=True)
+
+    def scaled(self, scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE) -> Comparison:
+        """Return the same comparison drawn at another scale: see :meth:`relume.Explanation.scaled`."""
+        return Comparison(tuple(share(self.explanations, scale, percentile=percentile)))
+
+    def lighter(self) -> Comparison:
+        """Return the same comparison with photos no larger than a page shows them, and without their files."""
+        return Comparison(tuple(_lighter(e) for e in self.explanations))
 
     def figure(self, *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
-        """Draw the targets in rows: arguments as for :meth:`relume.Explanation.figure`."""
-        return sheet(self.explanations, kind=kind, columns=columns, dpi=dpi)
+        """Draw the contact sheet: a row for each image and target; see :meth:`relume.Explanation.figure`."""
+        return sheet(_rows([self]), kind=kind, columns=columns, dpi=dpi)
 
-    def save(self, directory: str | Path, *, kind: str | None = None) -> Path:
-        """Write ``index.html``, ``sheet.png`` and ``sheet.pdf`` into ``directory``, all or nothing, and return it.
+    def files(self, *, kind: Kinds = None) -> dict[str, bytes]:
+        """Return the files that :meth:`save` writes, by name."""
+        return comparison_files([self], kind=kind)
 
-        On the page, one file that needs no network, a reader lays maps over the image, reads raw values and downloads them.
+    def save(self, directory: str | Path, *, kind: Kinds = None) -> Path:
+        """Write the page and the contact sheet into ``directory``, all or nothing, and return it.
+
+        ``compare.html`` is one file that needs no network, on which maps lie over the photo and are read value by value;
+        ``sheet.png`` and ``sheet.pdf`` are the contact sheet.
+
+        Args:
+            directory: the folder, which is made if there is none.
+            kind: the kind of picture, for all methods or by method; the one that suits each map if None.
 
         Raises:
             OutputError: the directory cannot be written to; nothing was left behind.
-            InputError: the images are not two-dimensional.
-
-        Example:
-            >>> import relume, tempfile, torch
-            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
-            >>> both = relume.compare(network, torch.rand(1, 3, 4, 4), [0, 1], methods=["gradient"])
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     sorted(path.name for path in both.save(folder).iterdir())
-            ['index.html', 'sheet.pdf', 'sheet.png']
         """
-        count = len(self.explanations[0]) if self.explanations else 0
-        photos = [Compared.of([e[i] for e in self.explanations], f"image {i}") for i in range(count)]
-        return write_folder(Path(directory), comparison_files(photos, kind))
+        return write_folder(Path(directory), self.files(kind=kind))
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.explanations))
@@ -94,7 +111,7 @@ class Comparison(Sequence[Explanation]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str | None:
-        return notebook(self.explanations) if self.explanations and self.explanations[0].images.ndim == 4 else None
+        return notebook(_rows([self])) if self.explanations[0].images.ndim == 4 else None
 
 
 @with_options(Options)
@@ -110,95 +127,92 @@ def compare(
 
     Args:
         model: as for :func:`relume.explain`, as are ``images``, ``methods``, ``layer`` and the options.
-        images: the images.
+        images: the images, ``(N, C, *spatial)``.
         targets: what to explain, each as ``target`` of :func:`relume.explain`.
         methods: the methods.
         layer: Grad-CAM's target layer.
         **options: the options.
 
     Raises:
+        InputError: there is no target.
         RelumeError: as :func:`relume.explain`.
 
     Example:
         >>> import relume, torch
-        >>> opened = relume.open_model("demo")
-        >>> both = relume.compare(opened.model, torch.rand(1, 3, 96, 96), [0, 1], methods=["gradcam"])
-        >>> [e.title().partition(",")[0] for e in both]
-        ['0', '1']
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        >>> first, second = relume.compare(network, torch.rand(1, 3, 4, 4), [0, 1], methods=["gradient"])
+        >>> first.target, second.target
+        (tensor([0]), tensor([1]))
     """
-    return Comparison(explanations(model, images, Request.of(targets, methods, layer, **options)))
+    return Comparison(tuple(explanations(model, images, Request.of(targets, methods, layer, **options))))
 
 
-class Compared(NamedTuple):
-    """The explanations of one photo, a target each, drawn on a copy of the photo that is no larger than the page shows it.
+def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -> dict[str, bytes]:
+    """Return one page and one contact sheet of several comparisons, such as one for each photo, as files by name.
 
-    ``size`` and ``box`` are those of the photo itself: a hundred photos of twelve megapixels do not fit into memory.
+    Raises:
+        InputError: there is none, or they are of different networks, methods or scales.
     """
-
-    name: str
-    targets: Sequence[Explanation]
-    size: tuple[int, int]
-    box: Box
-
-    @classmethod
-    def of(cls, targets: Sequence[Explanation], name: str = "") -> Self:
-        """Make the copy of the photo; ``name`` is for explanations that do not know the name of their file."""
-        first = targets[0]
-        photo = first.photo_at()
-        small = replace(photo.fitted(LONGEST), content=None)
-        lighter = [replace(e, photos=None if e.photos is None else [small]) for e in targets]
-        return cls(name_of(first.provenance) or name, lighter, photo.picture.size, photo.box)
-
-
-def comparison_files(photos: Sequence[Compared], kind: str | None = None) -> dict[str, bytes]:
-    """Draw the sheet, as a picture and as pages, and write the page; by the names of their files."""
-    rows = [e for photo in photos for e in photo.targets]
+    rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
+    groups, taken = [c.images() for c in comparisons], iter(rows)
+    views = [_photo_view([next(taken) for _ in targets], kind) for images in groups for targets in images]
     return {
-        "sheet.png": figure_bytes(sheet(rows, kind=kind)),
-        "sheet.pdf": pages(sheets),
-        "index.html": encoded(compare_page([_photo_view(photo, kind) for photo in photos], title="relume")),
+        f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
+        f"{SHEET}.pdf": pages(sheets),
+        PAGE: encoded(compare_page(views, title="relume")),
     }
 
 
-def _photo_view(compared: Compared, kind: str | None) -> PhotoView:
-    first = compared.targets[0]
-    photo, provenance = first.photo_at(), first.provenance
-    facts = {
-        "model": first.model,
-        "weights": (provenance["weights"] or "the network's own") if "weights" in provenance else "",
-        "layer": first.layer or "none",
-        "coverage": first.reached,
-        "rectifiers": provenance.get("rectifiers", ""),
-        "scores": first.scores_are,
-        "scale": str(first.scaling),
-        "file": "; ".join(photo.notes),
-        "maps": "; ".join(dict.fromkeys(info.note for info in first.infos.values() if info.note)),
-    }
+def _rows(comparisons: Sequence[Comparison]) -> list[Explanation]:
+    """Return the explanation of each image for each target, images first; each knows the strongest map of all."""
+    return compared([e for comparison in comparisons for targets in comparison.images() for e in targets])
+
+
+def _lighter(e: Explanation) -> Explanation:
+    photos = e.photos and [replace(photo.fitted(LONGEST), content=None) for photo in e.photos]
+    return replace(e, photos=photos)
+
+
+def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
+    """Describe one image for the page, explained for each target."""
+    first = targets[0]
+    photo = first.photo_at()
+    (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
+    size = photo.original or photo.picture.size
+    across, down = size[0] / width, size[1] / height
     return PhotoView(
-        name=compared.name,
+        name=name_of(first.provenance) or "input",
         photo=photo.picture,
-        size=compared.size,
-        box=compared.box,
-        targets=[TargetView(e.title(), [_map_view(e, m, kind) for m in e.maps]) for e in compared.targets],
+        size=size,
+        box=(left * across, top * down, right * across, bottom * down),
+        targets=[TargetView(e.title(), [_map_view(e, method, kind) for method in e.maps]) for e in targets],
         top=[(name, value) for _, name, value in first.top()],
         quantity=first.quantity,
-        facts={name: words for name, words in facts.items() if words},
+        facts=_facts(first, photo.notes),
     )
 
 
-def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
-    """Draw a map as a layer of the page; a kind that shows the photo itself, as heat."""
+def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
+    """Return what the page says of the network and of how it was explained."""
+    facts = {"model": e.model, "weights": e.provenance.get("weights") or "the network's own", "layer": e.layer or "none"}
+    facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
+    facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
+    facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))
+    return {name: words for name, words in facts.items() if words}
+
+
+def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:
+    """Describe one map for the page."""
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
-    drawn = str(e.scaling) + (", drawn as heat" if drawing.on_photo and drawing.key != "over" else "")
     low, high = drawing.ends or (0, 1)
-    ramp = drawing.ramp
+    drawn = f"{e.scaling}{', drawn as heat' if drawing.on_photo else ''}"
     return MapView(
         key=method,
         name=e.infos[method].title,
         values=array(e[method][0].float()),
         layer=drawing.layer(values, full),
-        bar=layer(ramp, 1) if drawing.on_photo else drawing.draw(ramp, 1, None),
+        bar=drawing.layer(drawing.ramp, 1),
         ends=(low * full, high * full),
         legend="; ".join(part for part in (drawn if values.any() else "", e.doubt(method)) if part),
         note="; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
