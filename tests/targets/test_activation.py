@@ -512,7 +512,7 @@ def test_pages_say_scores_where_there_are_scores(photo, tmp_path):
         result = relume_command(*args)
         assert result.exit_code == 0, result.output
         assert result.stdout.count(OPTION) == (spec == "bare")
-        page = (tmp_path / spec / "index.html").read_text()
+        page = (tmp_path / spec / "compare.html").read_text()
         top = page[page.index("The network says") :]
         assert re.findall(r'<span class="number">([^<]+)</span>', top)[:3] == values
         assert ("<rect width" in top[: top.index("</ol>")]) is (spec == "sigmoid")
