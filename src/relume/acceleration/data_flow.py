@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from relume.acceleration.fold_batch_norm import CONVOLUTIONS, Convolution
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.tensor_state import memory_key
 
 __all__ = ["Flow", "observe"]
 
@@ -34,7 +35,7 @@ _BATCH_NORMS = (
 
 def _memory(tensor: Tensor | None) -> int:
     """Tell where ``tensor`` lies; views of it lie there too. It means something while that memory is held."""
-    return 0 if tensor is None or tensor.layout is not torch.strided else tensor.untyped_storage()._cdata
+    return 0 if tensor is None or tensor.layout is not torch.strided else memory_key(tensor.untyped_storage())
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -21,7 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from relume.acceleration.packed_convolution import convolve, mix
-from relume.engine.wrappers import unwrap
+from relume.engine.tensor_state import version
+from relume.engine.wrappers import Merged, unwrap
 from relume.errors import GraphError, ModelError
 
 __all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
@@ -104,7 +105,7 @@ class Fold:
             made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
             folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
         held = tuple(None if t is None else t.detach() for t in parameters)
-        versions = tuple(map(_version, parameters))
+        versions = tuple(map(version, parameters))
         return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
 
     def __deepcopy__(self, _: Any) -> Fold:
@@ -114,14 +115,14 @@ class Fold:
         """Tell whether the parameters of the two are the very ones that it was made of, as they were then."""
         now = _parameters(convolution, norm)
         return norm.eps == self.eps and all(
-            one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and _version(one) == version
-            for one, other, version in zip(now, self.parameters, self.versions, strict=True)
+            one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and version(one) == count
+            for one, other, count in zip(now, self.parameters, self.versions, strict=True)
         )
 
     def renewed(self, convolution: Convolution, norm: _Norm) -> Fold:
         """Make what holds for the two now: nothing is computed if the values are the same, as those of a copy are."""
         now = *_parameters(convolution, norm), *_statistics(norm)
-        unwritten = all(_version(t) == version for t, version in zip(self.parameters, self.versions, strict=True))
+        unwritten = all(version(t) == count for t, count in zip(self.parameters, self.versions, strict=True))
         pairs = zip(now, (*self.parameters, *self.statistics), strict=True)
         same = unwritten and norm.eps == self.eps and all(map(_equal, *zip(*pairs, strict=True)))
         return Fold.of(convolution, norm, (self.weight, self.bias) if same else None)
@@ -141,11 +142,7 @@ def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
 def _written(convolution: Convolution, norm: _Norm) -> tuple[object, ...]:
     """Tell apart, within one run, what was folded from the same after a write or an exchange; the BatchNorm's part is last."""
     tensors = *_parameters(convolution, norm), *_statistics(norm)
-    return *((id(tensor), _version(tensor)) for tensor in tensors), norm.eps
-
-
-def _version(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
+    return *((id(tensor), version(tensor)) for tensor in tensors), norm.eps
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
@@ -189,11 +186,8 @@ def _use(x: Tensor, *weights: Tensor | None) -> Tensor:
     return x
 
 
-class Folding:
-    """Mixed into the class of a convolution: convolves by the folded weights, and reserves what it makes for its BatchNorm.
-
-    Read by :mod:`relume.engine.layers`: what it makes is what its BatchNorm made, and goes by its name.
-    """
+class Folding(Merged):
+    """The class mixed into a convolution's: convolves by the folded weights, and reserves the result for its BatchNorm."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what convolution and BatchNorm make, reserved; or the convolution alone, if the BatchNorm is to train."""

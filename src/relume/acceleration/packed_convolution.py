@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from relume.engine.graph import RectifiesNothing
+from relume.engine.tensor_state import version
 
 __all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
 
@@ -230,11 +231,11 @@ class Weights:
         order: Callable[[_Made], Tensor],
     ) -> _Made:
         """Return what is ``kept`` for ``size``, or make it now; the size that was not asked for longest gives way."""
-        version = 0 if weight.is_inference() else weight._version
-        if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or version != self._version:
+        written = version(weight)
+        if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or written != self._version:
             self._forward.clear()
             self._backward.clear()
-            self._made_of, self._version = weight.detach(), version
+            self._made_of, self._version = weight.detach(), written
         key = size, torch.get_num_threads()
         if key not in kept:
             # tensors made in the caller's inference_mode would be of no use to a later gradient

@@ -106,6 +106,7 @@ def prepare(
         tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
+        settle,
     )
     made.hang_on(network)
     return network

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import PARALLEL, inside
 
 __all__ = ["Fingerprint"]
@@ -299,7 +300,7 @@ def _tensor(value: Tensor) -> Unchanged:
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr() if tensor.layout is torch.strided else 0, 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr() if tensor.layout is torch.strided else 0, version(tensor)
 
 
 def _identity(value: Any) -> Unchanged:

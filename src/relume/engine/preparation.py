@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError
 
@@ -51,7 +52,7 @@ def _state(module: nn.Module, key: str, *, copied: bool) -> tuple[int, int, int]
     tensor = module._buffers.get(key) if parameter is None else parameter
     if tensor is None:
         return 0, 0, 0
-    return id(tensor), tensor.data_ptr(), tensor._version if copied and not tensor.is_inference() else 0
+    return id(tensor), tensor.data_ptr(), version(tensor) if copied else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,7 @@ class Preparation:
         sources: the tensors of it that were copied or are shared.
         fingerprint: its modules, attributes and hooks, as they were.
         names: the modules of the caller's network, and what they are called.
+        renew: makes again what depends on weights of the prepared network that were written to since.
     """
 
     folded: Mapping[str, str]
@@ -83,6 +85,7 @@ class Preparation:
     sources: tuple[Source, ...]
     fingerprint: Fingerprint
     names: weakref.WeakKeyDictionary[nn.Module, str]
+    renew: Callable[[nn.Module], None]
 
     #: The name of the attribute that holds it, which no network has of its own.
     KEY: ClassVar[str] = "_relume_preparation"

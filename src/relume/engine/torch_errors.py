@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import modules_of
 from relume.errors import GraphError, HiddenRegionError, ModelError
 
@@ -55,7 +56,7 @@ def versions(model: Any) -> int:
     if not isinstance(model, nn.Module):
         return 0
     held: Iterator[Any] = (parameter for module in modules_of(model) for parameter in module._parameters.values())
-    return sum(p._version for p in held if p is not None and not is_lazy(p) and not p.is_inference())
+    return sum(version(p) for p in held if p is not None and not is_lazy(p))
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
-from relume.acceleration.fold_batch_norm import settle
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.forward_pass import CUT_OFF, returned
 from relume.engine.graph import Survey, between, gradients, hooked, survey
 from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
-from relume.engine.layers import Layer, Probe, layer_name
+from relume.engine.layers import Layer, layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
+from relume.engine.recorder import Recording, recorder_of
 from relume.engine.rectifiers import Rectifier
 from relume.engine.replica import replicate
 from relume.engine.torch_errors import translated, versions
@@ -115,13 +115,7 @@ class Trace:
 
     @classmethod
     @recording()
-    def run(
-        cls,
-        model: Model,
-        inputs: Inputs,
-        reading: Reading,
-        instead: Tensor | None = None,
-    ) -> Trace:
+    def run(cls, model: Model, inputs: Inputs, reading: Reading, instead: Tensor | None = None) -> Trace:
         """Run the network once.
 
         Args:
@@ -140,28 +134,41 @@ class Trace:
         _check(model)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        written, layers = versions(model), reading.layers
+        written = versions(model)
         args, kwargs, images = feed(inputs, reading.wrt, device_with_values(model), instead)
-        runs = replicate(model) if isinstance(model, nn.Module) else model
-        probe = _probe(model, runs, images, reading)
-        relu_only = reading.rectifiers == "relu"
+        replica = replicate(model) if isinstance(model, nn.Module) else model
+        recorder = recorder_of(model, replica, images, reading)
         with translated(model, written):
-            outputs = pick(returned(model, runs, args, kwargs, images), reading.output)
-        if probe is None:
-            return cls(model, images, outputs, relu_only=relu_only, written=written)
-        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
-        if layers is not None:
-            return replace(trace, layers=probe.layers())
-        choice = probe.choose(outputs, trace._asked(reading.targets) if probe.undecided(outputs) else ())
-        if choice.layer is not None:
-            return replace(trace, layers=(choice.layer,))
-        name, why = choice.name, choice.why
-        del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
+            outputs = pick(returned(model, replica, args, kwargs, images), reading.output)
+        trace = cls(model, images, outputs, relu_only=reading.rectifiers == "relu", written=written)
+        if recorder is None:
+            return trace
+        trace, let_go = trace._with_layers(recorder.finish(), reading)
+        if let_go is None:
+            return trace
+        del trace, outputs, args, kwargs, images  # and the graph with them
+        name, why = let_go
         again = cls.run(model, inputs, replace(reading, layers=[name]), instead)
         return replace(again, layers=(replace(again.layers[0], why=why),))
 
-    def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
-        """Make the scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+    def _with_layers(self, recording: Recording, reading: Reading) -> tuple[Trace, tuple[str, str] | None]:
+        """Read the layers that are named or chosen, and those of units.
+
+        Returns:
+            The trace with its layers; and None, or name and reason of a layer whose output was let go before it was chosen.
+        """
+        units = {name: recording.unit_layer(name) for name in recording.units}
+        trace = replace(self, units=units, candidates=recording.candidates)
+        if recording.chooser is None:
+            return replace(trace, layers=tuple(map(recording.layer, recording.names))), None
+        scores = trace._scores(reading.targets) if recording.chooser.needs_scores(self.outputs) else []
+        choice = recording.choose(self.outputs, scores)
+        if choice.layer is None:
+            return trace, (choice.name, choice.why)
+        return replace(trace, layers=(choice.layer,)), None
+
+    def _scores(self, targets: Sequence[TargetLike]) -> list[Tensor]:
+        """Compute the scores to explain: of the predicted class where there is no target, none if there is no class.
 
         They are made of copies of the outputs, since a target may write into what it is given, and is to be asked again.
         """
@@ -273,22 +280,8 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
-def _probe(model: Model, replica: Model, images: Tensor, reading: Reading) -> Probe | None:
-    """Watch the replica for the layers to read, and for those of the units to explain; None if there are no such layers."""
-    units = [target.layer for target in map(as_target, reading.targets) if target.layer is not None]
-    if not units and reading.layers is not None and not reading.layers:
-        return None
-    if not isinstance(model, nn.Module) or not isinstance(replica, nn.Module):
-        raise LayerError(
-            f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
-        )
-    inner = unwrap(model)
-    names = None if reading.layers is None else [layer_name(inner, layer) for layer in reading.layers]
-    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reading.reshape)
-
-
 def _check(model: Model) -> None:
-    """Refuse a prepared network whose original has changed, and fold again what was written to in itself."""
-    if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
-        made.check()
-        settle(model)
+    """Refuse a prepared network whose original has changed, and renew what depends on weights that were written to."""
+    if isinstance(model, nn.Module) and (preparation := preparation_of(model)) is not None:
+        preparation.check()
+        preparation.renew(model)

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["PARALLEL", "inside", "modules_of", "named_places", "unwrap"]
+__all__ = ["PARALLEL", "Merged", "inside", "modules_of", "named_places", "unwrap", "without_wrappers"]
 
 #: What a whole network may be wrapped in to run on several devices.
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class Merged:
+    """The mark of relume's own modules that have no output of their own: what they compute comes out of a later module."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -29,6 +33,11 @@ def inside(module: nn.Module) -> nn.Module | None:
     if dynamo is not None and type(module) is dynamo.OptimizedModule:
         return module._modules["_orig_mod"]
     return None
+
+
+def without_wrappers(name: str) -> str:
+    """Give the name of a layer without what torch.compile adds to it."""
+    return name.removeprefix("_orig_mod.").replace("._orig_mod", "")
 
 
 def modules_of(model: nn.Module) -> dict[nn.Module, str]:
