@@ -26,7 +26,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
 from relume.engine.saved_tensors import is_lean
-from relume.errors import GraphError, HookError
+from relume.errors import GraphError, HiddenRegionError, HookError, NoRectifierError
 
 __all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
@@ -123,6 +123,24 @@ class Survey:
     excluded: tuple[tuple[str, str], ...]
     unguided: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
+
+    def guidable(self) -> tuple[tuple[Node, Rectifier], ...]:
+        """Return the rectifiers, to which a rule is to be applied.
+
+        Raises:
+            HiddenRegionError: part of the graph hides its operations.
+            NoRectifierError: there is none.
+        """
+        if self.hidden:
+            name, why = self.hidden[0]
+            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
+        if not self.rectifiers:
+            others = ", ".join(f"{name} ({why})" for name, why in dict((*self.excluded, *self.unguided)).items())
+            raise NoRectifierError(
+                "no rectifier ran between score and input, so every rule would give the plain gradient; "
+                f"ask for 'gradient' or 'gradcam'{'; found ' + others if others else ''}"
+            )
+        return self.rectifiers
 
 
 def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +30,14 @@ from relume.engine.layers import Layer, layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
 from relume.engine.recorder import Recording, recorder_of
-from relume.engine.rectifiers import Rectifier
 from relume.engine.replica import replicate
 from relume.engine.torch_errors import translated, versions
 from relume.engine.wrappers import unwrap
 from relume.errors import (
     GraphError,
-    HiddenRegionError,
     InputError,
     LayerError,
     NonFiniteError,
-    NoRectifierError,
     TargetError,
 )
 from relume.rules import Rule, gradient
@@ -48,8 +45,6 @@ from relume.targets.base import Target, TargetLike
 from relume.targets.conversion import as_target
 
 __all__ = ["Score", "Trace", "full_precision", "recording"]
-
-Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
 
 @contextmanager
@@ -205,7 +200,7 @@ class Trace:
         if not all_finite(value):
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
         score = Score(value, frozen)
-        if not self._depends(score):
+        if not score.between([self.images])[1]:
             raise GraphError(CUT_OFF)
         return score
 
@@ -222,9 +217,11 @@ class Trace:
             LayerError: the score does not depend on the target layer.
         """
         with translated(self.model, self.written):
-            rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-            pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
-        missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
+            rectifiers = () if rule is gradient else score.survey(wrt, relu_only=self.relu_only).guidable()
+            _, nodes = score.between([self.images])  # those on the way to a layer are among them
+            with full_precision(self.images.device.type), hooked(rectifiers, rule):
+                pulled = gradients(score.value, wrt, nodes, keep=not last)
+        missing = [tensor for tensor, gradient in zip(wrt, pulled, strict=True) if gradient is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
@@ -236,40 +233,14 @@ class Trace:
     def coverage(self, score: Score) -> Coverage:
         """Which rectifiers ran between score and input, and which of them a rule reaches."""
         with translated(self.model, self.written):
-            found = self._survey(score, [self.images])
-        rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
-        rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
+            nodes = score.survey([self.images], relu_only=self.relu_only)
+        rows = Counter((kind.label, True, "") for _, kind in nodes.rectifiers)
+        rows.update((name, False, why) for name, why in (*nodes.excluded, *nodes.unguided, *nodes.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
-
-    def _depends(self, score: Score) -> bool:
-        return bool(score.between([self.images])[1])
-
-    def _pull(
-        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
-    ) -> Sequence[Tensor | None]:
-        _, nodes = score.between([self.images])  # those on the way to a layer are among them
-        with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            return gradients(score.value, wrt, nodes, keep=keep)
-
-    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        return score.survey(wrt, relu_only=self.relu_only)
 
     def wide(self, values: Tensor) -> Tensor:
         """What a layer made, in a dtype no narrower than the images': a network may compute in another inside."""
         return values.to(torch.promote_types(values.dtype, self.images.dtype))
-
-    def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        found = self._survey(score, wrt)
-        if found.hidden:
-            name, why = found.hidden[0]
-            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
-        if not found.rectifiers:
-            seen = ", ".join(f"{name} ({why})" for name, why in dict((*found.excluded, *found.unguided)).items())
-            raise NoRectifierError(
-                "no rectifier ran between score and input, so every rule would give the plain gradient; "
-                f"ask for 'gradient' or 'gradcam'{'; found ' + seen if seen else ''}"
-            )
-        return found
 
     def _culprit(self) -> str:
         if isinstance(self.model, nn.Module):
