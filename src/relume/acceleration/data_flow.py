@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from relume.acceleration.fold_batch_norm import CONVOLUTIONS, Convolution
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.module_state import AnyBatchNorm, parameter_of
 from relume.engine.tensor_state import memory_key
+from relume.engine.trees import tree_iter
 
 __all__ = ["Flow", "observe"]
-
-_Norm = nn.modules.batchnorm._BatchNorm
 
 _BATCH_NORMS = (
     torch.ops.aten.native_batch_norm.default,
@@ -70,7 +69,7 @@ def observe(network: nn.Module, run: Callable[[], Any]) -> Flow:
     for name, module in network.named_modules():
         if isinstance(module, CONVOLUTIONS):  # before hooks of the caller's take what it made
             handles.append(module.register_forward_hook(flow._convolution(name), prepend=True))
-        elif isinstance(module, _Norm):  # after hooks of the caller's, which may give it something else
+        elif isinstance(module, AnyBatchNorm):  # after hooks of the caller's, which may give it something else
             handles.append(module.register_forward_pre_hook(flow._norm(name)))
     try:
         with flow._watch:
@@ -103,7 +102,7 @@ class Flow:
     _before: tuple[nn.Module, Fingerprint] | None = None
     _runs: Counter[str] = field(default_factory=Counter)
     _made: dict[int, tuple[str, Convolution, Tensor]] = field(default_factory=dict)
-    _took: dict[str, tuple[_Norm, Tensor]] = field(default_factory=dict)
+    _took: dict[str, tuple[AnyBatchNorm, Tensor]] = field(default_factory=dict)
     _watch: _Watch = field(default_factory=_Watch)
 
     def _begin(self, runs: nn.Module, *_: Any) -> None:
@@ -131,7 +130,7 @@ class Flow:
     @property
     def norms(self) -> list[str]:
         """Every BatchNorm."""
-        return [name for name, module in self.network.named_modules() if isinstance(module, _Norm)]
+        return [name for name, module in self.network.named_modules() if isinstance(module, AnyBatchNorm)]
 
     def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
         """Find each BatchNorm that may be folded, with its convolution, and each of the others, with the reason why not."""
@@ -153,7 +152,7 @@ class Flow:
         if norm is None or taken is None or id(taken) not in self._made:
             return "does not take what a convolution made"
         convolution, module, _ = self._made[id(taken)]
-        weights = _memory(module._parameters.get("weight")), _memory(module._parameters.get("bias"))
+        weights = _memory(parameter_of(module, "weight")), _memory(parameter_of(module, "bias"))
         own = tuple(_memory(t) for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
         uses = self._watch.uses
         reasons = {

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from relume.engine.graph import RectifiesNothing
+from relume.engine.module_state import AnyConvolution, parameter_of
 from relume.engine.tensor_state import version
 
 __all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
@@ -283,7 +284,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -
 
 
 if TYPE_CHECKING:
-    _Base = nn.modules.conv._ConvNd
+    _Base = AnyConvolution
 else:
     _Base = object
 
@@ -305,7 +306,7 @@ class Packed(_Base):
 
 
 def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
-    weight = module._parameters.get("weight")
+    weight = parameter_of(module, "weight")
     if not isinstance(module, nn.Conv2d | nn.Conv3d) or weight is None:
         return False
     if type(module)._conv_forward not in (nn.Conv2d._conv_forward, nn.Conv3d._conv_forward):

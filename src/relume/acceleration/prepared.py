@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from relume.acceleration.data_flow import observe
 from relume.acceleration.fold_batch_norm import fold_into, settle
@@ -22,10 +21,12 @@ from relume.engine.fingerprint import Fingerprint
 from relume.engine.forward_pass import raised_by_network
 from relume.engine.graph import gradients
 from relume.engine.inputs import Inputs
+from relume.engine.module_state import tensor_of, tensors_of
 from relume.engine.preparation import Preparation, Source, preparation_of
 from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace, recording
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import InputError, ModelError
 from relume.measures.localisation import rank_correlation
@@ -166,8 +167,8 @@ class _Conversion:
                 if self.narrow is not None:
                     raise ModelError("part of the network is TorchScript, which cannot be converted; leave dtype out")
                 continue
-            for tensors in (module._parameters, module._buffers):
-                tensors.update({key: t if t is None else self._held(t) for key, t in tensors.items()})
+            for tensors, key, tensor in tensors_of(module):
+                tensors[key] = self._held(tensor)
             held = {key: self._narrowed(value) for key, value in vars(module).items() if isinstance(value, Tensor)}
             module.__dict__.update(held)
         settle(network, self._held)
@@ -214,12 +215,10 @@ def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Coll
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
             continue
-        for theirs, held in ((module._parameters, ours._parameters), (module._buffers, ours._buffers)):
-            for key, tensor in theirs.items():
-                if tensor is not None:
-                    copy = held.get(key)
-                    shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
-                    yield Source.of(name, module, key, copied=not shared or name in folded)
+        for _, key, tensor in tensors_of(module):
+            copy = tensor_of(ours, key)
+            shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
+            yield Source.of(name, module, key, copied=not shared or name in folded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from relume.engine.diagnosis import misfit, slip
 from relume.engine.inputs import Model
 from relume.engine.preparation import preparation_of
 from relume.engine.replica import Guard, replicate, warn_of_writing
 from relume.engine.saved_tensors import Lean
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of
 from relume.errors import RAISED_BY_NETWORK, GraphError, RelumeError
 from relume.targets.outputs import tensors_in

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from relume.engine.module_state import tensors_of
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of
 from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.targets.outputs import tensors_in
@@ -43,8 +43,7 @@ def model_device(model: Model) -> torch.device | None:
     """Where the model is; None if it holds no tensors, or is spread over several devices and moves its inputs itself."""
     if not isinstance(model, nn.Module):
         return None
-    held = chain.from_iterable((*module._parameters.values(), *module._buffers.values()) for module in modules_of(model))
-    devices = {tensor.device for tensor in held if tensor is not None}
+    devices = {tensor.device for module in modules_of(model) for _, _, tensor in tensors_of(module)}
     return devices.pop() if len(devices) == 1 else None
 
 

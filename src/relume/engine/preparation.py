@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.module_state import tensor_of
 from relume.engine.tensor_state import version
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError
@@ -48,8 +49,7 @@ class Source:
 
 
 def _state(module: nn.Module, key: str, *, copied: bool) -> tuple[int, int, int]:
-    parameter = module._parameters.get(key)
-    tensor = module._buffers.get(key) if parameter is None else parameter
+    tensor = tensor_of(module, key)
     if tensor is None:
         return 0, 0, 0
     return id(tensor), tensor.data_ptr(), version(tensor) if copied else 0

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
+
+from relume.engine.trees import tree_iter
 
 __all__ = ["Lean", "is_lean"]
 

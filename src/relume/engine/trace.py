@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.utils._pytree import tree_map_only
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.forward_pass import CUT_OFF, returned
@@ -32,6 +31,7 @@ from relume.engine.reading import Reading
 from relume.engine.recorder import Recording, recorder_of
 from relume.engine.replica import replicate
 from relume.engine.torch_errors import translated, versions
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import unwrap
 from relume.errors import (
     GraphError,

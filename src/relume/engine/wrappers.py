@@ -1,4 +1,8 @@
-"""The modules of a network, without those of torch that only wrap it, which are told by their exact type."""
+"""The modules of a network, without those of torch that only wrap it, which are told by their exact type.
+
+``torch.compile`` wraps a module in one of a private class, whose name for what is inside, ``_orig_mod``, is read here (torch
+2.13); ``tests/engine/test_torch_names.py`` says when it changes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import sys
 from collections.abc import Iterator
 
 from torch import nn
+
+from relume.engine.module_state import children_of
 
 __all__ = ["PARALLEL", "Merged", "inside", "modules_of", "named_places", "unwrap", "without_wrappers"]
 
@@ -22,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     Subclasses of these, and classes that merely look like them, are networks of their own.
     """
-    while (inner := model._modules.get("module") if type(model) in PARALLEL else inside(model)) is not None:
+    while (inner := children_of(model).get("module") if type(model) in PARALLEL else inside(model)) is not None:
         model = inner
     return model
 
@@ -31,7 +37,7 @@ def inside(module: nn.Module) -> nn.Module | None:
     """Return the module that torch.compile wrapped in ``module``; None if ``module`` is no such wrapper."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # slow to import, and not there before its first use
     if dynamo is not None and type(module) is dynamo.OptimizedModule:
-        return module._modules["_orig_mod"]
+        return children_of(module)["_orig_mod"]
     return None
 
 
@@ -56,10 +62,10 @@ def modules_of(model: nn.Module) -> dict[nn.Module, str]:
 
 
 def _children(module: nn.Module, name: str) -> list[tuple[nn.Module | None, str]]:
-    if "_orig_mod" in module._modules and (inner := inside(module)) is not None:
+    if "_orig_mod" in children_of(module) and (inner := inside(module)) is not None:
         return [(inner, name)]
     prefix = f"{name}." if name else ""
-    return [(child, prefix + key) for key, child in module._modules.items()]
+    return [(child, prefix + key) for key, child in children_of(module).items()]
 
 
 def named_places(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
