@@ -1,4 +1,4 @@
-"""Which BatchNorms can be folded into the convolution before them, proved by watching where data flows.
+"""The flow of data through a network, which proves which BatchNorms can be folded into the convolution before them.
 
 No network is traced symbolically: it runs once on an example, and below autograd every operation is seen with the memory that
 it takes, whether or not a gradient flows through it. A BatchNorm may go where its module ran once, on the very tensor that a

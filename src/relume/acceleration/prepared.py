@@ -46,7 +46,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Preparing(TypedDict, total=False):
-    """What may be asked of a prepared network: see :func:`prepare`."""
+    """The options of :func:`prepare`."""
 
     fold: bool
     channels_last: bool
@@ -64,11 +64,11 @@ def prepare(
     dtype: torch.dtype | None = None,
     lean: bool = False,
 ) -> nn.Module:
-    """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
+    """Make a private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
-    What was done to it is in its ``preparation``: print it. Weights that nothing was done to are shared with ``model``, and
-    followed. When others are written to, or a parameter, buffer, module, attribute or forward hook of ``model`` changes, the
-    prepared network refuses to run; :meth:`Preparation.check` says what cannot be noticed.
+    Its ``preparation`` describes what was done: print it. Weights that nothing was done to are shared with ``model``, so that
+    the prepared network follows them. If others are written to, or a parameter, buffer, module, attribute or forward hook of
+    ``model`` changes, it refuses to run; :meth:`Preparation.check` says what cannot be noticed.
 
     Args:
         model: the network, left as it is.
@@ -85,6 +85,17 @@ def prepare(
     Raises:
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
+
+    Example:
+        >>> import torch, relume
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten()).eval()
+        >>> images = torch.rand(1, 3, 8, 8)
+        >>> fast = prepare(model, images)
+        >>> dict(fast.preparation.folded)
+        {'1': '0'}
+        >>> relume.explain(fast, images, 0, ["guided_backprop"])["guided_backprop"].shape
+        torch.Size([1, 3, 8, 8])
     """
     original = _preparable(model, dtype)
     before = _Answer.of(Trace.run(model, images, Reading()))
@@ -114,7 +125,11 @@ def prepare(
 
 
 def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
-    """The network inside ``model``, if it can be prepared."""
+    """Find the network inside ``model`` that is to be prepared.
+
+    Raises:
+        InputError: it cannot be.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
     original = unwrap(model)
@@ -138,7 +153,7 @@ def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answ
 
 
 def _dtype(network: nn.Module) -> torch.dtype:
-    """What the network computes in."""
+    """Find the dtype that the network computes in."""
     held = chain(network.parameters(), network.buffers())
     return next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.get_default_dtype())
 
@@ -148,7 +163,7 @@ def _dtype(network: nn.Module) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
-    """How a network's tensors, its inputs and its outputs are converted.
+    """The conversion of a network's tensors, its inputs and its outputs.
 
     Attributes:
         last: lay tensors out with their channels last.
@@ -210,7 +225,7 @@ class _Conversion:
 
 
 def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Collection[str]) -> Iterator[Source]:
-    """Every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
+    """List every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
     for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
@@ -223,7 +238,7 @@ def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Coll
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Answer:
-    """What a network made of the example: its outputs, and the gradient of the sum of their squares."""
+    """The outputs of a network for the example, and the gradient of the sum of their squares."""
 
     outputs: tuple[Tensor, ...]
     gradient: NDArray[np.float64]
@@ -249,7 +264,7 @@ def _coarser(one: torch.dtype, other: torch.dtype) -> torch.dtype:
 
 
 def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float, float]:
-    """The largest difference of outputs, relative, and the rank correlation of the gradients.
+    """Compute the largest difference of outputs, relative, and the rank correlation of the gradients.
 
     Raises:
         ModelError: they differ by more than computing in ``dtype`` explains.

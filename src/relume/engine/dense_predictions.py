@@ -1,4 +1,4 @@
-"""Which parts of a graph are a network's own dense prediction already: a map of classes, boxes of several scales.
+"""Dense predictions: the parts of a graph that are the network's own prediction already, a map of classes, boxes of scales.
 
 Grad-CAM at such a layer would give the prediction back. A prediction is what the network returns and whatever only
 rearranges, scales or joins on the way to it: upsampling, views, a softmax, the sum of several predictions; down to the

@@ -1,4 +1,4 @@
-"""Why a network does not run on its images, where the reason is a slip that can be named: an axis, a dtype, odd weights.
+"""Slips that keep a network from running on its images: a missing axis, a dtype, odd weights.
 
 A guess is proved before it is said: the network has to run on the images as they would be after the correction.
 """

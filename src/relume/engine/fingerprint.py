@@ -98,7 +98,7 @@ class Fingerprint:
         return cls(tuple(parts.values()), tuple(sorted(set(unwatched))))
 
     def changed(self) -> list[str]:
-        """The names of what is not as it was, in modules that are still there."""
+        """Name what is not as it was, in modules that are still there."""
         return [name for part in self.parts for name in part.changed()]
 
 

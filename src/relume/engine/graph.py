@@ -55,7 +55,7 @@ class RectifiesNothing:
 
 
 def _looking() -> AbstractContextManager[Any]:
-    """Around looks at what nodes saved: a checkpointed region recomputes it, once in each group of looks."""
+    """Group the looks at what nodes saved: a checkpointed region recomputes it, once in each group."""
     group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
     if group is None or group._get_current_group() is not None:
         return nullcontext()
@@ -80,7 +80,7 @@ class _Saved:
 
 
 def walk(root: Node) -> dict[Node, list[Node]]:
-    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers, with those just behind it."""
+    """List ``root`` and every node behind it, each once, producers before consumers, with those just behind it."""
     sources: dict[Node, list[Node]] = {}
     order: dict[Node, list[Node]] = {}
     stack = [root]
@@ -96,7 +96,7 @@ def walk(root: Node) -> dict[Node, list[Node]]:
 
 
 def between(root: Node, ends: Collection[Node]) -> list[Node]:
-    """The nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
+    """List the nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
 
     These are the nodes with at least one edge that leads to an end: an end itself runs only if another end lies behind it.
     """
@@ -144,7 +144,7 @@ class Survey:
 
 
 def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
-    """Sort ``nodes`` by what a rule can do about them; with ``relu_only`` it is for the ReLU family alone."""
+    """Sort ``nodes`` by what a rule can do about them; if ``relu_only``, rules are for the ReLU family alone."""
     rectifiers, excluded, unguided, hidden = [], [], [], []
     with _looking():
         for node in nodes:
@@ -167,7 +167,7 @@ def _name(node: Node) -> str:
 
 
 def _function(node: Node) -> type | None:
-    """The class of the autograd.Function written in Python that the node is of, if it is."""
+    """Find the class of the autograd.Function written in Python that the node belongs to; None if it is none."""
     return getattr(type(node), "_forward_cls", None) if issubclass(type(node), BackwardCFunction) else None
 
 
@@ -257,7 +257,7 @@ def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[
 
 
 class NodeLocal:
-    """What :class:`relume.rules.Local` promises, answered by a node while its post-hook runs."""
+    """A rectifier as a rule sees it, see :class:`relume.rules.Local`, answered by its node while the post-hook runs."""
 
     __slots__ = ("_grad_in", "_grad_out", "_kind", "_node", "_saved")
 

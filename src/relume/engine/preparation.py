@@ -1,4 +1,4 @@
-"""What :func:`relume.prepare` did to a network, carried by the network it made."""
+"""Preparations: what :func:`relume.prepare` did to a network, carried by the network it made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parameter or buffer ``key`` of the caller's network, in the ``module`` at ``prefix``, and what it was.
+    """A parameter or buffer ``key`` of the caller's network, in the ``module`` at ``prefix``, as it was.
 
     Its values were ``copied``, or the prepared network shares its memory, and so follows what is written there.
     """
@@ -39,7 +39,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What the network calls it."""
+        """Its name in the network."""
         return f"{self.prefix}.{self.key}".lstrip(".")
 
     def changed(self) -> bool:
@@ -57,7 +57,7 @@ def _state(module: nn.Module, key: str, *, copied: bool) -> tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preparation:
-    """What was done to make a network fast, and how near the result is to the network as it was.
+    """The changes that made a network fast, and how near the result is to the network as it was.
 
     Attributes:
         folded: every BatchNorm that is folded, and the convolution that it is folded into.
@@ -147,12 +147,12 @@ class Preparation:
 
 
 def preparation_of(model: Any) -> Preparation | None:
-    """What was done to ``model``, if it is a prepared network."""
-    found = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
-    return found if isinstance(found, Preparation) else None
+    """Return the preparation of ``model``; None if it is no prepared network."""
+    preparation = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
+    return preparation if isinstance(preparation, Preparation) else None
 
 
 def layer_alias(model: nn.Module, layer: nn.Module | str) -> nn.Module | str:
-    """What ``layer``, a module of the network that ``model`` was prepared from, is called; ``layer`` itself otherwise."""
-    made = preparation_of(model)
-    return made.names.get(layer, layer) if made is not None and isinstance(layer, nn.Module) else layer
+    """Return the name of ``layer`` if it is a module of the network that ``model`` was prepared from, else ``layer``."""
+    preparation = preparation_of(model)
+    return preparation.names.get(layer, layer) if preparation is not None and isinstance(layer, nn.Module) else layer

@@ -36,7 +36,7 @@ UNEVEN = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How an output is arranged, and by calling it, the output as ``(N, channels, *spatial)``.
+    """The arrangement of an output; calling it arranges the output as ``(N, channels, *spatial)``.
 
     Attributes:
         kind: ``map`` for ``(N, channels, *spatial)``, ``channels last`` for ``(N, *spatial, channels)``, ``tokens`` for

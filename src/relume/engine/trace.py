@@ -55,7 +55,7 @@ def recording() -> Iterator[None]:
 
 
 def full_precision(device: str) -> AbstractContextManager[Any]:
-    """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
+    """Switch off the caller's autocast, which in a backward pass would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
@@ -70,14 +70,14 @@ class Score:
     _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
 
     def between(self, wrt: Sequence[Tensor]) -> tuple[tuple[Node, ...], list[Node]]:
-        """The nodes of ``wrt``, and those that a backward pass to them runs."""
+        """Find the nodes of ``wrt``, and those that a backward pass to them runs."""
         ends, root = tuple(get_gradient_edge(tensor).node for tensor in wrt), self.value.grad_fn
         if ends not in self._walked:
             self._walked[ends] = [] if root is None else between(root, ends)
         return ends, self._walked[ends]
 
     def survey(self, wrt: Sequence[Tensor], *, relu_only: bool) -> Survey:
-        """The nodes between the score and ``wrt`` that matter to a rule."""
+        """Find the nodes between the score and ``wrt`` that matter to a rule."""
         ends, nodes = self.between(wrt)
         if ends not in self._surveyed:
             self._surveyed[ends] = survey(nodes, relu_only=relu_only)
@@ -86,7 +86,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """What one forward pass left behind.
+    """One forward pass, with the graph that it left.
 
     Attributes:
         model: the network as given; kept only to say which of its weights is not finite.
@@ -206,7 +206,7 @@ class Trace:
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
-        """One backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
+        """Run one backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
 
         Weights never get a gradient. ``last`` frees the graph as the pass goes.
 
@@ -231,7 +231,7 @@ class Trace:
 
     @recording()
     def coverage(self, score: Score) -> Coverage:
-        """Which rectifiers ran between score and input, and which of them a rule reaches."""
+        """List the rectifiers that ran between score and input, and which of them a rule reaches."""
         with translated(self.model, self.written):
             nodes = score.survey([self.images], relu_only=self.relu_only)
         rows = Counter((kind.label, True, "") for _, kind in nodes.rectifiers)
@@ -239,7 +239,7 @@ class Trace:
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
     def wide(self, values: Tensor) -> Tensor:
-        """What a layer made, in a dtype no narrower than the images': a network may compute in another inside."""
+        """Widen what a layer made to the dtype of the images: a network may compute in a narrower one inside."""
         return values.to(torch.promote_types(values.dtype, self.images.dtype))
 
     def _culprit(self) -> str:
