@@ -134,15 +134,15 @@ class Flow:
 
     def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
         """Find each BatchNorm that may be folded, with its convolution, and each of the others, with the reason why not."""
-        found: dict[str, str] = {}
+        folded: dict[str, str] = {}
         kept: dict[str, str] = {}
         for name in self.norms:
             reason = self._obstacle(name)
             if reason:
                 kept[name] = reason
             else:
-                found[name] = self._made[id(self._took[name][1])][0]
-        return found, kept
+                folded[name] = self._made[id(self._took[name][1])][0]
+        return folded, kept
 
     def _obstacle(self, name: str) -> str:
         """Say why the BatchNorm ``name`` may not be folded; nothing if it may."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from relume.acceleration.data_flow import observe
+from relume.acceleration.data_flow import Flow, observe
 from relume.acceleration.fold_batch_norm import fold_into, settle
 from relume.acceleration.packed_convolution import pack, ran_packed
 from relume.engine.fingerprint import Fingerprint
@@ -87,41 +87,37 @@ def prepare(
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
 
     Example:
-        >>> import torch, relume
-        >>> model = torch.nn.Sequential(
-        ...     torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten()).eval()
-        >>> images = torch.rand(1, 3, 8, 8)
-        >>> fast = prepare(model, images)
-        >>> dict(fast.preparation.folded)
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+        >>> fast = prepare(model, torch.rand(1, 3, 8, 8))
+        >>> fast.preparation.folded
         {'1': '0'}
-        >>> relume.explain(fast, images, 0, ["guided_backprop"])["guided_backprop"].shape
-        torch.Size([1, 3, 8, 8])
     """
     original = _preparable(model, dtype)
     before = _Answer.of(Trace.run(model, images, Reading()))
     network = replicate(model)
-    modules = dict(network.named_modules())
     flow = observe(network, lambda: Trace.run(network, images, Reading()).outputs)
     folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
-    fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
-    _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packable = [name for name, size in flow.sizes.items() if channels_last and pack(modules[name], size)]
+    packable = _change(network, flow, folded, _Conversion(channels_last, dtype, before.dtype))
     after = _run(network, images, dtype)
-    made = Preparation(
-        folded,
-        kept,
-        tuple(name for name in packable if ran_packed(modules[name])),
-        channels_last,
-        dtype or _dtype(original),
-        lean,
-        *_compare(before, after, _coarser(dtype or _dtype(original), _dtype(original))),
-        tuple(_sources(original, modules, {*folded, *folded.values()})),
-        Fingerprint.of(model, flow.written),
-        weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
-        settle,
-    )
-    made.hang_on(network)
+    original_dtype, modules = _dtype(original), dict(network.named_modules())
+    packed = tuple(name for name in packable if ran_packed(modules[name]))
+    dtype = dtype or original_dtype
+    nearness = _compare(before, after, _coarser(dtype, original_dtype))
+    sources = tuple(_sources(original, modules, {*folded, *folded.values()}))
+    watched = Fingerprint.of(model, flow.written)
+    names = weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name})
+    preparation = Preparation(folded, kept, packed, channels_last, dtype, lean, *nearness, sources, watched, names, settle)
+    preparation.hang_on(network)
     return network
+
+
+def _change(network: nn.Module, flow: Flow, folded: Mapping[str, str], conversion: _Conversion) -> list[str]:
+    """Fold, convert and pack what the private ``network`` holds, and name the convolutions that were packed."""
+    modules = dict(network.named_modules())
+    fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
+    conversion.apply(network)
+    return [name for name, size in flow.sizes.items() if conversion.last and pack(modules[name], size)]
 
 
 def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:

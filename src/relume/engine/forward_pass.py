@@ -64,11 +64,11 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
         raise
     if isinstance(runs, nn.Module):
         warn_of_writing(runs)
-    found = [tensor for _, tensor in tensors_in(outputs)]
-    if found and not any(tensor.requires_grad for tensor in found):
+    tensors = [tensor for _, tensor in tensors_in(outputs)]
+    if tensors and not any(tensor.requires_grad for tensor in tensors):
         raise GraphError(CUT_OFF)
-    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in found)
-    if found and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
+    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in tensors)
+    if tensors and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
         raise reason
     return outputs
 

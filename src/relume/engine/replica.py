@@ -308,9 +308,9 @@ _OWN = ("__copy__", "__deepcopy__", "__setstate__", "__del__")
 
 def _traits(kind: type) -> _Traits:
     if kind not in _KNOWN:
-        found = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+        attributes = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
         slots = {name: value for base in kind.__mro__ for name, value in vars(base).items() if _is_slot(name, value)}
-        cached = {name: value for name, value in found.items() if isinstance(value, functools._lru_cache_wrapper)}
+        cached = {name: value for name, value in attributes.items() if isinstance(value, functools._lru_cache_wrapper)}
         plain = all(getattr(kind, name, None) is getattr(object, name, None) for name in _SPECIAL)
         plain = plain and not any(hasattr(kind, name) for name in _OWN)
         _KNOWN[kind] = _Traits(slots, cached, plain or kind is types.SimpleNamespace)

@@ -51,14 +51,14 @@ def modules_of(model: nn.Module) -> dict[nn.Module, str]:
 
     What is compiled has the name of its wrapper, as in a replica.
     """
-    found: dict[nn.Module, str] = {}
+    names: dict[nn.Module, str] = {}
     stack: list[tuple[nn.Module | None, str]] = [(model, "")]
     while stack:
         module, name = stack.pop()
-        if module is not None and module not in found:
-            found[module] = name
+        if module is not None and module not in names:
+            names[module] = name
             stack.extend(_children(module, name)[::-1])
-    return found
+    return names
 
 
 def _children(module: nn.Module, name: str) -> list[tuple[nn.Module | None, str]]:
