@@ -112,8 +112,8 @@ def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -
     """
     rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
-    groups, taken = [c.images() for c in comparisons], iter(rows)
-    views = [_photo_view([next(taken) for _ in targets], kind) for images in groups for targets in images]
+    explanations, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
+    views = [_photo_view([next(explanations) for _ in targets], kind, i) for i, targets in enumerate(groups)]
     return {
         f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
         f"{SHEET}.pdf": pages(sheets),
@@ -131,15 +131,15 @@ def _lighter(e: Explanation) -> Explanation:
     return replace(e, photos=photos)
 
 
-def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
-    """Describe one image for the page, explained for each target."""
+def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
+    """Describe one image for the page, explained for each target; ``number`` is its name if there is no file."""
     first = targets[0]
     photo = first._photo(0, None)
     (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
     size = photo.original or photo.picture.size
     across, down = size[0] / width, size[1] / height
     return PhotoView(
-        name=name_of(first.source) or "input",
+        name=name_of(first.source) or f"image {number}",
         photo=photo.picture,
         size=size,
         box=(left * across, top * down, right * across, bottom * down),
