@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Self, Unpack, overload
 
+from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
-from relume.explanation.answer import compared
-from relume.explanation.result import Explanation, Kinds, Scale, share, sheet
+from relume.explanation.request import Layers, Options, Request, with_options
+from relume.explanation.result import Explanation, Kinds, Scale, compared
+from relume.explanation.run import explanations
+from relume.explanation.scales import share
+from relume.explanation.sheet import notebook, sheet
 from relume.maps import array
+from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes, pages
 from relume.pictures.scale import PERCENTILE
+from relume.targets.base import TargetLike
 from relume.text import encoded, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "ROWS", "Comparison", "comparison_files"]
+__all__ = ["PAGE", "Comparison", "compare", "comparison_files"]
 
 #: The names of the page and of the contact sheet.
 PAGE, SHEET = "compare.html", "sheet"
@@ -29,31 +35,30 @@ PAGE, SHEET = "compare.html", "sheet"
 ROWS = 6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comparison(Sequence[Explanation]):
-    """Explanations of the same images by the same methods, one for each target.
-
-    It is a sequence: ``comparison[0]`` explains the first target.
+    """Explanations of the same images, one for each target, by the same methods: a sequence that draws and saves itself.
 
     Attributes:
-        explanations: the explanation of each target.
+        explanations: the explanation of each target, each of all images.
 
     Example:
         >>> import relume
         >>> from relume.demo import draw_scene
-        >>> from relume.explanation.comparison import Comparison
         >>> network, scene = relume.open_model("demo"), draw_scene(0, ["cat", "dog"]).picture
-        >>> comparison = Comparison(tuple(network.explain(scene, target, ["gradcam"]) for target in ("cat", "dog")))
-        >>> len(comparison), sorted(comparison.files())
-        (2, ['compare.html', 'sheet.pdf', 'sheet.png'])
+        >>> comparison = network.compare(scene, ["cat", "dog"], ["gradcam"])
+        >>> [e.title().partition(",")[0] for e in comparison]
+        ['cat (4)', 'dog (6)']
+        >>> sorted(comparison.files())
+        ['compare.html', 'sheet.pdf', 'sheet.png']
     """
 
-    explanations: tuple[Explanation, ...]
+    explanations: Sequence[Explanation]
 
     def __post_init__(self) -> None:
-        if not self.explanations or len({len(e) for e in self.explanations}) > 1:
-            counts = ", ".join(str(len(e)) for e in self.explanations) or "none"
-            raise InputError(f"a comparison has explanations of the same images, one at least; these have {counts} images")
+        if len({len(e) for e in self.explanations}) > 1:
+            counts = ", ".join(str(len(e)) for e in self.explanations)
+            raise InputError(f"a comparison has explanations of the same images; these have {counts} images")
 
     def __len__(self) -> int:
         return len(self.explanations)
@@ -61,21 +66,22 @@ class Comparison(Sequence[Explanation]):
     @overload
     def __getitem__(self, index: int) -> Explanation: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Explanation, ...]: ...
-    def __getitem__(self, index: int | slice) -> Explanation | tuple[Explanation, ...]:
-        return self.explanations[index]
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Explanation | Self:
+        """Return the explanation of one target, or the comparison of some."""
+        return replace(self, explanations=self.explanations[index]) if isinstance(index, slice) else self.explanations[index]
 
     def images(self) -> Iterator[tuple[Explanation, ...]]:
         """Iterate over the images: the explanations of each for every target."""
         return zip(*self.explanations, strict=True)
 
-    def scaled(self, scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE) -> Comparison:
+    def scaled(self, scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE) -> Self:
         """Return the same comparison drawn at another scale: see :meth:`relume.Explanation.scaled`."""
-        return Comparison(tuple(share(self.explanations, scale, percentile=percentile)))
+        return replace(self, explanations=share(self.explanations, scale, percentile=percentile))
 
-    def lighter(self) -> Comparison:
+    def lighter(self) -> Self:
         """Return the same comparison with photos no larger than a page shows them, and without their files."""
-        return Comparison(tuple(_lighter(e) for e in self.explanations))
+        return replace(self, explanations=[_lighter(e) for e in self.explanations])
 
     def figure(self, *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """Draw the contact sheet: a row for each image and target; see :meth:`relume.Explanation.figure`."""
@@ -97,11 +103,49 @@ class Comparison(Sequence[Explanation]):
 
         Raises:
             OutputError: the directory cannot be written to; nothing was left behind.
+            InputError: the images are not two-dimensional, or there are none.
         """
         return write_folder(Path(directory), self.files(kind=kind))
 
-    def _repr_html_(self) -> str:
-        return "".join(e._repr_html_() or "" for e in self.explanations)
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.explanations))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str | None:
+        return notebook(self.explanations) if self.explanations and self.explanations[0].images.ndim == 4 else None
+
+
+@with_options(Options)
+def compare(
+    model: Model,
+    images: Inputs,
+    targets: Sequence[TargetLike],
+    methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
+    layer: Layers = None,
+    **options: Unpack[Options],
+) -> Comparison:
+    """Explain several targets of the same images, which share the forward pass.
+
+    Args:
+        model: as for :func:`relume.explain`, as are ``images``, ``methods``, ``layer`` and the options.
+        images: the images.
+        targets: what to explain, each as ``target`` of :func:`relume.explain`.
+        methods: the methods.
+        layer: Grad-CAM's target layer.
+        **options: the options.
+
+    Raises:
+        RelumeError: as :func:`relume.explain`.
+
+    Example:
+        >>> import relume, torch
+        >>> opened = relume.open_model("demo")
+        >>> both = relume.compare(opened.model, torch.rand(1, 3, 96, 96), [0, 1], methods=["gradcam"])
+        >>> [e.title().partition(",")[0] for e in both]
+        ['0', '1']
+    """
+    return Comparison(explanations(model, images, Request.of(targets, methods, layer, **options)))
 
 
 def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -> dict[str, bytes]:
@@ -134,12 +178,12 @@ def _lighter(e: Explanation) -> Explanation:
 def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
     """Describe one image for the page, explained for each target; ``number`` is its name if there is no file."""
     first = targets[0]
-    photo = first._photo(0, None)
+    photo = first.photo_at()
     (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
     size = photo.original or photo.picture.size
     across, down = size[0] / width, size[1] / height
     return PhotoView(
-        name=name_of(first.source) or f"image {number}",
+        name=name_of(first.provenance) or f"image {number}",
         photo=photo.picture,
         size=size,
         box=(left * across, top * down, right * across, bottom * down),
@@ -152,13 +196,18 @@ def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> Pho
 
 def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     """Return what the page says of the network and of how it was explained."""
-    facts = {"model": e.model, "weights": e.source.get("weights") or "the network's own", "layer": e.layer or "none"}
-    facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
-    if "rectifiers" in e.source:
-        facts["rectifiers"] = e.source["rectifiers"]
-    if smooth := e.source.get("smooth"):
-        facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
-    return facts | ({"file": "; ".join(notes)} if notes else {})
+    facts = {
+        "model": e.model,
+        "weights": (e.provenance["weights"] or "the network's own") if "weights" in e.provenance else "",
+        "layer": e.layer or "none",
+        "coverage": e.reached,
+        "rectifiers": e.provenance.get("rectifiers", ""),
+        "scores": e.scores_are,
+        "scale": str(e.scaling),
+        "file": "; ".join(notes),
+        "maps": "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note)),
+    }
+    return {name: words for name, words in facts.items() if words}
 
 
 def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:
