@@ -70,9 +70,9 @@ class Backpropagation(_Attribution):
 
     Example:
         >>> import relume, torch
-        >>> def strongest(grad_out, local):
-        ...     return local(grad_out) * (grad_out.abs() > grad_out.abs().mean())
-        >>> relume.Backpropagation(relume.open_model("demo").model, strongest).attribute(torch.rand(1, 3, 96, 96), 3).shape
+        >>> def positive(grad_out, local):
+        ...     return local.pull_positive(grad_out)
+        >>> relume.Backpropagation(relume.open_model("demo").model, positive).attribute(torch.rand(1, 3, 96, 96), 3).shape
         torch.Size([1, 3, 96, 96])
     """
 
@@ -176,7 +176,7 @@ class GuidedReLU(GuidesItself, torch.autograd.Function):
         >>> x = torch.tensor([-1.0, 2.0, 3.0], requires_grad=True)
         >>> relume.GuidedReLU.apply(x).backward(torch.tensor([1.0, 1.0, -1.0]))
         >>> x.grad
-        tensor([0., 1., -0.])
+        tensor([0., 1., 0.])
     """
 
     @staticmethod

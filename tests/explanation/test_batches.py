@@ -98,7 +98,8 @@ def test_several_targets_and_what_every_part_holds(net, x):
     for one, other in zip(parts, whole, strict=True):
         assert_same(one, other)
     assert len({e.images.data_ptr() for e in parts}) == 1
-    assert list(relume.compare(net, x, [], ["gradient"], batch_size=2)) == []
+    with pytest.raises(errors.InputError, match="one at least"):
+        relume.compare(net, x, [], ["gradient"], batch_size=2)
     assert_unchanged(before, snapshot(net))
     assert_same(parts[1][2:4], whole[1][2:4])
     assert parts[0].evidence.runner_up is not None

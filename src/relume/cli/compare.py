@@ -61,7 +61,7 @@ def compare(
 
     def ask(photo: Photo, path: Path) -> Comparison:
         source = {"file": str(path), "name": names.get(path, ""), **asked.facts}
-        return Comparison(explain_photo(photo, opened, targets, methods, network.layer, source))
+        return Comparison(tuple(explain_photo(photo, opened, targets, methods, network.layer, source)))
 
     def keep(comparison: Comparison, _: Path) -> None:
         comparisons.append(comparison.lighter())  # a hundred photos of twelve megapixels do not fit into memory

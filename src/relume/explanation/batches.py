@@ -104,8 +104,8 @@ class Batches:
 
     def halve(self, error: Exception) -> None:
         """Halve the parts after ``error``, if memory ran out and smaller ones are allowed; else raise it, with a note."""
-        divisible = all(target.repeated(1) is not None for target in self._targets)
-        if not out_of_memory(error) or self._request.batch_size is not None or self._size == 1 or not divisible:
+        fixed = not out_of_memory(error) or self._request.batch_size is not None or self._size == 1
+        if fixed or any(target.repeated(1) is None for target in self._targets):
             if note := self._note(error):
                 error.add_note(note)
             raise error

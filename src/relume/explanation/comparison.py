@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
@@ -37,28 +37,28 @@ ROWS = 6
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comparison(Sequence[Explanation]):
-    """Explanations of the same images, one for each target, by the same methods: a sequence that draws and saves itself.
+    """Explanations of the same images by the same methods, one for each target.
+
+    It is a sequence: ``comparison[0]`` explains the first target.
 
     Attributes:
-        explanations: the explanation of each target, each of all images.
+        explanations: the explanation of each target.
 
     Example:
         >>> import relume
         >>> from relume.demo import draw_scene
-        >>> network, scene = relume.open_model("demo"), draw_scene(0, ["cat", "dog"]).picture
-        >>> comparison = network.compare(scene, ["cat", "dog"], ["gradcam"])
-        >>> [e.title().partition(",")[0] for e in comparison]
-        ['cat (4)', 'dog (6)']
-        >>> sorted(comparison.files())
-        ['compare.html', 'sheet.pdf', 'sheet.png']
+        >>> scene = draw_scene(0, ["cat", "dog"]).picture
+        >>> comparison = relume.open_model("demo").compare(scene, ["cat", "dog"], ["gradcam"])
+        >>> len(comparison), sorted(comparison.files())
+        (2, ['compare.html', 'sheet.pdf', 'sheet.png'])
     """
 
-    explanations: Sequence[Explanation]
+    explanations: tuple[Explanation, ...]
 
     def __post_init__(self) -> None:
-        if len({len(e) for e in self.explanations}) > 1:
-            counts = ", ".join(str(len(e)) for e in self.explanations)
-            raise InputError(f"a comparison has explanations of the same images; these have {counts} images")
+        if not self.explanations or len({len(e) for e in self.explanations}) > 1:
+            counts = ", ".join(str(len(e)) for e in self.explanations) or "none"
+            raise InputError(f"a comparison has explanations of the same images, one at least; these have {counts} images")
 
     def __len__(self) -> int:
         return len(self.explanations)
@@ -66,22 +66,21 @@ class Comparison(Sequence[Explanation]):
     @overload
     def __getitem__(self, index: int) -> Explanation: ...
     @overload
-    def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> Explanation | Self:
-        """Return the explanation of one target, or the comparison of some."""
-        return replace(self, explanations=self.explanations[index]) if isinstance(index, slice) else self.explanations[index]
+    def __getitem__(self, index: slice) -> tuple[Explanation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Explanation | tuple[Explanation, ...]:
+        return self.explanations[index]
 
     def images(self) -> Iterator[tuple[Explanation, ...]]:
         """Iterate over the images: the explanations of each for every target."""
         return zip(*self.explanations, strict=True)
 
-    def scaled(self, scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE) -> Self:
+    def scaled(self, scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE) -> Comparison:
         """Return the same comparison drawn at another scale: see :meth:`relume.Explanation.scaled`."""
-        return replace(self, explanations=share(self.explanations, scale, percentile=percentile))
+        return Comparison(tuple(share(self.explanations, scale, percentile=percentile)))
 
-    def lighter(self) -> Self:
+    def lighter(self) -> Comparison:
         """Return the same comparison with photos no larger than a page shows them, and without their files."""
-        return replace(self, explanations=[_lighter(e) for e in self.explanations])
+        return Comparison(tuple(_lighter(e) for e in self.explanations))
 
     def figure(self, *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """Draw the contact sheet: a row for each image and target; see :meth:`relume.Explanation.figure`."""
@@ -103,7 +102,6 @@ class Comparison(Sequence[Explanation]):
 
         Raises:
             OutputError: the directory cannot be written to; nothing was left behind.
-            InputError: the images are not two-dimensional, or there are none.
         """
         return write_folder(Path(directory), self.files(kind=kind))
 
@@ -113,7 +111,7 @@ class Comparison(Sequence[Explanation]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str | None:
-        return notebook(self.explanations) if self.explanations and self.explanations[0].images.ndim == 4 else None
+        return notebook(_rows([self])) if self.explanations[0].images.ndim == 4 else None
 
 
 @with_options(Options)
@@ -129,23 +127,24 @@ def compare(
 
     Args:
         model: as for :func:`relume.explain`, as are ``images``, ``methods``, ``layer`` and the options.
-        images: the images.
+        images: the images, ``(N, C, *spatial)``.
         targets: what to explain, each as ``target`` of :func:`relume.explain`.
         methods: the methods.
         layer: Grad-CAM's target layer.
         **options: the options.
 
     Raises:
+        InputError: there is no target.
         RelumeError: as :func:`relume.explain`.
 
     Example:
         >>> import relume, torch
-        >>> opened = relume.open_model("demo")
-        >>> both = relume.compare(opened.model, torch.rand(1, 3, 96, 96), [0, 1], methods=["gradcam"])
-        >>> [e.title().partition(",")[0] for e in both]
-        ['0', '1']
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        >>> first, second = relume.compare(network, torch.rand(1, 3, 4, 4), [0, 1], methods=["gradient"])
+        >>> first.target, second.target
+        (tensor([0]), tensor([1]))
     """
-    return Comparison(explanations(model, images, Request.of(targets, methods, layer, **options)))
+    return Comparison(tuple(explanations(model, images, Request.of(targets, methods, layer, **options))))
 
 
 def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -> dict[str, bytes]:
@@ -156,8 +155,8 @@ def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -
     """
     rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
-    explanations, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
-    views = [_photo_view([next(explanations) for _ in targets], kind, i) for i, targets in enumerate(groups)]
+    explained, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
+    views = [_photo_view([next(explained) for _ in targets], kind, i) for i, targets in enumerate(groups)]
     return {
         f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
         f"{SHEET}.pdf": pages(sheets),
@@ -196,17 +195,10 @@ def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> Pho
 
 def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     """Return what the page says of the network and of how it was explained."""
-    facts = {
-        "model": e.model,
-        "weights": (e.provenance["weights"] or "the network's own") if "weights" in e.provenance else "",
-        "layer": e.layer or "none",
-        "coverage": e.reached,
-        "rectifiers": e.provenance.get("rectifiers", ""),
-        "scores": e.scores_are,
-        "scale": str(e.scaling),
-        "file": "; ".join(notes),
-        "maps": "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note)),
-    }
+    facts = {"model": e.model, "weights": e.provenance.get("weights") or "the network's own", "layer": e.layer or "none"}
+    facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
+    facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
+    facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))
     return {name: words for name, words in facts.items() if words}
 
 

@@ -289,7 +289,7 @@ class Explanation:
             >>> from relume.demo import draw_scene
             >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat")
             >>> e.title().partition(",")[0]
-            'cat (0)'
+            'cat (4)'
         """
         score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
         if self.target is None:

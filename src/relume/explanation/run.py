@@ -222,8 +222,9 @@ def coverage(model: Model, images: Inputs, target: TargetLike = None, **options:
 
     Example:
         >>> import relume, torch
-        >>> print(relume.coverage(relume.open_model("demo").model, torch.rand(1, 3, 96, 96)))  # doctest: +ELLIPSIS
-        9 rectifiers guided...
+        >>> print(relume.coverage(relume.open_model("demo").model, torch.rand(1, 3, 96, 96)))
+        rectifier    ran  guided
+        relu          13      13
     """
     request = Request(targets=[target], **options)
     batches = Batches(images, request)

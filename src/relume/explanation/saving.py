@@ -96,7 +96,7 @@ def _plain(text: str) -> str:
 
 
 def address(photo: Path) -> str:
-    """Return the name that a photo has in the facts of its results: its absolute path, links followed."""
+    """Return the name that a photo has in the record of its results: its absolute path, links followed."""
     return os.path.realpath(photo)
 
 

@@ -121,7 +121,7 @@ class Opened:
         explained = compare(self.model, images.to(self.device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
-        return Comparison([self._named(e, framed, facts) for e in explained])
+        return Comparison(tuple(self._named(e, framed, facts) for e in explained))
 
     def _named(self, e: Explanation, photos: Sequence[Photo], facts: Mapping[str, Any]) -> Explanation:
         """An explanation that knows what the network is called, its classes and its photos."""
