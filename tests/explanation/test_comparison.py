@@ -45,7 +45,7 @@ def test_maps_without_photos_lie_over_their_inputs(comparison):
     plain = Comparison(tuple(dataclasses.replace(e[:1], photos=None, source={}) for e in comparison))
     page = plain.files()[PAGE].decode()
     assert "<title>image 0 · relume</title>" in page
-    assert "the network&#39;s own" in page
+    assert "<dt>weights</dt>" not in page
 
 
 def test_a_shared_scale_is_that_of_all_targets(comparison):

@@ -195,7 +195,8 @@ def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> Pho
 
 def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     """Return what the page says of the network and of how it was explained."""
-    facts = {"model": e.model, "weights": e.provenance.get("weights") or "the network's own", "layer": e.layer or "none"}
+    weights = (e.provenance["weights"] or "the network's own") if "weights" in e.provenance else ""
+    facts = {"model": e.model, "weights": weights, "layer": e.layer or "none"}
     facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
     facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
     facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))
