@@ -16,7 +16,8 @@ from relume.auditing.figure import audit_figure
 from relume.auditing.verdict import LEVELS
 from relume.auditing.view import AuditView, MeasureRow, side_by_side
 from relume.pages.html import data_uri, document
-from relume.pictures.figure import Cell, Row, figure_bytes, html
+from relume.pages.html import notebook as pieces
+from relume.pictures.figure import Cell, Row, figure_bytes
 from relume.text import encoded
 
 __all__ = ["audit_files", "audit_page", "notebook"]
@@ -36,10 +37,9 @@ def audit_files(groups: Sequence[Sequence[AuditView]], data: Mapping[str, Any]) 
 
 def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
     """Make the HTML document that judges the maps of each image, one group of views each."""
-    return document(
-        "audit", title=title, groups=groups, levels=LEVELS, rows=side_by_side, sections=_sections, meter=_meter, uri=_uri,
-        number=number, chart_svg=chart_svg, legend_svg=legend_svg,
-    )  # fmt: skip
+    functions = {"rows": side_by_side, "sections": _sections, "meter": _meter, "uri": _uri, "number": number}
+    functions |= {"chart_svg": chart_svg, "legend_svg": legend_svg}
+    return document("audit", title, {"groups": groups, "levels": LEVELS, **functions})
 
 
 def notebook(view: AuditView) -> str:
@@ -51,7 +51,8 @@ def notebook(view: AuditView) -> str:
     ]
     subject = " · ".join(part for part in (view.name, view.method, view.subject) if part)
     measures = " · ".join(f"{row.measure.title} {number(row.value)}" for row in view.rows)
-    return html(strips, view.verdict.text, [subject, measures, *view.notes], "\n".join(view.about))
+    notes = [subject, measures, *view.notes]
+    return pieces(strips, heading=view.verdict.text, notes=notes, summary="provenance", details="\n".join(view.about))
 
 
 def _sections(views: Sequence[AuditView]) -> dict[str, list[AuditView]]:
@@ -60,7 +61,7 @@ def _sections(views: Sequence[AuditView]) -> dict[str, list[AuditView]]:
 
 
 def _uri(picture: Image) -> str:
-    return data_uri(picture.convert("RGB"), "PNG" if max(picture.size) <= EXACT else "JPEG")
+    return data_uri(picture.convert("RGB"), EXACT)
 
 
 def _meter(row: MeasureRow) -> dict[str, float]:

@@ -24,7 +24,7 @@ from relume.maps import array
 from relume.measures.similarity import Maps, Values
 from relume.measures.statistics import estimate
 from relume.pages.folder import write_folder
-from relume.pictures.kinds import stretched
+from relume.pictures.canvas import stretched
 from relume.targets.activation import how_to_name
 from relume.text import significant
 

@@ -10,12 +10,12 @@ from relume.auditing.checks.table import CHECKS, checks_of, run_checks
 from relume.auditing.report import AuditReport
 from relume.auditing.subject import BATCH_SIZE, How, Progress, Subject, unseen
 from relume.engine.inputs import Output
-from relume.engine.layers import LayerLike
+from relume.engine.reading import LayerLike
 from relume.explanation.result import Explanation
 from relume.measures.similarity import Values
 from relume.methods.wrapper import MethodLike
+from relume.targets import TargetLike
 from relume.targets.activation import Activation, activated
-from relume.targets.base import TargetLike
 
 __all__ = ["audit"]
 

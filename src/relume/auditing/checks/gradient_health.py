@@ -11,6 +11,7 @@ from torch import Tensor
 from relume.auditing.checks.base import Check
 from relume.auditing.subject import Subject, parts
 from relume.engine.coverage import Coverage
+from relume.engine.reading import Reading
 from relume.engine.trace import Trace
 from relume.errors import GraphError
 from relume.measures.similarity import Values
@@ -75,7 +76,7 @@ def measure_health(subject: Subject) -> Health:
     """
     counting, trouble, size = _Counting(), "", subject.batch_size
     for images, classes in zip(parts(subject.images, size), parts(subject.classes, size), strict=True):
-        trace = Trace.run(subject.model, images, output=subject.output)
+        trace = Trace.run(subject.model, images, Reading(output=subject.output))
         score = trace.score(classes)
         coverage = trace.coverage(score)
         try:
