@@ -42,7 +42,9 @@ def draw_chart(axes: Axes, chart: Chart, size: float = 7) -> None:
         axes.set_xticks(marks)
     else:
         axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(textwrap.fill(chart.x, 44), fontsize=size, color=SOFT, labelpad=3)
+    axes.set_ylabel(chart.y, fontsize=size, color=SOFT, labelpad=3)
 
 
 def _apart(lines: Mapping[str, float], least: float) -> dict[str, tuple[float, float]]:
@@ -65,7 +67,7 @@ def chart_svg(chart: Chart, tiles: int = 0) -> Markup:
     from matplotlib.figure import Figure
 
     width, height = (1.6 * tiles, 2.1) if tiles else (3.6, 2.3)
-    left, right = (1 / (2 * tiles), 1 - 1 / (2 * tiles)) if tiles else (0.09, 0.97)
+    left, right = (1 / (2 * tiles), 1 - 1 / (2 * tiles)) if tiles else (0.15, 0.97)
     sheet = Figure(figsize=(width, height))
     axes = sheet.add_axes((left, 0.5 / height, right - left, 1 - 0.62 / height))
     draw_chart(axes, chart, 8)

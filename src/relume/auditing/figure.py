@@ -246,4 +246,4 @@ def _chart(paper: _Paper, chart: Chart, left: float, top: float, wide: float, *,
             labelcolor=SOFT, handlelength=2.2, borderaxespad=0, borderpad=0, columnspacing=1.5,
         )  # fmt: skip
     if not first:
-        axes.set_yticklabels([])
+        axes.set(yticklabels=[], ylabel="")

@@ -158,8 +158,8 @@ def _read(kind: str, over: str) -> Callable[[Faithfulness], Values]:
 
 FAITHFULNESS = Check(
     "The pixels that the map points at",
-    "The probability, or score, of the class as pixels go, or come back, in three orders. A map that knows which pixels matter "
-    "makes it fall sooner, or rise sooner, than a random order does.",
+    "How sure the network is of the class as pixels go, or come back, in three orders. A map that knows which pixels matter "
+    "makes the curve fall sooner, or rise sooner, than a random order does.",
     measure_faithfulness,
     {
         "deletion": Measure(
