@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import relume
-from relume.auditing import measures_of
+from relume.auditing import CHECKS, measures_of
 from relume.auditing.drawing import number
 from relume.auditing.fail_if import Condition
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
@@ -115,6 +115,18 @@ def test_the_same_seed_gives_the_same_measures_and_another_others(scene, tmp_pat
     assert measures(1) == measures(1) != measures(2)
 
 
+def test_smoothed_maps_are_audited_as_the_library_audits_them(scene, tmp_path):
+    args = ["--checks", "stability", "--method", "gradient", "--smooth", "2", "--batch-size", "4", "--output", tmp_path]
+    result = relume_command("audit", scene, *args)
+    assert result.exit_code == 0, result.output
+    assert "SmoothGrad, gradient" in result.stdout
+    (audit,) = json.loads((tmp_path / "audit.json").read_text())["audits"]
+    image = PREPROCESSING.tensor(PREPROCESSING.view(Image.open(scene)))[None]
+    report = relume.audit(load_network(), image, None, relume.Smooth("gradient", 2), checks=["stability"])
+    assert audit["method"] == report.method == "smooth_gradient"
+    assert audit["pictures"][0]["measures"]["shift"] == pytest.approx(report.measures["shift"][0], abs=1e-6)
+
+
 def test_weights_can_be_shuffled(scene, tmp_path):
     args = ["--checks", "randomisation", "--method", "gradient", "--how", "shuffle", "--output", tmp_path]
     assert relume_command("audit", scene, *args).exit_code == 0
@@ -148,6 +160,7 @@ WRONG = {
     "targets": (["--target", "cat,dog"], "an audit is about one class of each image, and --target was 'cat,dog'"),
     "target": (["--target", "dragon"], "dragon"),
     "method": (["--method", "lime"], "there is no method 'lime'"),
+    "smooth": (["--smooth", "0"], "--smooth takes the number of noisy copies, from 1 on; got 0"),
     "how": (["--how", "noise", "--checks", "edges"], "weights are made random by 'reset' or 'shuffle'; got 'noise'"),
 }
 
@@ -183,3 +196,8 @@ def test_a_condition_is_a_condition():
     for text in ("", "cascade", "cascade>", ">0.5", "cascade>0.5 edges<1", "cascade!=1", "0.5<cascade"):
         with pytest.raises(InputError, match=r"a condition is a measure|there is no measure"):
             Condition.parse(text)
+
+
+def test_the_help_names_every_check():
+    words = " ".join(relume_command("audit", "--help").stdout.split())
+    assert all(re.search(rf"\b{key}\b", words) for key in CHECKS)

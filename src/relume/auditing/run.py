@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -77,7 +78,12 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         model, images, target, method, layer,
         batch_size=batch_size, activation=activation, output=output, seed=seed, how=how, progress=progress,
     )  # fmt: skip
-    results, skipped = run_checks(subject, chosen)
+    return _report(subject, *run_checks(subject, chosen), labels)
+
+
+def _report(
+    subject: Subject, results: Mapping[str, Any], skipped: Mapping[str, str], labels: Sequence[str] | None
+) -> AuditReport:
     explanation = subject.explanation
     return AuditReport(
         method=subject.info.key,
@@ -94,7 +100,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         checks=results,
         skipped=skipped,
         labels=labels,
-        provenance={"activation": explanation.activation, "seed": seed, "how": how},
+        provenance={"activation": explanation.activation, "seed": subject.seed, "how": subject.how},
         remarks=explanation.remarks.get(subject.info.key, ()),
     )
 
