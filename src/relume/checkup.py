@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from relume.acceleration.prepared import prepare
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output, pick
-from relume.engine.layer_choice import describe
-from relume.engine.layers import Layer
+from relume.engine.layers import Layer, describe
 from relume.engine.preparation import Preparation, preparation_of
 from relume.engine.reading import LayerLike, Reading
 from relume.engine.trace import Trace
@@ -129,7 +128,7 @@ def check(
     read = chosen.name if chosen and layer is None else None
     for key in METHODS:
         try:
-            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
+            read = explain(model, images, None, [key], layer, output=output, evidence=None).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
     made, unprepared = _prepared(model, images)

@@ -39,7 +39,7 @@ def sources(output):
     """The files that each folder is about."""
     found = {}
     for facts in output.glob("*/*/explanation.json"):
-        found.setdefault(facts.parent.parent.name, set()).add(json.loads(facts.read_text())["source"]["file"])
+        found.setdefault(facts.parent.parent.name, set()).add(json.loads(facts.read_text())["provenance"]["file"])
     return found
 
 
@@ -67,7 +67,7 @@ def test_the_same_photo_by_another_path_replaces_its_own_folder(scene, tmp_path,
 def folder_of(output, name, path, content="{}"):
     """A folder with the facts of the photo at ``path``."""
     (output / name / "0-cat").mkdir(parents=True)
-    facts = content if path is None else json.dumps({"source": {"path": address(path)}})
+    facts = content if path is None else json.dumps({"provenance": {"path": address(path)}})
     (output / name / "0-cat" / "explanation.json").write_text(facts)
 
 
@@ -159,25 +159,42 @@ def test_an_output_that_cannot_be_listed_is_one_sentence(scene, tmp_path, monkey
 # --- Odd photos ---
 
 
+#: Runs one command after another in one process, as each would run in its own, with a zero byte after each.
+COMMANDS = """
+import ast, sys
+from relume.cli import main
+for words in ast.literal_eval(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    print(end="\\0", flush=True)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     """As bytes, on terminals and pages that hold text alone."""
     photo = scene(os.fsdecode(b"caf\xe9\x1b.png"))
-    run = [sys.executable, "-m", "relume"]
     options = ["--method", "gradcam", "--no-evidence", "--output"]
     commands = {
         "explain": [*options, tmp_path / "one"],
         "compare": [*options, tmp_path / "two"],
         "audit": ["--method", "gradcam", "--checks", "coverage", "--output", tmp_path / "three"],
     }
-    for command, rest in commands.items():
-        result = subprocess.run([*run, command, photo, *rest], capture_output=True, check=False)
-        assert result.returncode == 0, result.stderr
-        assert b"caf\\udce9\\x1b.png" in result.stdout, command
-        assert b"\xe9" not in result.stdout + result.stderr
+    words = [[command, str(photo), *map(str, rest)] for command, rest in commands.items()]
+    result = subprocess.run([sys.executable, "-c", COMMANDS, repr(words)], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.split(b"\0")
+    assert len(said) == len(commands) + 1
+    for command, output in zip(commands, said, strict=False):
+        assert b"caf\\udce9\\x1b.png" in output, command
+    assert b"\xe9" not in result.stdout + result.stderr
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
-    assert Explanation.load(saved.parent).source["file"] == str(photo)
+    assert Explanation.load(saved.parent).provenance["file"] == str(photo)
     assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
     for page in ("two/compare.html", "three/index.html"):
         assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")

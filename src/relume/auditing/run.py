@@ -11,7 +11,7 @@ from relume.auditing.checks.table import CHECKS, checks_of, run_checks
 from relume.auditing.report import AuditReport
 from relume.auditing.subject import BATCH_SIZE, How, Progress, Subject, unseen
 from relume.engine.inputs import Output
-from relume.engine.reading import LayerLike
+from relume.explanation.request import Layers
 from relume.explanation.result import Explanation
 from relume.measures.similarity import Values
 from relume.methods.wrapper import MethodLike
@@ -26,7 +26,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     images: Tensor,
     target: TargetLike = None,
     method: MethodLike = "guided_backprop",
-    layer: LayerLike | Sequence[LayerLike] | None = None,
+    layer: Layers = None,
     *,
     checks: Collection[str] | None = None,
     seed: int = 0,

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from relume.engine.inputs import Inputs, Model, Output
 from relume.engine.layers import layer_name
-from relume.engine.reading import LayerLike
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError, TargetError
+from relume.explanation.comparison import compare
+from relume.explanation.request import Layers
 from relume.explanation.result import Explanation
-from relume.explanation.run import explain, explain_targets
+from relume.explanation.run import explain
 from relume.maps import MapInfo
 from relume.measures.similarity import Maps
 from relume.methods.wrapper import AnyMethod, MethodLike, resolve_methods
@@ -98,7 +99,7 @@ class Subject:
         images: Inputs,
         target: TargetLike = None,
         method: MethodLike = "guided_backprop",
-        layer: LayerLike | Sequence[LayerLike] | None = None,
+        layer: Layers = None,
         *,
         batch_size: int = BATCH_SIZE,
         activation: Activation = "auto",
@@ -122,7 +123,7 @@ class Subject:
         check_how(how)
         (resolved,) = resolve_methods([method])
         explanation = explain(
-            model, images, target, [resolved], layer, output=output, evidence=False, activation=activation, chunk=batch_size
+            model, images, target, [resolved], layer, output=output, evidence=None, activation=activation, batch_size=batch_size
         )
         if explanation.target is None or explanation.versus is not None:
             raise TargetError(
@@ -164,15 +165,15 @@ class Subject:
         images = self.images if images is None else images
         explanation = explain(
             model, images, self.classes, [self.method], self.layers or None,
-            output=self.output, evidence=False, chunk=self.batch_size,
+            output=self.output, evidence=None, batch_size=self.batch_size,
         )  # fmt: skip
         return self._maps(explanation, model)
 
     def maps_for(self, classes: Sequence[Tensor]) -> list[Maps]:
         """Make the maps of the same images for each of several classes, each ``(N,)``, which share the forward pass."""
-        explanations = explain_targets(
+        explanations = compare(
             self.model, self.images, classes, [self.method], self.layers or None,
-            output=self.output, evidence=False, chunk=self.batch_size,
+            output=self.output, evidence=None, batch_size=self.batch_size,
         )  # fmt: skip
         return [self._maps(explanation, self.model) for explanation in explanations]
 
@@ -186,6 +187,6 @@ def _responding(explanation: Explanation, key: str, model: nn.Module, output: Ou
     raw = explanation[key]
     if raw.flatten(1).any(1).all():
         return raw
-    plain = explain(model, explanation.images, explanation.target, ["gradient"], output=output, evidence=False)["gradient"]
+    plain = explain(model, explanation.images, explanation.target, ["gradient"], output=output, evidence=None)["gradient"]
     responds = plain.flatten(1).any(1)
     return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from relume.auditing.subject import How
 from relume.engine.replica import replicate
+from relume.engine.trees import tree_leaves
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError
 
