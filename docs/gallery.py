@@ -19,15 +19,15 @@ DOCS = Path(__file__).parent
 SEED = 0
 METHODS = list(relume.METHODS)
 
-SAID = {
-    "colour": "the signed gradient about mid-grey, in the colours of its channels: the look of the paper",
-    "diverging": "signed heat: negative blue, positive red, and zero exactly white",
-    "positive": "what is above zero",
-    "negative": "what is below zero",
-    "absolute": "magnitudes, the saliency",
-    "over": "magnitudes over the greyed photo, as opaque as they are strong",
-    "masked": "the photo where the map is strong, faded elsewhere",
-    "contours": "lines around the strongest pixels that hold half and four fifths of the mass",
+DESCRIPTIONS = {
+    "colour": "the signed map around mid-grey, in the colours of its channels, as in the paper",
+    "diverging": "negative values blue, positive values red, zero exactly white",
+    "positive": "values above zero",
+    "negative": "values below zero",
+    "absolute": "magnitudes: the saliency",
+    "over": "magnitudes over the photo in grey; the stronger, the more opaque",
+    "masked": "the photo where the map is strong, and faded elsewhere",
+    "contours": "lines around the strongest pixels, which hold 50 % and 80 % of the map's strength",
 }
 
 
@@ -96,18 +96,18 @@ def draw() -> dict[str, bytes]:
 
 def text() -> str:
     """The page."""
-    listed = "\n".join(f"* `{kind}`: {SAID[kind]}." for kind in KINDS)
+    listed = "\n".join(f"* `{kind}`: {DESCRIPTIONS[kind]}." for kind in KINDS)
     return f"""# Gallery
 
-Every picture here is drawn by `python docs/gallery.py` from [the demo world](demo.md): drawn scenes, and the small network in
-the package that knows them. The scene is number {SEED}, with a cat and a dog.
+`python docs/gallery.py` draws every picture on this page. It uses [the demo world](demo.md): drawn scenes, and the small network in the
+package that knows them. The scene is number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains the words.
 
 ## Five methods, two classes
 
 ![A drawn cat and dog, explained for both classes by all five methods](images/gallery-methods.jpg)
 
-Guided backpropagation (fourth) draws both faces whatever it is asked; times Grad-CAM, it draws the one asked for. The deconvnet
-shows the grid of the network's strides. Under each map stands its scale: the value drawn at full strength.
+Guided backpropagation (fourth) draws both faces for either class. Multiplied by Grad-CAM, it draws only the face that was asked for. The deconvnet
+shows the grid of the network's strides. The [scale](glossary.md#scale) is printed under each map: the value that is drawn at full strength.
 
     relume demo --seed {SEED}
 
@@ -117,7 +117,7 @@ shows the grid of the network's strides. Under each map stands its scale: the va
 
 {listed}
 
-No kind changes the map, and all draw the same figure: the value of the channel where it is largest in magnitude.
+No kind changes the map. Kinds that show one value for each pixel take it from the channel with the largest magnitude.
 
 ```python
 import relume
@@ -135,8 +135,8 @@ e.figure(kind={{"gradcam": "contours"}}, columns=2, dpi=300).savefig("figure.pdf
 
 ![Guided backpropagation of the cat and of a car that is not there, at its own scale and at one](images/gallery-scales.jpg)
 
-There is no car. At its own scale its map looks as good as the cat's; at a shared one it is what it is. So every figure says
-how it is scaled, and `scale="shared"` draws a set alike.
+There is no car in the scene. At its own scale, its map looks as strong as the cat's. At a shared scale it nearly disappears. So every figure
+prints its scale, and `scale="shared"` draws a set of maps at one scale.
 
 ```python
 cat, car = network.explain_targets(scene, ["cat", "car"], methods=["guided_backprop"])
@@ -148,14 +148,14 @@ cat.figure(scale=0.05)  # or at a scale of yours
 
 ![Grad-CAM over a wide picture that was cut to its middle, and over the same letterboxed](images/gallery-frames.jpg)
 
-Photos are drawn whole, as large as they are, and dimmed where the network never looked: most networks see a square from the
-middle. `--letterbox` lets them see all of it.
+Most networks see only a square from the middle of a photo. relume draws the whole photo at its own size and dims what the network did not see.
+With `--letterbox` the network sees all of it.
 
 ## Smoothed
 
 ![The gradient of the dog, its mean and variance over 50 noisy copies, and guided backpropagation](images/gallery-smooth.jpg)
 
-[Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad), and says where they disagree (VarGrad).
+[Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad) and shows where they disagree (VarGrad).
 
     relume explain scene.png --method gradient --smooth 50
 """

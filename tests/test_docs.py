@@ -30,6 +30,13 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
+def anchors(page):
+    """Return the anchor that GitHub gives each heading of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.fixture
 def user(tmp_path, monkeypatch):
     """Where a reader would stand: photos in the folder, and weights that torchvision could download."""
@@ -144,8 +151,26 @@ def test_the_command_page_has_every_option_and_no_other():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub(r"`[^`\n]+`", "", page.read_text())):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), link
+        assert not anchor or anchor in anchors(linked), link
+
+
+def test_links_of_the_tour_lead_somewhere():
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_page_can_be_reached_from_the_readme(page):
+    if page.name != "README.md":
+        assert f"({page.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
 
 
 def test_tables_name_what_there_is():
