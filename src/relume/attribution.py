@@ -14,7 +14,8 @@ from relume.engine.layers import LayerLike, Reshape
 from relume.errors import InputError
 from relume.explanation.result import Explanation
 from relume.explanation.run import Options, Rectifiers, explain
-from relume.methods.base import METHODS, Fuse, Method, backpropagation
+from relume.methods.base import METHODS, Method, backpropagation
+from relume.methods.gradients import Fuse
 from relume.rules import Rule
 from relume.targets.base import TargetLike
 

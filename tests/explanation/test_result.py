@@ -48,6 +48,7 @@ def blank(values, classes=4):
     """An explanation with these maps and nothing else to it."""
     n = len(next(iter(values.values())))
     return Explanation(
+        infos={key: relume.METHODS[key].maps[0] for key in values},
         maps=values,
         images=torch.zeros(n, 3, 8, 8),
         target=torch.zeros(n, dtype=torch.int64),

@@ -27,7 +27,8 @@ from relume.evaluation.run import Sample
 from relume.evaluation.samples import scene_samples
 from relume.measures.localisation import Truth, share
 from relume.measures.similarity import Values
-from relume.methods.base import METHODS, Gathered, Method
+from relume.methods.base import METHODS, Method
+from relume.methods.gradients import Gradients
 from relume.rules import gradient
 
 __all__ = ["LOCALISES", "Case", "auc", "cases", "halfway", "youden"]
@@ -40,7 +41,7 @@ LOCALISES = 0.9
 MADE = ("edges", "classes", "stability", "randomisation")
 
 
-def _noise(found: Gathered) -> Tensor:
+def _noise(found: Gradients) -> Tensor:
     return torch.randn_like(found.inputs[gradient])
 
 

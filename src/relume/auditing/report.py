@@ -27,8 +27,7 @@ from relume.explanation.result import Explanation
 from relume.maps import array
 from relume.measures.similarity import Values
 from relume.measures.statistics import estimate
-from relume.methods.base import Method
-from relume.methods.names import method_name
+from relume.methods.base import Method, method_title
 from relume.pages.folder import write_folder
 from relume.pictures.kinds import stretched
 from relume.targets.activation import Activation, activated, how_to_name
@@ -179,7 +178,7 @@ class AuditReport:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
             name=name_of(self.facts),
-            method=method_name(self.method),
+            method=method_title(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
             verdict=self.verdicts[i],
@@ -210,7 +209,7 @@ class AuditReport:
 
     def __str__(self) -> str:
         shown = [self._subject(i) for i in range(min(len(self), 4))]
-        about = [method_name(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
+        about = [method_title(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
         lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
         names = max(map(len, FIGURES))
         rows = [

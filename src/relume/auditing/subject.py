@@ -16,7 +16,7 @@ from relume.errors import InputError, ModelError, TargetError
 from relume.explanation.result import Explanation
 from relume.explanation.run import explain, explain_targets
 from relume.measures.similarity import Maps
-from relume.methods.base import Method, resolve_methods
+from relume.methods.base import Method, resolve_method
 from relume.targets.activation import Activation
 from relume.targets.base import TargetLike
 
@@ -80,7 +80,7 @@ class Question:
         if not isinstance(images, Tensor) or images.ndim != 4:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
-        (asked,) = resolve_methods([method])
+        asked = resolve_method(method)
         answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
         if answer.target is None or answer.versus is not None:
             raise TargetError(

@@ -120,7 +120,7 @@ def tracked(what: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
 
 def method_keys(method: Sequence[str] | None, default: str) -> list[str]:
     """The methods asked for, known ones, before anything is opened for them."""
-    from relume.methods.base import METHODS, resolve_methods
+    from relume.methods.base import METHODS, resolve_method
 
     keys = [key.strip() for part in method or [default] for key in part.split(",")]
-    return [m.key for m in resolve_methods(list(METHODS) if "all" in keys else keys)]
+    return list(dict.fromkeys(resolve_method(key).key for key in (METHODS if "all" in keys else keys)))

@@ -152,7 +152,6 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
     import numpy as np
 
     from relume.maps import array
-    from relume.methods.names import method_name
     from relume.pages.html import MapView
     from relume.pictures import kinds as render
 
@@ -163,7 +162,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
     ramp = np.linspace(low, high, 256, dtype=np.float32)[None]
     return MapView(
         key=method,
-        name=method_name(method),
+        name=e.infos[method].title,
         values=array(e[method][0].float()),
         layer=render.layer(values, full) if heat else drawing.draw(values, full, None).convert("RGBA"),
         bar=render.layer(ramp, 1) if heat else drawing.draw(ramp, 1, None),

@@ -155,8 +155,6 @@ def _neuron(text: str) -> TargetLike:
 
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
     """What was found in one photo and where it is: a few lines, or one."""
-    from relume.methods.names import method_name
-
     titles, said = "; ".join(e.title() for e in explained), list[str]()
     if brief:
         return Text.assemble(
@@ -167,7 +165,7 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
     top = [part for value, name in shown for part in ("\n  ", (value, "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
-        said += [f"\n  {method_name(m)}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
+        said += [f"\n  {e.infos[m].title}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
     return Text.assemble(
         (printable(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (printable(folder), "green")
     )

@@ -18,7 +18,7 @@ from relume.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from relume.explanation.result import Explanation
-    from relume.methods.averaged import Repeated
+    from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
     from relume.targets.base import TargetLike
@@ -64,7 +64,7 @@ class Asked:
         ),
     ] = True
 
-    def methods(self, default: str) -> list[str | Repeated]:
+    def methods(self, default: str) -> list[MethodLike]:
         """The methods, each of them smoothed if that is asked for.
 
         Raises:
@@ -150,7 +150,7 @@ def explain_photo(
     photo: Photo,
     opened: Opened,
     targets: Sequence[TargetLike],
-    methods: Sequence[str | Repeated],
+    methods: Sequence[MethodLike],
     layer: str | None,
     source: Mapping[str, Any],
 ) -> list[Explanation]:
@@ -223,7 +223,6 @@ def _plain(text: str) -> str:
 
 def nothing_shown(explained: Sequence[Explanation]) -> str:
     """Name the methods whose map of a photo is empty, or weak beside others, for the end of a line; nothing if none is."""
-    from relume.methods.names import method_name
 
     def short(e: Explanation, method: str) -> str:
         """The reason why a map is empty, without what to try."""
@@ -235,7 +234,7 @@ def nothing_shown(explained: Sequence[Explanation]) -> str:
             if some := [e for e in explained if found(e, m)]:
                 of = f"{len(some)} of {len(explained)}" if len(explained) > 1 else ""
                 why = " or ".join(dict.fromkeys(short(e, m) for e in some))
-                names.setdefault(": ".join(part for part in (of, why) if part), []).append(method_name(m))
+                names.setdefault(": ".join(part for part in (of, why) if part), []).append(explained[0].infos[m].title)
         groups = [", ".join(methods) + (f" ({words})" if words else "") for words, methods in names.items()]
         return f"  {said}: {', '.join(groups)}" if groups else ""
 

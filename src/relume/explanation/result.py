@@ -15,7 +15,6 @@ from relume.errors import InputError
 from relume.explanation import storage as stored
 from relume.explanation.answer import Answer, compared
 from relume.maps import array
-from relume.methods.names import method_name
 from relume.pages.folder import recover, write_folder
 from relume.pictures import figure as figures
 from relume.pictures import kinds as render
@@ -130,8 +129,8 @@ class Explanation(Answer):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
         asked = kind.get(method) if isinstance(kind, Mapping) else kind
         if asked is None:
-            signed = self[method].ndim == self.images.ndim
-            asked = "over" if not signed else "absolute" if method.startswith("vargrad") else "colour"
+            info = self.infos[method]
+            asked = "over" if info.place == "layer" else "colour" if info.signed else "absolute"
         if asked not in KINDS:
             raise InputError(f"there is no kind of picture {asked!r}; choose from {', '.join(KINDS)}")
         return KINDS[asked]
@@ -139,7 +138,7 @@ class Explanation(Answer):
     def drawn(self, method: str) -> render.Array:
         """The first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at the input's resolution."""
         values = self[method]
-        return array((values if values.ndim == self.images.ndim else self.saliency(method))[0].float())
+        return array((values if self.infos[method].place == "input" else self.saliency(method))[0].float())
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """A figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
@@ -277,7 +276,7 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
     photo = one._photo(0, size)
     cells = [figures.Cell("photo" if one.photos else "input", render.seen(photo))]
     for method in one.maps:
-        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), method_name(method)
+        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), one.infos[method].title
         beyond = render.share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
         cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))

@@ -19,11 +19,13 @@ from relume.engine.wrappers import unwrap
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.explanation.answer import compared
 from relume.explanation.chunks import in_chunks, join, join_coverage
+from relume.explanation.copies import check_places, repeat
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.remarks import Advice, another_layer, remarks
 from relume.explanation.result import Explanation
-from relume.methods.averaged import Repeated, check_places, repeat, resolve
-from relume.methods.base import Fuse, Gathered, Method
+from relume.methods.base import Method
+from relume.methods.gradients import Fuse, Gradients
+from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods
 from relume.rules import Rule
 from relume.targets.activation import Activation, check_activation, resolve_activation
 from relume.targets.base import Frozen, TargetLike, tiled
@@ -51,7 +53,7 @@ def explain(  # noqa: PLR0913 - each is a choice of the caller's
     model: Model,
     images: Inputs,
     target: TargetLike = None,
-    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[MethodLike] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -114,7 +116,7 @@ def explain_targets(  # noqa: PLR0913 - as above
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
-    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[MethodLike] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -127,7 +129,7 @@ def explain_targets(  # noqa: PLR0913 - as above
     chunk: int | None = None,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
-    asked = resolve(methods)
+    asked = resolve_methods(methods)
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
     _check_choice("fuse", fuse, ("mean", "max"))
     check_activation(activation)
@@ -136,7 +138,7 @@ def explain_targets(  # noqa: PLR0913 - as above
         functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu"), model
     )
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
-    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    wrappers = [method for method in asked if isinstance(method, Wrapper)]
     generators = {id(generator): generator for wrapper in wrappers for generator in wrapper.generators}
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
@@ -146,7 +148,7 @@ def explain_targets(  # noqa: PLR0913 - as above
         layers = first[1] if first else read
         return _explained(run, name, inputs, targets, asked, layers, fuse, said, evidence=evidence, limit=limit)
 
-    copies = max((wrapper.batch for wrapper in wrappers), default=1)
+    copies = max((wrapper.batch_size for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
     run.check()
     return compared(join([found for found, _ in parts], at_once))
@@ -161,7 +163,7 @@ def _explained(
     name: str,
     inputs: Inputs,
     targets: Sequence[TargetLike],
-    asked: Sequence[Method | Repeated],
+    asked: Sequence[AnyMethod],
     layers: Sequence[LayerLike] | None,
     fuse: Fuse,
     activation: Activation,
@@ -193,6 +195,7 @@ def _explained(
             unit=score.unit,
             evidence=told,
             remarks=said,
+            infos={info.key: info for method in asked for info in method.maps},
             source={"layer_choice": trace.layers[0].why, "runner_up_layer": another} if layers is None else {},
         )
         for score, (reached, maps, told, said) in zip(scores, found, strict=True)
@@ -233,12 +236,12 @@ class _Question:
 
 
 def _with_copies(
-    explained: Sequence[Explanation], asked: Sequence[Method | Repeated], question: _Question, limit: int | None
+    explained: Sequence[Explanation], asked: Sequence[AnyMethod], question: _Question, limit: int | None
 ) -> list[Explanation]:
     """The explanations with the maps of wrappers too, all in the order asked for."""
-    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    wrappers = [method for method in asked if isinstance(method, Wrapper)]
     repeated = repeat(wrappers, explained[0].images, question.of, stackable=question.stackable, limit=limit)
-    keys = [key for method in asked for key in method.keys]
+    keys = [info.key for method in asked for info in method.maps]
     return [
         replace(e, maps={key: e[key] if key in e else _finite(key, maps[key]) for key in keys})
         for e, maps in zip(explained, repeated, strict=True)
@@ -279,7 +282,18 @@ def _answered(
         others = None if rival is None else _maps(trace, rival, methods, fuse, last=last)
     except NonFiniteError:  # of a class that nobody asked for
         others = None
-    return reached, maps, glance(trace.images, maps, others, None if rival is None else rival.classes), said
+    return (
+        reached,
+        maps,
+        glance(
+            trace.images,
+            maps,
+            {info.key: info for method in methods for info in method.maps},
+            others,
+            None if rival is None else rival.classes,
+        ),
+        said,
+    )
 
 
 def _runner_up(trace: Trace, score: Score) -> Score | None:
@@ -297,11 +311,11 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
         return _made(found, methods)
 
 
-def _made(found: Gathered, methods: Sequence[Method]) -> dict[str, Tensor]:
+def _made(found: Gradients, methods: Sequence[Method]) -> dict[str, Tensor]:
     return {m.key: _finite(m.key, m.compute(found)) for m in methods}
 
 
-def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gathered:
+def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gradients:
     """Gather what the methods make their maps of."""
     passes: dict[Rule, set[str]] = {}
     for where, rule in dict.fromkeys(need for method in methods for need in sorted(method.needs, key=lambda n: n[0])):
@@ -315,7 +329,7 @@ def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse,
             inputs[rule] = gradients.pop(0)
         if "layer" in places:
             layers[rule] = [trace.wide(layer.map(g)) for layer, g in zip(trace.layers, gradients, strict=True)]
-    return Gathered(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
+    return Gradients(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
 
 
 def _finite(key: str, values: Tensor) -> Tensor:

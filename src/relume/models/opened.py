@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from relume.engine.layers import LayerLike
     from relume.explanation.result import Explanation
     from relume.explanation.run import Options
-    from relume.methods.averaged import Repeated
-    from relume.methods.base import Method
+    from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
     from relume.targets.activation import Activation
@@ -76,7 +75,7 @@ class Opened:
         self,
         photos: Pictures,
         target: int | str | TargetLike = None,
-        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Explanation:
@@ -100,7 +99,7 @@ class Opened:
         self,
         photos: Pictures,
         targets: Sequence[int | str | TargetLike],
-        methods: Iterable[str | Method | Repeated] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> list[Explanation]:
