@@ -173,18 +173,38 @@ def test_every_page_can_be_reached_from_the_readme(page):
         assert f"({page.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
 
 
-def test_tables_name_what_there_is():
-    """The page on how it works lists every node of the table of rectifiers and every module of the package."""
+def first_column(page, heading):
+    """Return the words in code of the first column of the table below a heading."""
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([a-z_]+)`", section, flags=re.MULTILINE)
+
+
+def test_the_table_of_rectifiers_lists_every_node():
     page = (ROOT / "docs" / "how-it-works.md").read_text()
     from relume.engine.rectifiers import RECTIFIERS
 
     written = set(re.findall(r"\b([A-Z][A-Za-z0-9]+Backward[0-9])\b", page))
     written |= {name[:-1] + "1" for name in re.findall(r"\b([A-Z][A-Za-z0-9]+Backward0)/1", page)}
     assert written == set(RECTIFIERS)
-    modules = {p.stem for p in (ROOT / "src" / "relume").glob("*.py")} - {"__init__", "__main__"}
-    modules |= {p.parent.name for p in (ROOT / "src" / "relume").glob("*/__init__.py")}
-    listed = page.partition("## The modules")[2]
-    assert set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\|(.*?)\|", listed, flags=re.MULTILINE)))) == modules
+
+
+def test_the_architecture_lists_every_room_and_every_module_of_the_engine():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    source = ROOT / "src" / "relume"
+    rooms = {p.stem for p in source.glob("*.py")} | {p.parent.name for p in source.glob("*/__init__.py")}
+    engine = {p.stem for p in (source / "engine").glob("*.py")}
+    for heading, names in (("The rooms", rooms), ("Inside the engine", engine)):
+        listed = first_column(page, heading)
+        assert len(set(listed)) == len(listed)
+        assert set(listed) == names - {"__init__", "__main__"}
+
+
+def test_the_glossary_has_every_word_that_pages_link_to():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    for entry in page.split("\n### ")[1:]:
+        assert "](" in entry, f"no page is named that uses {entry.partition(chr(10))[0]}"
+    for group in page.split("\n## ")[1:]:
+        assert len(group.split("\n### ")) > 2
 
 
 @pytest.fixture(scope="module")
