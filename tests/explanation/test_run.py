@@ -286,9 +286,7 @@ def test_the_best_detection_is_the_default_and_is_frozen():
     x[..., 4:] = 1
     frozen = Box().frozen(net(x), 1)
     torch.testing.assert_close(frozen.scores(net(x)), net(x)[0]["scores"][1:])
-    torch.testing.assert_close(
-        frozen.scores(net(x.flip(3))), net(x.flip(3))[0]["scores"][1:]
-    )  # the same box
+    torch.testing.assert_close(frozen.scores(net(x.flip(3))), net(x.flip(3))[0]["scores"][1:])  # the same box
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}]
     assert frozen.scores(nothing).tolist() == [0.0]
 

@@ -29,7 +29,7 @@ from relume.measures.similarity import Values
 from relume.measures.statistics import estimate
 from relume.methods.base import Method, method_title
 from relume.pages.folder import write_folder
-from relume.pictures.kinds import stretched
+from relume.pictures.canvas import stretched
 from relume.targets import TargetLike
 from relume.targets.activation import Activation, activated, how_to_name
 from relume.text import name_of, significant
