@@ -19,17 +19,6 @@ DOCS = Path(__file__).parent
 SEED = 0
 METHODS = list(relume.METHODS)
 
-DESCRIPTIONS = {
-    "colour": "the signed map around mid-grey, in the colours of its channels, as in the paper",
-    "diverging": "negative values blue, positive values red, zero exactly white",
-    "positive": "values above zero",
-    "negative": "values below zero",
-    "absolute": "magnitudes: the saliency",
-    "over": "magnitudes over the photo in grey; the stronger, the more opaque",
-    "masked": "the photo where the map is strong, and faded elsewhere",
-    "contours": "lines around the strongest pixels, which hold 50 % and 80 % of the map's strength",
-}
-
 
 def kinds(e: Explanation, caption: str) -> bytes:
     """Draw two maps in every kind of picture."""
@@ -96,7 +85,7 @@ def draw() -> dict[str, bytes]:
 
 def text() -> str:
     """Write the page."""
-    listed = "\n".join(f"* `{kind}`: {DESCRIPTIONS[kind]}." for kind in KINDS)
+    listed = "\n".join(f"* `{kind.key}`: {kind.title}." for kind in KINDS.values())
     return f"""# Gallery
 
 `python docs/gallery.py` draws every picture on this page. It uses [the demo world](demo.md): drawn scenes, and the small
