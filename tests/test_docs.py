@@ -21,8 +21,10 @@ from relume.cli import app
 from relume.demo import draw_scene
 from relume.models.opened import open_model
 from relume.models.torchvision import import_torchvision
+from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
+REGISTRIES = [relume.METHODS, KINDS]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -60,6 +62,17 @@ def user(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def registries():
+    """Give every registry back what it held, since pages add to them."""
+    held = {registry: dict(registry) for registry in REGISTRIES}
+    yield
+    for registry, things in held.items():
+        registry.clear()
+        registry.update(things)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
 def test_python_blocks_run(page, user):

@@ -179,8 +179,8 @@ def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).source["file"] == str(photo)
     assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
-    for page in ("two", "three"):
-        assert "caf\\udce9\\x1b.png" in (tmp_path / page / "index.html").read_text(encoding="utf-8")
+    for page in ("two/compare.html", "three/index.html"):
+        assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")
 
 
 def test_a_folder_of_odd_files_ends_in_a_line_for_each(scene, tmp_path):
