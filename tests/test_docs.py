@@ -65,9 +65,9 @@ def user(tmp_path, monkeypatch):
 @pytest.fixture
 def registries():
     """Give every registry back what it held, since pages add to them."""
-    held = {registry: dict(registry) for registry in REGISTRIES}
+    held = [dict(registry) for registry in REGISTRIES]
     yield
-    for registry, things in held.items():
+    for registry, things in zip(REGISTRIES, held, strict=True):
         registry.clear()
         registry.update(things)
 
