@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relume.cli import folders as cli_folders
-from relume.cli.folders import ResultFolders, address
 from relume.demo import draw_scene
+from relume.explanation import saving
 from relume.explanation.result import Explanation
+from relume.explanation.saving import ResultFolders, address
 from relume.pages import owner
 from tests.helpers.commands import complaints, relume_command
 
@@ -98,8 +98,8 @@ def test_what_is_not_of_this_photo_is_left_alone(tmp_path, there):
 
 
 def test_each_folder_is_read_once_however_many_photos_have_its_name(tmp_path, monkeypatch):
-    read, owned = [], cli_folders._owner
-    monkeypatch.setattr(cli_folders, "_owner", lambda entry: read.append(entry) or owned(entry))
+    read, owned = [], saving._owner
+    monkeypatch.setattr(saving, "_owner", lambda entry: read.append(entry) or owned(entry))
     photos = [tmp_path / str(i) / "dog.png" for i in range(12)]
     names = [f"dog{f'-{i + 1}' if i else ''}" for i in range(12)]
     for name, photo in zip(names, photos, strict=True):
