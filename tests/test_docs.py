@@ -173,6 +173,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(linked), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
 def test_links_of_the_tour_lead_somewhere():
     cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"]
     text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
