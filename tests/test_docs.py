@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.demo import draw_scene
+from relume.engine import RECTIFIERS
+from relume.explanation import WRITERS
 from relume.models.opened import open_model
 from relume.models.torchvision import import_torchvision
 from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, KINDS]
+REGISTRIES = [relume.METHODS, KINDS, RECTIFIERS, WRITERS]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -201,8 +203,6 @@ def first_column(page, heading):
 
 def test_the_table_of_rectifiers_lists_every_node():
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    from relume.engine.rectifiers import RECTIFIERS
-
     written = set(re.findall(r"\b([A-Z][A-Za-z0-9]+Backward[0-9])\b", page))
     written |= {name[:-1] + "1" for name in re.findall(r"\b([A-Z][A-Za-z0-9]+Backward0)/1", page)}
     assert written == set(RECTIFIERS)
