@@ -130,7 +130,7 @@ def test_a_step_between_two_forward_passes(where):
     x = torch.randn(2, 3, 8, 8)
     if where == "copies":
         with pytest.raises(ModelError, match=WRITTEN):
-            relume.explain(net, x, 1, [Stepping("gradient", 2, batch=2)])
+            relume.explain(net, x, 1, [Stepping("gradient", 2, batch_size=2)])
         assert len(runs) == 1
         return
 

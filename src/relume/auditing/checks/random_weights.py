@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from relume.engine.replica import replicate
+from relume.engine.trees import tree_leaves
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError
 
