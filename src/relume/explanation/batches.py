@@ -23,6 +23,7 @@ from torch import Tensor
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.inputs import Inputs, entries_of
 from relume.engine.out_of_memory import out_of_memory
+from relume.engine.trees import tree_map_only
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.request import Request
 from relume.explanation.result import Explanation
