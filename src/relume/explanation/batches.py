@@ -75,7 +75,7 @@ class Batches:
 
     @property
     def limit(self) -> int | None:
-        """How many images run at once, copies included; None for all of them."""
+        """The number of images that run at once, copies included; None for all of them."""
         return None if self._size == self._whole or self._images is None else self._size
 
     def __iter__(self) -> Iterator[Part]:
