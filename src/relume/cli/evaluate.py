@@ -66,7 +66,7 @@ def evaluate(
     if network.labels is not None:
         check_labels(opened)
     loaders, total = _loaders(data, scenes, seed, opened)
-    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": False}))
+    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": None}))
 
     def skip(sample: Sample, error: Exception) -> str:
         return failures.add(error, Path(sample.name))
