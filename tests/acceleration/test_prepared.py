@@ -22,7 +22,7 @@ from relume.models.opened import open_model
 from relume.models.torchvision import import_torchvision
 from relume.pictures.photo import load_picture
 from relume.pictures.preprocessing import Preprocessing
-from relume.targets.base import Channel, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Contrast, Neuron, Segmentation
 from tests.helpers.networks import ResNet20, Small, assert_unchanged, snapshot, torchvision_network
 
 ALL = list(relume.METHODS)

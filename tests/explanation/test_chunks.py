@@ -18,7 +18,7 @@ from relume import Augmented, Smooth, errors, models
 from relume.engine.out_of_memory import out_of_memory
 from relume.engine.trace import Trace
 from relume.methods import Copy, Wrapper
-from relume.targets.base import Channel, ClassTarget, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Class, Contrast, Neuron, Segmentation
 from tests.helpers.networks import Small, assert_unchanged, snapshot
 from tests.targets.test_targets import TwoInputs
 
@@ -65,7 +65,7 @@ TARGETS = {
     "a class each": [4, 0, 2, 5, 1],
     "a tensor": torch.tensor([4, 0, 2, 5, 1]),
     "a scalar tensor": torch.tensor(3),
-    "frozen": ClassTarget(torch.tensor([4, 0, 2, 5, 1])),
+    "frozen": Class(torch.tensor([4, 0, 2, 5, 1])),
     "a callable": lambda out: out[:, 1] - out[:, 2],
     "a contrast": Contrast(None, lambda out: out.mean(1)),
     "a contrast each": Contrast([4, 0, 2, 5, 1], [1, 1, 1, 1, 2]),
@@ -211,7 +211,7 @@ def test_the_layer_chosen_with_the_first_part_is_read_in_every_other(net, x, mon
     monkeypatch.setattr(
         Trace,
         "run",
-        classmethod(lambda cls, model, inputs, layers=(), **o: asked.append(layers) or run(cls, model, inputs, layers, **o)),
+        classmethod(lambda cls, model, inputs, reading: asked.append(reading.layers) or run(cls, model, inputs, reading)),
     )
     e = relume.explain(net, x, 1, ["gradcam"], chunk=2)
     assert asked == [None, [e.layer], [e.layer]]

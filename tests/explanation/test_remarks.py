@@ -18,7 +18,7 @@ from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, pos
 from relume.explanation.result import sheet
 from relume.methods import METHODS, Gradients, Method
 from relume.rules import gradient, guided
-from relume.targets.base import Channel
+from relume.targets import Channel
 from tests.helpers.commands import complaints, relume_command
 
 ALL = list(METHODS)

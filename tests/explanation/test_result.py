@@ -170,7 +170,7 @@ def test_kinds_of_picture_can_be_chosen(e):
     assert "lines hold 50% and 80% of the mass" in e.figure(kind={"gradcam": "contours"}).texts[-1].get_text().replace(
         "\n", " "
     )
-    with pytest.raises(errors.InputError, match="no kind of picture 'overlay'; choose from colour, diverging"):
+    with pytest.raises(errors.InputError, match="no kind of picture 'overlay'; did you mean 'over'"):
         e.overlay("gradcam", kind="overlay")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import relume
 from relume import Augmented
 from relume.errors import InputError, TargetError
-from relume.targets.base import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 from tests.helpers.networks import Small
 from tests.methods.test_smooth import ALL, assert_near, by_twin
 from tests.reference import repeated

@@ -20,7 +20,7 @@ from relume.errors import InputError, NonFiniteError
 from relume.methods import Copy, Wrapper
 from relume.models.opened import open_model
 from relume.pictures.photo import load_picture
-from relume.targets.base import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 from tests.helpers.commands import relume_command
 from tests.helpers.networks import Small, assert_unchanged, snapshot
 from tests.methods.test_cam import slow_grad_cam

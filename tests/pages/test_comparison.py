@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from relume.pages.html import MapView, PhotoView, TargetView, compare_page
+from relume.pages.comparison import MapView, PhotoView, TargetView, compare_page
 
 HOSTILE = """</script><script>pwned=1</script><img src=x onerror=pwned=1> "'&{{ 7*7 }} $title"""
 SPECIAL = np.array([-0.0, 1e-45, 3.4028235e38, 0.1, 1 / 3, 16777216, -1.17549435e-38, 1.03556636e36], dtype=np.float32)

@@ -18,8 +18,8 @@ from relume.checkup import check
 from relume.explanation import storage as stored
 from relume.models.opened import open_model
 from relume.models.torchvision import import_library, import_torchvision
+from relume.targets import Channel
 from relume.targets.activation import activated, last_activation, resolve_activation
-from relume.targets.base import Channel
 from tests.helpers.commands import relume_command, sentence
 from tests.helpers.networks import Small
 from tests.models.test_sources import hugging_face_folder

@@ -22,16 +22,16 @@ from relume.auditing.verdict import LIMITS, Verdict, judge, nothing
 from relume.auditing.view import AuditView, cascade, charts, rows, strips
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output
-from relume.engine.layers import LayerLike
+from relume.engine.reading import LayerLike
 from relume.explanation.result import Explanation
 from relume.maps import array
 from relume.measures.similarity import Values
 from relume.measures.statistics import estimate
 from relume.methods.base import Method, method_title
 from relume.pages.folder import write_folder
-from relume.pictures.kinds import stretched
+from relume.pictures.canvas import stretched
+from relume.targets import TargetLike
 from relume.targets.activation import Activation, activated, how_to_name
-from relume.targets.base import TargetLike
 from relume.text import name_of, significant
 
 if TYPE_CHECKING:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from relume.engine.inputs import Inputs, Model, Output
-from relume.engine.layers import LayerLike, layer_name
+from relume.engine.layers import layer_name
+from relume.engine.reading import LayerLike
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError, TargetError
 from relume.explanation.result import Explanation
 from relume.explanation.run import explain, explain_targets
 from relume.measures.similarity import Maps
 from relume.methods.base import Method, resolve_method
+from relume.targets import TargetLike
 from relume.targets.activation import Activation
-from relume.targets.base import TargetLike
 
 __all__ = ["BATCH", "Question", "parts"]
 

@@ -20,7 +20,7 @@ from relume.text import encoded, printable
 
 if TYPE_CHECKING:
     from relume.explanation.result import Explanation
-    from relume.pages.html import MapView, PhotoView
+    from relume.pages.comparison import MapView, PhotoView
     from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "compare"]
@@ -91,7 +91,7 @@ def compare(
 
 def _lighter(e: Explanation) -> Explanation:
     """The same, with a photo no larger than it is shown here: a hundred of twelve megapixels do not fit into memory."""
-    from relume.pages.html import LONGEST
+    from relume.pages.comparison import LONGEST
 
     assert e.photos is not None, "explain_photo gives it"
     (photo,) = e.photos
@@ -102,7 +102,7 @@ def _lighter(e: Explanation) -> Explanation:
 def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict[str, bytes]:
     """The sheet, as a picture and as pages, and the page."""
     from relume.explanation.result import sheet
-    from relume.pages.html import compare_page
+    from relume.pages.comparison import compare_page
     from relume.pictures.figure import figure_bytes, pages
 
     rows = drawing.scaled([e for targets in explained for e in targets])
@@ -117,7 +117,7 @@ def _files(explained: Sequence[Sequence[Explanation]], drawing: Drawing) -> dict
 
 
 def _photo_view(targets: Sequence[Explanation], kind: str | None) -> PhotoView:
-    from relume.pages.html import PhotoView, TargetView
+    from relume.pages.comparison import PhotoView, TargetView
 
     first = targets[0]
     assert first.photos is not None, "explain_photo gives it"
@@ -152,7 +152,7 @@ def _map_view(e: Explanation, method: str, kind: str | None) -> MapView:
     import numpy as np
 
     from relume.maps import array
-    from relume.pages.html import MapView
+    from relume.pages.comparison import MapView
     from relume.pictures import kinds as render
 
     drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)

@@ -41,7 +41,7 @@ def demo(
     from relume.demo import CLASSES, draw_scene
     from relume.methods.base import METHODS
     from relume.pages.folder import check_writable
-    from relume.pictures.kinds import png
+    from relume.pictures.canvas import png
     from relume.pictures.photo import Photo
 
     check_writable(output)

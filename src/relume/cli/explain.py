@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relume.explanation.result import Explanation
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
-    from relume.targets.base import TargetLike
+    from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "explain"]
 
@@ -120,7 +120,7 @@ def _targets(
 ) -> list[TargetLike]:
     """What is to be explained of each photo: classes, each against another if there is one; and units."""
     from relume.models.labels import parse_targets
-    from relume.targets.base import Contrast
+    from relume.targets import Contrast
 
     units: list[TargetLike] = [_neuron(text) for text in neurons or ()]
     classes: list[TargetLike] = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
@@ -134,7 +134,7 @@ def _targets(
 
 def _with_names(error: TargetError, targets: Sequence[TargetLike], labels: Sequence[str] | None) -> TargetError:
     """Give the class its name where it is contrasted with itself."""
-    from relume.targets.base import Contrast
+    from relume.targets import Contrast
 
     said = str(error)
     for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
@@ -144,7 +144,7 @@ def _with_names(error: TargetError, targets: Sequence[TargetLike], labels: Seque
 
 
 def _neuron(text: str) -> TargetLike:
-    from relume.targets.base import Neuron
+    from relume.targets import Neuron
 
     found = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())
     if found is None:

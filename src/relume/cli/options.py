@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
-    from relume.targets.base import TargetLike
+    from relume.targets import TargetLike
 
 __all__ = [
     "METHODS",

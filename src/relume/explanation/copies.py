@@ -14,7 +14,8 @@ from relume.engine.out_of_memory import out_of_memory
 from relume.errors import InputError, TargetError
 from relume.methods.base import Method
 from relume.methods.wrapper import AnyMethod, Copy, Moments, Wrapper
-from relume.targets.base import TargetLike, has_place
+from relume.targets.base import TargetLike
+from relume.targets.conversion import as_target
 
 __all__ = ["check_places", "repeat"]
 
@@ -29,7 +30,7 @@ def check_places(methods: Iterable[AnyMethod], targets: Iterable[TargetLike]) ->
     Raises:
         TargetError: a target has a place, and the copies of a wrapper show it elsewhere.
     """
-    placed = [type(target).__name__ for target in targets if has_place(target)]
+    placed = [type(target).__name__ for target in targets if as_target(target).is_local]
     moving = [type(method).__name__ for method in methods if isinstance(method, Wrapper) and method.moves]
     if placed and moving:
         raise TargetError(

@@ -20,7 +20,7 @@ from relume.errors import InputError
 from relume.explanation.answer import Answer
 from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place
-from relume.pictures import kinds as render
+from relume.pictures.canvas import png
 from relume.pictures.photo import Photo, load_photo
 from relume.pictures.scale import Scaling
 from relume.targets.activation import Resolved
@@ -116,7 +116,7 @@ def files(answer: Answer, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
     found = facts(answer)
     for i, photo in enumerate(answer.photos or ()):
         name = f"photo{'' if len(answer) == 1 else f'.{i}'}{_suffix(photo)}"
-        stored[name] = render.png(photo.picture) if photo.content is None else photo.content
+        stored[name] = png(photo.picture) if photo.content is None else photo.content
         found["photos"][i]["file"] = name
     found["files"] = {name: _sum(content) for name, content in {**pictures, **stored}.items()}
     return stored | {FACTS: _sealed(found)}

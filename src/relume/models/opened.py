@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
-    from relume.engine.layers import LayerLike
+    from relume.engine.reading import LayerLike
     from relume.explanation.result import Explanation
     from relume.explanation.run import Options
     from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
+    from relume.targets import TargetLike
     from relume.targets.activation import Activation
-    from relume.targets.base import TargetLike
 
     Picture: TypeAlias = str | Path | Image | Photo
     Pictures: TypeAlias = Picture | Sequence[Picture]
