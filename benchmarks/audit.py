@@ -5,7 +5,6 @@ With `--other FILE` instead, how alike maps are to those of the same network wit
 `python -m relume.demo.train --shuffle-labels` learnt.
 """
 
-import itertools
 import math
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +17,7 @@ from torch import Tensor
 from relume.auditing import CHECKS, FIGURES, audit, between_networks
 from relume.auditing.checks.random_weights import How
 from relume.auditing.subject import Question
-from relume.evaluation import scene_samples
+from relume.evaluation import open_samples
 from relume.methods.base import METHODS
 from relume.models.opened import Opened, open_model
 from relume.pictures.photo import load_picture
@@ -29,7 +28,7 @@ SCENES = 6
 def pictures(opened: Opened, photos: list[Path]) -> Tensor:
     """The photos as the network sees them, or scenes."""
     if not photos:
-        return torch.stack([load().image for load in itertools.islice(scene_samples(SCENES, 5, opened), SCENES)])
+        return torch.stack([load().image for load in open_samples(f"scenes:{SCENES}", opened, seed=5)])
     return torch.stack([opened.preprocessing.tensor(opened.preprocessing.view(load_picture(photo))) for photo in photos])
 
 

@@ -145,6 +145,7 @@ SURFACE = [
     "compute_guided_gradcam",
     "coverage",
     "errors",
+    "evaluate",
     "explain",
     "explain_targets",
     "open_model",

@@ -12,6 +12,7 @@ from .attribution import (
 )
 from .auditing.report import AuditReport, audit
 from .engine.coverage import Coverage
+from .evaluation.run import evaluate
 from .explanation.result import Explanation, share
 from .explanation.run import coverage, explain, explain_targets
 from .methods.averaged import Augmented, Smooth
@@ -40,6 +41,7 @@ __all__ = [
     "compute_guided_gradcam",
     "coverage",
     "errors",
+    "evaluate",
     "explain",
     "explain_targets",
     "open_model",

@@ -7,7 +7,6 @@ each figure alone, separate maps that localise from maps that do not is measured
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,13 +21,13 @@ from torch import Tensor
 from relume.auditing.checks.table import FIGURES, run_checks
 from relume.auditing.subject import Question
 from relume.auditing.verdict import LIMITS, Limit, margin
-from relume.demo.network import load_network, open_network
-from relume.evaluation.run import Sample
-from relume.evaluation.samples import scene_samples
+from relume.demo.network import load_network
+from relume.evaluation import Sample, open_samples
 from relume.measures.localisation import Truth, share
 from relume.measures.similarity import Values
 from relume.methods.base import METHODS, Method
 from relume.methods.gradients import Gradients
+from relume.models.opened import open_model
 from relume.rules import gradient
 
 __all__ = ["LOCALISES", "Case", "auc", "cases", "halfway", "youden"]
@@ -121,7 +120,7 @@ def main(
 ) -> None:
     """Choose the limits of the verdict, and say how well they separate maps that localise from maps that do not."""
     out = Console(highlight=False, soft_wrap=True)
-    samples = [load() for load in itertools.islice(scene_samples(scenes, seed, open_network(None)), scenes)]
+    samples = [load() for load in open_samples(f"scenes:{scenes}", open_model("demo"), seed)]
     found = cases(samples, seed=seed)
     fitted, held = ([c for c in found if c.scene % 2 == half] for half in (0, 1))
     chosen = limits(fitted)

@@ -1,4 +1,4 @@
-"""Formulas on maps: measures against ground truth, similarities of two maps, baselines, and statistics. No network is needed."""
+"""Formulas on maps, without a network: measures against ground truth, similarities of two maps, baselines, statistics."""
 
 import lazy_loader
 
