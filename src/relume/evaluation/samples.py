@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from relume.measures.localisation import Mask
 if TYPE_CHECKING:
     from relume.models.opened import Opened
 
-__all__ = ["Sample", "SampleLike", "sample_of"]
+__all__ = ["Loader", "Sample", "sample_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Sample:
         name: its name in messages.
         image: the network's input, ``(C, H, W)``.
         targets: the pixels of each class to explain, ``(H, W)``, by the class.
-        things: the pixels of anything, ``(H, W)``; those of all targets if None.
+        things: the pixels of anything, ``(H, W)``; without them, those of all targets.
 
     Raises:
         InputError: no class to explain, or a mask of another size than the image, or an empty one.
@@ -45,7 +45,7 @@ class Sample:
     name: str
     image: Tensor
     targets: Mapping[int, Mask]
-    things: Mask | None = None
+    things: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -53,19 +53,21 @@ class Sample:
         # masks of integers would pick rows instead of pixels
         targets = {index: np.asarray(mask).astype(bool) for index, mask in self.targets.items()}
         size = tuple(self.image.shape[1:])
-        things = [] if self.things is None else [np.asarray(self.things).astype(bool)]
-        for mask in (*targets.values(), *things):
+        things = np.asarray(self.things).astype(bool)
+        if not things.size:
+            things = np.logical_or.reduce([*targets.values()])
+        for mask in (*targets.values(), things):
             if mask.shape != size or not mask.any():
                 problem = f"shape {mask.shape}" if mask.shape != size else "no pixel"
                 raise InputError(
                     f"a mask of the sample {self.name!r} has {problem}, and the image is {size}; give one that fits"
                 )
         object.__setattr__(self, "targets", targets)
-        object.__setattr__(self, "things", things[0] if things else np.logical_or.reduce([*targets.values()]))
+        object.__setattr__(self, "things", things)
 
 
-#: A sample, or a function that loads one: if it fails, all others are still evaluated.
-SampleLike: TypeAlias = "Sample | Callable[[], Sample]"
+#: A function that loads a sample: if it fails, all others are still evaluated.
+Loader: TypeAlias = Callable[[], Sample]
 
 
 def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None, Mask]], opened: Opened) -> Sample:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from relume.errors import InputError
 from relume.evaluation.masks import masks
-from relume.evaluation.samples import SampleLike
+from relume.evaluation.samples import Loader
 from relume.evaluation.scenes import scenes
 from relume.registry import Registry
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "Samples", "Source", "open_samples"]
 
 
-class Samples(Iterable[SampleLike], Sized, Protocol):
-    """Samples, or functions that load one each, of known number; such as a list."""
+class Samples(Iterable[Loader], Sized, Protocol):
+    """A known number of functions that load a sample each; such as a list of them."""
 
 
 #: Opens samples: from what stands after the colon, for an opened network, by a seed.
@@ -30,7 +30,7 @@ SOURCES: Registry[Source] = Registry("source of samples", "relume.samples", {"sc
 
 
 def open_samples(spec: str | Path, opened: Opened, seed: int = 0) -> Samples:
-    """Open the samples that ``spec`` names.
+    """Open the samples that ``spec`` names: functions that load one each.
 
     Args:
         spec: ``scenes`` or ``scenes:NUMBER``, drawn scenes for a network that knows their classes, as the demo network does;
