@@ -79,7 +79,7 @@ def draw_page(name: str, picture: Image.Image, weights: str) -> None:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 930}, color_scheme="light")
-        page.goto(Path(folder, "out", "index.html").as_uri())
+        page.goto(Path(folder, "out", "compare.html").as_uri())
         page.locator("input[type=range]").fill("80")
         page.keyboard.press("Tab")  # away from the slider, whose focus would be framed
         page.mouse.move(360, 300)

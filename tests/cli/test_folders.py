@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relume.cli import folders as cli_folders
-from relume.cli.folders import ResultFolders, address
 from relume.demo import draw_scene
+from relume.explanation import saving
 from relume.explanation.result import Explanation
+from relume.explanation.saving import ResultFolders, address
 from relume.pages import owner
 from tests.helpers.commands import complaints, relume_command
 
@@ -98,8 +98,8 @@ def test_what_is_not_of_this_photo_is_left_alone(tmp_path, there):
 
 
 def test_each_folder_is_read_once_however_many_photos_have_its_name(tmp_path, monkeypatch):
-    read, owned = [], cli_folders._owner
-    monkeypatch.setattr(cli_folders, "_owner", lambda entry: read.append(entry) or owned(entry))
+    read, owned = [], saving._owner
+    monkeypatch.setattr(saving, "_owner", lambda entry: read.append(entry) or owned(entry))
     photos = [tmp_path / str(i) / "dog.png" for i in range(12)]
     names = [f"dog{f'-{i + 1}' if i else ''}" for i in range(12)]
     for name, photo in zip(names, photos, strict=True):
@@ -179,8 +179,8 @@ def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).source["file"] == str(photo)
     assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
-    for page in ("two", "three"):
-        assert "caf\\udce9\\x1b.png" in (tmp_path / page / "index.html").read_text(encoding="utf-8")
+    for page in ("two/compare.html", "three/index.html"):
+        assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")
 
 
 def test_a_folder_of_odd_files_ends_in_a_line_for_each(scene, tmp_path):

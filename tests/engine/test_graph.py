@@ -1,4 +1,4 @@
-"""Where the ReLU hides: CONFORMANCE 2 to 5, 19 and 20, what the walk finds, and what it refuses."""
+"""Where the ReLU hides: what the walk of the graph finds, and what it refuses."""
 
 import gc
 import weakref

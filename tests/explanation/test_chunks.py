@@ -19,8 +19,7 @@ from relume.engine.out_of_memory import out_of_memory
 from relume.engine.trace import Trace
 from relume.methods import Copy, Wrapper
 from relume.targets import Channel, Class, Contrast, Neuron, Segmentation
-from tests.helpers.networks import Small, assert_unchanged, snapshot
-from tests.targets.test_targets import TwoInputs
+from tests.helpers.networks import Small, TwoInputs, assert_unchanged, snapshot
 
 ALL = list(relume.METHODS)
 ASKED = [*ALL, Smooth("guided_gradcam", 3, batch_size=4), Smooth("gradient", 2), Augmented("gradcam", scales=(1.5,))]

@@ -316,7 +316,7 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
     assert said in explained.stdout.partition("b.png")[2]
     (line,) = [line for line in compared.stdout.splitlines() if "b.png" in line]
     assert line.endswith("weak here: gradient")
-    assert said in (tmp_path / "two" / "index.html").read_text()
+    assert said in (tmp_path / "two" / "compare.html").read_text()
 
 
 # --- The audit -----------------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
         short = "its weighted sum is nowhere positive at layer 'layer3'), Guided Grad-CAM (its Grad-CAM is empty)"
         assert text.count(f"  empty: Grad-CAM ({short}") == int(closing[1]) >= 3
         assert "which was chosen" not in run(command, "--layer", "layer3")
-    page = (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "compare.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout
     why = "its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"

@@ -1,4 +1,4 @@
-"""The result and its pictures: CONFORMANCE 25, by value; saves all or nothing."""
+"""The result and its pictures, by value; saves all or nothing."""
 
 import base64
 import copy

@@ -21,11 +21,11 @@ from relume.methods import Copy, Wrapper
 from relume.models.opened import open_model
 from relume.pictures.photo import load_picture
 from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
+from tests.helpers.assertions import assert_near
 from tests.helpers.commands import relume_command
-from tests.helpers.networks import Small, assert_unchanged, snapshot
-from tests.methods.test_cam import slow_grad_cam
+from tests.helpers.networks import Small, TwoInputs, assert_unchanged, snapshot
 from tests.reference import repeated, twin
-from tests.targets.test_targets import TwoInputs
+from tests.reference.twin import by_twin
 
 ALL = list(relume.METHODS)
 PAGE = Path(__file__).parents[2] / "docs" / "smoothing.md"
@@ -41,27 +41,8 @@ def x():
     return torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
 
-def assert_near(got, expected):
-    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-13 * float(expected.abs().max()))
-    assert got.any()
-
-
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def by_twin(net, method, target, layer="body"):
-    """What makes the maps of a batch by one method, without the engine."""
-
-    def attribute(images):
-        if method in ("gradient", "deconvnet", "guided_backprop"):
-            return twin.attribution(net, images, target, getattr(twin, method.removesuffix("_backprop")))[0]
-        heat = slow_grad_cam(net, net.get_submodule(layer), images, target)
-        if method == "gradcam":
-            return heat
-        return twin.guided_gradcam(twin.attribution(net, images, target, twin.guided)[0], heat)
-
-    return attribute
 
 
 # --- SmoothGrad and VarGrad ----------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import out, running
-from relume.cli.folders import ResultFolders, address
 from relume.cli.network import Network
 from relume.cli.options import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
 from relume.cli.photos import Failures, Photos, each_photo, pictures_in
@@ -69,6 +68,7 @@ def explain(
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
     from relume.explanation.answer import compared
+    from relume.explanation.saving import ResultFolders, address
     from relume.pages.folder import check_writable
 
     check_writable(output)

@@ -188,37 +188,12 @@ def write_explained(
     then: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
-    from relume.explanation.result import sheet
-    from relume.explanation.storage import written
+    from relume.explanation.saving import folder_files, stale_files
     from relume.pages.folder import recover
-    from relume.pictures.figure import figure_bytes
 
     recover(folder)  # before what is there is looked at
-    files, stale = dict(extra or {}), set()
-    for e in explained:
-        drawn = e.files(kind=kind, size=size, figure=False)
-        files |= {f"{_slug(e)}/{name}": content for name, content in drawn.items()}
-        # pictures of an earlier run by other methods would stand beside facts that are not theirs
-        stale |= {f"{_slug(e)}/{name}" for name in written(folder / _slug(e))}
-    files["overview.png"] = figure_bytes(sheet(explained, kind=kind))
-    write_results(folder, files, stale=stale - files.keys(), then=then)
-
-
-def _slug(e: Explanation) -> str:
-    """A folder name for what is explained: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
-    if e.target is None:
-        return _plain(e.unit or "score")
-    slug = _class_slug(e, int(e.target[0]))
-    return slug if e.versus is None else f"{slug}-not-{_class_slug(e, int(e.versus[0]))}"
-
-
-def _class_slug(e: Explanation, index: int) -> str:
-    name = _plain(e.name(index).partition(",")[0])
-    return str(index) if name in ("", str(index)) else f"{index}-{name}"
-
-
-def _plain(text: str) -> str:
-    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
+    files = {**folder_files(explained, kind=kind, size=size), **(extra or {})}
+    write_results(folder, files, stale=stale_files(explained, folder) - files.keys(), then=then)
 
 
 def nothing_shown(explained: Sequence[Explanation]) -> str:

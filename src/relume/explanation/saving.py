@@ -1,0 +1,175 @@
+"""Many explanations as files: a folder for each photo, which no other photo shares, and in it one for each target."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from relume.errors import OutputError
+from relume.explanation import storage
+from relume.explanation.result import Explanation, Kinds, sheet
+from relume.pages.folder import recover, write_folder
+from relume.pictures.figure import figure_bytes
+
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "stale_files"]
+
+#: The name of the figure of all targets of a photo.
+OVERVIEW = "overview.png"
+
+_LONGEST = 200  # bytes of a folder's name: file systems take 255, and a number may follow
+
+
+# --- Targets --------------------------------------------------------------------------------------------------------------
+
+
+def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
+    """Write the explanations of one photo, all or nothing: a folder for each target, and a figure of all of them.
+
+    Args:
+        explanations: of one image each, for different targets, by the same methods.
+        folder: where they go; results of the same targets there are replaced.
+        kind: the kind of picture, for all methods or by method; the one that suits each map if None.
+        size: the longest side of the pictures, the photo's own if None.
+
+    Raises:
+        OutputError: the folder cannot be written to; it is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> from relume.explanation.saving import save_all
+        >>> network, scene = relume.open_model("demo"), draw_scene(0, ["cat", "dog"]).picture
+        >>> explanations = [network.explain(scene, target, ["gradcam"]) for target in ("cat", "dog")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_all(explanations, folder).iterdir())
+        ['4-cat', '6-dog', 'overview.png']
+    """
+    folder = Path(folder)
+    recover(folder)  # before what is there is looked at
+    files = folder_files(explanations, kind=kind, size=size)
+    return write_folder(folder, files, stale=stale_files(explanations, folder) - files.keys())
+
+
+def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
+    """Return the files that :func:`save_all` writes, by their paths in the folder."""
+    files = {
+        f"{_target_folder(e)}/{name}": content
+        for e in explanations
+        for name, content in e.files(kind=kind, size=size, figure=False).items()
+    }
+    return files | {OVERVIEW: figure_bytes(sheet(explanations, kind=kind))}
+
+
+def stale_files(explanations: Sequence[Explanation], folder: Path) -> set[str]:
+    """List the files of earlier results for the same targets: pictures by other methods do not belong to the new facts."""
+    targets = {_target_folder(e) for e in explanations}
+    return {f"{target}/{name}" for target in targets for name in storage.written(folder / target)}
+
+
+def _target_folder(e: Explanation) -> str:
+    """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
+    if e.target is None:
+        return _plain(e.unit or "score")
+    name = _class_folder(e, int(e.target[0]))
+    return name if e.versus is None else f"{name}-not-{_class_folder(e, int(e.versus[0]))}"
+
+
+def _class_folder(e: Explanation, index: int) -> str:
+    name = _plain(e.name(index).partition(",")[0])
+    return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def _plain(text: str) -> str:
+    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
+
+
+# --- Photos ---------------------------------------------------------------------------------------------------------------
+
+
+def address(photo: Path) -> str:
+    """Return the name that a photo has in the facts of its results: its absolute path, links followed."""
+    return os.path.realpath(photo)
+
+
+class ResultFolders:
+    """Folders in ``output``, one for each photo, named after it and numbered where the name is another's.
+
+    A photo that was explained before keeps its folder, which its new results replace. A folder of another photo, of the same
+    name in any case of letters, or of anything else that is there is never taken; an empty one is.
+    """
+
+    def __init__(self, output: Path) -> None:
+        """Look at what is in ``output``, and finish what killed runs left in it and in its folders.
+
+        Raises:
+            OutputError: what is there cannot be listed.
+        """
+        with suppress(OutputError):  # the write into the folder will say it
+            recover(output)
+        try:
+            entries = sorted(output.iterdir()) if output.is_dir() else []
+        except OSError as error:
+            raise OutputError(f"cannot see what is in {str(output)!r}: {error.strerror}; name another folder") from error
+        self._output = output
+        self._taken: set[str] = set()
+        self._owner = functools.cache(_owner)  # each folder is read once, however many photos have its name
+        self._there: defaultdict[str, list[Path]] = defaultdict(list)  # by name, and by name without a number
+        for entry in entries:
+            with suppress(OutputError):
+                recover(entry)
+            for name in {entry.name.casefold(), _unnumbered(entry.name.casefold())}:
+                self._there[name].append(entry)
+
+    def of(self, photo: Path) -> Path:
+        """Return the folder of a photo. Call this right before its results are written."""
+        stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
+        for entry in self._there[stem.casefold()]:
+            if entry.name.casefold() not in self._taken and self._owner(entry) == own:
+                return self._take(entry.name)
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        return self._take(next(name for name in names if name.casefold() not in self._taken and self._is_free(name)))
+
+    def _take(self, name: str) -> Path:
+        self._taken.add(name.casefold())
+        return self._output / name
+
+    def _is_free(self, name: str) -> bool:
+        same = [entry for entry in self._there[name.casefold()] if entry.name.casefold() == name.casefold()]
+        return all(map(_is_empty, {*same, self._output / name}))
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)
+
+
+def _shortened(name: str) -> str:
+    """Return a name that is short enough for a file system, which counts bytes."""
+    content = os.fsencode(name)
+    return name if len(content) <= _LONGEST else content[:_LONGEST].decode(errors="ignore")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether nothing is at this path, or a folder with nothing in it."""
+    try:
+        return not os.path.lexists(folder) or not any(folder.iterdir())
+    except OSError:  # a file, or a folder that may not be read
+        return False
+
+
+def _owner(folder: Path) -> str | None:
+    """Return the address of the photo that all results in a folder are of; None where they are not of one, or unreadable."""
+    owners = set()
+    for facts in folder.glob("*/explanation.json"):
+        try:
+            owners.add(json.loads(facts.read_bytes())["source"]["path"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+    return owners.pop() if len(owners) == 1 else None
