@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import relume
-from relume.errors import ImageError, InputError
+from relume.errors import ImageError, InputError, ModelError
 from relume.evaluation import COLUMNS, Sample, evaluate, open_samples
 from relume.measures import Truth, measure
 from relume.measures.localisation import rank_correlation
@@ -176,6 +176,52 @@ def test_a_picture_that_overflows_is_skipped_and_said():
     assert got.skipped == ("'broken': the input holds 1 NaN; clean it before explaining it",)
     with pytest.raises(InputError, match="'broken': the input holds 1 NaN"):
         evaluate(Small(), [broken], ["gradient"])
+
+
+def test_every_map_of_a_wrapper_is_a_row():
+    smooth = relume.Smooth("gradient", samples=3)
+    got = evaluate(Small(), [sample()], ["gradient", smooth, relume.Augmented("gradcam")])
+    assert got.methods == (
+        "gradient",
+        "smooth_gradient",
+        "vargrad_gradient",
+        *[m.key for m in relume.Augmented("gradcam").maps],
+    )
+    assert [got.titles[key] for key in got.methods[1:3]] == ["SmoothGrad, gradient", "VarGrad, gradient"]
+    model, s = Small(), sample()
+    maps = [relume.explain(model, s.image[None], c, [smooth]).saliency("vargrad_gradient")[0].numpy() for c in s.targets]
+    shares = [measure(m, Truth(s.targets[c], s.things))["mass_accuracy"] for c, m in enumerate(maps)]
+    row = evaluate(model, [s], [smooth]).rows["vargrad_gradient"]
+    assert row["mass_accuracy"].mean == pytest.approx(np.mean(shares), rel=1e-5)
+
+
+def test_a_sample_that_cannot_be_loaded_stops_no_other():
+    def broken():
+        raise ImageError("'b.png' is not a picture")
+
+    got = evaluate(Small(), [sample, broken, sample("c")], ["gradient"])
+    assert (got.samples, got.skipped) == (2, ("'b.png' is not a picture",))
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Small(), [sample, lambda: 1 / 0], ["gradient"])
+
+
+def test_without_other_things_the_targets_are_all_there_is():
+    s = sample()
+    np.testing.assert_array_equal(Sample("a", s.image, s.targets).things, s.things)
+
+
+def test_an_opened_network_brings_samples_labels_and_provenance(folder, small):
+    got = relume.evaluate(small, folder, ["gradient"])
+    assert (got.samples, got.provenance["data"], got.provenance["model"]) == (2, str(folder), "small")
+    assert relume.evaluate(small, f"masks:{folder}", ["gradient"]).rows == got.rows
+    with pytest.raises(InputError, match="are prepared for a network; give what relume.open_model returns"):
+        relume.evaluate(small.model, folder, ["gradient"])
+    with pytest.raises(InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks before"):
+        relume.evaluate(small, "nowhere")
+    with pytest.raises(InputError, match="write scenes:NUMBER, such as scenes:100; got 'scenes:few'"):
+        relume.evaluate(relume.open_model("demo"), "scenes:few")
+    with pytest.raises(ModelError, match="3 labels were given for a network of 2 classes"):
+        relume.evaluate(dataclasses.replace(small, labels=("scarlet", "blue thing", "more")), folder, ["gradient"])
 
 
 @pytest.mark.parametrize(

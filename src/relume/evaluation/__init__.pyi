@@ -1,14 +1,14 @@
 from .report import COLUMNS, Evaluation
 from .run import evaluate
-from .samples import Sample, SampleLike, sample_of
+from .samples import Loader, Sample, sample_of
 from .sources import SOURCES, Samples, Source, open_samples
 
 __all__ = [
     "COLUMNS",
     "SOURCES",
     "Evaluation",
+    "Loader",
     "Sample",
-    "SampleLike",
     "Samples",
     "Source",
     "evaluate",

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from relume.errors import ImageError, InputError, TargetError
-from relume.evaluation.samples import Sample, sample_of
+from relume.evaluation.samples import Loader, Sample, sample_of
 from relume.measures.localisation import Mask
 from relume.models.labels import find_class
 from relume.pictures.decoding import opened as decoded
@@ -38,7 +38,7 @@ class _Row:
     index: int | None
 
 
-def masks(folder: str, opened: Opened, seed: int = 0) -> list[Callable[[], Sample]]:  # noqa: ARG001 - nothing is random
+def masks(folder: str, opened: Opened, seed: int = 0) -> list[Loader]:  # noqa: ARG001 - nothing is random
     """Read the list of photos in ``folder``, ``masks.csv``, and give for each a function that loads it with all its masks.
 
     Its columns are ``picture`` and ``mask`` (files, relative to the folder; a mask has one channel, or a palette, and the size

@@ -16,7 +16,7 @@ from relume.engine.inputs import Model
 from relume.engine.reading import LayerLike
 from relume.errors import ImageError, InputError, ModelError, NonFiniteError
 from relume.evaluation.report import COLUMNS, Evaluation
-from relume.evaluation.samples import Sample, SampleLike
+from relume.evaluation.samples import Loader, Sample
 from relume.evaluation.sources import open_samples
 from relume.explanation.result import Explanation
 from relume.explanation.run import Options, explain_targets
@@ -40,7 +40,7 @@ def skip_unusable(_: Sample | None, error: Exception) -> str | None:
 
 def evaluate(
     model: Model | Opened,
-    samples: str | Path | Iterable[SampleLike] = "scenes",
+    samples: str | Path | Iterable[Sample | Loader] = "scenes",
     methods: Iterable[MethodLike] | None = None,
     layer: LayerLike | None = None,
     *,
@@ -56,7 +56,8 @@ def evaluate(
     Args:
         model: a network, or what :func:`relume.open_model` returns.
         samples: a spec as for :func:`relume.evaluation.open_samples`, ``scenes:100`` or a folder of photos with masks, which
-            needs an opened model; or :class:`relume.evaluation.Sample` objects, or functions that load one each.
+            needs an opened model; or :class:`relume.evaluation.Sample` objects, or functions that load one each, of which
+            one may fail.
         methods: keys of :data:`relume.METHODS`, :class:`relume.Method` objects, or wrappers, whose every map is measured; all
             registered methods if None.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
@@ -152,7 +153,6 @@ class _Tally:
 
     def add(self, sample: Sample, explanations: Sequence[Explanation]) -> None:
         """Measure the maps of one image, by methods and baselines."""
-        assert sample.things is not None, "those of all targets, if not given"
         truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
         self.samples, self.targets, self.layer = self.samples + 1, self.targets + len(truths), explanations[0].layer
         image = sample.image.float().cpu().numpy()

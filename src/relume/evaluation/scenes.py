@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relume.demo.scenes import CLASSES, TRAINING_SEEDS, Scene, draw_scene
 from relume.errors import InputError
-from relume.evaluation.samples import Sample, sample_of
+from relume.evaluation.samples import Loader, Sample, sample_of
 
 if TYPE_CHECKING:
     from relume.models.opened import Opened
@@ -26,7 +26,7 @@ SPREAD = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Scenes:
-    """The first ``count`` held-out scenes of at least two classes, from ``seed`` million on, each a function that makes it."""
+    """The first ``count`` held-out scenes of at least two classes, from ``seed`` million on, as functions."""
 
     count: int
     seed: int
@@ -35,7 +35,7 @@ class _Scenes:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Callable[[], Sample]]:
+    def __iter__(self) -> Iterator[Loader]:
         drawn = (draw_scene(number) for number in itertools.count(self.seed * SPREAD))
         fitting = itertools.islice((scene for scene in drawn if len(scene.classes) > 1), self.count)
         return (functools.partial(_sample, scene, self.opened) for scene in fitting)
