@@ -5,7 +5,7 @@ PYTHON ?= python3
 DEMO   := $(VENV)/.demo
 READY  := $(VENV)/.ready
 # one process a core; threads within each would fight over the same cores
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow test-oldest test-newest coverage bench check format lint types fix hooks clean

@@ -1,6 +1,7 @@
 """The slow tests run once for each state of the source, and go on where they stopped."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     def run():
         root = str(Path(__file__).parents[1])
         command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r}); {RUN}"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False).returncode
+        alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout", "PYTEST_ADDOPTS": ""}
+        return subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, timeout=120, check=False).returncode
 
     ran = tmp_path / "ran.txt"
     assert (run(), ran.read_text()) == (1, "one two ")

@@ -159,22 +159,39 @@ def test_an_output_that_cannot_be_listed_is_one_sentence(scene, tmp_path, monkey
 # --- Odd photos ---
 
 
+#: Runs one command after another in one process, as each would run in its own, with a zero byte after each.
+COMMANDS = """
+import ast, sys
+from relume.cli import main
+for words in ast.literal_eval(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    print(end="\\0", flush=True)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     """As bytes, on terminals and pages that hold text alone."""
     photo = scene(os.fsdecode(b"caf\xe9\x1b.png"))
-    run = [sys.executable, "-m", "relume"]
     options = ["--method", "gradcam", "--no-evidence", "--output"]
     commands = {
         "explain": [*options, tmp_path / "one"],
         "compare": [*options, tmp_path / "two"],
         "audit": ["--method", "gradcam", "--checks", "coverage", "--output", tmp_path / "three"],
     }
-    for command, rest in commands.items():
-        result = subprocess.run([*run, command, photo, *rest], capture_output=True, check=False)
-        assert result.returncode == 0, result.stderr
-        assert b"caf\\udce9\\x1b.png" in result.stdout, command
-        assert b"\xe9" not in result.stdout + result.stderr
+    words = [[command, str(photo), *map(str, rest)] for command, rest in commands.items()]
+    result = subprocess.run([sys.executable, "-c", COMMANDS, repr(words)], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.split(b"\0")
+    assert len(said) == len(commands) + 1
+    for command, output in zip(commands, said, strict=False):
+        assert b"caf\\udce9\\x1b.png" in output, command
+    assert b"\xe9" not in result.stdout + result.stderr
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).source["file"] == str(photo)
