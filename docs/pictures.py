@@ -20,7 +20,7 @@ from skimage import data
 
 import relume
 from relume.demo import CLASSES, draw_scene
-from relume.explanation.result import sheet
+from relume.explanation.sheet import sheet
 from relume.models.opened import Opened, open_model
 from relume.pictures.figure import figure_bytes
 
@@ -39,7 +39,7 @@ def photographs() -> Image.Image:
 
 def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[int], methods: list[str], layer: str) -> None:
     """Explain a picture for each target and draw the sheet."""
-    explained = opened.explain_targets(picture, targets, methods, layer)
+    explained = opened.compare(picture, targets, methods, layer)
     save(Image.open(io.BytesIO(figure_bytes(sheet(explained)))), name)
 
 

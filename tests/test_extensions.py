@@ -11,11 +11,12 @@ import relume
 from relume.demo import draw_scene
 from relume.errors import InputError
 from relume.evaluation import SOURCES as SAMPLES
+from relume.explanation import WRITERS
 from relume.measures import BASELINES, MEASURES, SIMILARITIES
 from relume.pictures import KINDS
 from tests.helpers.commands import relume_command
 
-REGISTRIES = (relume.METHODS, SAMPLES, BASELINES, MEASURES, SIMILARITIES, KINDS)
+REGISTRIES = (relume.METHODS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
 
 #: Fewer lines than these add one of anything, its imports included.
 LINES = 15
@@ -79,6 +80,16 @@ def add_kind_of_picture():
     KINDS["grey"] = Kind("grey", grey, (0, 1), "magnitudes in grey")
 
 
+def add_output_format():
+    from relume.explanation import WRITERS
+
+    def highest(explanation, options):
+        rows = [f"{key},{float(values.max())}\n" for key, values in explanation.maps.items()]
+        return {"highest.csv": "".join(rows).encode()}
+
+    WRITERS["highest"] = highest
+
+
 def add_samples():
     from relume.evaluation import SOURCES, Sample
 
@@ -130,7 +141,7 @@ def test_a_target_is_explained_by_parts_and_in_copies(opened, photo):
     e = relume.explain(opened.model, images, target, ["gradient", relume.Smooth("gradient", samples=2)])
     two = e.scores.topk(2, dim=1).values
     torch.testing.assert_close(e.score, two[:, 0] - two[:, 1])
-    parts = relume.explain(opened.model, images, target, ["gradient"], chunk=1)
+    parts = relume.explain(opened.model, images, target, ["gradient"], batch_size=1)
     torch.testing.assert_close(parts["gradient"], e["gradient"], rtol=1e-4, atol=1e-5)
 
 
@@ -140,6 +151,13 @@ def test_a_kind_of_picture_is_drawn(opened, photo, tmp_path):
     assert e.picture("gradient", kind="grey").mode == "L"
     e.save(tmp_path, kind="grey")
     assert (tmp_path / "gradient.png").is_file()
+
+
+def test_an_output_format_is_written_and_checked(opened, photo, tmp_path):
+    add_output_format()
+    opened.explain(photo, methods=["gradient"]).save(tmp_path)
+    assert (tmp_path / "highest.csv").read_text().startswith("gradient,")
+    relume.Explanation.load(tmp_path)
 
 
 def test_a_source_of_samples_is_evaluated_and_a_word_of_the_command(opened, tmp_path):

@@ -13,8 +13,10 @@ from .attribution import (
 from .auditing.report import AuditReport, audit
 from .engine.coverage import Coverage
 from .evaluation.run import evaluate
-from .explanation.result import Explanation, share
-from .explanation.run import coverage, explain, explain_targets
+from .explanation.comparison import Comparison, compare
+from .explanation.result import Explanation
+from .explanation.run import coverage, explain
+from .explanation.scales import share
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
 from .models.opened import open_model
@@ -26,6 +28,7 @@ __all__ = [
     "AuditReport",
     "Augmented",
     "Backpropagation",
+    "Comparison",
     "Coverage",
     "Deconvolution",
     "Explanation",
@@ -38,12 +41,12 @@ __all__ = [
     "Smooth",
     "__version__",
     "audit",
+    "compare",
     "compute_guided_gradcam",
     "coverage",
     "errors",
     "evaluate",
     "explain",
-    "explain_targets",
     "open_model",
     "prepare",
     "preprocess_image",

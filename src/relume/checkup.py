@@ -129,7 +129,7 @@ def check(
     read = chosen.name if chosen and layer is None else None
     for key in METHODS:
         try:
-            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
+            read = explain(model, images, None, [key], layer, output=output, evidence=None).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
     made, unprepared = _prepared(model, images)

@@ -62,7 +62,7 @@ def test_the_table_compares_raw_values_with_signs_and_saliency_without():
 def test_coarse_maps_are_enlarged_and_small_ones_have_no_structure():
     coarse = torch.rand(1, 4, 4, generator=generator())
     maps = Maps.of(coarse, (40, 40))
-    np.testing.assert_allclose(maps.saliency, relume.explanation.answer.upsample(coarse, (40, 40)).double())
+    np.testing.assert_allclose(maps.saliency, relume.maps.upsample(coarse, (40, 40)).double())
     small = Maps.of(torch.rand(1, 3, 12, 12), (12, 12))
     found = small.compare(Maps.of(torch.rand(1, 3, 12, 12), (12, 12)))
     assert [key for key, value in found.items() if np.isnan(value[0])] == ["ssim", "hog"]

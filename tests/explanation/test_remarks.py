@@ -15,7 +15,7 @@ from relume.auditing import FIGURES
 from relume.auditing.verdict import nothing
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
-from relume.explanation.result import sheet
+from relume.explanation.sheet import sheet
 from relume.methods import METHODS, Gradients, Method
 from relume.rules import gradient, guided
 from relume.targets import Channel
@@ -143,7 +143,7 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
     assert "gradcam (empty for 4 of 4 images), gradient: 2 rectifiers" in str(e)
-    assert html.escape(words) in e._repr_html_()
+    assert words in html.unescape(e._repr_html_())
     texts = " ".join(text.get_text() for text in e.figure().texts)
     assert texts.count(words) == 4  # whole, on lines of its own
     assert texts.count("zero everywhere") == 4  # once under each
@@ -154,16 +154,16 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert sample["remark"] == {"gradcam": e.remarks["gradcam"][3], "gradient": ""}
 
 
-def test_a_map_is_like_nothing_where_the_runner_ups_is_empty(x):
+def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x):
     e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
     assert np.isnan(e.evidence.classes["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
-    assert re.fullmatch(r"−?0\.\d\d like edges", e.doubt("gradcam"))
+    assert re.fullmatch(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)", e.doubt("gradcam"))
 
 
 def test_parts_run_one_after_the_other_say_the_same(x):
     net = Net(NEGATIVE).eval()
-    whole, parts = relume.explain(net, x, 0, ALL), relume.explain(net, x, 0, ALL, chunk=3)
+    whole, parts = relume.explain(net, x, 0, ALL), relume.explain(net, x, 0, ALL, batch_size=3)
     assert parts.remarks == whole.remarks
     assert parts.layer_trouble == whole.layer_trouble != ""
 
@@ -274,10 +274,10 @@ class Strengths(nn.Module):
 
 def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    by_target = relume.explain_targets(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=False)
+    by_target = relume.compare(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=None)
     said = "weak here: 500 times weaker than the strongest gradient of these"
     assert [e.doubt("gradient") for e in by_target] == ["", "", said]
-    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=False)
+    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=None)
     assert by_image.weaker("gradient") == [pytest.approx(500), None]
     assert [one.doubt("gradient") for one in by_image] == [said, ""]  # one image of them still knows
     assert "gradient (over 100 times weaker than the strongest for 1 of 2 images)" in str(by_image)
@@ -289,7 +289,7 @@ def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
     assert [one.doubt("gradient") for one in back] == [said, ""]
     samples = json.loads((tmp_path / "explanation.json").read_text())["samples"]
     assert [sample["weaker"]["gradient"] for sample in samples] == [pytest.approx(500), None]
-    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=False) for target in (0, 2)]
+    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=None) for target in (0, 2)]
     assert [e.doubt("gradient") for e in alone] == ["", ""]  # each was all there was
     assert "weak here: 500" in " ".join(text.get_text() for text in sheet(alone).texts)
 
@@ -338,7 +338,7 @@ def test_an_empty_map_is_audited_as_such(x, tmp_path):
     assert audit["checks"]["edges"]["similarity"]["sobel"]["absolute"] == [None, None]
     assert audit["checks"]["faithfulness"]["gain"]["road"] == {"random": [None, None], "edges": [None, None]}
     assert audit["checks"]["coverage"]["blank"] == [1, 1]
-    assert html.escape(said) in report._repr_html_()
+    assert said in html.unescape(report._repr_html_())
     view = report.view(0)
     assert [tile.note for tile in view.strips["classes"].tiles] == [
         "the class explained",

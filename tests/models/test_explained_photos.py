@@ -38,17 +38,17 @@ def test_it_is_explain_on_the_prepared_photo(network, wide):
     assert (e.model, e.labels, e.activation) == ("demo", CLASSES, "sigmoid")
     assert e.photos[0].box == (36, 0, 164, 128)
     assert e.overlay("gradcam").size == (200, 128)
-    assert e.source["file"] == str(wide)
-    assert e.source["rectifiers"] == "all"
+    assert e.provenance["file"] == str(wide)
+    assert e.provenance["rectifiers"] == "all"
 
 
 def test_several_photos_and_targets_share_a_forward_pass(network, wide, monkeypatch):
     passes, forward = [], type(network.model).forward
     monkeypatch.setattr(type(network.model), "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
     photos = [wide, str(wide), Image.open(wide), Photo.whole(Image.open(wide))]
-    cat, dog = network.explain_targets(photos, ["cat", 6], METHODS, "layer2", rectifiers="relu")
+    cat, dog = network.compare(photos, ["cat", 6], METHODS, "layer2", rectifiers="relu")
     assert passes == [4]
-    assert (len(cat), cat.layer, cat.source["rectifiers"]) == (4, "layer2", "relu")
+    assert (len(cat), cat.layer, cat.provenance["rectifiers"]) == (4, "layer2", "relu")
     assert dog.title(3).startswith("dog")
     torch.testing.assert_close(cat[0, "gradcam"], cat[3, "gradcam"])
 

@@ -275,9 +275,9 @@ def test_the_first_part_decides_for_all():
 
     x = torch.cat([images(1).abs(), -images(1).abs()])
     for order, expected in ((x, ("none", True)), (x.flip(0), ("none", None))):
-        e = relume.explain(Changing(), order, 0, ["gradient"], chunk=1)
+        e = relume.explain(Changing(), order, 0, ["gradient"], batch_size=1)
         assert (e.activation, e.are_probabilities) == expected
-    e = relume.explain(Changing(), x.flip(0), 0, ["gradient"], chunk=1, activation="sigmoid")  # not refused half-way
+    e = relume.explain(Changing(), x.flip(0), 0, ["gradient"], batch_size=1, activation="sigmoid")  # not refused half-way
     assert (e.activation, e.are_probabilities) == ("sigmoid", False)
 
 

@@ -14,8 +14,9 @@ from relume.engine.layers import layer_name
 from relume.engine.reading import LayerLike
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError, TargetError
+from relume.explanation.comparison import compare
 from relume.explanation.result import Explanation
-from relume.explanation.run import explain, explain_targets
+from relume.explanation.run import explain
 from relume.measures.similarity import Maps
 from relume.methods.base import Method, resolve_method
 from relume.targets import TargetLike
@@ -82,7 +83,7 @@ class Question:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
         asked = resolve_method(method)
-        answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
+        answer = explain(model, images, target, [asked], layer, output=output, evidence=None, activation=activation)
         if answer.target is None or answer.versus is not None:
             raise TargetError(
                 f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"
@@ -107,7 +108,7 @@ class Question:
     def _raw(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
         pairs = zip(parts(images, self.batch), parts(classes, self.batch), strict=True)
         method, layers, output = [self.method], self.layers or None, self.output
-        explained = ((explain(model, i, c, method, layers, output=output, evidence=False), c) for i, c in pairs)
+        explained = ((explain(model, i, c, method, layers, output=output, evidence=None), c) for i, c in pairs)
         return torch.cat([self._alive(e, model, c) for e, c in explained])
 
     def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class Question:
         raw = e[self.method.key]
         if raw.flatten(1).any(1).all():
             return raw
-        plain = explain(model, e.images, classes, ["gradient"], output=self.output, evidence=False)["gradient"]
+        plain = explain(model, e.images, classes, ["gradient"], output=self.output, evidence=None)["gradient"]
         responds = plain.flatten(1).any(1)
         return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)
 
@@ -125,9 +126,7 @@ class Question:
             return [self.maps(classes=c) for c in classes]
         found: list[list[Tensor]] = []
         for images, *asked in zip(parts(self.images, self.batch), *(parts(c, self.batch) for c in classes), strict=True):
-            answers = explain_targets(
-                self.model, images, asked, [self.method], self.layers or None, output=self.output, evidence=False
-            )
+            answers = compare(self.model, images, asked, [self.method], self.layers or None, output=self.output, evidence=None)
             found.append([self._alive(e, self.model, c) for e, c in zip(answers, asked, strict=True)])
         return [Maps.of(torch.cat(raw), tuple(self.images.shape[2:])) for raw in zip(*found, strict=True)]
 

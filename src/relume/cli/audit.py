@@ -152,7 +152,7 @@ def audit(
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []
-    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": False}))
+    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": None}))
 
     def keep(reports: list[AuditReport], _: Path) -> None:
         nonlocal naming

@@ -69,7 +69,7 @@ def evaluate(
     opened = network.open(photos=data is not None)
     spec = f"scenes:{scenes or 500}" if data is None else data
     samples = open_samples(spec, opened, seed)
-    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": False}))
+    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": None}))
 
     def skip(sample: Sample | None, error: Exception) -> str:
         return failures.add(error, None if sample is None else Path(sample.name))

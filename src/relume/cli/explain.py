@@ -67,7 +67,7 @@ def explain(
 
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
-    from relume.explanation.answer import compared
+    from relume.explanation.result import compared
     from relume.explanation.saving import ResultFolders, address
     from relume.pages.folder import check_writable
 

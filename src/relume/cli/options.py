@@ -89,7 +89,9 @@ class Asked:
         from relume.methods.averaged import Smooth
 
         smooth = {"samples": self.smooth, "noise": Smooth.noise if self.noise is None else self.noise, "seed": 0}
-        return {"rectifiers": self.rectifiers, "evidence": self.evidence} | ({} if self.smooth is None else {"smooth": smooth})
+        return {"rectifiers": self.rectifiers, "evidence": "quick" if self.evidence else None} | (
+            {} if self.smooth is None else {"smooth": smooth}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,8 @@ class Drawing:
 
     def scaled(self, explained: Sequence[Explanation]) -> list[Explanation]:
         """The explanations at the scale asked for; a shared one is shared among them."""
-        from relume.explanation.result import Scale, share
+        from relume.explanation.result import Scale
+        from relume.explanation.scales import share
         from relume.pictures.scale import PERCENTILE
 
         words: dict[str, Scale] = {"own": "own", "shared": "shared"}
@@ -155,9 +158,9 @@ def explain_photo(
     source: Mapping[str, Any],
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
-    rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
-    explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
-    return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
+    rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", "quick")
+    explained = opened.compare(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
+    return [dataclasses.replace(e, provenance={**e.provenance, **source}) for e in explained]
 
 
 def check_labels(opened: Opened) -> None:
@@ -171,7 +174,7 @@ def check_labels(opened: Opened) -> None:
     from relume.pictures.photo import Photo
 
     try:
-        explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {"evidence": False})
+        explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {"evidence": None})
     except ModelError:
         raise
     except Exception:  # noqa: BLE001 - the photos may be other pictures, and what is wrong with them is said then
@@ -221,7 +224,7 @@ def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
 
     Where the layer chosen leaves most maps ``without`` Grad-CAM, another one is named.
     """
-    how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
+    how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
     lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]

@@ -30,7 +30,7 @@ _WORDS: tuple[tuple[str, Callable[[str], Exception]], ...] = (
         "region computed under selective activation checkpoint",
         lambda _: HiddenRegionError(
             "selective checkpointing allows one backward pass, and this explanation takes several; ask for one method at a "
-            "time, with evidence=False, or use checkpoint(...) without context_fn"
+            "time, with evidence=None, or use checkpoint(...) without context_fn"
         ),
     ),
     (

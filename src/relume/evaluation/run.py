@@ -13,17 +13,18 @@ import numpy as np
 import torch
 
 from relume.engine.inputs import Model
-from relume.engine.reading import LayerLike
 from relume.errors import ImageError, InputError, ModelError, NonFiniteError
 from relume.evaluation.report import COLUMNS, Evaluation
 from relume.evaluation.samples import Loader, Sample
 from relume.evaluation.sources import open_samples
+from relume.explanation.comparison import compare
+from relume.explanation.request import Layers, ReadingOptions, with_options
 from relume.explanation.result import Explanation
-from relume.explanation.run import Options, explain_targets
 from relume.measures.baselines import BASELINES
 from relume.measures.localisation import MEASURES, Map, Truth, measure, rank_correlation
 from relume.measures.statistics import Estimate, estimate
 from relume.methods.base import METHODS
+from relume.methods.gradients import Fuse
 from relume.methods.wrapper import MethodLike, resolve_methods
 from relume.models.opened import Opened
 
@@ -33,21 +34,28 @@ __all__ = ["Skip", "evaluate", "skip_unusable"]
 Skip: TypeAlias = Callable[[Sample | None, Exception], str | None]
 
 
+class EvaluationOptions(ReadingOptions, total=False):
+    """The options of an evaluation, described in :func:`relume.explain`."""
+
+    fuse: Fuse
+
+
 def skip_unusable(_: Sample | None, error: Exception) -> str | None:
     """Skip an image that cannot be read, and one that overflows; raise all else."""
     return str(error) if isinstance(error, NonFiniteError | ImageError) else None
 
 
+@with_options(EvaluationOptions)
 def evaluate(
     model: Model | Opened,
     samples: str | Path | Iterable[Sample | Loader] = "scenes",
     methods: Iterable[MethodLike] | None = None,
-    layer: LayerLike | None = None,
+    layer: Layers = None,
     *,
     seed: int = 0,
     skip: Skip = skip_unusable,
     provenance: Mapping[str, Any] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[EvaluationOptions],
 ) -> Evaluation:
     """Measure methods' maps against ground truth, beside baselines that know nothing and the truth itself, blurred.
 
@@ -66,7 +74,7 @@ def evaluate(
             reason to list in :attr:`relume.evaluation.Evaluation.skipped`, or None to raise the error. Without it, images that
             cannot be read or that overflow are skipped.
         provenance: further provenance, as plain data.
-        options: as for :func:`relume.explain`; of an opened model, ``output`` is its own. Maps are made without evidence.
+        options: as for :func:`relume.explain`; of an opened model, ``output`` is its own.
 
     Raises:
         InputError: there is nothing to evaluate; or as :func:`relume.explain`.
@@ -123,14 +131,13 @@ def evaluate(
 
 
 def _explain(
-    model: Model | Opened, sample: Sample, methods: Sequence[MethodLike], layer: LayerLike | None, options: Options
-) -> list[Explanation]:
+    model: Model | Opened, sample: Sample, methods: Sequence[MethodLike], layer: Layers, options: EvaluationOptions
+) -> Sequence[Explanation]:
     """Explain every class of a sample from one forward pass."""
     if isinstance(model, Opened):
         options = {"output": model.output, **options}
         model = model.model
-    options = {**options, "evidence": False}
-    return explain_targets(model, sample.image[None], list(sample.targets), methods, layer, **options)
+    return compare(model, sample.image[None], list(sample.targets), methods, layer, evidence=None, **options)
 
 
 def _check_labels(opened: Opened | None, e: Explanation) -> None:

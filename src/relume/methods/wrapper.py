@@ -134,17 +134,18 @@ class Wrapper(ABC):
     def maps(self) -> tuple[MapInfo, ...]:
         """The description of each map, in the order of :meth:`reduce`; see :meth:`derived`."""
 
-    def derived(self, name: str, title: str, *, signed: bool | None = None) -> MapInfo:
+    def derived(self, name: str, title: str, *, signed: bool | None = None, note: str = "") -> MapInfo:
         """Describe a map of the same place as that of the method inside.
 
         Args:
             name: what comes before the key of the method inside, joined by ``_``.
             title: a format in which ``{}`` stands for the title of the method inside.
             signed: True if the map can be negative; as that of the method inside if None.
+            note: how the map is made, for the caption of a figure.
         """
         (inner,) = self.inner.maps
         signed = inner.signed if signed is None else signed
-        return replace(inner, key=f"{name}_{inner.key}", title=title.format(inner.title), signed=signed)
+        return replace(inner, key=f"{name}_{inner.key}", title=title.format(inner.title), signed=signed, note=note)
 
     @property
     def needs_layer(self) -> bool:

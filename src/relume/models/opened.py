@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
     from relume.engine.reading import LayerLike
+    from relume.explanation.comparison import Comparison
+    from relume.explanation.request import Options
     from relume.explanation.result import Explanation
-    from relume.explanation.run import Options
     from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
@@ -93,20 +94,20 @@ class Opened:
             ModelError: there are more or fewer labels than classes.
             RelumeError: as :func:`relume.explain`.
         """
-        return self.explain_targets(photos, [target], methods, layer, **options)[0]
+        return self.compare(photos, [target], methods, layer, **options)[0]
 
-    def explain_targets(
+    def compare(
         self,
         photos: Pictures,
         targets: Sequence[int | str | TargetLike],
         methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
-    ) -> list[Explanation]:
-        """:meth:`explain` for several targets of the same photos, which share the forward pass."""
+    ) -> Comparison:
+        """Explain several targets of the same photos, which share the forward pass: arguments and errors of :meth:`explain`."""
         import torch
 
-        from relume.explanation.run import explain_targets
+        from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
         from relume.pictures.photo import as_photo
 
@@ -117,10 +118,10 @@ class Opened:
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
         options = {"output": self.output, **options}
-        explained = explain_targets(self.model, images.to(self.device), asked, methods, layer, **options)
+        explained = compare(self.model, images.to(self.device), asked, methods, layer, **options)
         facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
-        return [self._named(e, framed, facts) for e in explained]
+        return Comparison(tuple(self._named(e, framed, facts) for e in explained))
 
     def _named(self, e: Explanation, photos: Sequence[Photo], facts: Mapping[str, Any]) -> Explanation:
         """An explanation that knows what the network is called, its classes and its photos."""
@@ -128,7 +129,7 @@ class Opened:
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "photos": photos}
-        return dataclasses.replace(e, source={**e.source, **facts}, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, provenance={**e.provenance, **facts}, **known)  # type: ignore[arg-type]
 
     def prepared(self, photo: Picture, **options: Unpack[Preparing]) -> Opened:
         """The same with its network made fast: see :func:`relume.prepare`, which has the options and the errors.
