@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import relume
+from relume.auditing import CHECKS
 from relume.demo import draw_scene
 from relume.errors import InputError
 from relume.evaluation import SOURCES as SAMPLES
@@ -16,7 +17,7 @@ from relume.measures import BASELINES, MEASURES, SIMILARITIES
 from relume.pictures import KINDS
 from tests.helpers.commands import relume_command
 
-REGISTRIES = (relume.METHODS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
+REGISTRIES = (relume.METHODS, CHECKS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
 
 #: Fewer lines than these add one of anything, its imports included.
 LINES = 15
@@ -67,6 +68,16 @@ def add_target():
             return self
 
     return Margin()
+
+
+def add_check():
+    from relume.auditing import CHECKS, Check, Measure
+
+    def spread(subject):
+        return subject.maps.saliency.std((1, 2))
+
+    measure = Measure("spread", "high", "An even map shows nothing.", lambda result: result)
+    CHECKS["spread"] = Check("Spread", "How uneven the map is.", spread, {"spread": measure})
 
 
 def add_kind_of_picture():
@@ -129,6 +140,7 @@ def test_a_method_is_explained_wrapped_audited_evaluated_and_a_word_of_the_comma
     assert {"smooth_squared", "vargrad_squared"} <= e.maps.keys()
     assert e.infos["squared"].title == "guided, squared"
     assert relume.evaluate(opened, "scenes:1", ["squared"]).titles["squared"] == "guided, squared"
+    assert relume.audit(opened.model, e.images, method="squared", checks=["edges"]).measures["edges"].shape == (1,)
     photo.save(tmp_path / "photo.png")
     result = relume_command("explain", tmp_path / "photo.png", "--method", "squared", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -143,6 +155,13 @@ def test_a_target_is_explained_by_parts_and_in_copies(opened, photo):
     torch.testing.assert_close(e.score, two[:, 0] - two[:, 1])
     parts = relume.explain(opened.model, images, target, ["gradient"], batch_size=1)
     torch.testing.assert_close(parts["gradient"], e["gradient"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_check_has_its_measures_and_its_row(opened, photo):
+    add_check()
+    report = relume.audit(opened.model, opened.image(photo)[None], method="gradient", checks=["spread"])
+    assert report.measures["spread"] > 0
+    assert "spread" in str(report)
 
 
 def test_a_kind_of_picture_is_drawn(opened, photo, tmp_path):

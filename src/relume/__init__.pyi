@@ -10,7 +10,8 @@ from .attribution import (
     GuidedReLU,
     compute_guided_gradcam,
 )
-from .auditing.report import AuditReport, audit
+from .auditing.report import AuditReport
+from .auditing.run import audit
 from .engine.coverage import Coverage
 from .evaluation.run import evaluate
 from .explanation.comparison import Comparison, compare

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from relume.acceleration.prepared import prepare
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output, pick
-from relume.engine.layer_choice import describe
-from relume.engine.layers import Layer
+from relume.engine.layers import Layer, describe
 from relume.engine.preparation import Preparation, preparation_of
 from relume.engine.reading import LayerLike, Reading
 from relume.engine.trace import Trace

@@ -244,7 +244,7 @@ def test_an_audit_makes_its_weights_random(x):
     net = Small().eval()
     packed, unpacked = (relume.prepare(net, x, channels_last=flag) for flag in (True, False))
     before = snapshot(packed)
-    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks.randomisation for n in (packed, unpacked, net)]
+    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks["randomisation"] for n in (packed, unpacked, net)]
     assert_unchanged(before, snapshot(packed))
     for other in found[1:]:
         assert found[0].layers == other.layers == ("head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1")

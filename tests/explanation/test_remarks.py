@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import relume
-from relume.auditing import FIGURES
+from relume.auditing import measures_of
 from relume.auditing.verdict import nothing
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
@@ -325,8 +325,8 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
 def test_an_empty_map_is_audited_as_such(x, tmp_path):
     report = relume.audit(Net(NEGATIVE).eval(), x[:2], 0, "gradcam")
     assert report.empty == [True, True]
-    assert report.figures.keys() == FIGURES.keys()
-    assert all(np.isnan(values).all() for values in report.figures.values())
+    assert report.measures.keys() == measures_of().keys()
+    assert all(np.isnan(values).all() for values in report.measures.values())
     why = "Its weighted sum is nowhere positive at layer 'late'; name another layer, such as 'early', or ask for another class."
     said = f"This map is empty: there is nothing to believe or doubt. {why}"
     assert [(v.level, v.text) for v in (report.verdict, *report.verdicts)] == [("nothing", said)] * 3
@@ -334,20 +334,22 @@ def test_an_empty_map_is_audited_as_such(x, tmp_path):
     (audit,) = json.loads((tmp_path / "audit.json").read_text())["audits"]
     for picture in audit["pictures"]:
         assert (picture["empty"], picture["remark"]) == (True, report.remarks[0])
-        assert set(picture["figures"].values()) == {None}
+        assert set(picture["measures"].values()) == {None}
     assert audit["checks"]["edges"]["similarity"]["sobel"]["absolute"] == [None, None]
     assert audit["checks"]["faithfulness"]["gain"]["road"] == {"random": [None, None], "edges": [None, None]}
     assert audit["checks"]["coverage"]["blank"] == [1, 1]
     assert said in html.unescape(report._repr_html_())
     view = report.view(0)
-    assert [tile.note for tile in view.strips["classes"].tiles] == [
+    assert [tile.note for tile in view.sections["classes"].strips[0].tiles] == [
         "the class explained",
         "runner-up: empty",
         "random other: empty",
         "least likely: empty",
     ]
-    assert np.isnan(view.curve.curves[0].y).all()
-    assert [chart.title for chart in view.charts] == [f"{k}: the map has no order" for k in ("Deletion", "Insertion", "ROAD")]
+    assert np.isnan(view.sections["randomisation"].charts[0].curves[0].y).all()
+    assert [chart.title for chart in view.sections["faithfulness"].charts] == [
+        f"{k}: the map has no order" for k in ("Deletion", "Insertion", "ROAD")
+    ]
 
 
 def test_one_empty_map_of_several_counts_in_no_average(x):
@@ -355,7 +357,7 @@ def test_one_empty_map_of_several_counts_in_no_average(x):
     assert report.empty == [False, True, False]
     assert [v.level for v in report.verdicts] == ["undecided", "nothing", "undecided"]
     assert "1 of 3 maps are empty, and count in no average" in str(report)
-    assert np.isnan(report.figures["edges"]).tolist() == [False, True, False]
+    assert np.isnan(report.measures["edges"]).tolist() == [False, True, False]
 
 
 def test_a_score_that_does_not_respond_is_an_empty_map(x):
@@ -423,17 +425,15 @@ def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
     assert '<span class="level">empty</span>' in (tmp_path / "index.html").read_text()
 
 
-def test_a_figure_names_its_check(scenes, tmp_path):
+def test_a_measure_names_its_check(scenes, tmp_path):
     """`cascade` and all others: what the table prints is what --checks and --fail-if take."""
     args = ["--method", "gradient", "--checks", "cascade,shift", "--fail-if", "cascade>0.99", "--output", tmp_path]
     result = relume_command("audit", scenes[0], *args)
     assert result.exit_code == 0, result.output
     (picture,) = json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"]
-    assert list(picture["figures"]) == ["randomisation", "cascade", "untrained", "stability", "shift"]
-    for key in picture["figures"]:
-        assert re.search(rf"^{key}  +similar", result.stdout, flags=re.MULTILINE)
+    assert list(picture["measures"]) == ["randomisation", "cascade", "untrained", "stability", "shift"]
+    for key in picture["measures"]:
+        assert re.search(rf"^{key}  +.*similarity", result.stdout, flags=re.MULTILINE)
     wrong = relume_command("audit", scenes[0], "--fail-if", "faithfulness<0", "--output", tmp_path / "no")
     assert wrong.exit_code == 2
-    assert "a check of several figures; set a condition for one of deletion, insertion, road, road_edges" in wrong.stderr
-    for key, figure in FIGURES.items():
-        assert relume.auditing.checks.table.checks_of([key]) == [figure.check]
+    assert "a check of several measures; set a condition for one of deletion, insertion, road, road_edges" in wrong.stderr

@@ -127,8 +127,8 @@ class Drawing:
         """
         from relume.pictures.kinds import KINDS
 
-        if self.kind is not None and self.kind not in KINDS:
-            raise InputError(f"--kind is one of {', '.join(KINDS)}; got {self.kind!r}")
+        if self.kind is not None and self.kind not in KINDS.names():
+            raise InputError(f"--kind is one of {', '.join(KINDS.names())}; got {self.kind!r}")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise InputError(f"--percentile is a number above 0, up to 100; got {self.percentile:g}")
         if self.percentile is not None and self.scale not in ("own", "shared"):

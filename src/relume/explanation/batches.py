@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.inputs import Inputs, entries_of
 from relume.engine.out_of_memory import out_of_memory
+from relume.engine.trees import tree_map_only
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.request import Request
 from relume.explanation.result import Explanation
@@ -75,7 +75,7 @@ class Batches:
 
     @property
     def limit(self) -> int | None:
-        """How many images run at once, copies included; None for all of them."""
+        """The number of images that run at once, copies included; None for all of them."""
         return None if self._size == self._whole or self._images is None else self._size
 
     def __iter__(self) -> Iterator[Part]:

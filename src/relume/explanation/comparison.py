@@ -26,7 +26,7 @@ from relume.text import encoded, name_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "ROWS", "Comparison", "compare", "comparison_files"]
+__all__ = ["PAGE", "Comparison", "compare", "comparison_files"]
 
 #: The names of the page and of the contact sheet.
 PAGE, SHEET = "compare.html", "sheet"
@@ -155,8 +155,8 @@ def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -
     """
     rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
-    groups, taken = [c.images() for c in comparisons], iter(rows)
-    views = [_photo_view([next(taken) for _ in targets], kind) for images in groups for targets in images]
+    explained, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
+    views = [_photo_view([next(explained) for _ in targets], kind, i) for i, targets in enumerate(groups)]
     return {
         f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
         f"{SHEET}.pdf": pages(sheets),
@@ -174,15 +174,15 @@ def _lighter(e: Explanation) -> Explanation:
     return replace(e, photos=photos)
 
 
-def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
-    """Describe one image for the page, explained for each target."""
+def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
+    """Describe one image for the page, explained for each target; ``number`` is its name if there is no file."""
     first = targets[0]
     photo = first.photo_at()
     (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
     size = photo.original or photo.picture.size
     across, down = size[0] / width, size[1] / height
     return PhotoView(
-        name=name_of(first.provenance) or "input",
+        name=name_of(first.provenance) or f"image {number}",
         photo=photo.picture,
         size=size,
         box=(left * across, top * down, right * across, bottom * down),
@@ -195,7 +195,8 @@ def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
 
 def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     """Return what the page says of the network and of how it was explained."""
-    facts = {"model": e.model, "weights": e.provenance.get("weights") or "the network's own", "layer": e.layer or "none"}
+    weights = (e.provenance["weights"] or "the network's own") if "weights" in e.provenance else ""
+    facts = {"model": e.model, "weights": weights, "layer": e.layer or "none"}
     facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
     facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
     facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))

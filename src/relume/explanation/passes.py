@@ -63,7 +63,7 @@ def check_finite(key: str, values: Tensor) -> Tensor:
 
 
 def _check_place(info: MapInfo, values: Tensor, images: Tensor) -> Tensor:
-    if (info.place == "input") is (values.ndim == images.ndim) or info.place == "layer":
+    if info.place == "layer" or values.ndim == images.ndim:
         return values
     raise InputError(
         f"the {info.key} map has shape {tuple(values.shape)}, and its method says that it has the input's, "

@@ -197,7 +197,15 @@ class Explanation:
         return [self.scaling.of(method, array(values)) for values in self.saliency(method).float()]
 
     def empty(self, method: str) -> list[bool]:
-        """Tell which images have an empty map: one that is zero everywhere, and shows nothing."""
+        """Tell which images have an empty map: one that is zero everywhere, and shows nothing.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.empty("gradient")
+            [False]
+        """
         return [not shown for shown in self[method].flatten(1).any(1).tolist()]
 
     def weaker(self, method: str) -> list[float | None]:
@@ -226,7 +234,14 @@ class Explanation:
     # --- Words ------------------------------------------------------------------------------------------------------------
 
     def name(self, index: int) -> str:
-        """Return the name of a class, in one line: its label if labels are known, else its index."""
+        """Return the name of a class, in one line: its label if labels are known, else its index.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo").explain(draw_scene(0).picture, methods=["gradient"]).name(4)
+            'cat'
+        """
         return " ".join(self.labels[index].split()) if self.labels is not None and index < len(self.labels) else str(index)
 
     @property
@@ -360,22 +375,11 @@ class Explanation:
         return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
 
     def __str__(self) -> str:
-        titles = [self.title(i) for i in range(min(len(self), 4))] + (["…"] if len(self) > 4 else [])
-        layer = f", layer {self.layer}" if self.layer else ""
-        doubts = {key: self.doubt(key) if len(self) == 1 else self._of_several(key) for key in self.maps}
-        maps = ", ".join(f"{key} ({words})" if words else key for key, words in doubts.items())
-        at_once = "" if self.batch_size is None else f", explained {self.batch_size} at a time"
-        lines = [f"photo {i}: {note}" for i, photo in enumerate(self.photos or ()) for note in photo.notes]
-        closing = "".join(f"\n{line}" for line in (*lines, self.naming(), self.layer_trouble) if line)
-        return f"{self.model}{layer}{at_once}\n{'; '.join(titles)}\n{maps}: {self.reached}{closing}"
+        from relume.explanation.summary import summary
+
+        return summary(self)
 
     __repr__ = __str__
-
-    def _of_several(self, method: str) -> str:
-        """Say for how many images the map is empty, or far weaker than others."""
-        weak = sum(times is not None for times in self.weaker(method)) if self.scaling.origin == "own" else 0
-        counts = {"empty": sum(self.empty(method)), f"over {TIMES_WEAKER} times weaker than the strongest": weak}
-        return ", ".join(f"{words} for {count} of {len(self)} images" for words, count in counts.items() if count)
 
     @property
     def reached(self) -> str:
@@ -476,7 +480,15 @@ class Explanation:
         return self.picture(method, sample, kind=kind)
 
     def kind(self, method: str, kind: Kinds = None) -> Kind:
-        """Return the kind of picture that is drawn of a map: the one given, or what suits the map."""
+        """Return the kind of picture that is drawn of a map: the one given, or what suits the map.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.kind("gradient").key
+            'colour'
+        """
         if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
         key = kind.get(method) if isinstance(kind, Mapping) else kind
@@ -514,7 +526,15 @@ class Explanation:
     # --- Files ------------------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the tensors, as plain data for JSON."""
+        """Return everything but the tensors, as plain data for JSON.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.as_dict()["maps"]["gradient"]["place"]
+            'input'
+        """
         return storage.record(self)
 
     def files(self, *, kind: Kinds = None, size: int | None = None, without: Iterable[str] = ()) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What stands wherever a method does: a method, or a wrapper that asks one about other images or other targets."""
+"""Wrappers, which ask a method about other images or other targets, and the names under which methods are given."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Wrapper(ABC):
 
     @property
     def settings(self) -> Hashable:
-        """What is equal for wrappers that can share their forward passes: all but the method."""
+        """The settings that wrappers share their forward passes by: all but the method."""
         return type(self), *(getattr(self, f.name) for f in fields(self) if f.name != "method")
 
     @property
