@@ -10,6 +10,7 @@ import torch
 import relume
 from relume.auditing import CHECKS
 from relume.demo import draw_scene
+from relume.engine import RECTIFIERS
 from relume.errors import InputError
 from relume.evaluation import SOURCES as SAMPLES
 from relume.explanation import WRITERS
@@ -17,7 +18,7 @@ from relume.measures import BASELINES, MEASURES, SIMILARITIES
 from relume.pictures import KINDS
 from tests.helpers.commands import relume_command
 
-REGISTRIES = (relume.METHODS, CHECKS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
+REGISTRIES = (relume.METHODS, CHECKS, RECTIFIERS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
 
 #: Fewer lines than these add one of anything, its imports included.
 LINES = 15
@@ -54,6 +55,28 @@ def add_method():
 
     needs = frozenset({("input", rules.guided)})
     relume.METHODS["squared"] = relume.Method("squared", needs, squared, title="guided, squared", signed=False)
+
+
+class Squared(torch.autograd.Function):
+    """A rectifier that a user's network has, whose node saves its input."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0) ** 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g * ctx.saved_tensors[0].clamp(min=0)
+
+
+def add_rectifier():
+    from relume.engine import RECTIFIERS, Rectifier
+
+    def output(node):
+        return node.saved_tensors[0].clamp(min=0) ** 2
+
+    RECTIFIERS["SquaredBackward"] = Rectifier("squared", output, lambda node: node.saved_tensors[0] > 0)
 
 
 def add_target():
@@ -145,6 +168,15 @@ def test_a_method_is_explained_wrapped_audited_evaluated_and_a_word_of_the_comma
     result = relume_command("explain", tmp_path / "photo.png", "--method", "squared", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out").rglob("squared.png"))) == 1
+
+
+def test_a_rectifier_is_guided():
+    add_rectifier()
+    apply, x = Squared.apply, torch.randn(1, 3, 4, 4)
+    weights = torch.randn(3, 48)
+    assert [row.kind for row in relume.coverage(lambda x: apply(x).flatten(1) @ weights.T, x).rows] == ["squared"]
+    guided = relume.explain(lambda x: apply(x).flatten(1) @ weights.T, x, 1, ["guided_backprop"])["guided_backprop"]
+    torch.testing.assert_close(guided, 2 * x.clamp(min=0) * weights[1].clamp(min=0).view(1, 3, 4, 4))
 
 
 def test_a_target_is_explained_by_parts_and_in_copies(opened, photo):
