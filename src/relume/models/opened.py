@@ -284,13 +284,13 @@ def _open_network(spec: str, weights: Path | None, args: dict[str, Any]) -> Open
 
 
 def _open_demo(weights: Path | None, args: dict[str, Any]) -> Opened:
-    from relume.demo.network import open_network
+    from relume.demo import CLASSES, PREPROCESSING, load_network
     from relume.models.checkpoints import read_checkpoint
 
     if args:
         raise ModelError(f"the demo network takes no arguments; got {', '.join(args)}")
     checkpoint = None if weights is None else read_checkpoint(weights)
-    opened = open_network(None)
+    opened = Opened("demo", load_network(), PREPROCESSING, CLASSES, activation="sigmoid")
     if checkpoint is None:
         return opened
     return dataclasses.replace(opened, notes=checkpoint.load_into(opened.model, "demo"))
