@@ -17,6 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import relume
+from relume import evaluation
 from relume.auditing import CHECKS
 from relume.cli import app
 from relume.demo import draw_scene
@@ -27,7 +28,7 @@ from relume.models.torchvision import import_torchvision
 from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, WRITERS]
+REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, WRITERS, evaluation.SOURCES]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
