@@ -20,7 +20,7 @@ from relume.auditing.checks.random_weights import How
 from relume.auditing.subject import Question
 from relume.evaluation import scene_samples
 from relume.methods.base import METHODS
-from relume.models.opened import Opened, open_model
+from relume.models import Opened, open_model
 from relume.pictures.photo import load_picture
 
 SCENES = 6

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import relume
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 
 def seconds(network: nn.Module, images: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ import relume
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, overlap, positive_share
 from relume.methods.base import METHODS, Gathered, Method
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 
 SCENES = 100
 

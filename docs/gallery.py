@@ -64,7 +64,7 @@ def frames(network: Opened, panorama: Image.Image) -> bytes:
 
 def scales(network: Opened) -> bytes:
     """A class that is there and one that is not, each at its own scale and both at one."""
-    both = network.explain_targets(draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
+    both = network.compare(draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
     rows = []
     for e, shared in zip(both, share(both), strict=True):
         cells = [
@@ -84,7 +84,7 @@ def smoothed(network: Opened) -> bytes:
 def draw() -> dict[str, bytes]:
     """Every picture of the gallery, by name, as PNG."""
     network, scene = relume.open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
-    both = network.explain_targets(scene, ["cat", "dog"], METHODS)
+    both = network.compare(scene, ["cat", "dog"], METHODS)
     return {
         "methods": figure_bytes(sheet(both, dpi=110)),
         "kinds": kinds(both[0], "demo network  ·  full strength at percentile 99.5 of each map"),
@@ -139,7 +139,7 @@ There is no car. At its own scale its map looks as good as the cat's; at a share
 how it is scaled, and `scale="shared"` draws a set alike.
 
 ```python
-cat, car = network.explain_targets(scene, ["cat", "car"], methods=["guided_backprop"])
+cat, car = network.compare(scene, ["cat", "car"], methods=["guided_backprop"])
 relume.share([cat, car])  # the same two, drawn at one scale
 cat.figure(scale=0.05)  # or at a scale of yours
 ```

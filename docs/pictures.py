@@ -39,7 +39,7 @@ def photographs() -> Image.Image:
 
 def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[int], methods: list[str], layer: str) -> None:
     """Explain a picture for each target and draw the sheet."""
-    explained = opened.explain_targets(picture, targets, methods, layer)
+    explained = opened.compare(picture, targets, methods, layer)
     save(Image.open(io.BytesIO(figure_bytes(sheet(explained)))), name)
 
 

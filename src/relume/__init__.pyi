@@ -16,7 +16,7 @@ from .explanation.result import Explanation, share
 from .explanation.run import coverage, explain, explain_targets
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
-from .models.opened import open_model
+from .models.sources import open_model
 from .pictures.preprocessing import preprocess_image
 
 __version__: str

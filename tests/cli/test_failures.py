@@ -438,7 +438,7 @@ def test_an_interruption_while_a_network_is_opened(monkeypatch):
     def opened(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relume.models.opened.open_model", opened)
+    monkeypatch.setattr("relume.models.sources.open_model", opened)
     for command in (["check", "demo"], ["demo"], ["explain", "x.png"], ["evaluate"]):
         assert "stopped; nothing was written" in sentence(relume_command(*command), 130)
 

@@ -18,7 +18,7 @@ import relume
 from relume import Augmented, Smooth
 from relume.errors import InputError, NonFiniteError
 from relume.methods.averaged import Copy, Repeated
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
 from relume.targets.base import Box, Channel, Contrast, Neuron, Segmentation
 from tests.helpers.commands import relume_command

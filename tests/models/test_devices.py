@@ -10,7 +10,7 @@ import relume
 from relume.errors import ModelError
 from relume.models import devices
 from relume.models.devices import find_device
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from tests.helpers.commands import relume_command
 from tests.helpers.networks import Small
 

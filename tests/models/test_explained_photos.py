@@ -46,7 +46,7 @@ def test_several_photos_and_targets_share_a_forward_pass(network, wide, monkeypa
     passes, forward = [], type(network.model).forward
     monkeypatch.setattr(type(network.model), "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
     photos = [wide, str(wide), Image.open(wide), Photo.whole(Image.open(wide))]
-    cat, dog = network.explain_targets(photos, ["cat", 6], METHODS, "layer2", rectifiers="relu")
+    cat, dog = network.compare(photos, ["cat", 6], METHODS, "layer2", rectifiers="relu")
     assert passes == [4]
     assert (len(cat), cat.layer, cat.source["rectifiers"]) == (4, "layer2", "relu")
     assert dog.title(3).startswith("dog")

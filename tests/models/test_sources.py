@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 import relume
 from relume.errors import ModelError
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from relume.models.timm import timm_preprocessing
-from relume.models.torchvision import import_library, import_torchvision
+from relume.models.libraries import import_library, import_torchvision
 from relume.pictures.preprocessing import IMAGENET, Preprocessing
 from tests.helpers.networks import Small
 
@@ -248,7 +248,7 @@ def test_a_network_that_was_not_trained_to_classify_is_refused(tmp_path):
 @pytest.mark.parametrize(("spec", "name"), [("timm:resnet18", "timm"), ("hf:some/vit", "transformers")])
 def test_a_library_that_is_not_installed(spec, name, monkeypatch):
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr("relume.models.torchvision.find_spec", lambda library: None if library == name else object())
+    monkeypatch.setattr("relume.models.libraries.find_spec", lambda library: None if library == name else object())
     with pytest.raises(ModelError, match=re.escape(f"{name} is not installed; run: pip install 'relume[{name}]'")):
         open_model(spec)
 

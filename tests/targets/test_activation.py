@@ -16,8 +16,8 @@ from relume import errors
 from relume.auditing.svg import plot
 from relume.checkup import check
 from relume.explanation import storage as stored
-from relume.models.opened import open_model
-from relume.models.torchvision import import_library, import_torchvision
+from relume.models.sources import open_model
+from relume.models.libraries import import_library, import_torchvision
 from relume.targets.activation import activated, last_activation, resolve_activation
 from relume.targets.base import Channel
 from tests.helpers.commands import relume_command, sentence

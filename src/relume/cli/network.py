@@ -125,7 +125,7 @@ class Network:
         """
         from relume.engine.layers import layer_name
         from relume.models.labels import read_labels
-        from relume.models.opened import open_model
+        from relume.models.sources import open_model
 
         if self.model is None and photos:
             err.print(Text(DEMO, style="bold yellow"))

@@ -156,7 +156,7 @@ def explain_photo(
 ) -> list[Explanation]:
     """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
     rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", True)
-    explained = opened.explain_targets(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
+    explained = opened.compare(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
     return [dataclasses.replace(e, source={**e.source, **source}) for e in explained]
 
 
