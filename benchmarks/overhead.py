@@ -17,6 +17,7 @@ from torch.autograd.graph import get_gradient_edge
 import relume
 from relume import rules
 from relume.engine.graph import between, hooked, survey
+from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace
 from relume.models.libraries import import_torchvision
@@ -35,7 +36,7 @@ def runs_of(model: nn.Module, layer: str) -> dict[str, Callable[[], object]]:
         leaf = images.clone().requires_grad_()
         return torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)[0]
 
-    trace = Trace.run(model, images)
+    trace = Trace.run(model, images, Reading())
     score = trace.score(1)
     root, ends = score.value.grad_fn, [get_gradient_edge(trace.images).node]
     assert root is not None, "the score has a graph"
@@ -60,8 +61,8 @@ def runs_of(model: nn.Module, layer: str) -> dict[str, Callable[[], object]]:
         "hooks set and removed": hooking,
         "backward": lambda: backward(guided=False),
         "backward, guided": lambda: backward(guided=True),
-        "trace": lambda: Trace.run(model, images),
-        "trace, layer watched": lambda: Trace.run(model, images, [layer]),
+        "trace": lambda: Trace.run(model, images, Reading()),
+        "trace, layer watched": lambda: Trace.run(model, images, Reading(layers=[layer])),
     }
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 import relume
 from relume.demo import draw_scene
 from relume.models.libraries import import_torchvision
-from relume.pictures.kinds import KINDS, seen
+from relume.pictures.canvas import seen
+from relume.pictures.kinds import KINDS
 from relume.pictures.photo import Photo
 from relume.pictures.preprocessing import IMAGENET
 

@@ -14,7 +14,8 @@ import torch
 import relume
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, overlap, positive_share
-from relume.methods.base import METHODS, Gathered, Method
+from relume.methods.base import METHODS, Method
+from relume.methods.gradients import Gradients
 from relume.models.sources import open_model
 
 SCENES = 100
@@ -24,7 +25,7 @@ def shares(model: torch.nn.Module, image: torch.Tensor, classes: list[int], laye
     """The share of the Grad-CAM and of the Guided Grad-CAM of one image that is left, for each class."""
     found: list[tuple[float, float]] = []
 
-    def look(gathered: Gathered) -> torch.Tensor:
+    def look(gathered: Gradients) -> torch.Tensor:
         product = METHODS["guided_gradcam"].compute(gathered)
         positive = positive_share(gathered)
         found.append((positive, positive * overlap(gathered, product)))

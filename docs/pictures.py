@@ -21,7 +21,7 @@ from skimage import data
 import relume
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.result import sheet
-from relume.models.opened import Opened, open_model
+from relume.models import Opened, open_model
 from relume.pictures.figure import figure_bytes
 
 IMAGES = Path(__file__).with_name("images")
@@ -79,7 +79,7 @@ def draw_page(name: str, picture: Image.Image, weights: str) -> None:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 930}, color_scheme="light")
-        page.goto(Path(folder, "out", "index.html").as_uri())
+        page.goto(Path(folder, "out", "compare.html").as_uri())
         page.locator("input[type=range]").fill("80")
         page.keyboard.press("Tab")  # away from the slider, whose focus would be framed
         page.mouse.move(360, 300)

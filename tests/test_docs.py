@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.demo import draw_scene
-from relume.models.sources import open_model
 from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -10,7 +10,7 @@ from torch import nn
 import relume
 from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
 from relume.models.libraries import import_torchvision
-from relume.targets.base import Channel
+from relume.targets import Channel
 
 METHODS = list(relume.METHODS)
 

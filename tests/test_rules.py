@@ -1,4 +1,4 @@
-"""Each rule at each rectifier in each spelling, against the twin: CONFORMANCE 1, 2, 6, 7."""
+"""Each rule at each rectifier in each spelling, against the twin."""
 
 import pytest
 import torch

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from relume.engine.graph import GuidesItself
 from relume.engine.inputs import Inputs, Model, Output
-from relume.engine.layers import LayerLike, Reshape
+from relume.engine.reading import LayerLike, Rectifiers, Reshape
 from relume.errors import InputError
 from relume.explanation.result import Explanation
-from relume.explanation.run import Options, Rectifiers, explain
-from relume.methods.base import METHODS, Fuse, Method, backpropagation
+from relume.explanation.run import Options, explain
+from relume.methods.base import METHODS, Method, backpropagation
+from relume.methods.gradients import Fuse
 from relume.rules import Rule
-from relume.targets.base import TargetLike
+from relume.targets import TargetLike
 
 __all__ = [
     "Backpropagation",

@@ -14,8 +14,9 @@ from relume.acceleration.prepared import prepare
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output, pick
 from relume.engine.layer_choice import describe
-from relume.engine.layers import Layer, LayerLike
+from relume.engine.layers import Layer
 from relume.engine.preparation import Preparation, preparation_of
+from relume.engine.reading import LayerLike, Reading
 from relume.engine.trace import Trace
 from relume.engine.wrappers import unwrap
 from relume.errors import RelumeError, TargetError
@@ -120,7 +121,7 @@ def check(
     check_activation(activation)
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-        trace = Trace.run(model, images)
+        trace = Trace.run(model, images, Reading())
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs)) or describe(trace.outputs)
     resolved = _activation(activation, trace, output)
     troubles: dict[str, str] = {}
@@ -187,7 +188,7 @@ class _Kept:
 def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
     """Find the layer that is chosen where none is named, and every layer with a map, the last first."""
     try:
-        trace = Trace.run(model, images, None, output=output)
+        trace = Trace.run(model, images, Reading(layers=None, output=output))
     except RelumeError:
         return None, ()
     return trace.layers[0], trace.candidates

@@ -18,11 +18,11 @@ from relume.checkup import check
 from relume.demo.scenes import draw_scene
 from relume.measures.localisation import rank_correlation
 from relume.models.checkpoints import read_state
-from relume.models.sources import open_model
 from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
 from relume.pictures.preprocessing import Preprocessing
-from relume.targets.base import Channel, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Contrast, Neuron, Segmentation
 from tests.helpers.networks import ResNet20, Small, assert_unchanged, snapshot, torchvision_network
 
 ALL = list(relume.METHODS)

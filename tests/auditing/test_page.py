@@ -20,8 +20,8 @@ from relume.auditing.view import Chart, Curve, number
 from relume.errors import OutputError
 from relume.pictures import kinds as render
 from relume.pictures.scale import scale_of
+from tests.helpers.browser import CONTRAST, HOSTILE
 from tests.helpers.networks import Small
-from tests.pages.test_comparison import CONTRAST, HOSTILE
 
 
 def audited(method="gradcam", labels=None, checks=CHECKS):

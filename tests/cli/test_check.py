@@ -10,7 +10,7 @@ from torch import nn
 import relume
 from relume.checkup import check
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
-from relume.targets.base import Contrast, Neuron
+from relume.targets import Contrast, Neuron
 from tests.helpers.commands import relume_command, sentence
 
 

@@ -191,7 +191,11 @@ USAGE = {
         {"weights": "other.safetensors"},
         "6 missing .features.3.squeeze.weight.*1 not in the network .odd.one",
     ),
-    "weights of another network": ([], {"model": "torchvision:resnet18"}, "do not fit resnet18: .*missing .conv1.weight"),
+    "weights of another network": (
+        [],
+        {"model": "torchvision:resnet18"},
+        "do not fit torchvision:resnet18: .*missing .conv1.weight",
+    ),
     "weights of another shape": (
         [],
         {"model": "torchvision:squeezenet1_0"},
@@ -363,7 +367,7 @@ def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monke
         return load_photo(path)
 
     monkeypatch.setattr("relume.pictures.photo.load_photo", interrupted)
-    result = explain(files / "one.jpg", files / "two.png", "--method", "gradient")
+    result = explain(files / "one.jpg", files / "two.png", "--method", "gradient", "--batch-size", "1")
     assert result.exit_code == 130
     assert "stopped after 1 of 2 photos" in result.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]

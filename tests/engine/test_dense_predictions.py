@@ -13,7 +13,7 @@ from relume.checkup import check
 from relume.engine.dense_predictions import predicting
 from relume.errors import LayerError
 from relume.models.libraries import import_torchvision
-from relume.targets.base import Segmentation
+from relume.targets import Segmentation
 from tests.helpers.networks import Scales, Small, UNet
 
 PAGE = (Path(__file__).parents[2] / "docs" / "layers.md").read_text()

@@ -1,4 +1,4 @@
-"""Where the ReLU hides: CONFORMANCE 2 to 5, 19 and 20, what the walk finds, and what it refuses."""
+"""Where the ReLU hides: what the walk of the graph finds, and what it refuses."""
 
 import gc
 import weakref
@@ -13,6 +13,7 @@ import relume
 from relume import errors
 from relume.engine import trace
 from relume.engine.graph import between, hooked, survey, walk
+from relume.engine.reading import Reading
 from tests.reference import twin
 
 
@@ -396,7 +397,7 @@ def test_what_was_walked_goes_with_the_score():
 
     gc.disable()
     try:
-        run = trace.Trace.run(lambda x: Marked.apply(x.relu()).flatten(1), torch.randn(2, 3, 5, 5))
+        run = trace.Trace.run(lambda x: Marked.apply(x.relu()).flatten(1), torch.randn(2, 3, 5, 5), Reading())
         score = run.score(1)
         run.coverage(score)
         run.grad(score, [run.images], relume.rules.guided)

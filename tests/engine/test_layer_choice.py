@@ -11,7 +11,7 @@ from torch import nn
 import relume
 from relume.errors import LayerError, TargetError
 from relume.models.libraries import import_torchvision
-from relume.targets.base import Channel
+from relume.targets import Channel
 from tests.reference import twin
 
 import_torchvision()

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import relume
 from relume.engine.graph import gradients
+from relume.engine.reading import Reading
 from relume.engine.trace import Trace
 from relume.models.libraries import import_library
 from tests.reference import twin
@@ -109,7 +110,7 @@ def test_the_trace_of_several_layers():
     image = torch.randn(1, 3, 9, 8, dtype=torch.float64)
     found = []
     for images in (image, torch.cat([image, image])):
-        trace = Trace.run(net, images, ["conv", "norm"])
+        trace = Trace.run(net, images, Reading(layers=["conv", "norm"]))
         found.append([g[:1] for g in trace.grad(trace.score(1), [layer.output for layer in trace.layers])])
     for alone, paired in zip(*found, strict=True):
         assert relative_error(alone, paired) < 1e-12

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import relume
 from relume import errors
 from relume.engine.graph import walk
+from relume.engine.reading import Reading
 from relume.engine.saved_tensors import Lean, is_lean
 from relume.engine.trace import Trace
 from tests.helpers.networks import Small, torchvision_network
@@ -193,13 +194,13 @@ def test_a_checkpointed_region_is_computed_once_in_the_forward_pass():
     net = Uses(lambda _, x: checkpoint(region, x, use_reentrant=False)).eval()
     lean = relume.prepare(net, x := torch.randn(1, 3, 24, 24), lean=True, channels_last=False)
     runs.clear()
-    Trace.run(lean, x)
+    Trace.run(lean, x, Reading())
     assert len(runs) == 2  # it is used twice
 
 
 def test_two_backward_passes_over_one_graph():
     net, x = Small().eval(), torch.randn(2, 3, 12, 12)
-    trace = Trace.run(relume.prepare(net, x, lean=True), x, ["body"])
+    trace = Trace.run(relume.prepare(net, x, lean=True), x, Reading(layers=["body"]))
     score = trace.score(1)
     first, second = (trace.grad(score, [trace.images, trace.layers[0].output], relume.rules.guided) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -210,8 +211,8 @@ def test_two_backward_passes_over_one_graph():
 
 def test_what_is_kept():
     net, x = Uses(USES["max-pooling"]).eval(), torch.randn(2, 3, 24, 24)
-    plain = Trace.run(net, x)
-    lean = Trace.run(relume.prepare(net, x, lean=True, fold=False, channels_last=False), x)
+    plain = Trace.run(net, x, Reading())
+    lean = Trace.run(relume.prepare(net, x, lean=True, fold=False, channels_last=False), x, Reading())
     names = {(node, name) for node, name, _ in kept(plain)}
     assert {("ConvolutionBackward0", "input"), ("NativeBatchNormBackward0", "input"), ("ReluBackward0", "result")} < names
     found = {(node, name): tensor for node, name, tensor in kept(lean)}
@@ -234,9 +235,9 @@ def test_what_is_kept():
 )
 def test_how_much_is_kept(name, share):
     net, x = torchvision_network(name), torch.randn(1, 3, 64, 64)
-    plain = kept_bytes(Trace.run(net, x))
-    prepared = kept_bytes(Trace.run(relume.prepare(net, x), x))
-    lean = Trace.run(relume.prepare(net, x, lean=True), x)
+    plain = kept_bytes(Trace.run(net, x, Reading()))
+    prepared = kept_bytes(Trace.run(relume.prepare(net, x), x, Reading()))
+    lean = Trace.run(relume.prepare(net, x, lean=True), x, Reading())
     assert kept_bytes(lean) < share * plain
     assert kept_bytes(lean) <= prepared <= plain
     assert not any(name == "input" for node, name, _ in kept(lean) if "Conv" in node)

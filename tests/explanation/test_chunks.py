@@ -17,13 +17,12 @@ import relume
 from relume import Augmented, Smooth, errors, models
 from relume.engine.out_of_memory import out_of_memory
 from relume.engine.trace import Trace
-from relume.methods.averaged import Copy, Repeated
-from relume.targets.base import Channel, ClassTarget, Contrast, Neuron, Segmentation
-from tests.helpers.networks import Small, assert_unchanged, snapshot
-from tests.targets.test_targets import TwoInputs
+from relume.methods import Copy, Wrapper
+from relume.targets import Channel, Class, Contrast, Neuron, Segmentation
+from tests.helpers.networks import Small, TwoInputs, assert_unchanged, snapshot
 
 ALL = list(relume.METHODS)
-ASKED = [*ALL, Smooth("guided_gradcam", 3, batch=4), Smooth("gradient", 2), Augmented("gradcam", scales=(1.5,))]
+ASKED = [*ALL, Smooth("guided_gradcam", 3, batch_size=4), Smooth("gradient", 2), Augmented("gradcam", scales=(1.5,))]
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ TARGETS = {
     "a class each": [4, 0, 2, 5, 1],
     "a tensor": torch.tensor([4, 0, 2, 5, 1]),
     "a scalar tensor": torch.tensor(3),
-    "frozen": ClassTarget(torch.tensor([4, 0, 2, 5, 1])),
+    "frozen": Class(torch.tensor([4, 0, 2, 5, 1])),
     "a callable": lambda out: out[:, 1] - out[:, 2],
     "a contrast": Contrast(None, lambda out: out.mean(1)),
     "a contrast each": Contrast([4, 0, 2, 5, 1], [1, 1, 1, 1, 2]),
@@ -166,15 +165,18 @@ def test_a_generator_of_ones_own_draws_as_for_the_whole(net, x):
 
 
 @dataclasses.dataclass(frozen=True)
-class Noisy(Repeated):
+class Noisy(Wrapper):
     generator: torch.Generator | None = None
-    names = ("noisy",)
+
+    @property
+    def maps(self):
+        return (self.derived("noisy", "noisy {}"),)
 
     def copies(self, images):
         yield Copy(images + torch.rand((), generator=self.generator))
 
-    def reduce(self, maps):
-        return (maps.mean,)
+    def reduce(self, moments):
+        return [moments[0].mean]
 
 
 class Declared(Noisy):
@@ -195,10 +197,10 @@ def test_only_generators_that_a_wrapper_names_begin_anew_with_each_chunk(net, x,
 def test_no_more_than_a_chunk_runs_at_once_copies_included(net, x):
     ran = []
     net.register_forward_pre_hook(lambda _, args: ran.append(len(args[0])))
-    relume.explain(net, x, 1, [Smooth("gradient", 5, batch=8)], chunk=4)
+    relume.explain(net, x, 1, [Smooth("gradient", 5, batch_size=8)], chunk=4)
     assert ran == [4] + 5 * [4] + [1] + [4, 1]
     ran.clear()
-    e = relume.explain(net, x[:1], 1, [Smooth("gradient", 5, batch=8)], chunk=2)
+    e = relume.explain(net, x[:1], 1, [Smooth("gradient", 5, batch_size=8)], chunk=2)
     assert ran == [1, 2, 2, 1]
     assert e.source == {"chunk": 2}
 
@@ -208,7 +210,7 @@ def test_the_layer_chosen_with_the_first_part_is_read_in_every_other(net, x, mon
     monkeypatch.setattr(
         Trace,
         "run",
-        classmethod(lambda cls, model, inputs, layers=(), **o: asked.append(layers) or run(cls, model, inputs, layers, **o)),
+        classmethod(lambda cls, model, inputs, reading: asked.append(reading.layers) or run(cls, model, inputs, reading)),
     )
     e = relume.explain(net, x, 1, ["gradcam"], chunk=2)
     assert asked == [None, [e.layer], [e.layer]]

@@ -85,7 +85,13 @@ def test_what_is_no_picture_has_no_edges():
 
 def test_a_map_of_zeros_says_nothing(tmp_path):
     images, zeros = torch.zeros(1, 3, 30, 30), torch.zeros(1, 3, 30, 30)
-    found = glance(images, {"gradient": zeros}, {"gradient": torch.rand(1, 3, 30, 30)}, torch.tensor([3]))
+    found = glance(
+        images,
+        {"gradient": zeros},
+        {"gradient": relume.METHODS["gradient"].maps[0]},
+        {"gradient": torch.rand(1, 3, 30, 30)},
+        torch.tensor([3]),
+    )
     assert math.isnan(found.classes["gradient"][0])
     assert math.isnan(found.edges["gradient"][0])
     e = relume.explain(Small().eval(), torch.zeros(1, 3, 24, 24), 1, ["gradient"])

@@ -16,9 +16,9 @@ from relume.auditing.verdict import nothing
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
 from relume.explanation.result import sheet
-from relume.methods.base import METHODS, Gathered, Method
+from relume.methods import METHODS, Gradients, Method
 from relume.rules import gradient, guided
-from relume.targets.base import Channel
+from relume.targets import Channel
 from tests.helpers.commands import complaints, relume_command
 
 ALL = list(METHODS)
@@ -98,7 +98,7 @@ def test_a_rule_that_passes_nothing_says_which(x):
 
 
 def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
-    found = Gathered(
+    found = Gradients(
         {guided: torch.eye(4)[None, None]},
         {gradient: [torch.ones(1, 1, 4, 4)]},
         [torch.eye(4).flip(0)[None, None]],
@@ -110,11 +110,11 @@ def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
     said = remarks(found, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a", "b"], None, "target"))
     why = "its guided backpropagation and its Grad-CAM do not overlap; name another layer or ask for another target"
     assert said == {"guided_gradcam": (why,)}
-    small = Gathered({guided: found.inputs[guided] * 1e-30}, found.layers, [torch.eye(4)[None, None] * 1e-30], "mean")
+    small = Gradients({guided: found.inputs[guided] * 1e-30}, found.layers, [torch.eye(4)[None, None] * 1e-30], "mean")
     product = METHODS["guided_gradcam"].compute(small)
     said = remarks(small, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a"], None, "class"))
     assert said["guided_gradcam"][0].startswith("its values are too small for torch.float32; explain")
-    none = Gathered({guided: torch.zeros(1, 1, 4, 4)}, found.layers, found.activations, "mean")
+    none = Gradients({guided: torch.zeros(1, 1, 4, 4)}, found.layers, found.activations, "mean")
     said = remarks(none, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a"], None, "class"))
     assert said["guided_gradcam"][0].startswith("its guided backpropagation is empty (its rule passes positive gradients")
 
@@ -213,7 +213,7 @@ def of(heat, fine, alpha=1.0):
     """What a layer of one channel with a weighted sum of ``heat``, and a guided gradient ``fine``, give."""
     values = torch.tensor(heat)[None, None]
     gradients = torch.full_like(values, alpha)
-    return Gathered({guided: torch.tensor(fine)[None, None]}, {gradient: [gradients]}, [values], "mean")
+    return Gradients({guided: torch.tensor(fine)[None, None]}, {gradient: [gradients]}, [values], "mean")
 
 
 def test_how_much_is_left_by_value():
@@ -316,7 +316,7 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
     assert said in explained.stdout.partition("b.png")[2]
     (line,) = [line for line in compared.stdout.splitlines() if "b.png" in line]
     assert line.endswith("weak here: gradient")
-    assert said in (tmp_path / "two" / "index.html").read_text()
+    assert said in (tmp_path / "two" / "compare.html").read_text()
 
 
 # --- The audit -----------------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
         short = "its weighted sum is nowhere positive at layer 'layer3'), Guided Grad-CAM (its Grad-CAM is empty)"
         assert text.count(f"  empty: Grad-CAM ({short}") == int(closing[1]) >= 3
         assert "which was chosen" not in run(command, "--layer", "layer3")
-    page = (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "compare.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout
     why = "its weighted sum is nowhere positive at layer 'layer3'; name another layer, such as 'layer2'"

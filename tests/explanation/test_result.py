@@ -1,4 +1,4 @@
-"""The result and its pictures: CONFORMANCE 25, by value; saves all or nothing."""
+"""The result and its pictures, by value; saves all or nothing."""
 
 import base64
 import copy
@@ -48,6 +48,7 @@ def blank(values, classes=4):
     """An explanation with these maps and nothing else to it."""
     n = len(next(iter(values.values())))
     return Explanation(
+        infos={key: relume.METHODS[key].maps[0] for key in values},
         maps=values,
         images=torch.zeros(n, 3, 8, 8),
         target=torch.zeros(n, dtype=torch.int64),
@@ -169,7 +170,7 @@ def test_kinds_of_picture_can_be_chosen(e):
     assert "lines hold 50% and 80% of the mass" in e.figure(kind={"gradcam": "contours"}).texts[-1].get_text().replace(
         "\n", " "
     )
-    with pytest.raises(errors.InputError, match="no kind of picture 'overlay'; choose from colour, diverging"):
+    with pytest.raises(errors.InputError, match="no kind of picture 'overlay'; did you mean 'over'"):
         e.overlay("gradcam", kind="overlay")
 
 

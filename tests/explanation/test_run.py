@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import relume
+from relume.engine.reading import Reading
 from relume.errors import GraphError, InputError, LayerError, NoRectifierError, TargetError
 from relume.models.libraries import import_torchvision
-from relume.targets.base import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 
 
 class Net(nn.Module):
@@ -60,11 +61,11 @@ def test_a_contrast_is_the_difference_of_two_scores(net, x, a, b):
 
 
 def test_a_contrast_is_frozen_on_the_clean_image(net, x):
-    trace = relume.engine.trace.Trace.run(net, x)
+    trace = relume.engine.trace.Trace.run(net, x, Reading())
     frozen = trace.score(Contrast(None, 0)).target
     flipped = -net(x)  # another prediction
     rows = torch.arange(2)
-    torch.testing.assert_close(frozen(flipped), flipped[rows, net(x).argmax(1)] - flipped[:, 0])
+    torch.testing.assert_close(frozen.scores(flipped), flipped[rows, net(x).argmax(1)] - flipped[:, 0])
 
 
 def test_a_contrast_of_a_class_with_itself_is_refused(net, x):
@@ -284,10 +285,10 @@ def test_the_best_detection_is_the_default_and_is_frozen():
     nn.init.constant_(net.conv.weight, 1.0)
     x[..., 4:] = 1
     frozen = Box().frozen(net(x), 1)
-    torch.testing.assert_close(frozen(net(x)), net(x)[0]["scores"][1:])
-    torch.testing.assert_close(frozen(net(x.flip(3))), net(x.flip(3))[0]["scores"][1:])  # the same box, whatever it scores
+    torch.testing.assert_close(frozen.scores(net(x)), net(x)[0]["scores"][1:])
+    torch.testing.assert_close(frozen.scores(net(x.flip(3))), net(x.flip(3))[0]["scores"][1:])  # the same box
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}]
-    assert frozen(nothing).tolist() == [0.0]
+    assert frozen.scores(nothing).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(

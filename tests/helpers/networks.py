@@ -167,3 +167,15 @@ def assert_unchanged(before, after):
             for a, b in zip(one[name], other[name], strict=True):
                 same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
                 assert same, f"{name}: {a} became {b}"
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.embed, self.head = nn.Conv2d(3, 4, 3), nn.Embedding(5, 4), nn.Linear(4, 3)
+
+    def forward(self, image, kind, *, other=None, scale=1.0):
+        y = F.relu(self.conv(image)).mean((2, 3)) * scale
+        if other is not None:
+            y = y - F.relu(self.conv(other)).mean((2, 3))
+        return self.head(F.relu(y + self.embed(kind)))

@@ -1,4 +1,4 @@
-"""Grad-CAM, Guided Grad-CAM and the layer they read: CONFORMANCE 21 to 23, the number of passes, the original recipe."""
+"""Grad-CAM, Guided Grad-CAM and the layer they read: the number of passes, the original recipe."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from relume import errors
 from relume.models.libraries import import_torchvision
 from tests.helpers.networks import Small
 from tests.reference import twin
+from tests.reference.twin import slow_grad_cam
 
 ALL = list(relume.METHODS)
 
@@ -22,18 +23,6 @@ def net():
 @pytest.fixture
 def x():
     return torch.randn(2, 3, 8, 8, dtype=torch.float64)
-
-
-def slow_grad_cam(net, layer, x, target):
-    """Activation and gradient by plain autograd on a copy of the layer's output, then the loops of the twin."""
-    kept = []
-    handle = layer.register_forward_hook(lambda _m, _a, out: kept.append(out) or out.clone())
-    try:
-        score = net(x.clone().requires_grad_())[torch.arange(len(x)), torch.as_tensor(target)].sum()
-        (gradient,) = torch.autograd.grad(score, kept[0])
-    finally:
-        handle.remove()
-    return twin.grad_cam(kept[0].detach(), gradient)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "bn2", "body.0", "body.1", "body"])

@@ -17,15 +17,15 @@ from torch import nn
 import relume
 from relume import Augmented, Smooth
 from relume.errors import InputError, NonFiniteError
-from relume.methods.averaged import Copy, Repeated
+from relume.methods import Copy, Wrapper
 from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
-from relume.targets.base import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
+from tests.helpers.assertions import assert_near
 from tests.helpers.commands import relume_command
-from tests.helpers.networks import Small, assert_unchanged, snapshot
-from tests.methods.test_cam import slow_grad_cam
+from tests.helpers.networks import Small, TwoInputs, assert_unchanged, snapshot
 from tests.reference import repeated, twin
-from tests.targets.test_targets import TwoInputs
+from tests.reference.twin import by_twin
 
 ALL = list(relume.METHODS)
 PAGE = Path(__file__).parents[2] / "docs" / "smoothing.md"
@@ -41,27 +41,8 @@ def x():
     return torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
 
-def assert_near(got, expected):
-    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-13 * float(expected.abs().max()))
-    assert got.any()
-
-
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def by_twin(net, method, target, layer="body"):
-    """What makes the maps of a batch by one method, without the engine."""
-
-    def attribute(images):
-        if method in ("gradient", "deconvnet", "guided_backprop"):
-            return twin.attribution(net, images, target, getattr(twin, method.removesuffix("_backprop")))[0]
-        heat = slow_grad_cam(net, net.get_submodule(layer), images, target)
-        if method == "gradcam":
-            return heat
-        return twin.guided_gradcam(twin.attribution(net, images, target, twin.guided)[0], heat)
-
-    return attribute
 
 
 # --- SmoothGrad and VarGrad ----------------------------------------------------------------------------------------------
@@ -70,7 +51,7 @@ def by_twin(net, method, target, layer="body"):
 def test_every_method_smoothed_equals_the_twin(net, x):
     """In one call, beside the plain ones, whose maps stay what they were."""
     x[1] *= 3  # the noise follows each image's own range
-    e = relume.explain(net, x, [1, 4], [*ALL, *(Smooth(key, 5, 0.3, batch=4) for key in ALL)], "body")
+    e = relume.explain(net, x, [1, 4], [*ALL, *(Smooth(key, 5, 0.3, batch_size=4) for key in ALL)], "body")
     plain = relume.explain(net, x, [1, 4], ALL, "body")
     assert list(e.maps) == [*ALL, *(f"{name}_{key}" for key in ALL for name in ("smooth", "vargrad"))]
     for key in ALL:
@@ -104,10 +85,10 @@ def test_maps_depend_neither_on_the_batch_of_copies_nor_on_that_of_images(sample
     torch.manual_seed(3)
     net, x = Small().double().eval(), torch.randn(3, 3, 6, 6, dtype=torch.float64)[:images]
     whole = relume.explain(
-        net, x, 2, [Smooth(key, samples, noise, batch=batch) for key in ("gradcam", "guided_backprop")], "body"
+        net, x, 2, [Smooth(key, samples, noise, batch_size=batch) for key in ("gradcam", "guided_backprop")], "body"
     )
     for i in range(images):
-        wrappers = [Smooth(key, samples, noise, batch=1) for key in ("gradcam", "guided_backprop")]
+        wrappers = [Smooth(key, samples, noise, batch_size=1) for key in ("gradcam", "guided_backprop")]
         alone = relume.explain(net, x[i : i + 1], 2, wrappers, "body")
         for key in whole.maps:
             torch.testing.assert_close(whole[key][i], alone[key][0], rtol=1e-9, atol=1e-13)
@@ -146,7 +127,7 @@ def test_several_targets_share_the_copies(net, x):
 def test_equal_settings_share_their_forward_passes(net, x, batch, passes):
     ran = []
     net.register_forward_hook(lambda _m, args, _out: ran.append(len(args[0])))
-    relume.explain_targets(net, x, [1, 2], ["gradient", *(Smooth(key, 10, batch=batch) for key in ALL)], "body")
+    relume.explain_targets(net, x, [1, 2], ["gradient", *(Smooth(key, 10, batch_size=batch) for key in ALL)], "body")
     assert len(ran) == passes
     assert max(ran) <= max(batch, len(x))
     assert sum(ran) == 11 * len(x)
@@ -176,7 +157,7 @@ def test_the_graph_of_one_pass_is_gone_before_the_next():
             return g
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    relume.explain(lambda x: Marked.apply(net(x)), torch.randn(2, 3, 6, 6), 1, [Smooth("gradient", 4, batch=2)])
+    relume.explain(lambda x: Marked.apply(net(x)), torch.randn(2, 3, 6, 6), 1, [Smooth("gradient", 4, batch_size=2)])
     assert len(graphs) == 5
 
 
@@ -237,7 +218,7 @@ def test_every_kind_of_target_is_frozen(net, x, kind):
     """Said in full, and asked about one copy after the other."""
     target, said = decided(net, x)[kind]
     method = "guided_backprop"
-    e = relume.explain(net, x, target, [Smooth(method, 4, 0.5, batch=6)])
+    e = relume.explain(net, x, target, [Smooth(method, 4, 0.5, batch_size=6)])
 
     def attribute(images):
         if kind != "neuron":
@@ -437,7 +418,7 @@ def test_what_is_not_finite_is_said():
         (lambda: Smooth("gradient", 0), "smoothing takes one sample at least; got samples=0"),
         (lambda: Smooth("gradient", noise=0), "noise is a share of the image's range above zero, such as 0.15; got noise=0"),
         (lambda: Smooth("gradient", noise=float("nan")), "got noise=nan"),
-        (lambda: Smooth("gradient", batch=0), "a batch holds one image at least; got batch=0"),
+        (lambda: Smooth("gradient", batch_size=0), "one image runs at once at least; got batch_size=0"),
         (lambda: Augmented("gradient", scales=(0.5, -1)), r"scales are multiples of the images' size.*got \(0.5, -1\)"),
         (lambda: Augmented("gradient", flip=False), "without flip and without another scale, augmentation is the plain method"),
         (lambda: Augmented("gradient", flip=False, scales=[1]), "without flip and without another scale"),
@@ -457,15 +438,17 @@ def test_methods_of_one_key(net, x):
 
 def test_a_third_wrapper_is_a_small_class(net, x):
     @dataclass(frozen=True)
-    class Dimmed(Repeated):
-        names = ("dimmed", "spread")
+    class Dimmed(Wrapper):
+        @property
+        def maps(self):
+            return self.derived("dimmed", "dimmed {}"), self.derived("spread", "spread of dimmed {}", signed=False)
 
         def copies(self, images):
             yield Copy(images)
             yield Copy(images / 2, lambda values, _shape: values * 4)
 
-        def reduce(self, maps):
-            return maps.mean, maps.variance.sqrt()
+        def reduce(self, moments):
+            return moments[0].mean, moments[0].variance.sqrt()
 
     e = relume.explain(net, x, 1, [Dimmed("gradcam"), Dimmed("gradient"), "gradcam"], "body")
     bright, dim = (relume.explain(net, y, 1, ["gradcam"], "body")["gradcam"] for y in (x, x / 2))
@@ -488,7 +471,7 @@ def from_the_page(name):
 
 def test_integrated_gradients_of_the_page_are_integrated_gradients(net, x):
     """Sundararajan et al. 2017, section 3: they add up to the difference between the score and that of the baseline."""
-    e = relume.explain(net, x, 1, [from_the_page("AlongPath")("gradient", steps=500, batch=100)])
+    e = relume.explain(net, x, 1, [from_the_page("AlongPath")("gradient", steps=500, batch_size=100)])
     total = (e["path_gradient"] * e.images).flatten(1).sum(1)
     difference = net(x)[:, 1] - net(torch.zeros_like(x))[:, 1]
     torch.testing.assert_close(total, difference, rtol=2e-3, atol=1e-5)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from safetensors.torch import save_file
 
 import relume
 from relume.errors import ModelError
-from relume.models.sources import open_model
-from relume.models.timm import timm_preprocessing
+from relume.models import SOURCES, Opened, Source, open_model
 from relume.models.libraries import import_library, import_torchvision
+from relume.models.timm import timm_preprocessing
 from relume.pictures.preprocessing import IMAGENET, Preprocessing
+from tests.helpers.model_folders import NETWORKS, hugging_face_folder
 from tests.helpers.networks import Small
 
 SMALL = "tests.helpers.networks:Small"
@@ -109,40 +111,13 @@ def test_what_timm_cannot_give(timm, monkeypatch):
             open_model(spec, model_args=args)
 
 
-NETWORKS = {
-    "vit": ("ViT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}, "ViT"),
-    "deit": ("DeiT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}, "DeiT"),
-    "swin": ("Swin", {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4}, "ViT"),
-    "resnet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}, "ConvNext"),
-    "convnext": ("ConvNext", {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2}, "ConvNext"),
-}
-CLASSES = {0: "cat", 1: "dog", 2: "espresso"}
-
-
-def hugging_face_folder(kind, folder, **changes):
-    """A tiny network of random weights, saved as on the hub."""
-    transformers = import_library("transformers")
-    name, options, processor = NETWORKS[kind]
-    size = {"image_size": 32, "patch_size": 8} if kind in ("vit", "deit") else {"image_size": 32} if kind == "swin" else {}
-    config = getattr(transformers, f"{name}Config")(**{**size, **options, "id2label": CLASSES, **changes})
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
-    model.save_pretrained(folder)
-    sizes = {"shortest_edge": 32} if processor == "ConvNext" else {"height": 36, "width": 36} if kind == "deit" else None
-    crop = {"crop_size": {"height": 32, "width": 32}} if kind == "deit" else {}
-    getattr(transformers, f"{processor}ImageProcessor")(size=sizes or {"height": 32, "width": 32}, **crop).save_pretrained(
-        folder
-    )
-    return model
-
-
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_folder_of_transformers(kind, tmp_path):
     model = hugging_face_folder(kind, tmp_path)
     opened = open_model(f"hf:{tmp_path}")
     picture = Image.effect_noise((60, 50), 60).convert("RGB")
     x = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
-    # a processor on torchvision's arithmetic; tests/test_preprocessing.py compares pixel by pixel
+    # a processor on torchvision's arithmetic; tests/pictures/test_preprocessing.py compares pixel by pixel
     processor = import_library("transformers").AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     torch.testing.assert_close(x, torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"]), rtol=0, atol=1e-5)
     assert torch.equal(opened.model(x).logits, model(x).logits)
@@ -382,3 +357,41 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
 def test_specs_that_mean_nothing(spec, options, says):
     with pytest.raises(ModelError, match=says):
         open_model(spec, **options)
+
+
+# --- Other packages ----------------------------------------------------------------------------------------------------
+
+
+def test_a_source_from_outside(monkeypatch):
+    def open_tiny(request):
+        return Opened(request.spec, Small(classes=int(request.name)).eval(), IMAGENET, notes=("tiny",))
+
+    monkeypatch.setitem(SOURCES, "tiny", Source("tiny:CLASSES", "a tiny network", open_tiny))
+    assert open_model("tiny:4").model(torch.zeros(1, 3, 9, 9)).shape == (1, 4)
+    with pytest.raises(ModelError, match="write demo, .*, tiny:CLASSES"):
+        open_model("nothing")
+
+
+def test_a_source_from_outside_loads_checkpoints_and_moves(small, tmp_path, monkeypatch):
+    def open_tiny(request):
+        assert (request.weights, request.args) == (tmp_path / "c.pth", {"classes": 5})
+        return Opened(request.spec, Small(**request.args).eval(), IMAGENET)
+
+    monkeypatch.setitem(SOURCES, "tiny", Source("tiny:NAME", "a tiny network", open_tiny))
+    torch.save({"model": small.state_dict()}, tmp_path / "c.pth")
+    opened = open_model(tmp_path / "c.pth", "cpu", arch="tiny:a", model_args={"classes": 5}, activation="sigmoid")
+    assert same(opened.model, small, torch.randn(1, 3, 24, 24))
+    assert (opened.notes, opened.weights) == (("read the weights under 'model'",), tmp_path / "c.pth")
+    assert opened.activation == "sigmoid"
+
+
+def test_a_source_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    point = EntryPoint("tiny", "tests.models.test_sources:TINY", "relume.sources")
+    monkeypatch.setattr("relume.registry.entry_points", lambda group: [point] if group == "relume.sources" else [])
+    try:
+        assert open_model("tiny:anything").name == "tiny:anything"
+    finally:
+        SOURCES.pop("tiny", None)
+
+
+TINY = Source("tiny:NAME", "a tiny network", lambda request: Opened(request.spec, Small().eval(), IMAGENET))

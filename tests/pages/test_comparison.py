@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from relume.pages.html import MapView, PhotoView, TargetView, compare_page
+from relume.pages.comparison import MapView, PhotoView, TargetView, compare_page
+from tests.helpers.browser import CONTRAST, HOSTILE
 
-HOSTILE = """</script><script>pwned=1</script><img src=x onerror=pwned=1> "'&{{ 7*7 }} $title"""
 SPECIAL = np.array([-0.0, 1e-45, 3.4028235e38, 0.1, 1 / 3, 16777216, -1.17549435e-38, 1.03556636e36], dtype=np.float32)
 
 
@@ -349,26 +349,6 @@ def test_the_download_is_the_map_bit_by_bit(read, method, tmp_path):
     values, truth = np.load(tmp_path / "map.npy"), seen.photos[0].targets[0].maps[["gradient", "heat"].index(method)].values
     assert (values.dtype, values.shape) == (np.float32, truth.shape)
     assert values.tobytes() == truth.tobytes()
-
-
-CONTRAST = """() => {
-  const rgb = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => rgb(colour).slice(0, 3).map((c) => c / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    const colour = getComputedStyle(e).backgroundColor, alpha = rgb(colour)[3] ?? 1;
-    return alpha === 1 ? colour : ground(e.parentElement);
-  };
-  const found = [];
-  for (const e of document.querySelectorAll("body *")) {
-    const own = [...e.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !e.checkVisibility()) continue;
-    const [a, b] = [getComputedStyle(e).color, ground(e)].map(light);
-    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 80)]);
-  }
-  return found.sort((p, q) => p[0] - q[0]);
-}"""
 
 
 @pytest.mark.parametrize(("scheme", "button"), [("light", "Dark"), ("dark", "Light")])

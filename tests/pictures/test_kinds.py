@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from PIL import Image
 from skimage.color import rgb2lab
 
+from relume.pictures import canvas
 from relume.pictures import kinds as render
 from relume.pictures.kinds import KINDS
 from relume.pictures.photo import Photo, load_photo
@@ -224,7 +225,7 @@ def test_bands_leave_no_seam(kind, monkeypatch):
     """Pillow rounds to one level of 255, in a band as in a whole picture; a level is at most 8 levels of colour."""
     values, photo = bumps(), framed(scene(400, 300))
     whole = np.asarray(KINDS[kind].draw(values, 0.7, photo), dtype=int)
-    monkeypatch.setattr(render, "_BAND", 400 * 7)
+    monkeypatch.setattr(canvas, "_BAND", 400 * 7)
     difference = np.abs(np.asarray(KINDS[kind].draw(values, 0.7, photo), dtype=int) - whole)
     assert difference.max() <= 8
     assert difference.mean() < 0.3
@@ -271,9 +272,9 @@ def test_a_scaling_says_what_it_is():
 
 
 def test_an_input_of_unknown_range_is_stretched():
-    assert np.asarray(render.stretched(np.zeros((3, 2, 2), np.float32))).tolist() == [[[128] * 3] * 2] * 2
+    assert np.asarray(canvas.stretched(np.zeros((3, 2, 2), np.float32))).tolist() == [[[128] * 3] * 2] * 2
     ramp = np.linspace(-4, 9, 12, dtype=np.float32).reshape(3, 2, 2)
-    drawn = np.asarray(render.stretched(ramp))
+    drawn = np.asarray(canvas.stretched(ramp))
     assert (drawn.min(), drawn.max()) == (0, 255)
 
 
@@ -325,7 +326,7 @@ def test_a_known_pixel_comes_back_to_where_it_was(way, size, orientation, tmp_pa
 
 def test_what_the_network_never_saw_is_dimmed_and_the_rest_is_the_photo():
     photo = IMAGENET.frame(Photo.whole(scene(640, 480)))
-    drawn, rgb = np.asarray(render.seen(photo)), np.asarray(photo.picture)
+    drawn, rgb = np.asarray(canvas.seen(photo)), np.asarray(photo.picture)
     left, top, right, bottom = photo.seen
     assert (left, top, right, bottom) == (109, 30, 529, 450)
     assert np.array_equal(drawn[top:bottom, left:right], rgb[top:bottom, left:right])

@@ -1,4 +1,4 @@
-"""Pictures in: CONFORMANCE 26, and preprocessing equal to torchvision's to the last bit."""
+"""Pictures in: every format and every slip, and preprocessing equal to torchvision's to the last bit."""
 
 import errno
 import io

@@ -268,3 +268,30 @@ def guided_gradcam(guided_map, heat):
         for c in range(guided_map.shape[1]):
             out[n, c] = guided_map[n, c] * fine
     return out
+
+
+def slow_grad_cam(net, layer, x, target):
+    """Activation and gradient by plain autograd on a copy of the layer's output, then the loops of the twin."""
+    kept = []
+    handle = layer.register_forward_hook(lambda _m, _a, out: kept.append(out) or out.clone())
+    try:
+        score = net(x.clone().requires_grad_())[torch.arange(len(x)), torch.as_tensor(target)].sum()
+        (gradient,) = torch.autograd.grad(score, kept[0])
+    finally:
+        handle.remove()
+    return grad_cam(kept[0].detach(), gradient)
+
+
+def by_twin(net, method, target, layer="body"):
+    """What makes the maps of a batch by one method, without the engine."""
+
+    def attribute(images):
+        if method in ("gradient", "deconvnet", "guided_backprop"):
+            rule = {"gradient": gradient, "deconvnet": deconvnet, "guided_backprop": guided}[method]
+            return attribution(net, images, target, rule)[0]
+        heat = slow_grad_cam(net, net.get_submodule(layer), images, target)
+        if method == "gradcam":
+            return heat
+        return guided_gradcam(attribution(net, images, target, guided)[0], heat)
+
+    return attribute

@@ -16,13 +16,13 @@ from relume import errors
 from relume.auditing.svg import plot
 from relume.checkup import check
 from relume.explanation import storage as stored
-from relume.models.sources import open_model
 from relume.models.libraries import import_library, import_torchvision
+from relume.models.sources import open_model
+from relume.targets import Channel
 from relume.targets.activation import activated, last_activation, resolve_activation
-from relume.targets.base import Channel
 from tests.helpers.commands import relume_command, sentence
+from tests.helpers.model_folders import hugging_face_folder
 from tests.helpers.networks import Small
-from tests.models.test_sources import hugging_face_folder
 from tests.reference import audit as twin
 
 HEADS = "tests.targets.test_activation:"
@@ -512,7 +512,7 @@ def test_pages_say_scores_where_there_are_scores(photo, tmp_path):
         result = relume_command(*args)
         assert result.exit_code == 0, result.output
         assert result.stdout.count(OPTION) == (spec == "bare")
-        page = (tmp_path / spec / "index.html").read_text()
+        page = (tmp_path / spec / "compare.html").read_text()
         top = page[page.index("The network says") :]
         assert re.findall(r'<span class="number">([^<]+)</span>', top)[:3] == values
         assert ("<rect width" in top[: top.index("</ol>")]) is (spec == "sigmoid")

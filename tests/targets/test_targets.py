@@ -1,4 +1,4 @@
-"""Batches, targets, inputs and outputs of every form: CONFORMANCE 8, 10, 11 and 27."""
+"""Batches, targets, inputs and outputs of every form."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from relume import errors
 from relume.checkup import check
 from relume.evaluation import Sample, evaluate
 from relume.methods.base import backpropagation
-from tests.helpers.networks import Small
+from tests.helpers.networks import Small, TwoInputs
 from tests.reference import twin
 
 ALL = list(relume.METHODS)
@@ -118,18 +118,6 @@ def test_targets_that_do_not_fit(net, x, target, says):
 
 
 # --- Inputs ---
-
-
-class TwoInputs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.embed, self.head = nn.Conv2d(3, 4, 3), nn.Embedding(5, 4), nn.Linear(4, 3)
-
-    def forward(self, image, kind, *, other=None, scale=1.0):
-        y = F.relu(self.conv(image)).mean((2, 3)) * scale
-        if other is not None:
-            y = y - F.relu(self.conv(other)).mean((2, 3))
-        return self.head(F.relu(y + self.embed(kind)))
 
 
 def test_several_inputs_positional_and_keyword():

@@ -23,12 +23,12 @@ from relume.engine.forward_pass import raised_by_network
 from relume.engine.graph import gradients
 from relume.engine.inputs import Inputs
 from relume.engine.preparation import Preparation, Source, preparation_of
+from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace, recording
 from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import InputError, ModelError
 from relume.measures.localisation import rank_correlation
-from relume.portable.compiled import Compiled
 from relume.targets.outputs import tensors_in
 
 __all__ = ["Preparing", "prepare"]
@@ -51,7 +51,6 @@ class Preparing(TypedDict, total=False):
     channels_last: bool
     dtype: torch.dtype | None
     lean: bool
-    compiled: bool
 
 
 @recording()
@@ -63,7 +62,6 @@ def prepare(
     channels_last: bool = True,
     dtype: torch.dtype | None = None,
     lean: bool = False,
-    compiled: bool = False,
 ) -> nn.Module:
     """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
@@ -79,9 +77,6 @@ def prepare(
         channels_last: lay images and maps out with their channels last, and pack the weights of convolutions on a CPU.
         dtype: what to compute in, such as ``torch.bfloat16``; scores and maps come in the dtype that they have without it.
         lean: keep one bit of each value that a ReLU made, and no input of a convolution, between forward and backward pass.
-        compiled: compile each pass when it is asked for the second time (:mod:`relume.portable.compiled`), for a GPU, where
-        they
-            become CUDA graphs; on a CPU it is no faster, and convolutions are not packed.
 
     Returns:
         A network whose modules are called as in ``model``.
@@ -91,14 +86,14 @@ def prepare(
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
     """
     original = _preparable(model, dtype)
-    before = _Answer.of(Trace.run(model, images))
+    before = _Answer.of(Trace.run(model, images, Reading()))
     network = replicate(model)
     modules = dict(network.named_modules())
-    flow = observe(network, lambda: Trace.run(network, images).outputs)
+    flow = observe(network, lambda: Trace.run(network, images, Reading()).outputs)
     folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
     fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
     _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packable = [name for name, size in flow.sizes.items() if channels_last and not compiled and pack(modules[name], size)]
+    packable = [name for name, size in flow.sizes.items() if channels_last and pack(modules[name], size)]
     after = _run(network, images, dtype)
     made = Preparation(
         folded,
@@ -107,15 +102,13 @@ def prepare(
         channels_last,
         dtype or _dtype(original),
         lean,
-        compiled,
         *_compare(before, after, _coarser(dtype or _dtype(original), _dtype(original))),
         tuple(_sources(original, modules, {*folded, *folded.values()})),
         Fingerprint.of(model, flow.written),
         weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
     )
-    prepared = Compiled(network) if compiled else network
-    made.hang_on(prepared, network)
-    return prepared
+    made.hang_on(network)
+    return network
 
 
 def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
@@ -134,7 +127,7 @@ def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
 
 def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answer:
     try:
-        return _Answer.of(Trace.run(network, images))
+        return _Answer.of(Trace.run(network, images, Reading()))
     except (RuntimeError, TypeError, ValueError) as error:
         if not raised_by_network(error):
             raise

@@ -22,12 +22,14 @@ from torch import Tensor
 from relume.auditing.checks.table import FIGURES, run_checks
 from relume.auditing.subject import Question
 from relume.auditing.verdict import LIMITS, Limit, margin
-from relume.demo.network import load_network, open_network
+from relume.demo.network import load_network
 from relume.evaluation.run import Sample
 from relume.evaluation.samples import scene_samples
 from relume.measures.localisation import Truth, share
 from relume.measures.similarity import Values
-from relume.methods.base import METHODS, Gathered, Method
+from relume.methods.base import METHODS, Method
+from relume.methods.gradients import Gradients
+from relume.models.sources import open_model
 from relume.rules import gradient
 
 __all__ = ["LOCALISES", "Case", "auc", "cases", "halfway", "youden"]
@@ -40,7 +42,7 @@ LOCALISES = 0.9
 MADE = ("edges", "classes", "stability", "randomisation")
 
 
-def _noise(found: Gathered) -> Tensor:
+def _noise(found: Gradients) -> Tensor:
     return torch.randn_like(found.inputs[gradient])
 
 
@@ -120,7 +122,7 @@ def main(
 ) -> None:
     """Choose the limits of the verdict, and say how well they separate maps that localise from maps that do not."""
     out = Console(highlight=False, soft_wrap=True)
-    samples = [load() for load in itertools.islice(scene_samples(scenes, seed, open_network(None)), scenes)]
+    samples = [load() for load in itertools.islice(scene_samples(scenes, seed, open_model("demo", "cpu")), scenes)]
     found = cases(samples, seed=seed)
     fitted, held = ([c for c in found if c.scene % 2 == half] for half in (0, 1))
     chosen = limits(fitted)

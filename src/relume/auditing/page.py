@@ -13,7 +13,8 @@ from relume.auditing.figure import audit_figure
 from relume.auditing.svg import plot
 from relume.auditing.view import ROLES, AuditView, FigureRow, number, side_by_side
 from relume.pages.html import data_uri, document
-from relume.pictures.figure import Cell, Row, figure_bytes, html
+from relume.pages.html import notebook as pieces
+from relume.pictures.figure import Cell, Row, figure_bytes
 from relume.text import encoded
 
 __all__ = ["audit_files", "audit_page", "notebook"]
@@ -43,10 +44,8 @@ def audit_files(groups: Sequence[Sequence[AuditView]], facts: Mapping[str, Any])
 
 def audit_page(groups: Sequence[Sequence[AuditView]], *, title: str) -> str:
     """The HTML document that says of each picture, one group of views each, what its maps are to be taken for."""
-    return document(
-        "audit", title=title, groups=groups, levels=LEVELS, roles=ROLES, rows=side_by_side, meter=_meter,
-        uri=_address, number=number, wide=_wide, small=_small,
-    )  # fmt: skip
+    functions = {"rows": side_by_side, "meter": _meter, "uri": _address, "number": number, "wide": _wide, "small": _small}
+    return document("audit", title, {"groups": groups, "levels": LEVELS, "roles": ROLES, **functions})
 
 
 def notebook(view: AuditView) -> str:
@@ -55,12 +54,13 @@ def notebook(view: AuditView) -> str:
     strips = [Row(names[key], [Cell(t.name, t.picture, low=t.note) for t in s.tiles]) for key, s in view.strips.items()]
     asked = " · ".join(part for part in (view.name, view.method, view.subject) if part)
     figures = " · ".join(f"{row.figure.title} {number(row.value)}" for row in view.rows)
-    return html(strips, view.says, [asked, figures, *view.notes], "\n".join(view.about))
+    notes = [asked, figures, *view.notes]
+    return pieces(strips, heading=view.says, notes=notes, summary="provenance", details="\n".join(view.about))
 
 
 def _address(picture: Image) -> str:
     """A picture as the text of an address; one so small that its pixels are seen stays exact."""
-    return data_uri(picture.convert("RGB"), "PNG" if max(picture.size) <= EXACT else "JPEG")
+    return data_uri(picture.convert("RGB"), EXACT)
 
 
 def _wide(view: AuditView) -> Any:

@@ -22,17 +22,16 @@ from relume.auditing.verdict import LIMITS, Verdict, judge, nothing
 from relume.auditing.view import AuditView, cascade, charts, rows, strips
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output
-from relume.engine.layers import LayerLike
+from relume.engine.reading import LayerLike
 from relume.explanation.result import Explanation
 from relume.maps import array
 from relume.measures.similarity import Values
 from relume.measures.statistics import estimate
-from relume.methods.base import Method
-from relume.methods.names import method_name
+from relume.methods.base import Method, method_title
 from relume.pages.folder import write_folder
-from relume.pictures.kinds import stretched
+from relume.pictures.canvas import stretched
+from relume.targets import TargetLike
 from relume.targets.activation import Activation, activated, how_to_name
-from relume.targets.base import TargetLike
 from relume.text import name_of, significant
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class AuditReport:
             about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
         return AuditView(
             name=name_of(self.facts),
-            method=method_name(self.method),
+            method=method_title(self.method),
             subject=self._subject(i),
             about=[part for part in about if part],
             verdict=self.verdicts[i],
@@ -210,7 +209,7 @@ class AuditReport:
 
     def __str__(self) -> str:
         shown = [self._subject(i) for i in range(min(len(self), 4))]
-        about = [method_name(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
+        about = [method_title(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
         lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
         names = max(map(len, FIGURES))
         rows = [

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from relume.engine.inputs import Inputs, Model, Output
-from relume.engine.layers import LayerLike, layer_name
+from relume.engine.layers import layer_name
+from relume.engine.reading import LayerLike
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError, TargetError
 from relume.explanation.result import Explanation
 from relume.explanation.run import explain, explain_targets
 from relume.measures.similarity import Maps
-from relume.methods.base import Method, resolve_methods
+from relume.methods.base import Method, resolve_method
+from relume.targets import TargetLike
 from relume.targets.activation import Activation
-from relume.targets.base import TargetLike
 
 __all__ = ["BATCH", "Question", "parts"]
 
@@ -80,7 +81,7 @@ class Question:
         if not isinstance(images, Tensor) or images.ndim != 4:
             seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
-        (asked,) = resolve_methods([method])
+        asked = resolve_method(method)
         answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
         if answer.target is None or answer.versus is not None:
             raise TargetError(

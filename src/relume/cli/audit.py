@@ -18,8 +18,7 @@ from relume.cli import common
 from relume.cli.common import complain, err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
-from relume.cli.options import check_labels, explain_photo
-from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
+from relume.cli.photos import Failures, Photos, distinct_names, each_photo
 from relume.errors import InputError
 from relume.text import decimal, printable
 
@@ -135,24 +134,25 @@ def audit(
     """
     from relume.auditing.checks.random_weights import check_how
     from relume.auditing.page import audit_files
+    from relume.models.photos import find_photos, in_batches
     from relume.pages.folder import check_writable
 
     check_writable(output)
     conditions = examined.conditions()
     methods = common.method_keys(method, METHODS)
     check_how(examined.how)
-    photos = pictures_in(photos, output)
+    photos = find_photos(photos, output)
     names = distinct_names(photos)
     opened = network.open()
     if network.labels is not None:
-        check_labels(opened)
+        opened.check_labels()
     target = examined.index(opened.labels)
     options = {"target": target, "layer": network.layer, "checks": examined.chosen()}
     options |= {"seed": examined.seed, "how": examined.how}
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []
-    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": False}))
+    failures = Failures(lambda photo: opened.explain(photo, target, methods, network.layer, evidence=False))
 
     def keep(reports: list[AuditReport], _: Path) -> None:
         nonlocal naming
@@ -161,11 +161,16 @@ def audit(
         groups.append(views)
         naming = reports[0].naming("--activation {}")
 
-    def ask(photo: Photo, path: Path) -> list[AuditReport]:
-        return _audited(photo.picture, {"file": str(path), "name": names[path]}, opened, methods, options, watch)
+    def read(path: Path) -> tuple[Photo, Path]:
+        return common.read_photo(path), path
+
+    def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
+        known = [{"file": str(path), "name": names[path]} for _, path in batch]
+        photos = [photo.picture for photo, _ in batch]
+        return [_audited(photo, one, opened, methods, options, watch) for photo, one in zip(photos, known, strict=True)]
 
     with _watching(len(photos) * len(methods)) as watch:
-        each_photo(photos, failures, ask, keep)
+        each_photo(in_batches(photos, 1, read, ask), failures, keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
     facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:

@@ -14,7 +14,6 @@ from relume.cli import common
 from relume.cli.common import complain, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
-from relume.cli.options import check_labels, explain_photo
 from relume.cli.photos import Failures
 from relume.errors import InputError
 
@@ -64,9 +63,9 @@ def evaluate(
     keys = common.method_keys(method, "all")
     opened = network.open(photos=data is not None)
     if network.labels is not None:
-        check_labels(opened)
+        opened.check_labels()
     loaders, total = _loaders(data, scenes, seed, opened)
-    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": False}))
+    failures = Failures(lambda photo: opened.explain(photo, None, keys, network.layer, evidence=False))
 
     def skip(sample: Sample, error: Exception) -> str:
         return failures.add(error, Path(sample.name))

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from relume.demo.scenes import CLASSES
 from relume.models.checkpoints import load_weights, read_state
-from relume.models.opened import Opened
 from relume.pictures.preprocessing import Preprocessing
 
-__all__ = ["PREPROCESSING", "DemoNet", "load_network", "open_network"]
+__all__ = ["PREPROCESSING", "DemoNet", "load_network"]
 
 PREPROCESSING = Preprocessing(resize=128, crop=128, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -70,8 +69,3 @@ def load_network(weights: Path | None = None) -> DemoNet:
     network = DemoNet()
     load_weights(network, read_state(path), "demo", path)
     return network.eval()
-
-
-def open_network(weights: Path | None) -> Opened:
-    """The demo network as any other that is opened by its name."""
-    return Opened("demo", load_network(weights), PREPROCESSING, CLASSES, activation="sigmoid")

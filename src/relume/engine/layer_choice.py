@@ -6,9 +6,9 @@ block whose tokens matter to the score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,12 +16,11 @@ from torch.autograd.graph import GradientEdge
 
 from relume.engine.dense_predictions import dense, predicting
 from relume.engine.graph import gradients
+from relume.engine.reading import Reshape
 from relume.errors import LayerError
 from relume.targets.outputs import tensors_in
 
-__all__ = ["COARSE", "HELD", "NO_GRADIENT", "Choice", "Layer", "Reshape", "choose", "describe"]
-
-Reshape: TypeAlias = Callable[[Tensor], Tensor]
+__all__ = ["COARSE", "HELD", "NO_GRADIENT", "Choice", "Layer", "choose", "describe"]
 
 #: Why a layer was chosen, in words.
 BEFORE_POOLING = "the last with spatial axes before pooling"

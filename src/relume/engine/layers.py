@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,14 @@ from torch.autograd.graph import get_gradient_edge
 from relume.acceleration.fold_batch_norm import Folding
 from relume.engine.dense_predictions import dense
 from relume.engine.graph import gradients
-from relume.engine.layer_choice import COARSE, HELD, NO_GRADIENT, Choice, Layer, Reshape, choose, describe
+from relume.engine.layer_choice import COARSE, HELD, NO_GRADIENT, Choice, Layer, choose, describe
 from relume.engine.preparation import layer_alias
+from relume.engine.reading import LayerLike, Reshape
 from relume.engine.token_grid import Grid, find_grid
 from relume.engine.wrappers import modules_of, named_places
 from relume.errors import LayerError
 
-__all__ = ["Layer", "LayerLike", "Probe", "Reshape", "layer_name"]
-
-LayerLike: TypeAlias = "nn.Module | str"
+__all__ = ["Layer", "Probe", "layer_name"]
 
 # Operations whose result has its channels second, whatever its shape looks like.
 _CHANNELS_FIRST = (

@@ -65,7 +65,6 @@ class Preparation:
         channels_last: images and maps lie in memory with their channels last.
         dtype: what the network computes in.
         lean: of a ReLU's output, one bit a value is kept between forward and backward pass.
-        compiled: its passes are compiled when they are asked for again.
         difference: of its outputs on the example, the largest, relative to the largest output.
         agreement: Spearman's rank correlation of the two gradients of the example's outputs.
         sources: the tensors of it that were copied or are shared.
@@ -79,7 +78,6 @@ class Preparation:
     channels_last: bool
     dtype: torch.dtype
     lean: bool
-    compiled: bool
     difference: float
     agreement: float
     sources: tuple[Source, ...]
@@ -94,12 +92,11 @@ class Preparation:
         """The attributes of the caller's network that may change inside without being noticed."""
         return self.fingerprint.unwatched
 
-    def hang_on(self, *networks: nn.Module) -> None:
-        """Let each network carry it, also as ``network.preparation`` where that is nothing of the network's own."""
-        for network in networks:
-            vars(network)[self.KEY] = self
-            if "preparation" not in dir(network):
-                vars(network)["preparation"] = self
+    def hang_on(self, network: nn.Module) -> None:
+        """Let the network carry it, also as ``network.preparation`` where that is nothing of the network's own."""
+        vars(network)[self.KEY] = self
+        if "preparation" not in dir(network):
+            vars(network)["preparation"] = self
 
     def check(self) -> None:
         """Refuse to speak for a network that has changed since, which is looked at as long as it is there.
@@ -129,7 +126,6 @@ class Preparation:
             "channels_last": self.channels_last,
             "dtype": str(self.dtype).removeprefix("torch."),
             "lean": self.lean,
-            "compiled": self.compiled,
             "difference": self.difference,
             "agreement": self.agreement,
             "unwatched": list(self.unwatched),
@@ -141,7 +137,6 @@ class Preparation:
         parts += ["channels last"] * self.channels_last
         parts += [str(self.dtype).removeprefix("torch.")]
         parts += ["one bit kept of each ReLU's value"] * self.lean
-        parts += ["compiled when asked again"] * self.compiled
         near = f"outputs within {self.difference:.1e}, gradient's rank correlation {self.agreement:.6f}"
         more = f" and {len(self.unwatched) - 3} more" if len(self.unwatched) > 3 else ""
         unwatched = f"; changes inside {', '.join(self.unwatched[:3])}{more} are not noticed" * bool(self.unwatched)

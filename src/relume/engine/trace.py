@@ -1,6 +1,6 @@
 """One forward pass, then gradients by any rule as often as asked.
 
-    trace = Trace.run(model, images, ["layer4"])
+    trace = Trace.run(model, images, Reading(layers=["layer4"]))
     score = trace.score(target=243)
     gradients = trace.grad(score, [trace.images], rules.guided)
 
@@ -11,7 +11,6 @@ trace's own, so nothing has to be cleaned up but the hooks of each backward pass
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,9 +26,10 @@ from relume.acceleration.fold_batch_norm import settle
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.forward_pass import CUT_OFF, returned
 from relume.engine.graph import Survey, between, gradients, hooked, survey
-from relume.engine.inputs import Inputs, Model, Output, all_finite, device_with_values, extremes, feed, pick
-from relume.engine.layers import Layer, LayerLike, Probe, Reshape, layer_name
+from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
+from relume.engine.layers import Layer, Probe, layer_name
 from relume.engine.preparation import preparation_of
+from relume.engine.reading import Reading
 from relume.engine.rectifiers import Rectifier
 from relume.engine.replica import replicate
 from relume.engine.torch_errors import translated, versions
@@ -44,9 +44,10 @@ from relume.errors import (
     TargetError,
 )
 from relume.rules import Rule, gradient
-from relume.targets.base import ClassTarget, Contrast, Frozen, TargetLike, Unit, resolve
+from relume.targets.base import Target, TargetLike
+from relume.targets.conversion import as_target
 
-__all__ = ["Score", "Trace", "TracesItself", "full_precision", "recording"]
+__all__ = ["Score", "Trace", "full_precision", "recording"]
 
 Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
@@ -63,32 +64,12 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-class TracesItself(ABC):
-    """A model that knows a faster way to its own trace than :meth:`Trace.run`, which asks it."""
-
-    @abstractmethod
-    def trace(
-        self,
-        inputs: Inputs,
-        layers: Sequence[LayerLike] | None,
-        *,
-        targets: Sequence[TargetLike],
-        reshape: Reshape | None,
-        wrt: int | str | None,
-        output: Output,
-        relu_only: bool,
-        instead: Tensor | None,
-    ) -> Trace:
-        """What :meth:`Trace.run` would return."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """What is explained: ``value`` of shape ``(N,)``, the frozen ``target`` that gave it, and the ``unit`` that it is."""
+    """The score that is explained: its ``value`` of shape ``(N,)`` and the frozen ``target`` that gave it."""
 
     value: Tensor
-    target: Frozen
-    unit: str | None = None
+    target: Target
     # what lies between it and what it is explained by, found once; the nodes are held with it
     _walked: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict, init=False, repr=False)
     _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
@@ -106,18 +87,6 @@ class Score:
         if ends not in self._surveyed:
             self._surveyed[ends] = survey(nodes, relu_only=relu_only)
         return self._surveyed[ends]
-
-    @property
-    def classes(self) -> Tensor | None:
-        """The class of each sample, ``(N,)`` int64, of a contrast the first one; None where the target is not a class."""
-        target = self.target.a if isinstance(self.target, Contrast) else self.target
-        return target.index if isinstance(target, ClassTarget) else None
-
-    @property
-    def versus(self) -> Tensor | None:
-        """The class that each sample's is contrasted with, ``(N,)`` int64, if there is one."""
-        target = self.target.b if isinstance(self.target, Contrast) else None
-        return target.index if isinstance(target, ClassTarget) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,13 +119,7 @@ class Trace:
         cls,
         model: Model,
         inputs: Inputs,
-        layers: Sequence[LayerLike] | None = (),
-        *,
-        targets: Sequence[TargetLike] = (),
-        reshape: Reshape | None = None,
-        wrt: int | str | None = None,
-        output: Output = None,
-        relu_only: bool = False,
+        reading: Reading,
         instead: Tensor | None = None,
     ) -> Trace:
         """Run the network once.
@@ -164,12 +127,7 @@ class Trace:
         Args:
             model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
             inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
-            layers: the layers to capture: modules of the model or their dotted names; None to choose one.
-            targets: what will be asked for: units among them have their layers captured, and a layer is chosen that matters.
-            reshape: makes a map ``(N, channels, *spatial)`` of what a layer returns; found from its shape if None.
-            wrt: which of several inputs is explained, by position or name; the first floating-point tensor if None.
-            output: which part of what the network returns is meant: a key, an index, or a callable; all of it if None.
-            relu_only: apply rules to the ReLU family alone.
+            reading: what to read in this pass.
             instead: what the network is given in place of the explained input: copies of it.
 
         Raises:
@@ -180,30 +138,26 @@ class Trace:
             GraphError: nothing that the network returned depends on the input.
         """
         _check(model)
-        options: dict[str, Any] = {"targets": targets, "reshape": reshape, "wrt": wrt, "output": output}
-        options |= {"relu_only": relu_only, "instead": instead}
-        if isinstance(model, nn.Module) and isinstance(model, TracesItself):
-            return model.trace(inputs, layers, **options)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        written = versions(model)
-        args, kwargs, images = feed(inputs, wrt, device_with_values(model), instead)
-        units = [unit.layer for unit in targets if isinstance(unit, Unit)]
+        written, layers = versions(model), reading.layers
+        args, kwargs, images = feed(inputs, reading.wrt, device_with_values(model), instead)
         runs = replicate(model) if isinstance(model, nn.Module) else model
-        probe = _probe(model, runs, images, layers, units, reshape) if units or layers is None or layers else None
+        probe = _probe(model, runs, images, reading)
+        relu_only = reading.rectifiers == "relu"
         with translated(model, written):
-            outputs = pick(returned(model, runs, args, kwargs, images), output)
+            outputs = pick(returned(model, runs, args, kwargs, images), reading.output)
         if probe is None:
             return cls(model, images, outputs, relu_only=relu_only, written=written)
         trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
         if layers is not None:
             return replace(trace, layers=probe.layers())
-        choice = probe.choose(outputs, trace._asked(targets) if probe.undecided(outputs) else ())
+        choice = probe.choose(outputs, trace._asked(reading.targets) if probe.undecided(outputs) else ())
         if choice.layer is not None:
             return replace(trace, layers=(choice.layer,))
         name, why = choice.name, choice.why
         del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
-        again = cls.run(model, inputs, [name], **options)
+        again = cls.run(model, inputs, replace(reading, layers=[name]), instead)
         return replace(again, layers=(replace(again.layers[0], why=why),))
 
     def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
@@ -228,17 +182,13 @@ class Trace:
             NonFiniteError: a score is NaN or infinite.
             GraphError: the score does not depend on the explained input.
         """
-        frozen: Frozen
-        unit = None
-        if isinstance(target, Unit):
+        target, values = as_target(target), self.outputs
+        if target.layer is not None:
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
-            values = self.wide(layer.to_map(layer.output))
-            frozen = target.frozen(layer.name, values)
-            value, unit = frozen.value(values), f"{layer.name}, {frozen}"
-        else:
-            frozen = resolve(target, self.outputs, len(self.images))
-            value = frozen(self.outputs)
+            target, values = target.placed(layer.name), self.wide(layer.to_map(layer.output))
+        frozen = target.frozen(values, len(self.images))
+        value = frozen.scores(values)
         shape = tuple(getattr(value, "shape", ()))
         if shape != (len(self.images),):
             raise TargetError(
@@ -247,7 +197,7 @@ class Trace:
             )
         if not all_finite(value):
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
-        score = Score(value, frozen, unit)
+        score = Score(value, frozen)
         if not self._depends(score):
             raise GraphError(CUT_OFF)
         return score
@@ -323,22 +273,18 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
-def _probe(
-    model: Model,
-    replica: Model,
-    images: Tensor,
-    layers: Sequence[LayerLike] | None,
-    units: Sequence[LayerLike],
-    reshape: Reshape | None,
-) -> Probe:
-    """What watches the replica for the layers to read, and for those of the units to explain."""
+def _probe(model: Model, replica: Model, images: Tensor, reading: Reading) -> Probe | None:
+    """Watch the replica for the layers to read, and for those of the units to explain; None if there are no such layers."""
+    units = [target.layer for target in map(as_target, reading.targets) if target.layer is not None]
+    if not units and reading.layers is not None and not reading.layers:
+        return None
     if not isinstance(model, nn.Module) or not isinstance(replica, nn.Module):
         raise LayerError(
             f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
         )
     inner = unwrap(model)
-    names = None if layers is None else [layer_name(inner, layer) for layer in layers]
-    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reshape)
+    names = None if reading.layers is None else [layer_name(inner, layer) for layer in reading.layers]
+    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reading.reshape)
 
 
 def _check(model: Model) -> None:

@@ -1,4 +1,4 @@
-"""The modules of a network, without those that only wrap it: torch's own, told by their exact type, and relume's."""
+"""The modules of a network, without those of torch that only wrap it, which are told by their exact type."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["PARALLEL", "Wrapper", "inside", "modules_of", "named_places", "unwrap"]
+__all__ = ["PARALLEL", "inside", "modules_of", "named_places", "unwrap"]
 
 #: What a whole network may be wrapped in to run on several devices.
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-
-
-class Wrapper:
-    """The mark of relume's own modules that stand for the network in their ``_orig_mod``."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -28,9 +24,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def inside(module: nn.Module) -> nn.Module | None:
-    """Return the module that torch.compile, or relume itself, wrapped in ``module``; None if ``module`` is no such wrapper."""
+    """Return the module that torch.compile wrapped in ``module``; None if ``module`` is no such wrapper."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # slow to import, and not there before its first use
-    if isinstance(module, Wrapper) or (dynamo is not None and type(module) is dynamo.OptimizedModule):
+    if dynamo is not None and type(module) is dynamo.OptimizedModule:
         return module._modules["_orig_mod"]
     return None
 

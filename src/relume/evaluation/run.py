@@ -25,8 +25,8 @@ from relume.explanation.run import explain_targets
 from relume.measures.baselines import BASELINES, REFERENCE, TITLES
 from relume.measures.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.measures.statistics import Estimate, estimate
-from relume.methods.base import METHODS, Method, resolve_methods
-from relume.methods.names import method_name
+from relume.methods.base import METHODS, method_title
+from relume.methods.wrapper import MethodLike, resolve_methods
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes
 from relume.text import encoded
@@ -112,7 +112,7 @@ class Evaluation:
 
     def title(self, key: str) -> str:
         """Return what tables call a row."""
-        return method_name(key) if key in self.methods else TITLES[key]
+        return method_title(key) if key in self.methods else TITLES[key]
 
     @property
     def _titled(self) -> dict[str, Mapping[str, Estimate]]:
@@ -202,7 +202,7 @@ def _unless_finite(_: Sample, error: Exception) -> str | None:
 def evaluate(
     model: nn.Module,
     samples: Iterable[Sample],
-    methods: Iterable[str | Method] = tuple(METHODS),
+    methods: Iterable[MethodLike] = tuple(METHODS),
     layer: nn.Module | str | None = None,
     *,
     output: Output = None,
@@ -217,7 +217,7 @@ def evaluate(
     Args:
         model: the network.
         samples: pictures with masks; of each, every class in ``targets`` is explained.
-        methods: keys of :data:`relume.METHODS`, or :class:`~relume.Method` objects.
+        methods: keys of :data:`relume.METHODS`, :class:`~relume.Method` objects, or wrappers of either.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
         seed: of the random baseline and the bootstrap.
@@ -231,7 +231,8 @@ def evaluate(
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
     asked, rng = resolve_methods(methods), np.random.default_rng(seed)
-    if taken := [method.key for method in asked if method.key in TITLES]:
+    keys = [info.key for method in asked for info in method.maps]
+    if taken := [key for key in keys if key in TITLES]:
         raise InputError(f"{taken[0]!r} is the key of a baseline that methods are compared with; give the method another")
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     empty: Counter[str] = Counter()
@@ -258,7 +259,7 @@ def evaluate(
         raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
     rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
     return Evaluation(
-        tuple(method.key for method in asked),
+        tuple(keys),
         rows,
         dict(empty),
         pictures,

@@ -16,8 +16,8 @@ from torch import Tensor
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
 from relume.explanation.quick_checks import Evidence
-from relume.maps import array, saliency, upsample
-from relume.methods.names import NO_GRADCAM, NO_GRADIENT, method_name
+from relume.explanation.remarks import NO_GRADCAM, NO_GRADIENT
+from relume.maps import MapInfo, array, saliency_at
 from relume.pictures.photo import Photo
 from relume.pictures.scale import OWN, Scaling
 from relume.targets.activation import Quantity, Resolved, activated, how_to_name
@@ -59,6 +59,7 @@ class Answer:
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
         evidence: what speaks for or against each map, cheaply found; None if it was not asked for.
         remarks: why the map of each image is empty or weak, by method, in words; none where it is neither, or nothing is known.
+        infos: the description of each map.
         strongest: the highest magnitude among each method's maps of the same result, other images and targets included, where
             there are such beside these.
     """
@@ -82,6 +83,7 @@ class Answer:
     evidence: Evidence | None = None
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     strongest: Mapping[str, float] = field(default_factory=dict)
+    infos: Mapping[str, MapInfo] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -148,10 +150,7 @@ class Answer:
 
     def saliency(self, method: str) -> Tensor:
         """What is drawn: ``(N, *spatial)``, not negative, not scaled; Grad-CAM is upsampled to the input."""
-        values = self[method]
-        if values.ndim == self.images.ndim:
-            return saliency(values)
-        return upsample(values, self.images.shape[2:]).abs()
+        return saliency_at(self[method], self.infos[method].place, self.images.shape[2:])
 
     def scale(self, method: str) -> list[float]:
         """The value of each image's map that is drawn at full strength, as :attr:`scaling` says."""
@@ -176,7 +175,7 @@ class Answer:
         The dtype is the map's, float32 for those that numpy lacks.
         """
         return {
-            method: array(values.movedim(1, -1) if values.ndim == self.images.ndim else values)
+            method: array(values.movedim(1, -1) if self.infos[method].place == "input" else values)
             for method, values in self.maps.items()
         }
 
@@ -257,7 +256,7 @@ class Answer:
         times = self.weaker(method)[sample] if self.scaling.origin == "own" else None
         if times is None:
             return ""
-        return f"weak here: {float(f'{times:.3g}'):,.0f} times weaker than the strongest {method_name(method)} of these"
+        return f"weak here: {float(f'{times:.3g}'):,.0f} times weaker than the strongest {self.infos[method].title} of these"
 
     def _likeness(self, method: str, sample: int) -> str:
         if self.evidence is None:

@@ -22,10 +22,11 @@ from torch.utils._pytree import tree_map_only
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.inputs import Inputs, entries_of
 from relume.engine.out_of_memory import out_of_memory
-from relume.errors import InputError, TargetError
+from relume.errors import InputError
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.result import Explanation
-from relume.targets.base import Box, ClassTarget, Contrast, Neuron, Segmentation, TargetLike, Unit, classes_of
+from relume.targets.base import TargetLike
+from relume.targets.conversion import as_target
 
 __all__ = ["in_chunks", "join", "join_coverage"]
 
@@ -125,40 +126,18 @@ def _cut(inputs: Inputs, targets: Sequence[TargetLike], some: slice, images: Ten
     def rows(value: Any) -> Any:
         return tree_map_only(Tensor, lambda t: t[some] if t.ndim and len(t) == len(images) else t, value)
 
-    asked = [_cut_target(target, some, images) for target in targets]
+    asked = [as_target(target) for target in targets]
+    for target in asked:
+        target.check(len(images))
+    asked = [target.rows(some) for target in asked]
     if isinstance(inputs, Mapping):
         return {key: rows(value) for key, value in inputs.items()}, asked
     return rows(inputs) if isinstance(inputs, Tensor) else [rows(value) for value in inputs], asked
 
 
 def _divisible(target: TargetLike) -> bool:
-    """Whether it is known what the target means for some of the images: not of a callable."""
-    if isinstance(target, Contrast):
-        return _divisible(target.a) and _divisible(target.b)
-    return not callable(target) or isinstance(target, ClassTarget | Segmentation | Box | Unit | Tensor)
-
-
-def _cut_target(target: TargetLike, some: slice, images: Tensor) -> TargetLike:
-    """The same target for some of ``images``.
-
-    Raises:
-        TargetError: it is not for as many images.
-    """
-    match target:
-        case None | int():
-            return target
-        case ClassTarget(index):
-            return ClassTarget(index[some])
-        case Contrast(a, b):
-            return Contrast(_cut_target(a, some, images), _cut_target(b, some, images))
-        case Segmentation(index, mask) if mask is not None and mask.ndim == images.ndim - 1:
-            if len(mask) != len(images):
-                raise TargetError(f"{len(mask)} masks were given for {len(images)} samples; give one, or one per sample")
-            return Segmentation(index, mask[some])
-        case Neuron(places=Tensor() as places):
-            return dataclasses.replace(target, places=places[some])
-    whatever_else = isinstance(target, Unit) or (callable(target) and not isinstance(target, Tensor))
-    return target if whatever_else else classes_of(target, len(images))[some]
+    """Tell whether the target is known to mean the same in a part of the batch, which a callable is not."""
+    return as_target(target).repeated(1) is not None
 
 
 # --- Joining -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relume.maps import saliency, upsample
+from relume.maps import MapInfo, Place, saliency_at
 from relume.measures.baselines import sobel
 from relume.measures.similarity import spearman
 
@@ -39,7 +39,11 @@ class Evidence:
 
 
 def glance(
-    images: Tensor, maps: Mapping[str, Tensor], others: Mapping[str, Tensor] | None, runner_up: Tensor | None
+    images: Tensor,
+    maps: Mapping[str, Tensor],
+    infos: Mapping[str, MapInfo],
+    others: Mapping[str, Tensor] | None,
+    runner_up: Tensor | None,
 ) -> Evidence:
     """Compare the saliency of each map with that of the same method's for the runner-up, and with the picture's edges.
 
@@ -48,23 +52,25 @@ def glance(
     Args:
         images: the network's input, ``(N, C, *spatial)``.
         maps: each method's raw map.
+        infos: the description of each.
         others: the same for the runner-up, if there is one.
         runner_up: that class in each image, ``(N,)``.
     """
-    found = {method: _drawn(values, images) for method, values in maps.items()}
+    found = {method: _drawn(values, infos[method].place, images) for method, values in maps.items()}
     edges: dict[str, tuple[float, ...]] = {}
     if images.ndim == 4:
         seen = np.stack([sobel(image) for image in images.detach().cpu().double().numpy()])
         edges = {method: _alike(seen, values) for method, values in found.items()}
-    classes = {method: _alike(found[method], _drawn(values, images)) for method, values in (others or {}).items()}
+    classes = {
+        method: _alike(found[method], _drawn(values, infos[method].place, images)) for method, values in (others or {}).items()
+    }
     return Evidence(None if others is None or runner_up is None else tuple(runner_up.tolist()), classes, edges)
 
 
-def _drawn(values: Tensor, images: Tensor) -> np.ndarray:
+def _drawn(values: Tensor, place: Place, images: Tensor) -> np.ndarray:
     """The saliency at the resolution of the images, ``(N, *spatial)``."""
     values = values.to("cpu", torch.promote_types(values.dtype, torch.float32))
-    drawn = saliency(values) if values.ndim == images.ndim else upsample(values, images.shape[2:])
-    return drawn.double().numpy()
+    return saliency_at(values, place, images.shape[2:]).double().numpy()
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> tuple[float, ...]:

@@ -13,14 +13,21 @@ from torch import Tensor
 
 from relume import rules
 from relume.maps import saliency, upsample
-from relume.methods.base import METHODS, Gathered, Method, gradcam, weighted_sums
-from relume.methods.names import NO_GRADCAM, NO_GRADIENT
+from relume.methods.base import METHODS, Method
+from relume.methods.cam import gradcam, weighted_sums
+from relume.methods.gradients import Gradients
 from relume.rules import Rule
 
-__all__ = ["WEAK", "Advice", "another_layer", "overlap", "positive_share", "remarks"]
+__all__ = ["NO_GRADCAM", "NO_GRADIENT", "WEAK", "Advice", "another_layer", "overlap", "positive_share", "remarks"]
 
 #: Below this share a map is weak: two orders of magnitude. ``python -m benchmarks.weak`` shows the shares of many maps.
 WEAK = 0.01
+
+#: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
+NO_GRADCAM = "its Grad-CAM is empty"
+
+#: The remark on every map of a score that has no gradient; no other layer, class or method would help.
+NO_GRADIENT = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
 
 _ZERO: dict[Rule, str] = {
     rules.gradient: "the gradient of the score is zero everywhere",
@@ -45,7 +52,7 @@ def another_layer(candidates: Sequence[str], layer: str) -> str | None:
 # --- How much of a map is left -------------------------------------------------------------------------------------------
 
 
-def positive_share(found: Gathered) -> float:
+def positive_share(found: Gradients) -> float:
     """Measure how much of the weighted sum ``s`` of an image is positive: ``max(s, 0) / max |s|``, the highest of all layers.
 
     It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where Grad-CAM is empty.
@@ -53,7 +60,7 @@ def positive_share(found: Gathered) -> float:
     return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(found))
 
 
-def overlap(found: Gathered, product: Tensor) -> float:
+def overlap(found: Gradients, product: Tensor) -> float:
     """Measure how much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
     guided, heat = found.inputs[rules.guided], upsample(gradcam(found), product.shape[2:])
     return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(heat.max()))
@@ -97,7 +104,7 @@ class Advice:
 
 
 def remarks(
-    found: Gathered, maps: Mapping[str, Tensor], methods: Sequence[Method], advice: Advice
+    found: Gradients, maps: Mapping[str, Tensor], methods: Sequence[Method], advice: Advice
 ) -> dict[str, tuple[str, ...]]:
     """Say of each image's map by each method why it is empty or weak; there are no words where it is neither."""
     count = len(next(iter(maps.values()), ()))
@@ -108,7 +115,7 @@ def remarks(
     }
 
 
-def _remark(found: Gathered, values: Tensor, method: Method, advice: Advice) -> str:
+def _remark(found: Gradients, values: Tensor, method: Method, advice: Advice) -> str:
     """Say why the map of one image, ``values``, is empty or weak."""
     if _unmoved(found) and not values.any():
         return NO_GRADIENT
@@ -122,7 +129,7 @@ def _remark(found: Gathered, values: Tensor, method: Method, advice: Advice) -> 
     return f"{_zero(rule)}; {advice.target}"
 
 
-def _unmoved(found: Gathered) -> bool:
+def _unmoved(found: Gradients) -> bool:
     """Tell whether no gradient of the score is left: none at the input, or none anywhere where that one is not known."""
     if (plain := found.inputs.get(rules.gradient)) is not None:
         return not plain.any()
@@ -134,7 +141,7 @@ def _zero(rule: Rule) -> str:
     return _ZERO.get(rule, "its rule lets nothing through to the input")
 
 
-def _of_gradcam(found: Gathered, advice: Advice) -> str:
+def _of_gradcam(found: Gradients, advice: Advice) -> str:
     share = positive_share(found)
     if share == 0:
         return f"{_no_heat(found, advice)}; {advice.layer}"
@@ -142,14 +149,14 @@ def _of_gradcam(found: Gathered, advice: Advice) -> str:
     return "" if share >= WEAK else f"weak: {at}"
 
 
-def _no_heat(found: Gathered, advice: Advice) -> str:
+def _no_heat(found: Gradients, advice: Advice) -> str:
     if not any(gradient.any() for gradient in found.layers[rules.gradient]):
         return f"the gradient at {advice.place} is zero"
     negative = any(values.any() for values in weighted_sums(found))
     return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {advice.place}"
 
 
-def _of_guided_gradcam(found: Gathered, product: Tensor, advice: Advice) -> str:
+def _of_guided_gradcam(found: Gradients, product: Tensor, advice: Advice) -> str:
     share, guided = positive_share(found), found.inputs[rules.guided]
     if share == 0:
         return f"{NO_GRADCAM} ({_no_heat(found, advice)}); {advice.layer}"

@@ -9,20 +9,18 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-
 from relume.errors import InputError
 from relume.explanation import storage as stored
 from relume.explanation.answer import Answer, compared
 from relume.maps import array
-from relume.methods.names import method_name
 from relume.pages.folder import recover, write_folder
+from relume.pages.html import notebook
 from relume.pictures import figure as figures
-from relume.pictures import kinds as render
-from relume.pictures.kinds import KINDS, Kind
+from relume.pictures.canvas import png, seen, stretched
+from relume.pictures.kinds import KINDS, Kind, default_kind, share_beyond
 from relume.pictures.photo import Photo, as_photo
 from relume.pictures.preprocessing import IMAGENET, Preprocessing, check_same
-from relume.pictures.scale import PERCENTILE, Scaling
+from relume.pictures.scale import PERCENTILE, Array, Scaling
 from relume.text import name_of, significant
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class Explanation(Answer):
 
         An input is stretched to the range of a display.
         """
-        return render.seen(self._photo(sample, None))
+        return seen(self._photo(sample, None))
 
     def _photo(self, sample: int, size: int | None) -> Photo:
         if self.images.ndim != 4:
@@ -100,7 +98,7 @@ class Explanation(Answer):
                 "plot e[method] yourself"
             )
         i = self.index(sample)
-        photo = self.photos[i] if self.photos else Photo.whole(render.stretched(array(self.images[i].float())))
+        photo = self.photos[i] if self.photos else Photo.whole(stretched(array(self.images[i].float())))
         return photo if size is None else photo.fitted(size)
 
     def picture(self, method: str, sample: int = 0, *, kind: str | None = None, size: int | None = None) -> Image:
@@ -128,18 +126,13 @@ class Explanation(Answer):
         """The kind of picture that is drawn of a map: the one asked for, or what suits it."""
         if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
-        asked = kind.get(method) if isinstance(kind, Mapping) else kind
-        if asked is None:
-            signed = self[method].ndim == self.images.ndim
-            asked = "over" if not signed else "absolute" if method.startswith("vargrad") else "colour"
-        if asked not in KINDS:
-            raise InputError(f"there is no kind of picture {asked!r}; choose from {', '.join(KINDS)}")
-        return KINDS[asked]
+        key = kind.get(method) if isinstance(kind, Mapping) else kind
+        return default_kind(self.infos[method]) if key is None else KINDS[key]
 
-    def drawn(self, method: str) -> render.Array:
+    def drawn(self, method: str) -> Array:
         """The first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at the input's resolution."""
         values = self[method]
-        return array((values if values.ndim == self.images.ndim else self.saliency(method))[0].float())
+        return array((values if self.infos[method].place == "input" else self.saliency(method))[0].float())
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """A figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
@@ -157,7 +150,8 @@ class Explanation(Answer):
             return None
         rows, notes = _rows([self], None, 256, MOST_THUMBNAILS)
         notes += [note] if (note := self.naming()) else []
-        return figures.html(rows, f"{self.model}{f', layer {self.layer}' if self.layer else ''}", notes, str(self.coverage))
+        heading = f"{self.model}{f', layer {self.layer}' if self.layer else ''}"
+        return notebook(rows, heading=heading, notes=notes, summary="coverage", details=str(self.coverage))
 
     # --- Files ------------------------------------------------------------------------------------------------------------
 
@@ -171,9 +165,7 @@ class Explanation(Answer):
         if self.images.ndim == 4:
             for i, one in enumerate(self):
                 number = "" if len(self) == 1 else f".{i}"
-                files |= {
-                    f"{m}{number}.png": render.png(one.picture(m, kind=self.kind(m, kind).key, size=size)) for m in self.maps
-                }
+                files |= {f"{m}{number}.png": png(one.picture(m, kind=self.kind(m, kind).key, size=size)) for m in self.maps}
             if figure:
                 files["figure.png"] = figures.figure_bytes(self.figure(kind=kind))
         return files | stored.files(self, files)
@@ -275,15 +267,14 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
 def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
     """The photo and every map of one image, with the scale it is drawn at."""
     photo = one._photo(0, size)
-    cells = [figures.Cell("photo" if one.photos else "input", render.seen(photo))]
+    cells = [figures.Cell("photo" if one.photos else "input", seen(photo))]
     for method in one.maps:
-        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), method_name(method)
-        beyond = render.share_beyond(values, photo)
+        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), one.infos[method].title
+        beyond = share_beyond(values, photo)
         name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
         cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
         if values.any() and drawing.ends is not None:
-            ramp = np.linspace(*drawing.ends, 256, dtype=np.float32)[None]
             low, high = (significant(end * full) for end in drawing.ends)
-            cell = dataclasses.replace(cell, bar=drawing.draw(ramp, 1, None), low=low, high=high)
+            cell = dataclasses.replace(cell, bar=drawing.bar(), low=low, high=high)
         cells.append(cell)
     return cells

@@ -5,33 +5,34 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Inputs, Model, Output, all_finite
-from relume.engine.layers import LayerLike, Reshape
+from relume.engine.reading import LayerLike, Reading, Rectifiers, Reshape
 from relume.engine.torch_errors import Unwritten
 from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, LayerError, NonFiniteError, TargetError
 from relume.explanation.answer import compared
 from relume.explanation.chunks import in_chunks, join, join_coverage
+from relume.explanation.copies import check_places, repeat
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.remarks import Advice, another_layer, remarks
 from relume.explanation.result import Explanation
-from relume.methods.averaged import Repeated, check_places, repeat, resolve
-from relume.methods.base import Fuse, Gathered, Method
+from relume.methods.base import Method
+from relume.methods.gradients import Fuse, Gradients
+from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods
 from relume.rules import Rule
 from relume.targets.activation import Activation, check_activation, resolve_activation
-from relume.targets.base import Frozen, TargetLike, tiled
+from relume.targets.base import TargetLike
+from relume.targets.conversion import as_target
 from relume.targets.outputs import class_scores
 
-__all__ = ["Options", "Rectifiers", "coverage", "explain", "explain_targets"]
-
-Rectifiers: TypeAlias = Literal["all", "relu"]
+__all__ = ["Options", "coverage", "explain", "explain_targets"]
 
 
 class Options(TypedDict, total=False):
@@ -51,7 +52,7 @@ def explain(  # noqa: PLR0913 - each is a choice of the caller's
     model: Model,
     images: Inputs,
     target: TargetLike = None,
-    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[MethodLike] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -114,7 +115,7 @@ def explain_targets(  # noqa: PLR0913 - as above
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
-    methods: Iterable[str | Method | Repeated] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[MethodLike] = ("guided_backprop", "guided_gradcam"),
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     wrt: int | str | None = None,
@@ -127,16 +128,15 @@ def explain_targets(  # noqa: PLR0913 - as above
     chunk: int | None = None,
 ) -> list[Explanation]:
     """:func:`explain` for several targets of the same images, which share the forward pass: an explanation for each."""
-    asked = resolve(methods)
+    asked = resolve_methods(methods)
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
     _check_choice("fuse", fuse, ("mean", "max"))
     check_activation(activation)
     check_places(asked, targets)
-    run = Unwritten(
-        functools.partial(Trace.run, model, reshape=reshape, wrt=wrt, output=output, relu_only=rectifiers == "relu"), model
-    )
+    run = Unwritten(functools.partial(Trace.run, model), model)
+    reading = Reading(reshape=reshape, wrt=wrt, output=output, rectifiers=rectifiers)
     name = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
-    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    wrappers = [method for method in asked if isinstance(method, Wrapper)]
     generators = {id(generator): generator for wrapper in wrappers for generator in wrapper.generators}
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], limit: int | None, first: _Part | None) -> _Part:
@@ -144,9 +144,10 @@ def explain_targets(  # noqa: PLR0913 - as above
         # the activation of the first part is that of all: joined, they have its
         said = "none" if first else activation
         layers = first[1] if first else read
-        return _explained(run, name, inputs, targets, asked, layers, fuse, said, evidence=evidence, limit=limit)
+        part = replace(reading, layers=layers, targets=targets)
+        return _explained(run, name, inputs, part, asked, fuse, said, evidence=evidence, limit=limit)
 
-    copies = max((wrapper.batch for wrapper in wrappers), default=1)
+    copies = max((wrapper.batch_size for wrapper in wrappers), default=1)
     parts, at_once = in_chunks(ask, images, targets, wrt=wrt, chunk=chunk, copies=copies, generators=[*generators.values()])
     run.check()
     return compared(join([found for found, _ in parts], at_once))
@@ -160,9 +161,8 @@ def _explained(
     run: Callable[..., Trace],
     name: str,
     inputs: Inputs,
-    targets: Sequence[TargetLike],
-    asked: Sequence[Method | Repeated],
-    layers: Sequence[LayerLike] | None,
+    reading: Reading,
+    asked: Sequence[AnyMethod],
     fuse: Fuse,
     activation: Activation,
     *,
@@ -170,8 +170,8 @@ def _explained(
     limit: int | None,
 ) -> _Part:
     """The explanations of inputs that run together, wrappers' copies of them no more than ``limit`` at once."""
-    trace = run(inputs, layers, targets=targets)
-    scores = [trace.score(target) for target in targets]
+    trace = run(inputs, reading)
+    scores = [trace.score(target) for target in reading.targets]
     resolved, are_probabilities = resolve_activation(activation, _outputs(trace, scores[0])) if scores else ("none", None)
     once = [method for method in asked if isinstance(method, Method)]
     read = [layer.name for layer in trace.layers]
@@ -182,24 +182,26 @@ def _explained(
             coverage=reached,
             maps=maps,
             images=trace.images.detach(),
-            target=score.classes,
+            target=score.target.classes,
             score=score.value.detach(),
             scores=_outputs(trace, score).detach(),
             layer=", ".join(read) or None,
             model=name,
             activation=resolved,
             are_probabilities=are_probabilities,
-            versus=score.versus,
-            unit=score.unit,
+            versus=score.target.versus,
+            unit=None if score.target.layer is None else str(score.target),
             evidence=told,
             remarks=said,
-            source={"layer_choice": trace.layers[0].why, "runner_up_layer": another} if layers is None else {},
+            infos={info.key: info for method in asked for info in method.maps},
+            source={"layer_choice": trace.layers[0].why, "runner_up_layer": another} if reading.layers is None else {},
         )
         for score, (reached, maps, told, said) in zip(scores, found, strict=True)
     ]
-    if len(once) == len(asked) or not targets:
+    if len(once) == len(asked) or not reading.targets:
         return explained, read
-    question = _Question(run, inputs, [score.target for score in scores], read, fuse)
+    again = replace(reading, targets=[score.target for score in scores], layers=read)
+    question = _Question(run, inputs, again, fuse)
     del trace, scores  # and the graph with them, before the copies make theirs
     return _with_copies(explained, asked, question, limit), read
 
@@ -210,20 +212,19 @@ class _Question:
 
     run: Callable[..., Trace]
     inputs: Inputs
-    targets: Sequence[Frozen]
-    layers: Sequence[str]
+    reading: Reading
     fuse: Fuse
 
     @property
     def stackable(self) -> bool:
         """Whether several copies can be one batch: nothing tells how other inputs, or a callable's outputs, would follow."""
         alone = isinstance(self.inputs, Tensor) or len(self.inputs) == 1
-        return alone and all(tiled(target, 1) is not None for target in self.targets)
+        return alone and all(as_target(target).repeated(1) is not None for target in self.reading.targets)
 
     def of(self, copies: Sequence[Tensor], methods: Sequence[Method]) -> list[list[dict[str, Tensor]]]:
         """Each copy's maps for each target, all from one forward pass."""
-        targets = [tiled(target, len(copies)) or target for target in self.targets]
-        trace = self.run(self.inputs, self.layers, targets=targets, instead=torch.cat([*copies]))
+        targets = [as_target(target).repeated(len(copies)) or target for target in self.reading.targets]
+        trace = self.run(self.inputs, replace(self.reading, targets=targets), torch.cat([*copies]))
         scores = [trace.score(target) for target in targets]
         found = [_maps(trace, score, methods, self.fuse, last=score is scores[-1]) for score in scores]
         size = len(copies[0])
@@ -233,12 +234,12 @@ class _Question:
 
 
 def _with_copies(
-    explained: Sequence[Explanation], asked: Sequence[Method | Repeated], question: _Question, limit: int | None
+    explained: Sequence[Explanation], asked: Sequence[AnyMethod], question: _Question, limit: int | None
 ) -> list[Explanation]:
     """The explanations with the maps of wrappers too, all in the order asked for."""
-    wrappers = [method for method in asked if isinstance(method, Repeated)]
+    wrappers = [method for method in asked if isinstance(method, Wrapper)]
     repeated = repeat(wrappers, explained[0].images, question.of, stackable=question.stackable, limit=limit)
-    keys = [key for method in asked for key in method.keys]
+    keys = [info.key for method in asked for info in method.maps]
     return [
         replace(e, maps={key: e[key] if key in e else _finite(key, maps[key]) for key in keys})
         for e, maps in zip(explained, repeated, strict=True)
@@ -266,7 +267,7 @@ def _answered(
     reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
     rival = _runner_up(trace, score) if evidence and methods else None
     found = _gathered(trace, score, methods, fuse, last=last and rival is None)
-    advice = Advice([layer.name for layer in trace.layers], another, "target" if score.classes is None else "class")
+    advice = Advice([layer.name for layer in trace.layers], another, "target" if score.target.classes is None else "class")
     with full_precision(trace.images.device.type):
         maps = _made(found, methods)
         said = remarks(found, maps, methods, advice)
@@ -279,15 +280,26 @@ def _answered(
         others = None if rival is None else _maps(trace, rival, methods, fuse, last=last)
     except NonFiniteError:  # of a class that nobody asked for
         others = None
-    return reached, maps, glance(trace.images, maps, others, None if rival is None else rival.classes), said
+    return (
+        reached,
+        maps,
+        glance(
+            trace.images,
+            maps,
+            {info.key: info for method in methods for info in method.maps},
+            others,
+            None if rival is None else rival.target.classes,
+        ),
+        said,
+    )
 
 
 def _runner_up(trace: Trace, score: Score) -> Score | None:
     """The score of the highest class but the one explained in each image; None where a class is not what is explained."""
     scores = _outputs(trace, score).detach()
-    if score.classes is None or score.versus is not None or scores.ndim != 2 or scores.shape[1] < 2:
+    if score.target.classes is None or score.target.versus is not None or scores.ndim != 2 or scores.shape[1] < 2:
         return None
-    return trace.score(scores.scatter(1, score.classes[:, None], -torch.inf).argmax(1))
+    return trace.score(scores.scatter(1, score.target.classes[:, None], -torch.inf).argmax(1))
 
 
 def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> dict[str, Tensor]:
@@ -297,11 +309,11 @@ def _maps(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, 
         return _made(found, methods)
 
 
-def _made(found: Gathered, methods: Sequence[Method]) -> dict[str, Tensor]:
+def _made(found: Gradients, methods: Sequence[Method]) -> dict[str, Tensor]:
     return {m.key: _finite(m.key, m.compute(found)) for m in methods}
 
 
-def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gathered:
+def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse, *, last: bool) -> Gradients:
     """Gather what the methods make their maps of."""
     passes: dict[Rule, set[str]] = {}
     for where, rule in dict.fromkeys(need for method in methods for need in sorted(method.needs, key=lambda n: n[0])):
@@ -315,7 +327,7 @@ def _gathered(trace: Trace, score: Score, methods: Sequence[Method], fuse: Fuse,
             inputs[rule] = gradients.pop(0)
         if "layer" in places:
             layers[rule] = [trace.wide(layer.map(g)) for layer, g in zip(trace.layers, gradients, strict=True)]
-    return Gathered(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
+    return Gradients(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
 
 
 def _finite(key: str, values: Tensor) -> Tensor:
@@ -351,7 +363,7 @@ def coverage(
     _check_choice("rectifiers", rectifiers, ("all", "relu"))
 
     def ask(inputs: Inputs, targets: Sequence[TargetLike], _limit: int | None, _first: Coverage | None) -> Coverage:
-        trace = Trace.run(model, inputs, targets=targets, wrt=wrt, output=output, relu_only=rectifiers == "relu")
+        trace = Trace.run(model, inputs, Reading(targets=targets, wrt=wrt, output=output, rectifiers=rectifiers))
         return trace.coverage(trace.score(targets[0]))
 
     return join_coverage(in_chunks(ask, images, [target], wrt=wrt, chunk=chunk)[0])

@@ -19,7 +19,8 @@ from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
 from relume.explanation.answer import Answer
 from relume.explanation.quick_checks import Evidence
-from relume.pictures import kinds as render
+from relume.maps import MapInfo, Place
+from relume.pictures.canvas import png
 from relume.pictures.photo import Photo, load_photo
 from relume.pictures.scale import Scaling
 from relume.targets.activation import Resolved
@@ -40,6 +41,7 @@ def facts(answer: Answer) -> dict[str, Any]:
     return {
         "samples": [_sample(answer, i) | _maps_of(answer, i) for i in range(len(answer))],
         "methods": list(answer.maps),
+        "maps": {key: {"title": info.title, "place": info.place, "signed": info.signed} for key, info in answer.infos.items()},
         "layer": answer.layer,
         "model": answer.model,
         "activation": answer.activation,
@@ -114,7 +116,7 @@ def files(answer: Answer, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
     found = facts(answer)
     for i, photo in enumerate(answer.photos or ()):
         name = f"photo{'' if len(answer) == 1 else f'.{i}'}{_suffix(photo)}"
-        stored[name] = render.png(photo.picture) if photo.content is None else photo.content
+        stored[name] = png(photo.picture) if photo.content is None else photo.content
         found["photos"][i]["file"] = name
     found["files"] = {name: _sum(content) for name, content in {**pictures, **stored}.items()}
     return stored | {FACTS: _sealed(found)}
@@ -181,6 +183,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": found["evidence"] and _read_evidence(found["evidence"]),
             "scaling": Scaling(**found["scaling"]),
+            "infos": {m: _info(m, found["maps"][m]) for m in found["methods"]},
             "strongest": {str(m): float(value) for m, value in found.get("strongest", {}).items()},
             "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
         }
@@ -254,6 +257,12 @@ def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     if full is not None and any(not isinstance(full[method], float) for method in fields["maps"]):
         raise TypeError(f"scales are {full!r}")
     return fields
+
+
+def _info(key: str, info: dict[str, Any]) -> MapInfo:
+    if info["place"] not in get_args(Place):
+        raise ValueError(f"the place of {key} is {info['place']!r}")
+    return MapInfo(key, str(info["title"]), info["place"], bool(info["signed"]))
 
 
 def _coverage(row: dict[str, Any]) -> CoverageRow:

@@ -1,4 +1,19 @@
-from .averaged import Augmented, Repeated, Smooth
-from .base import METHODS, Fuse, Gathered, Method
+from .averaged import Augmented, Smooth
+from .base import METHODS, Method, backpropagation
+from .gradients import Fuse, Gradients
+from .wrapper import Copy, MethodLike, Moments, Wrapper, resolve_methods
 
-__all__ = ["METHODS", "Augmented", "Fuse", "Gathered", "Method", "Repeated", "Smooth"]
+__all__ = [
+    "METHODS",
+    "Augmented",
+    "Copy",
+    "Fuse",
+    "Gradients",
+    "Method",
+    "MethodLike",
+    "Moments",
+    "Smooth",
+    "Wrapper",
+    "backpropagation",
+    "resolve_methods",
+]

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
-from relume.errors import ModelError
+from relume.errors import ModelError, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
-    from relume.engine.layers import LayerLike
+    from relume.engine.reading import LayerLike
+    from relume.explanation.comparison import Comparison
     from relume.explanation.result import Explanation
     from relume.explanation.run import Options
-    from relume.methods.averaged import Repeated
-    from relume.methods.base import Method
+    from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
+    from relume.targets import TargetLike
     from relume.targets.activation import Activation
-    from relume.targets.base import TargetLike
 
     Picture: TypeAlias = str | Path | Image | Photo
-    MethodLike: TypeAlias = str | Method | Repeated
 
 __all__ = ["BATCH_SIZE", "METHODS", "Opened"]
 
@@ -117,13 +116,13 @@ class Opened:
         methods: Iterable[MethodLike] = METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
-    ) -> list[Explanation]:
+    ) -> Comparison:
         """Explain several targets of the same photos, which share one forward pass.
 
         Arguments and errors are those of :meth:`explain`, with several targets.
 
         Returns:
-            An explanation for each target.
+            An explanation for each target, which together make a contact sheet and a page.
 
         Example:
             >>> import relume
@@ -135,6 +134,7 @@ class Opened:
         """
         import torch
 
+        from relume.explanation.comparison import Comparison
         from relume.explanation.run import explain_targets
         from relume.models.labels import class_index
         from relume.pictures.photo import as_photo
@@ -146,11 +146,14 @@ class Opened:
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
         options = {"output": self.output, **options}
-        explained = explain_targets(self.model, images.to(self.device), wanted, methods, layer, **options)
+        try:
+            explained = explain_targets(self.model, images.to(self.device), wanted, methods, layer, **options)
+        except TargetError as error:
+            raise self._with_names(error, wanted) from error
         provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         if len(several) == 1:
             provenance |= _file(several[0])
-        return [self._named(e, framed, provenance) for e in explained]
+        return Comparison(tuple(self._named(e, framed, provenance) for e in explained))
 
     def explanations(
         self,
@@ -199,7 +202,7 @@ class Opened:
         batch_size: int = BATCH_SIZE,
         read: Callable[[P], Photo] | None = None,
         **options: Unpack[Options],
-    ) -> Iterator[tuple[P, list[Explanation] | Exception]]:
+    ) -> Iterator[tuple[P, Comparison | Exception]]:
         """Explain several targets of any number of photos in batches, as :meth:`explanations` does for one target.
 
         ``read``, if given, reads a photo in place of :func:`relume.pictures.photo.as_photo`.
@@ -212,7 +215,7 @@ class Opened:
         def load(photo: P) -> tuple[P, Photo]:
             return photo, as_photo(photo) if read is None else read(photo)
 
-        def run(batch: Sequence[tuple[P, Photo]]) -> list[list[Explanation]]:
+        def run(batch: Sequence[tuple[P, Photo]]) -> list[Comparison]:
             explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
             return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
 
@@ -240,6 +243,16 @@ class Opened:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "photos": photos}
         return dataclasses.replace(e, source={**e.source, **provenance}, **known)  # type: ignore[arg-type]
+
+    def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
+        """Return the error with the name of a class that is contrasted with itself."""
+        from relume.targets import Contrast
+
+        sentence, labels = str(error), self.labels or ()
+        for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+            if 0 <= index < len(labels):
+                sentence = sentence.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
+        return type(error)(sentence)
 
     # --- The network ------------------------------------------------------------------------------------------------------
 
@@ -294,12 +307,14 @@ class Opened:
         }
 
 
-def _alone(explained: Sequence[Explanation], i: int, photo: Picture) -> list[Explanation]:
+def _alone(comparison: Comparison, i: int, photo: Picture) -> Comparison:
     """Return what one photo of a batch would give alone: its weak maps are compared with its own maps."""
     from relume.explanation.answer import compared
+    from relume.explanation.comparison import Comparison
 
-    ones = (e[i] for e in explained)
-    return compared([dataclasses.replace(e, source={**e.source, **_file(photo)}, strongest={}) for e in ones])
+    ones = (e[i] for e in comparison)
+    ones = (dataclasses.replace(e, source={**e.source, **_file(photo)}, strongest={}) for e in ones)
+    return Comparison(tuple(compared([*ones])))
 
 
 def _file(photo: Picture) -> dict[str, str]:

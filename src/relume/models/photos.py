@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["find_photos", "in_batches", "read_photo"]
 
-P, R, S = TypeVar("P"), TypeVar("R"), TypeVar("S")
+P = TypeVar("P")
+R = TypeVar("R")
+S = TypeVar("S")
 
 #: Formats that Pillow tells by their suffixes and reads only with another program, or not at all.
 _UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -110,7 +112,7 @@ def in_batches(
 ) -> Iterator[tuple[P, R | Exception]]:
     """Read photos and run them in batches; yield each with its result, or with the error that it alone raises, in order.
 
-    A batch that raises an error is run again one by one. A network that takes its photos only one by one, as an exported program
+    A batch that raises an error is run again one by one. A network that takes photos only one by one, as an exported program
     may, gets all later ones so.
 
     Args:

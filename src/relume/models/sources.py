@@ -113,7 +113,9 @@ SOURCES: Registry[Source] = Registry(
     "source of networks",
     "relume.sources",
     {
-        "demo": Source("demo", "the network in the package, which knows drawn scenes", "relume.models.demo:open_demo", _is_demo),
+        "demo": Source(
+            "demo", "the network in the package, which knows drawn scenes", "relume.models.demo:open_demo", _is_demo
+        ),
         "torchvision": Source(
             "torchvision:NAME", "a classification network of torchvision", "relume.models.torchvision:open_torchvision"
         ),

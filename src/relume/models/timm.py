@@ -108,7 +108,7 @@ def timm_preprocessing(config: Mapping[str, Any], name: str) -> Preprocessing:
 
 
 def _labels(timm: Any, model: nn.Module) -> tuple[str, ...] | None:
-    """Return the class names of the ImageNet with as many classes as the network, as timm tells them apart; None without one."""
+    """Return the class names of the ImageNet with as many classes as the network, by timm's own choice; None without one."""
     subset = timm.data.infer_imagenet_subset(model)
     if subset is None:
         return None

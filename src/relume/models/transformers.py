@@ -47,7 +47,9 @@ def open_transformers(request: ModelRequest) -> Opened:
         try:
             config, unused = transformers.AutoConfig.from_pretrained(name, return_unused_kwargs=True, **remote, **request.args)
             processor = transformers.AutoImageProcessor.from_pretrained(name, **remote)
-            model, lacking = _model(transformers.AutoModelForImageClassification, name, config, pretrained=request.weights is None)
+            model, lacking = _model(
+                transformers.AutoModelForImageClassification, name, config, pretrained=request.weights is None
+            )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise _unavailable(name, error) from error
     if unused := set(unused) - remote.keys():

@@ -1,4 +1,4 @@
-"""Maps as pictures. Each kind of picture is a function from a raw map, its scale and a photo to an image.
+"""Kinds of picture that are drawn of a map. Each is one entry of :data:`KINDS`.
 
 Maps are scaled for display here and nowhere else, and none is changed by it. A map comes at the input's resolution,
 signed: ``(H, W)``, or ``(C, H, W)``, of which :func:`strongest` is drawn where a kind does not show the channels. ``scale`` is
@@ -12,46 +12,40 @@ one look-up a pixel.
 
 from __future__ import annotations
 
-import io
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
+from relume.maps import MapInfo
+from relume.pictures.canvas import BILINEAR, LEVELS, as_image, blank, coloured, dimmed, levels, placed, seen
 from relume.pictures.photo import Photo
 from relume.pictures.scale import Array
+from relume.registry import Registry
 
 __all__ = [
     "DIVERGING",
     "HEAT",
     "KINDS",
-    "Array",
     "Kind",
     "absolute",
     "colour",
     "contours",
+    "default_kind",
     "diverging",
     "layer",
     "masked",
     "mass_thresholds",
     "negative",
     "over",
-    "png",
     "positive",
-    "seen",
     "share_beyond",
-    "stretched",
     "strongest",
 ]
-
-_Bytes: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"
 
 HEAT = colormaps["inferno"]
 
@@ -62,18 +56,14 @@ DIVERGING = LinearSegmentedColormap.from_list("blue-white-red", [*_ARMS[:4], (1,
 MASSES = (0.5, 0.8)
 BLUR = 0.015
 
-_STEPS = 254  # values have the levels 0 to 254; 255 stands for what the network never saw
-_BAND = 1 << 20  # pixels: smaller bands cost more than they save
-_BILINEAR = Image.Resampling.BILINEAR
-
 
 # --- Values ---------------------------------------------------------------------------------------------------------------
 
 
 def strongest(values: Array) -> Array:
-    """The value of largest magnitude among the channels, with its sign: ``(C, H, W)`` to ``(H, W)``.
+    """Take the value of largest magnitude among the channels, with its sign: ``(C, H, W)`` to ``(H, W)``.
 
-    Its magnitude is the saliency ``max_c |values|``, so that every kind of picture speaks of the same figures.
+    Its magnitude is the saliency ``max_c |values|``, so that every kind of picture shows the same numbers.
     """
     if values.ndim == 2:
         return values
@@ -82,9 +72,9 @@ def strongest(values: Array) -> Array:
 
 
 def _for(photo: Photo | None, values: Array) -> Array:
-    """``values`` to be drawn on ``photo``: where it has fewer pixels than the map, each shows the strongest value around it.
+    """Prepare ``values`` for a photo: where it has fewer pixels than the map, each shows the strongest value around it.
 
-    Their mean would be nothing where signs alternate, and a picture of nothing under a scale that says otherwise.
+    Where signs alternate, a mean would be zero, and the picture would be empty under a scale that says otherwise.
     """
     if photo is None:
         return values
@@ -96,12 +86,12 @@ def _for(photo: Photo | None, values: Array) -> Array:
         return values
     window = (*[1] * (values.ndim - 2), *size)
     high, low = ndimage.maximum_filter(values, window), ndimage.minimum_filter(values, window)
-    kept: Array = np.where(high >= -low, high, low)
-    return kept
+    result: Array = np.where(high >= -low, high, low)
+    return result
 
 
 def share_beyond(values: Array, photo: Photo) -> float:
-    """Which share of a map's mass ``Σ |values|`` lies beyond the edges of the photo, in the padding of the input."""
+    """Compute the share of a map's mass ``Σ |values|`` beyond the edges of the photo, in the padding of the input."""
     magnitudes = np.abs(strongest(values)).astype(np.float64)
     (height, width), (left, top, right, bottom) = magnitudes.shape, photo.box
     x = left + (np.arange(width) + 0.5) / width * (right - left)
@@ -111,14 +101,14 @@ def share_beyond(values: Array, photo: Photo) -> float:
 
 
 def _relative(values: Array, scale: float) -> Array:
-    """``values`` in units of ``scale``, zero if the scale is zero: a map of zeros is drawn as one."""
+    """Divide ``values`` by ``scale``, within -1 and 1; zero if the scale is zero: a map of zeros is drawn as one."""
     if scale == 0:
         return np.zeros_like(values, dtype=np.float32)
     return np.clip(values.astype(np.float64) / scale, -1, 1).astype(np.float32)  # the scale may be beyond float32
 
 
 def mass_thresholds(values: Array, masses: Sequence[float]) -> list[float]:
-    """For each share of the map's mass ``Σ |values|``, the largest threshold above which at least that share lies."""
+    """Find, for each share of the map's mass ``Σ |values|``, the largest threshold above which at least that share lies."""
     falling = np.sort(np.abs(values), axis=None)[::-1]
     cumulated = np.cumsum(falling, dtype=np.float64)
     return [float(falling[np.searchsorted(cumulated, mass * cumulated[-1])]) for mass in masses]
@@ -128,69 +118,75 @@ def mass_thresholds(values: Array, masses: Sequence[float]) -> list[float]:
 
 
 def colour(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
-    """A signed map about mid-grey, in colour if it has three channels, as Springenberg et al. 2015 draw it; else in grey."""
+    """Draw a signed map about mid-grey, in colour if it has three channels, as Springenberg et al. 2015 do; else in grey."""
     three = values if values.ndim == 3 and len(values) == 3 else strongest(values)[None].repeat(3, axis=0)
     three = _for(photo, three)
-    drawn = _image(0.5 + 0.5 * _relative(three, scale).transpose(1, 2, 0))
+    drawn = as_image(0.5 + 0.5 * _relative(three, scale).transpose(1, 2, 0))
     if photo is None:
         return drawn
-    return _placed(photo, lambda part, size: drawn.resize(size, _BILINEAR, box=photo.within(part, drawn.size)))
+    return placed(photo, lambda part: _enlarged(drawn, part, photo))
 
 
 def diverging(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
-    """Signed heat: negative blue, positive red, and zero exactly white."""
-    return _flat(0.5 + 0.5 * _relative(_for(photo, strongest(values)), scale), DIVERGING, photo)
+    """Draw signed heat: negative blue, positive red, and zero exactly white."""
+    return _of_value(0.5 + 0.5 * _relative(_for(photo, strongest(values)), scale), DIVERGING, photo)
 
 
 def positive(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
-    """Heat of what is above zero."""
-    return _flat(np.maximum(_relative(_for(photo, strongest(values)), scale), 0), colors, photo)
+    """Draw heat of what is above zero."""
+    return _of_value(np.maximum(_relative(_for(photo, strongest(values)), scale), 0), colors, photo)
 
 
 def negative(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
-    """Heat of what is below zero, the most negative brightest."""
+    """Draw heat of what is below zero, the most negative brightest."""
     return positive(-values, scale, photo, colors=colors)
 
 
 def absolute(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
-    """Heat of magnitudes: the saliency."""
+    """Draw heat of magnitudes: the saliency."""
     return positive(np.abs(values), scale, photo, colors=colors)
 
 
 def over(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
-    """Heat of magnitudes over the greyed photo; its opacity follows its strength, so that the photo stays visible."""
+    """Draw heat of magnitudes over the greyed photo; its opacity follows its strength, so that the photo stays visible."""
     ink, opacity = _inked(colors)
     grey = np.linspace(0, 1, 256)[None, :, None]
     table = (1 - opacity[:, None]) * grey + opacity[:, None] * ink[:, None]
-    return _looked_up(np.abs(_relative(_for(photo, strongest(values)), scale)), table, photo)
+    return coloured(np.abs(_relative(_for(photo, strongest(values)), scale)), table, photo)
 
 
 def masked(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
-    """The photo where the map is strong, in its colours; the rest faded to a dark grey. The fade follows the magnitude."""
-    mask = _image(np.sqrt(np.abs(_relative(_for(photo, strongest(values)), scale))))
-    photo = photo or _blank(mask.size)
+    """Draw the photo in its colours where the map is strong; the rest fades to a dark grey with the magnitude."""
+    mask = as_image(np.sqrt(np.abs(_relative(_for(photo, strongest(values)), scale))))
+    photo = photo or blank(mask.size)
 
-    def draw(part: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    def draw(part: tuple[int, int, int, int]) -> Image.Image:
         inside = photo.picture.crop(part)
-        return Image.composite(inside, _dimmed(inside), mask.resize(size, _BILINEAR, box=photo.within(part, mask.size)))
+        return Image.composite(inside, dimmed(inside), _enlarged(mask, part, photo))
 
-    return _placed(photo, draw)
+    return placed(photo, draw)
+
+
+def _enlarged(drawn: Image.Image, part: tuple[int, int, int, int], photo: Photo) -> Image.Image:
+    """Resize what a part of a photo shows of the input to the pixels of that part."""
+    left, top, right, bottom = part
+    return drawn.resize((right - left, bottom - top), BILINEAR, box=photo.within(part, drawn.size))
 
 
 def contours(
     values: Array, scale: float, photo: Photo | None = None, *, masses: Sequence[float] = MASSES, blur: float = BLUR
 ) -> Image.Image:
-    """The photo with lines around the strongest pixels that hold each of ``masses`` of the map's mass, the smallest brightest.
+    """Draw the photo with a line around the strongest pixels for each share of ``masses``; the smallest is brightest.
 
-    ``blur`` is the standard deviation of a Gaussian that the magnitudes go through first, as a share of the longer side: the
-    lines around single pixels would be no lines. ``scale`` only says whether there is anything to draw.
+    Inside a line lies its share of the map's mass. The magnitudes are blurred first, or lines would run around single pixels:
+    ``blur`` is the standard deviation of the Gaussian, as a share of the longer side. A ``scale`` of zero means an empty map.
     """
     from contourpy import contour_generator
     from scipy import ndimage
 
     magnitudes = np.abs(strongest(values)).astype(np.float64)
     height, width = magnitudes.shape
-    photo = photo or _blank((width, height))
+    photo = photo or blank((width, height))
     drawn = seen(photo)
     if scale == 0:
         return drawn
@@ -211,7 +207,7 @@ def contours(
 
 
 def _stroke(drawn: Image.Image, paths: Sequence[Sequence[tuple[float, float]]], ink: tuple[int, ...], width: int) -> None:
-    """Draw lines through places counted from the edges; on a small picture finer than its pixels, so that they are smooth."""
+    """Draw lines through points of a picture; on a small picture finer than its pixels, so that they are smooth."""
     fine = max(1, round(1200 / max(drawn.size)))
     sheet = drawn if fine == 1 else Image.new("L", (fine * drawn.width, fine * drawn.height))
     pen = ImageDraw.Draw(sheet)
@@ -223,156 +219,121 @@ def _stroke(drawn: Image.Image, paths: Sequence[Sequence[tuple[float, float]]], 
 
 
 def layer(values: Array, scale: float) -> Image.Image:
-    """The heat that :func:`over` lays over a photo, RGBA at the map's own resolution."""
+    """Draw the heat that :func:`over` lays over a photo, RGBA at the map's own resolution."""
     table = np.round(255 * np.concatenate(_inked(HEAT), axis=1)).astype(np.uint8)
-    return Image.fromarray(table[_levels(np.abs(_relative(strongest(values), scale)))])
+    return Image.fromarray(table[levels(np.abs(_relative(strongest(values), scale)))])
+
+
+def _inked(colors: Colormap) -> tuple[Array, Array]:
+    """Return for each level its colour ``(255, 3)`` and the opacity it is laid over a photo with, ``(255, 1)``."""
+    strength = np.linspace(0, 1, LEVELS, dtype=np.float32)
+    return colors(strength)[:, :3].astype(np.float32), 0.85 * strength[:, None] ** np.float32(0.6)
+
+
+def _of_value(unit: Array, colors: Colormap, photo: Photo | None) -> Image.Image:
+    """Draw values from 0 to 1 in ``colors``, whatever the photo."""
+    table = colors(np.linspace(0, 1, LEVELS))[:, None, :3].repeat(256, axis=1)
+    return coloured(unit, table, photo)
+
+
+# --- The table of them ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of picture: its key, its function, the values it shows in units of the scale, and what to know of it.
+    """A kind of picture, and all that is to be known of it.
 
-    ``ends`` are the values from its darkest, or bluest, colour to its brightest; None if it shows no values.
+    Attributes:
+        key: its name in :data:`KINDS` and on the command line.
+        draw: draws a map ``(H, W)`` or ``(C, H, W)`` at a scale on a photo, or by itself if that is None.
+        ends: the values of its darkest, or bluest, colour and of its brightest, in units of the scale; None if its colours
+            stand for no values.
+        title: its description in a few words, for documentation and help.
+        note: a remark under figures of this kind.
+        on_photo: True if the photo is to be seen in it; a page, which has the photo below, shows the heat alone.
+
+    Example:
+        A kind of picture of your own:
+
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from relume.pictures import KINDS, Kind
+        >>> def grey(values, scale, photo=None):
+        ...     return Image.fromarray(np.uint8(255 * np.abs(values).max(0) / scale))
+        >>> KINDS["grey"] = Kind("grey", grey, (0, 1), "magnitudes in grey")
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> e = relume.open_model("demo").explain(draw_scene(0).picture, methods=["gradient"])
+        >>> e.picture("gradient", kind="grey").size
+        (128, 128)
+        >>> del KINDS["grey"]
     """
 
     key: str
     draw: Callable[[Array, float, Photo | None], Image.Image]
     ends: tuple[float, float] | None
+    title: str
     note: str = ""
+    on_photo: bool = False
+
+    def layer(self, values: Array, scale: float) -> Image.Image:
+        """Draw a map to be laid over its photo: RGBA, at its own resolution; heat where the kind shows the photo itself."""
+        return layer(values, scale) if self.on_photo else self.draw(values, scale, None).convert("RGBA")
+
+    @property
+    def ramp(self) -> Array:
+        """Return values from one of the :attr:`ends` to the other, ``(1, 256)``: a colour bar is their picture at scale 1."""
+        low, high = self.ends or (0, 1)
+        return np.linspace(low, high, 256, dtype=np.float32)[None]
+
+    def bar(self) -> Image.Image | None:
+        """Draw the colour bar, 256 pixels in a row; None where colours stand for no values."""
+        return None if self.ends is None else self.draw(self.ramp, 1, None)
 
 
 _CONTOURS = f"lines hold {' and '.join(f'{m:.0%}' for m in MASSES)} of the mass, after a blur of {BLUR:.1%} of the side"
 
-KINDS: Mapping[str, Kind] = {
-    kind.key: kind
-    for kind in (
-        Kind("colour", colour, (-1, 1)),
-        Kind("diverging", diverging, (-1, 1)),
-        Kind("positive", positive, (0, 1), "what is above zero"),
-        Kind("negative", negative, (0, -1), "what is below zero"),
-        Kind("absolute", absolute, (0, 1)),
-        Kind("over", over, (0, 1)),
-        Kind("masked", masked, (0, 1)),
-        Kind("contours", contours, None, _CONTOURS),
-    )
-}
-
-
-# --- Photos ---------------------------------------------------------------------------------------------------------------
-
-
-def seen(photo: Photo) -> Image.Image:
-    """The photo, dimmed where the network never looked."""
-    return _placed(photo, lambda part, _: photo.picture.crop(part))
-
-
-def stretched(values: Array) -> Image.Image:
-    """An input ``(C, H, W)`` of unknown normalisation, stretched to the range of a display; constant ones are mid-grey."""
-    channels = values if len(values) == 3 else values.mean(axis=0, keepdims=True).repeat(3, axis=0)
-    low, high = float(channels.min()), float(channels.max())
-    unit = np.full_like(channels, 0.5) if low == high else (channels - low) / (high - low)
-    return _image(unit.transpose(1, 2, 0))
-
-
-def png(image: Image.Image) -> bytes:
-    """``image`` as the bytes of a PNG file; a large one is compressed less and written several times as fast."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=6 if image.width * image.height < _BAND else 1)
-    return buffer.getvalue()
-
-
-def _image(unit: Array) -> Image.Image:
-    return Image.fromarray(np.round(unit * 255).astype(np.uint8))
-
-
-def _blank(size: tuple[int, int]) -> Photo:
-    return Photo.whole(Image.new("RGB", size, (128, 128, 128)))
-
-
-def _dim(grey: Array) -> Array:
-    """The grey, from 0 to 1, that stands for a grey of the photo where it does not count."""
-    return 0.1 + 0.3 * grey
-
-
-def _dimmed(picture: Image.Image) -> Image.Image:
-    levels = np.round(255 * _dim(np.linspace(0, 1, 256, dtype=np.float32)))
-    grey = picture.convert("L").point([int(level) for level in levels])
-    return Image.merge("RGB", (grey, grey, grey))
-
-
-# --- Tables and bands -----------------------------------------------------------------------------------------------------
-
-
-def _levels(unit: Array) -> _Bytes:
-    return np.round(unit * _STEPS).astype(np.uint8)
-
-
-def _inked(colors: Colormap) -> tuple[Array, Array]:
-    """For each level, its colour ``(255, 3)`` and the opacity it is laid over a photo with, ``(255, 1)``."""
-    strength = np.linspace(0, 1, _STEPS + 1, dtype=np.float32)
-    return colors(strength)[:, :3].astype(np.float32), 0.85 * strength[:, None] ** np.float32(0.6)
-
-
-def _flat(unit: Array, colors: Colormap, photo: Photo | None) -> Image.Image:
-    """Values from 0 to 1 in ``colors``, whatever the photo."""
-    table = colors(np.linspace(0, 1, _STEPS + 1))[:, None, :3].repeat(256, axis=1)
-    return _looked_up(unit, table, photo)
-
-
-def _looked_up(unit: Array, table: Array, photo: Photo | None) -> Image.Image:
-    """Values from 0 to 1 over a photo: ``table`` ``(255, 256, 3)`` holds the colour for each level and grey."""
-    unseen = _dim(np.linspace(0, 1, 256, dtype=np.float32))[None, :, None].repeat(3, axis=2)
-    rgbx = np.zeros((256, 256, 4), np.uint8)
-    rgbx[..., :3] = np.round(255 * np.concatenate([table, unseen]))
-    words = rgbx.reshape(-1, 4).view(np.uint32).ravel()
-    levels = Image.fromarray(_levels(unit))
-    photo = photo or _blank(levels.size)
-    picture, (left, top, right, bottom) = photo.picture, photo.seen
-    drawn = Image.new("RGB", picture.size)
-
-    def band(first: int, last: int) -> None:
-        index = np.full((last - first, picture.width), _STEPS + 1, np.uint16)
-        upper, lower = max(first, top), min(last, bottom)
-        if upper < lower:
-            part = (left, upper, right, lower)
-            fine = levels.resize((right - left, lower - upper), _BILINEAR, box=photo.within(part, levels.size))
-            index[upper - first : lower - first, left:right] = np.asarray(fine)
-        index <<= 8
-        index |= np.asarray(picture.crop((0, first, picture.width, last)).convert("L"))
-        pixels = words.take(index)
-        drawn.paste(
-            Image.frombuffer("RGBX", (picture.width, last - first), pixels, "raw", "RGBX", 0, 1).convert("RGB"), (0, first)
+#: Every kind of picture, by key. Another package adds one by an entry point of the group ``relume.kinds``.
+KINDS: Registry[Kind] = Registry(
+    "kind of picture",
+    "relume.kinds",
+    {
+        kind.key: kind
+        for kind in (
+            Kind(
+                "colour",
+                colour,
+                (-1, 1),
+                "the signed gradient about mid-grey, in the colours of its channels: the look of the paper",
+            ),
+            Kind("diverging", diverging, (-1, 1), "signed heat: negative blue, positive red, and zero exactly white"),
+            Kind("positive", positive, (0, 1), "what is above zero", "what is above zero"),
+            Kind("negative", negative, (0, -1), "what is below zero", "what is below zero"),
+            Kind("absolute", absolute, (0, 1), "magnitudes, the saliency"),
+            Kind("over", over, (0, 1), "magnitudes over the greyed photo, as opaque as they are strong", on_photo=True),
+            Kind("masked", masked, (0, 1), "the photo where the map is strong, faded elsewhere", on_photo=True),
+            Kind(
+                "contours",
+                contours,
+                None,
+                "lines around the strongest pixels that hold half and four fifths of the mass",
+                _CONTOURS,
+                on_photo=True,
+            ),
         )
-
-    _in_bands(picture.size, band)
-    return drawn
-
-
-def _placed(photo: Photo, draw: Callable[[tuple[int, int, int, int], tuple[int, int]], Image.Image]) -> Image.Image:
-    """A picture of the photo's size: ``draw(part, size)`` where the network looked, the photo dimmed elsewhere."""
-    (width, _), (left, top, right, bottom) = photo.picture.size, photo.seen
-    drawn = Image.new("RGB", photo.picture.size)
-
-    def band(first: int, last: int) -> None:
-        upper, lower = min(max(first, top), last), max(min(last, bottom), first)
-        for part in ((0, first, width, upper), (0, lower, width, last), (0, upper, left, lower), (right, upper, width, lower)):
-            if part[0] < part[2] and part[1] < part[3]:
-                drawn.paste(_dimmed(photo.picture.crop(part)), part[:2])
-        if upper < lower:
-            drawn.paste(draw((left, upper, right, lower), (right - left, lower - upper)), (left, upper))
-
-    _in_bands(photo.picture.size, band)
-    return drawn
+    },
+)
 
 
-def _in_bands(size: tuple[int, int], draw: Callable[[int, int], None]) -> None:
-    """Call ``draw(first, last)`` for bands of rows that make up a picture, on every core: the work is Pillow's and numpy's."""
-    width, height = size
-    rows = max(1, _BAND // width)
-    bands = [(first, min(first + rows, height)) for first in range(0, height, rows)]
-    if len(bands) == 1:
-        draw(0, height)
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda band: draw(*band), bands):
-            pass
+def default_kind(info: MapInfo) -> Kind:
+    """Choose the kind of picture that suits a map: heat over the photo for one of a layer, colours if it is signed, else heat.
+
+    Example:
+        >>> from relume.maps import MapInfo
+        >>> from relume.pictures import default_kind
+        >>> default_kind(MapInfo("gradient", "gradient", place="input", signed=True)).key
+        'colour'
+        >>> default_kind(MapInfo("gradcam", "Grad-CAM", place="layer", signed=False)).key
+        'over'
+    """
+    return KINDS["over" if info.place == "layer" else "colour" if info.signed else "absolute"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relume.auditing.subject import Question, parts
 from relume.engine.coverage import Coverage
+from relume.engine.reading import Reading
 from relume.engine.trace import Trace
 from relume.errors import GraphError
 from relume.measures.similarity import Maps, Values
@@ -65,7 +66,7 @@ def measure_health(question: Question, original: Maps) -> Health:
     """Look at every rectifier while one plain gradient passes through the network."""
     looking, trouble = _Looking(), ""
     for images, classes in zip(parts(question.images, question.batch), parts(question.classes, question.batch), strict=True):
-        trace = Trace.run(question.model, images, output=question.output)
+        trace = Trace.run(question.model, images, Reading(output=question.output))
         score = trace.score(classes)
         coverage = trace.coverage(score)
         try:

@@ -18,7 +18,7 @@ gc.set_threshold(1)
 torch.set_num_threads(1)
 import relume
 from tests.reference import twin
-from tests.test_random_networks import Random
+from tests.helpers.random_networks import Random
 
 kinds = ["clamp", "F.relu in place", "module", "leaky", "maximum"]
 rules = {{"guided_backprop": twin.guided, "deconvnet": twin.deconvnet, "gradient": twin.gradient}}
