@@ -1,4 +1,4 @@
-"""The public surface, the weight of an import, and the direction of imports."""
+"""The public surface, the weight of an import, and the size of files and functions."""
 
 import ast
 import subprocess
@@ -9,122 +9,6 @@ from pathlib import Path
 import relume
 
 SOURCE = Path(relume.__file__).parent
-
-# each may import those before it
-ORDER = [
-    "errors",
-    "memory",
-    "maps",
-    "names",
-    "rules",
-    "rectifiers",
-    "lean",
-    "graph",
-    "outputs",
-    "targets",
-    "grids",
-    "exchange",
-    "recorded",
-    "copies",
-    "wrapped",
-    "replica",
-    "faults",
-    "fingerprint",
-    "preparation",
-    "plan.convolution",
-    "plan.folding",
-    "predictions",
-    "choices",
-    "layers",
-    "text",
-    "reading",
-    "image",
-    "activation",
-    "scaling",
-    "render",
-    "figures",
-    "owner",
-    "report",
-    "answer",
-    "evidence.localisation",
-    "evidence.baselines",
-    "evidence.similarity",
-    "evidence.glance",
-    "stored",
-    "result",
-    "page",
-    "feeding",
-    "diagnosis",
-    "forward",
-    "trace",
-    "methods",
-    "remarks",
-    "smooth",
-    "chunks",
-    "explaining",
-    "attribution",
-    "plan.observing",
-    "plan.flat",
-    "plan.cut",
-    "plan.planned",
-    "plan.compiled",
-    "plan.preparing",
-    "plan",
-    "checking",
-    "models.reading",
-    "models.weights",
-    "models.labels",
-    "models.devices",
-    "models",
-    "models.vision",
-    "models.image_models",
-    "models.hugging_face",
-    "models.files",
-    "models.factories",
-    "demo.pen",
-    "demo.things",
-    "demo.backgrounds",
-    "demo.scenes",
-    "demo.network",
-    "demo",
-    "demo.train",
-    "evidence.estimates",
-    "evidence.question",
-    "evidence.weights",
-    "evidence.randomisation",
-    "evidence.classes",
-    "evidence.edges",
-    "evidence.imputation",
-    "evidence.faithfulness",
-    "evidence.stability",
-    "evidence.health",
-    "evidence.checks",
-    "evidence.verdict",
-    "evidence.strips",
-    "evidence.picture",
-    "evidence.plots",
-    "evidence.document",
-    "evidence.conditions",
-    "evidence.auditing",
-    "evidence.evaluation",
-    "evidence.datasets",
-    "evidence.calibration",
-    "evidence",
-    "cli.common",
-    "cli.failures",
-    "cli.photos",
-    "cli.folders",
-    "cli.network",
-    "cli.pictures",
-    "cli.audit",
-    "cli.check",
-    "cli.compare",
-    "cli.demo",
-    "cli.evaluate",
-    "cli.explain",
-    "cli",
-    "__main__",
-]
 
 SURFACE = [
     "AuditReport",
@@ -178,41 +62,27 @@ def test_importing_the_package_is_light():
     assert run.stdout.strip() == "[]"
 
 
-def imports(path):
-    """Modules of the package that ``path`` imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relume":
-            inside = node.module.partition(".")[2]
-            for alias in node.names:
-                name = f"{inside}.{alias.name}" if inside else alias.name
-                yield name if name in ORDER else inside
+def test_the_engine_loads_no_library_of_pictures():
+    """At run time too: import-linter, in ``make lint``, does not see what lazily loaded names bring."""
+    modules = [f"relume.engine.{path.stem}" for path in (SOURCE / "engine").glob("*.py") if path.stem != "__init__"]
+    code = f"import sys, {', '.join(modules)}; print([m for m in ['PIL', 'matplotlib', 'skimage'] if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
 
 
-def test_imports_run_downwards():
-    found = {}
+def test_rooms_name_the_room_that_they_import_from():
+    """``from relume import explain`` would hide from import-linter which room is meant."""
     for path in SOURCE.rglob("*.py"):
-        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        if name != "__init__":  # the package itself only says where its names live
-            found[name] = {target for target in imports(path) if target}
-    assert found.keys() == set(ORDER)
-    for name, targets in found.items():
-        for target in targets - {"__version__"}:
-            # the one exception: models opens a network by importing what builds it when asked to
-            opens = name == "models" and (target.startswith("models.") or target == "demo.network")
-            assert ORDER.index(target) < ORDER.index(name) or opens, (name, target)
-    assert (
-        found["rules"]
-        == found["targets"] - {"errors", "outputs"}
-        == found["rectifiers"]
-        == found["outputs"] - {"errors"}
-        == set()
-    )
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "relume":
+                names = {alias.name for alias in node.names} - {"__version__"}
+                assert all((SOURCE / name).is_dir() or (SOURCE / f"{name}.py").is_file() for name in names), path
 
 
 def test_files_and_functions_stay_small():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
-        assert text.count("\n") <= 400, path
+        assert text.count("\n") <= 600, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.name not in ("explain", "evaluate"):  # long with options
                 assert node.end_lineno - node.lineno < 60, f"{path}:{node.name}"

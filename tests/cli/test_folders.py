@@ -14,9 +14,9 @@ from PIL import Image
 
 from relume.demo import draw_scene
 from relume.errors import OutputError
-from relume.explanation import folders as result_folders
-from relume.explanation.folders import ResultFolders
+from relume.explanation import saving
 from relume.explanation.result import Explanation
+from relume.explanation.saving import ResultFolders
 from relume.pages import owner
 from tests.helpers.commands import complaints, relume_command
 
@@ -101,8 +101,8 @@ def test_what_is_not_of_this_photo_is_left_alone(tmp_path, there):
 
 
 def test_each_folder_is_read_once_however_many_photos_have_its_name(tmp_path, monkeypatch):
-    read, owned = [], result_folders._owner
-    monkeypatch.setattr(result_folders, "_owner", lambda entry: read.append(entry) or owned(entry))
+    read, owned = [], saving._owner
+    monkeypatch.setattr(saving, "_owner", lambda entry: read.append(entry) or owned(entry))
     photos = [tmp_path / str(i) / "dog.png" for i in range(12)]
     names = [f"dog{f'-{i + 1}' if i else ''}" for i in range(12)]
     for name, photo in zip(names, photos, strict=True):
@@ -135,16 +135,16 @@ def test_a_folder_that_another_run_made_meanwhile_is_left_alone(tmp_path):
 
 def test_two_runs_that_see_a_new_folder_free_at_the_same_moment_do_not_share_it(tmp_path, monkeypatch):
     one, other = ResultFolders(tmp_path / "out"), ResultFolders(tmp_path / "out")
-    real = result_folders.write_targets
+    real = saving.write_targets
 
     def slow(folder, files):
         """While the first run writes, the other one begins."""
-        monkeypatch.setattr(result_folders, "write_targets", real)
+        monkeypatch.setattr(saving, "write_targets", real)
         monkeypatch.setattr(other, "_is_free", lambda name: True)  # as it saw the folder a moment ago
         assert other.write(tmp_path / "b" / "dog.png", {"a": b"b"}).name == "dog-2"
         return real(folder, files)
 
-    monkeypatch.setattr(result_folders, "write_targets", slow)
+    monkeypatch.setattr(saving, "write_targets", slow)
     assert one.write(tmp_path / "a" / "dog.png", {"a": b"a"}).name == "dog"
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == {
         tmp_path / "out" / "dog" / "a": b"a",
@@ -188,22 +188,39 @@ def test_an_output_that_cannot_be_listed_is_one_sentence(scene, tmp_path, monkey
 # --- Odd photos ---
 
 
+#: Runs one command after another in one process, as each would run in its own, with a zero byte after each.
+COMMANDS = """
+import ast, sys
+from relume.cli import main
+for words in ast.literal_eval(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    print(end="\\0", flush=True)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     """As bytes, on terminals and pages that hold text alone."""
     photo = scene(os.fsdecode(b"caf\xe9\x1b.png"))
-    run = [sys.executable, "-m", "relume"]
     options = ["--method", "gradcam", "--no-evidence", "--output"]
     commands = {
         "explain": [*options, tmp_path / "one"],
         "compare": [*options, tmp_path / "two"],
         "audit": ["--method", "gradcam", "--checks", "coverage", "--output", tmp_path / "three"],
     }
-    for command, rest in commands.items():
-        result = subprocess.run([*run, command, photo, *rest], capture_output=True, check=False)
-        assert result.returncode == 0, result.stderr
-        assert b"caf\\udce9\\x1b.png" in result.stdout, command
-        assert b"\xe9" not in result.stdout + result.stderr
+    words = [[command, str(photo), *map(str, rest)] for command, rest in commands.items()]
+    result = subprocess.run([sys.executable, "-c", COMMANDS, repr(words)], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.split(b"\0")
+    assert len(said) == len(commands) + 1
+    for command, output in zip(commands, said, strict=False):
+        assert b"caf\\udce9\\x1b.png" in output, command
+    assert b"\xe9" not in result.stdout + result.stderr
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).source["file"] == str(photo)

@@ -70,9 +70,23 @@ def test_the_rank_correlation_is_its_twin(a, b):
     assert rank_correlation(a, b) == pytest.approx(twin.rank_correlation(a, b), rel=1e-9, abs=1e-9, nan_ok=True)
 
 
-@given(st.lists(st.booleans(), min_size=16, max_size=16))
-@settings(max_examples=30, deadline=None)
+cells_of_a_picture = st.lists(st.booleans(), min_size=16, max_size=16)
+
+
+@given(cells_of_a_picture)
+@settings(max_examples=8, deadline=None)
 def test_the_regions_of_a_larger_picture_are_their_twins(cells):
+    regions_are_their_twins(cells)
+
+
+@pytest.mark.slow
+@given(cells_of_a_picture)
+@settings(max_examples=200, deadline=None)
+def test_the_regions_of_many_larger_pictures_are_their_twins(cells):
+    regions_are_their_twins(cells)
+
+
+def regions_are_their_twins(cells):
     """At 32 pixels, where neighbourhood and tolerance are more than a pixel."""
     target = np.kron(np.array(cells).reshape(4, 4), np.ones((5, 8))).astype(bool)
     truth = Truth(target, target)

@@ -74,13 +74,14 @@ def test_what_does_not_fit_is_said(network, wide, tmp_path):
 
 
 class Fussy(torch.nn.Module):
-    """A network that fails on dark photos, or on batches, and counts its forward passes."""
+    """A network that fails on dark photos, or on batches, and counts the images of each forward pass, its copies' too."""
+
+    batches = []
 
     def __init__(self, *, alone=False):
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.head, self.alone = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3), alone
-        self.batches = []
 
     def forward(self, x):
         self.batches.append(len(x))
@@ -92,6 +93,7 @@ class Fussy(torch.nn.Module):
 
 
 def fussy(**options):
+    Fussy.batches.clear()
     return Opened("fussy", Fussy(**options).eval(), Preprocessing(resize=16, crop=16))
 
 

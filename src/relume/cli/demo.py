@@ -40,7 +40,7 @@ def demo(
     Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
     """
     from relume.demo import CLASSES, draw_scene
-    from relume.explanation.folders import target_files, write_targets
+    from relume.explanation.saving import folder_files, write_targets
     from relume.methods.base import METHODS
     from relume.pages.folder import check_writable
     from relume.pictures.canvas import png
@@ -50,7 +50,7 @@ def demo(
     opened = Network(device=device).open(photos=False)
     targets = [CLASSES.index(name) for name in PAIR]
     explained = Asked().recorded(opened.compare(scene.picture, targets, list(METHODS)), scene=seed)
-    files = target_files(explained)
+    files = folder_files(explained)
     with uninterrupted():
         write_targets(output, files | {"scene.png": png(scene.picture)})
         running.stopped = f"stopped; the results are in {str(output)!r}"

@@ -69,7 +69,7 @@ def explain(
     For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
     """
     from relume.explanation.answer import compared
-    from relume.explanation.folders import ResultFolders, target_files
+    from relume.explanation.saving import ResultFolders, folder_files
     from relume.models.photos import find_photos
     from relume.pages.folder import check_writable
 
@@ -87,7 +87,7 @@ def explain(
     def keep(comparison: Comparison, path: Path) -> None:
         nonlocal closing
         explanations = drawing.scaled(asked.recorded(comparison))
-        files = target_files(explanations, kind=drawing.kind, size=size)
+        files = folder_files(explanations, kind=drawing.kind, size=size)
         with uninterrupted():
             folder = folders.write(path, files)
             so_far = compared(explanations, strongest)  # the photo's own sheet knows its own maps alone

@@ -215,31 +215,34 @@ def open_model(
         Traceback (most recent call last):
         relume.errors.ModelError: the model 'resnet18' is of no known source; write demo, torchvision:NAME, timm:NAME, ...
     """
-    from relume.models.checkpoints import read_checkpoint
     from relume.models.devices import find_device, move
     from relume.targets.activation import check_activation
 
     check_activation(activation)
     find_device(device)  # a wrong word should not cost the time to open a network
-    spec, checkpoint_file = str(spec), None if weights is None else Path(weights)
+    spec, file = str(spec), None if weights is None else Path(weights)
     if _is_checkpoint(spec):
-        spec, checkpoint_file = _architecture(spec, arch, weights), Path(spec)
+        spec, file = _architecture(spec, arch, weights), Path(spec)
     elif arch is not None:
         raise ModelError(
             f"an architecture is for a checkpoint, and {spec!r} is none; leave out --arch, or give the file as the model"
         )
+    opened = _open(spec, file, dict(model_args or {}), device)
+    known = opened.activation if activation == "auto" else activation
+    return dataclasses.replace(opened, model=move(opened.model, device, opened.name), weights=file, activation=known)
+
+
+def _open(spec: str, weights: Path | None, args: dict[str, Any], device: str | torch.device) -> Opened:
+    """Open the network of a source, and load a checkpoint into it."""
+    from relume.models.checkpoints import read_checkpoint
+
     source, name = find_source(spec)
     # read before the source runs: a wrong path should execute nothing, and not cost seconds of building
-    checkpoint = None if checkpoint_file is None or source.has_weights else read_checkpoint(checkpoint_file)
-    opened = source.open(ModelRequest(spec, name, checkpoint_file, dict(model_args or {}), device))
-    notes = () if checkpoint is None else checkpoint.load_into(opened.model, opened.name)
-    return dataclasses.replace(
-        opened,
-        model=move(opened.model, device, opened.name),
-        weights=checkpoint_file,
-        notes=opened.notes + notes,
-        activation=opened.activation if activation == "auto" else activation,
-    )
+    checkpoint = None if weights is None or source.has_weights else read_checkpoint(weights)
+    opened = source.open(ModelRequest(spec, name, weights, args, device))
+    if checkpoint is None:
+        return opened
+    return dataclasses.replace(opened, notes=opened.notes + checkpoint.load_into(opened.model, opened.name))
 
 
 def _is_checkpoint(spec: str) -> bool:

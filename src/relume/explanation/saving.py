@@ -1,4 +1,4 @@
-"""Folders of results: one for each photo, so that no two photos and no two runs share one."""
+"""Many explanations as files: a folder for each photo, which no other photo shares, and in it one for each target."""
 
 from __future__ import annotations
 
@@ -16,43 +16,114 @@ from contextlib import suppress
 from pathlib import Path
 
 from relume.errors import OutputError
+from relume.explanation import storage
 from relume.explanation.result import Explanation, Kinds, sheet
-from relume.explanation.storage import written
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
 
-__all__ = ["ResultFolders", "target_files", "write_targets"]
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "write_targets"]
+
+#: The name of the figure of all targets of a photo.
+OVERVIEW = "overview.png"
 
 _LONGEST = 200  # bytes of a folder's name: file systems take 255, and a number may follow
 
-#: The errors by which a folder that another run has taken meanwhile is known.
+#: The errors by which a folder that another run has made meanwhile is known.
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
+# --- Targets --------------------------------------------------------------------------------------------------------------
+
+
+def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
+    """Write the explanations of one photo, all or nothing: a folder for each target, and a figure of all of them.
+
+    Args:
+        explanations: of one image each, for different targets, by the same methods.
+        folder: where they go; results of the same targets there are replaced.
+        kind: the kind of picture, for all methods or by method; the one that suits each map if None.
+        size: the longest side of the pictures, the photo's own if None.
+
+    Raises:
+        OutputError: the folder cannot be written to; it is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> from relume.explanation.saving import save_all
+        >>> network, scene = relume.open_model("demo"), draw_scene(0, ["cat", "dog"]).picture
+        >>> explanations = [network.explain(scene, target, ["gradcam"]) for target in ("cat", "dog")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_all(explanations, folder).iterdir())
+        ['4-cat', '6-dog', 'overview.png']
+    """
+    return write_targets(Path(folder), folder_files(explanations, kind=kind, size=size))
+
+
+def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
+    """Return the files that :func:`save_all` writes, by their paths in the folder."""
+    files = {
+        f"{_target_folder(e)}/{name}": content
+        for e in explanations
+        for name, content in e.files(kind=kind, size=size, figure=False).items()
+    }
+    return files | {OVERVIEW: figure_bytes(sheet(explanations, kind=kind))}
+
+
+def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write the files of one photo, all or nothing; those of earlier results for the same targets go.
+
+    Raises:
+        OutputError: the folder cannot be written to; it is as it was.
+    """
+    recover(folder)  # before what is there is looked at
+    targets = {Path(name).parts[0] for name in files if len(Path(name).parts) > 1}
+    # pictures by other methods do not belong to the new facts
+    stale = {f"{target}/{name}" for target in targets for name in storage.written(folder / target)}
+    return write_folder(folder, files, stale=stale - files.keys())
+
+
+def _target_folder(e: Explanation) -> str:
+    """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
+    if e.target is None:
+        return _plain(e.unit or "score")
+    name = _class_folder(e, int(e.target[0]))
+    return name if e.versus is None else f"{name}-not-{_class_folder(e, int(e.versus[0]))}"
+
+
+def _class_folder(e: Explanation, index: int) -> str:
+    name = _plain(e.name(index).partition(",")[0])
+    return str(index) if name in ("", str(index)) else f"{index}-{name}"
+
+
+def _plain(text: str) -> str:
+    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
+
+
+# --- Photos ---------------------------------------------------------------------------------------------------------------
+
+
+def address(photo: Path) -> str:
+    """Return the name that a photo has in the facts of its results: its absolute path, links followed."""
+    return os.path.realpath(photo)
+
+
 class ResultFolders:
-    """The folders in ``output``, one for each photo, named after it and numbered where the name is another's.
+    """Folders in ``output``, one for each photo, named after it and numbered where the name is another's.
 
     A photo that was explained before keeps its folder, which its new results replace. A folder of another photo, of the same
     name in any case of letters, or of anything else that is there is never taken; an empty one is.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> from relume.explanation.folders import ResultFolders
-        >>> with TemporaryDirectory() as output:
-        ...     folders = ResultFolders(Path(output))
-        ...     print(folders.of(Path("a/dog.jpg")).name, folders.of(Path("b/dog.jpg")).name)
-        dog dog-2
     """
 
     def __init__(self, output: Path) -> None:
         """Look at what is in ``output``, and finish what killed runs left in it and in its folders.
 
         Raises:
-            OutputError: the folder cannot be listed.
+            OutputError: what is there cannot be listed.
         """
-        with suppress(OutputError):  # the write into the folder raises it again
+        with suppress(OutputError):  # the write into the folder will say it
             recover(output)
         try:
             entries = sorted(output.iterdir()) if output.is_dir() else []
@@ -69,8 +140,8 @@ class ResultFolders:
                 self._there[name].append(entry)
 
     def of(self, photo: Path) -> Path:
-        """Return the folder of a photo, which no other photo of this run gets."""
-        stem, own = _shortened(photo.stem.strip(".") or "photo"), os.path.realpath(photo)
+        """Return the folder of a photo, which no other photo of this run gets. Call this right before it is written."""
+        stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
         for entry in self._there[stem.casefold()]:
             if entry.name.casefold() not in self._taken and self._owner(entry) == own:
                 return self._take(entry.name)
@@ -78,13 +149,13 @@ class ResultFolders:
         return self._take(next(name for name in names if name.casefold() not in self._taken and self._is_free(name)))
 
     def write(self, photo: Path, files: Mapping[str, bytes]) -> Path:
-        """Write the results of a photo, as :func:`target_files` makes them, into its folder, all or nothing, and return that.
+        """Write the files of a photo, as :func:`folder_files` makes them, into its folder, all or nothing, and return that.
 
         Raises:
             OutputError: the folder cannot be written to; nothing was left behind.
         """
         folder, is_new = self.of(photo), not self._output.exists()
-        if self._owner(folder) == os.path.realpath(photo):
+        if self._owner(folder) == address(photo):
             return write_targets(folder, files)
         mark = f"{prefix()}claim"
         folder = self._claim(photo, folder, mark)
@@ -140,7 +211,7 @@ def _shortened(name: str) -> str:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Tell whether nothing is there, or a folder with nothing in it."""
+    """Tell whether nothing is at this path, or a folder with nothing in it."""
     try:
         return not os.path.lexists(folder) or not any(folder.iterdir())
     except OSError:  # a file, or a folder that may not be read
@@ -148,7 +219,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _owner(folder: Path) -> str | None:
-    """Return the real path of the photo that all results in a folder are of; None if they are of several, or unreadable."""
+    """Return the address of the photo that all results in a folder are of; None where they are not of one, or unreadable."""
     owners = set()
     for facts in folder.glob("*/explanation.json"):
         try:
@@ -156,51 +227,3 @@ def _owner(folder: Path) -> str | None:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
     return owners.pop() if len(owners) == 1 else None
-
-
-# --- The files of one photo ----------------------------------------------------------------------------------------------
-
-
-def target_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
-    """Return the files of one photo explained for several targets: a folder for each target, and ``overview.png``.
-
-    Args:
-        explanations: the explanation of the photo for each target.
-        kind: the kind of picture, for all methods or by method; the one that suits each map if None.
-        size: the longest side of the pictures in pixels, the photo's own if None.
-    """
-    files: dict[str, bytes] = {}
-    for e in explanations:
-        files |= {f"{_slug(e)}/{name}": content for name, content in e.files(kind=kind, size=size, figure=False).items()}
-    return files | {"overview.png": figure_bytes(sheet(explanations, kind=kind))}
-
-
-def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write the files of one photo into ``folder``, all or nothing; those of an earlier run for the same targets go.
-
-    Raises:
-        OutputError: the folder cannot be written to; nothing was left behind.
-    """
-    recover(folder)  # before what is there is looked at
-    slugs = {Path(name).parts[0] for name in files if len(Path(name).parts) > 1}
-    # pictures of an earlier run by other methods would stand beside facts that are not theirs
-    stale = {f"{slug}/{name}" for slug in slugs for name in written(folder / slug)}
-    return write_folder(folder, files, stale=stale - files.keys())
-
-
-def _slug(e: Explanation) -> str:
-    """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
-    if e.target is None:
-        return _plain(e.unit or "score")
-    slug = _class_slug(e, int(e.target[0]))
-    return slug if e.versus is None else f"{slug}-not-{_class_slug(e, int(e.versus[0]))}"
-
-
-def _class_slug(e: Explanation, index: int) -> str:
-    name = _plain(e.name(index).partition(",")[0])
-    return str(index) if name in ("", str(index)) else f"{index}-{name}"
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` in lower case, with a dash for all that is neither letter nor digit."""
-    return re.sub("-+", "-", "".join(c if c.isalnum() else "-" for c in text.casefold()))[:60].strip("-")
