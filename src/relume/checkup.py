@@ -123,7 +123,7 @@ def check(
         >>> import torch
         >>> from torch import nn
         >>> from relume.checkup import check
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
         >>> checkup = check(network, torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
         >>> checkup.works, checkup.outputs, checkup.layer, checkup.coverage.guided
         (True, '(1, 2)', '1', 1)
@@ -134,14 +134,9 @@ def check(
         trace = Trace.run(model, images, Reading())
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs)) or describe(trace.outputs)
     resolved = _activation(activation, trace, output)
-    troubles: dict[str, str] = {}
     chosen, candidates = _choice(model, images, output)
-    read = chosen.name if chosen and layer is None else None
-    for key in METHODS:
-        try:
-            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
-        except RelumeError as error:
-            troubles[key] = str(error)
+    troubles, read = _troubles(model, images, layer, output)
+    read = read or (chosen.name if chosen and layer is None else None)
     preparation, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
@@ -164,6 +159,18 @@ def check(
         preparation=preparation,
         unprepared=unprepared,
     )
+
+
+def _troubles(model: nn.Module, images: Tensor, layer: LayerLike | None, output: Output) -> tuple[dict[str, str], str | None]:
+    """Try every method, and return the reasons of those that do not work, and the layer that was read."""
+    troubles: dict[str, str] = {}
+    read: str | None = None
+    for key in METHODS:
+        try:
+            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
+        except RelumeError as error:
+            troubles[key] = str(error)
+    return troubles, read
 
 
 def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[Resolved | None, bool | None]:

@@ -161,16 +161,12 @@ def audit(
         groups.append(views)
         naming = reports[0].naming("--activation {}")
 
-    def read(path: Path) -> tuple[Photo, Path]:
-        return common.read_photo(path), path
-
     def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
-        known = [{"file": str(path), "name": names[path]} for _, path in batch]
-        photos = [photo.picture for photo, _ in batch]
-        return [_audited(photo, one, opened, methods, options, watch) for photo, one in zip(photos, known, strict=True)]
+        ((photo, path),) = batch
+        return [_audited(photo.picture, {"file": str(path), "name": names[path]}, opened, methods, options, watch)]
 
     with _watching(len(photos) * len(methods)) as watch:
-        each_photo(in_batches(photos, 1, read, ask), failures, keep)
+        each_photo(in_batches(photos, 1, lambda path: (common.read_photo(path), path), ask), failures, keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
     facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:

@@ -1,4 +1,4 @@
-"""``relume explain``: photos to maps."""
+"""``relume explain``: makes maps of photos."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def explain(
     network: Network,
     target: common.Targets = None,
     versus: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Why the target and not this class, by index or name?")
+        str | None, typer.Option(metavar="CLASS", help="Explain why the target and not this class, by index or name.")
     ] = None,
     neuron: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER:CHANNEL[:Y,X]",
-            help="What a unit looks for: at a place of its channel, or where it is highest; by gradient and guided_backprop "
-            "unless --method says otherwise. May be repeated.",
+            help="Explain a unit: at a place of its channel, or where it is highest; by gradient and guided_backprop, unless "
+            "--method names others. May be repeated.",
         ),
     ] = None,
     asked: Asked,
@@ -64,9 +64,9 @@ def explain(
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
-    """Explain photos: which pixels speak for a class?
+    """Explain photos: show which pixels speak for a class.
 
-    For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
+    Writes a picture for each photo, target and method, the raw signed maps (safetensors), and where they come from (JSON).
     """
     from relume.explanation.answer import compared
     from relume.explanation.saving import ResultFolders, folder_files
