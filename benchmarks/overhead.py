@@ -53,8 +53,8 @@ def runs_of(model: nn.Module, layer: str) -> dict[str, Callable[[], object]]:
 
     return {
         "forward and backward": bare,
-        "guided backpropagation": lambda: relume.explain(model, images, 1, ["guided_backprop"], evidence=False),
-        "with Guided Grad-CAM": lambda: relume.explain(model, images, 1, layer=layer, evidence=False),
+        "guided backpropagation": lambda: relume.explain(model, images, 1, ["guided_backprop"], evidence=None),
+        "with Guided Grad-CAM": lambda: relume.explain(model, images, 1, layer=layer, evidence=None),
         "replica": lambda: replicate(model),
         "walk": lambda: between(root, ends),
         "survey": lambda: survey(nodes),

@@ -38,8 +38,8 @@ def runs_of(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]
     foreign = {count: relume.prepare(model, images[:count]) for count in (1, 8)}
     chunked = relume.prepare(model, images)
 
-    def guided(network: nn.Module, *parts: Tensor, chunk: int | None = None) -> object:
-        return [relume.explain(network, part, 0, ["guided_backprop"], evidence=False, chunk=chunk) for part in parts]
+    def guided(network: nn.Module, *parts: Tensor, batch_size: int | None = None) -> object:
+        return [relume.explain(network, part, 0, ["guided_backprop"], evidence=None, batch_size=batch_size) for part in parts]
 
     return {
         "8 for 8": lambda: guided(prepared[8], images),
@@ -47,7 +47,7 @@ def runs_of(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]
         "1 for 1": lambda: guided(prepared[1], images[:1]),
         "8 for 1": lambda: guided(foreign[8], images[:1]),
         "3 and 2 for 3 + 3 + 2": lambda: (guided(prepared[3], images[:3], images[3:6]), guided(prepared[2], images[6:])),
-        "8 for 3 + 3 + 2": lambda: guided(chunked, images, chunk=3),
+        "8 for 3 + 3 + 2": lambda: guided(chunked, images, batch_size=3),
     }
 
 

@@ -32,7 +32,7 @@ def shares(model: torch.nn.Module, image: torch.Tensor, classes: list[int], laye
         return product
 
     probe = Method("probe", METHODS["guided_gradcam"].needs, look)
-    relume.explain_targets(model, image[None], classes, [probe], layer, evidence=False)
+    relume.compare(model, image[None], classes, [probe], layer, evidence=None)
     return found
 
 

@@ -10,7 +10,9 @@ from PIL import Image
 
 import relume
 from relume.demo import draw_scene
-from relume.explanation.result import Explanation, share, sheet
+from relume.explanation.result import Explanation
+from relume.explanation.scales import share
+from relume.explanation.sheet import sheet
 from relume.models.opened import Opened
 from relume.pictures.figure import Cell, Row, figure, figure_bytes
 from relume.pictures.kinds import KINDS
@@ -19,20 +21,9 @@ DOCS = Path(__file__).parent
 SEED = 0
 METHODS = list(relume.METHODS)
 
-SAID = {
-    "colour": "the signed gradient about mid-grey, in the colours of its channels: the look of the paper",
-    "diverging": "signed heat: negative blue, positive red, and zero exactly white",
-    "positive": "what is above zero",
-    "negative": "what is below zero",
-    "absolute": "magnitudes, the saliency",
-    "over": "magnitudes over the greyed photo, as opaque as they are strong",
-    "masked": "the photo where the map is strong, faded elsewhere",
-    "contours": "lines around the strongest pixels that hold half and four fifths of the mass",
-}
-
 
 def kinds(e: Explanation, caption: str) -> bytes:
-    """Every kind of picture of two maps."""
+    """Draw two maps in every kind of picture."""
     rows = []
     for method, name in (("guided_backprop", "guided backpropagation"), ("gradcam", "Grad-CAM")):
         cells = [Cell(kind, e.picture(method, kind=kind, size=480)) for kind in KINDS]
@@ -41,7 +32,7 @@ def kinds(e: Explanation, caption: str) -> bytes:
 
 
 def wide(scene: Image.Image, margin: int = 40) -> Image.Image:
-    """The scene between strips of two others."""
+    """Put the scene between strips of two others."""
     left, right = draw_scene(3).picture, draw_scene(5).picture
     panorama = Image.new("RGB", (scene.width + 2 * margin, scene.height))
     panorama.paste(left.crop((left.width - margin, 0, left.width, left.height)), (0, 0))
@@ -51,7 +42,7 @@ def wide(scene: Image.Image, margin: int = 40) -> Image.Image:
 
 
 def frames(network: Opened, panorama: Image.Image) -> bytes:
-    """A wide picture, cut to its middle and letterboxed."""
+    """Draw a wide picture, cut to its middle and letterboxed."""
     cells = []
     for name, way in (
         ("the middle", network.preprocessing),
@@ -63,7 +54,7 @@ def frames(network: Opened, panorama: Image.Image) -> bytes:
 
 
 def scales(network: Opened) -> bytes:
-    """A class that is there and one that is not, each at its own scale and both at one."""
+    """Draw a class that is there and one that is not, each at its own scale and both at one."""
     both = network.compare(draw_scene(SEED, ["cat", "dog"]).picture, ["cat", "car"], ["guided_backprop"])
     rows = []
     for e, shared in zip(both, share(both), strict=True):
@@ -76,13 +67,13 @@ def scales(network: Opened) -> bytes:
 
 
 def smoothed(network: Opened) -> bytes:
-    """A gradient, its mean and its variance over noisy copies."""
+    """Draw a gradient, its mean and its variance over noisy copies."""
     methods: list[str | relume.Smooth] = ["gradient", relume.Smooth("gradient", 50), "guided_backprop"]
     return figure_bytes(sheet([network.explain(draw_scene(SEED, ["cat", "dog"]).picture, "dog", methods)], dpi=110))
 
 
 def draw() -> dict[str, bytes]:
-    """Every picture of the gallery, by name, as PNG."""
+    """Draw every picture of the gallery, by name, as PNG."""
     network, scene = relume.open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
     both = network.compare(scene, ["cat", "dog"], METHODS)
     return {
@@ -95,19 +86,21 @@ def draw() -> dict[str, bytes]:
 
 
 def text() -> str:
-    """The page."""
-    listed = "\n".join(f"* `{kind}`: {SAID[kind]}." for kind in KINDS)
+    """Write the page."""
+    listed = "\n".join(f"* `{kind.key}`: {kind.title}." for kind in KINDS.values())
     return f"""# Gallery
 
-Every picture here is drawn by `python docs/gallery.py` from [the demo world](demo.md): drawn scenes, and the small network in
-the package that knows them. The scene is number {SEED}, with a cat and a dog.
+`python docs/gallery.py` draws every picture on this page. It uses [the demo world](demo.md): drawn scenes, and the small
+network in the package that knows them. The scene is number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains
+the words.
 
 ## Five methods, two classes
 
 ![A drawn cat and dog, explained for both classes by all five methods](images/gallery-methods.jpg)
 
-Guided backpropagation (fourth) draws both faces whatever it is asked; times Grad-CAM, it draws the one asked for. The deconvnet
-shows the grid of the network's strides. Under each map stands its scale: the value drawn at full strength.
+Guided backpropagation (fourth) draws both faces for either class. Multiplied by Grad-CAM, it draws only the face that was
+asked for. The deconvnet shows the grid of the network's strides. The [scale](glossary.md#scale) is printed under each map:
+the value that is drawn at full strength.
 
     relume demo --seed {SEED}
 
@@ -117,7 +110,7 @@ shows the grid of the network's strides. Under each map stands its scale: the va
 
 {listed}
 
-No kind changes the map, and all draw the same figure: the value of the channel where it is largest in magnitude.
+No kind changes the map. Kinds that show one value for each pixel take it from the channel with the largest magnitude.
 
 ```python
 import relume
@@ -135,8 +128,8 @@ e.figure(kind={{"gradcam": "contours"}}, columns=2, dpi=300).savefig("figure.pdf
 
 ![Guided backpropagation of the cat and of a car that is not there, at its own scale and at one](images/gallery-scales.jpg)
 
-There is no car. At its own scale its map looks as good as the cat's; at a shared one it is what it is. So every figure says
-how it is scaled, and `scale="shared"` draws a set alike.
+There is no car in the scene. At its own scale, its map looks as strong as the cat's. At a shared scale it nearly disappears.
+So every figure prints its scale, and `scale="shared"` draws a set of maps at one scale.
 
 ```python
 cat, car = network.compare(scene, ["cat", "car"], methods=["guided_backprop"])
@@ -148,14 +141,14 @@ cat.figure(scale=0.05)  # or at a scale of yours
 
 ![Grad-CAM over a wide picture that was cut to its middle, and over the same letterboxed](images/gallery-frames.jpg)
 
-Photos are drawn whole, as large as they are, and dimmed where the network never looked: most networks see a square from the
-middle. `--letterbox` lets them see all of it.
+Most networks see only a square from the middle of a photo. relume draws the whole photo at its own size and dims what the
+network did not see. With `--letterbox` the network sees all of it.
 
 ## Smoothed
 
 ![The gradient of the dog, its mean and variance over 50 noisy copies, and guided backpropagation](images/gallery-smooth.jpg)
 
-[Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad), and says where they disagree (VarGrad).
+[Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad) and shows where they disagree (VarGrad).
 
     relume explain scene.png --method gradient --smooth 50
 """

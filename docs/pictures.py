@@ -1,9 +1,9 @@
 """Draw the pictures of the documentation: `python docs/pictures.py [WEIGHTS]`.
 
-The README's first picture and the page of `relume compare`, which needs Chromium, are drawn if WEIGHTS, torchvision's
-SqueezeNet 1.0, are given. Its two photographs come with
-scikit-image and are in the public domain (CC0): Chelsea the cat, by Stefan van der Walt, and a cup of espresso, by Rachel
-Michetti. Side by side they are one picture of two things.
+With WEIGHTS, the file of torchvision's SqueezeNet 1.0, the README's first picture and the page of `relume compare` are drawn
+too; the page needs Chromium. Their two photographs come with scikit-image and are in the public domain (CC0): Chelsea the
+cat, by Stefan van der Walt, and a cup of espresso, by Rachel Michetti. One above the other they are one photo of two things,
+both whole.
 """
 
 import dataclasses
@@ -20,20 +20,22 @@ from skimage import data
 
 import relume
 from relume.demo import CLASSES, draw_scene
-from relume.explanation.result import sheet
+from relume.explanation.sheet import sheet
 from relume.models import Opened, open_model
 from relume.pictures.figure import figure_bytes
 
 IMAGES = Path(__file__).with_name("images")
 
 
+#: Height and width of the two photographs as the network sees them: each as large as the pictures that it was trained on.
+SEEN = (448, 336)
+
+
 def photographs() -> Image.Image:
-    """The cat on the left, the cup on the right, 448 pixels square."""
-    both = Image.new("RGB", (448, 448))
-    cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
-    cup = Image.fromarray(data.coffee())  # type: ignore[no-untyped-call]
-    both.paste(cat.resize((673, 448)).crop((201, 0, 471, 448)), (0, 0))
-    both.paste(cup.resize((672, 448)).crop((247, 0, 425, 448)), (270, 0))
+    """Put the cat above the cup, 600 × 800 pixels."""
+    both = Image.new("RGB", (600, 800))
+    for top, photograph in ((0, data.chelsea()), (400, data.coffee())):  # type: ignore[no-untyped-call]
+        both.paste(Image.fromarray(photograph).resize((600, 400)), (0, top))
     return both
 
 
@@ -44,7 +46,7 @@ def draw_sheet(name: str, opened: Opened, picture: Image.Image, targets: list[in
 
 
 def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> None:
-    """The first scenes, side by side."""
+    """Draw the first scenes, side by side."""
     side = 128 + gap
     wall = Image.new("RGB", (columns * side - gap, rows * side - gap), "white")
     for i in range(columns * rows):
@@ -53,7 +55,7 @@ def draw_scenes(name: str, columns: int = 8, rows: int = 3, gap: int = 4) -> Non
 
 
 def draw_audit(name: str, picture: Image.Image) -> None:
-    """What an audit finds out about guided backpropagation on a scene."""
+    """Draw the audit of guided backpropagation on a scene."""
     opened = open_model("demo")
     image = opened.preprocessing.tensor(opened.preprocessing.view(picture))[None]
     report = relume.audit(opened.model, image, method="guided_backprop", activation=opened.activation, labels=opened.labels)
@@ -61,7 +63,7 @@ def draw_audit(name: str, picture: Image.Image) -> None:
 
 
 def draw_page(name: str, picture: Image.Image, weights: str) -> None:
-    """The page that `relume compare` makes, as a browser shows it."""
+    """Draw the page of `relume compare`, as a browser shows it."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         picture.save(Path(folder, "cat-and-cup.png"))
         options = [
@@ -73,6 +75,10 @@ def draw_page(name: str, picture: Image.Image, weights: str) -> None:
             "features.12",
             "--target",
             "285,967",
+            "--resize",
+            f"{SEEN[0]},{SEEN[1]}",
+            "--crop",
+            f"{SEEN[0]},{SEEN[1]}",
         ]
         command = [sys.executable, "-m", "relume", "compare", "cat-and-cup.png", *options, "--output", "out"]
         subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - its own command
@@ -81,8 +87,8 @@ def draw_page(name: str, picture: Image.Image, weights: str) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 930}, color_scheme="light")
         page.goto(Path(folder, "out", "compare.html").as_uri())
         page.locator("input[type=range]").fill("80")
-        page.keyboard.press("Tab")  # away from the slider, whose focus would be framed
-        page.mouse.move(360, 300)
+        page.evaluate("document.activeElement.blur()")  # a focused slider has a frame
+        page.mouse.move(360, 230)
         save(Image.open(io.BytesIO(page.screenshot())), name)
         browser.close()
 
@@ -99,8 +105,10 @@ def main() -> None:
     draw_audit("audit.jpg", draw_scene(7, ["cat", "dog"]).picture)
     draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*relume.METHODS], "layer3")
     if len(sys.argv) > 1:
-        opened = dataclasses.replace(open_model("torchvision:squeezenet1_0", weights=sys.argv[1]), name="SqueezeNet 1.0")
-        methods = ["gradient", "guided_backprop", "gradcam", "guided_gradcam"]
+        opened = open_model("torchvision:squeezenet1_0", weights=sys.argv[1])
+        whole = dataclasses.replace(opened.preprocessing, resize=SEEN, crop=SEEN)
+        opened = dataclasses.replace(opened, name="SqueezeNet 1.0", preprocessing=whole)
+        methods = ["guided_backprop", "gradcam", "guided_gradcam"]
         draw_page("compare.jpg", photographs(), str(Path(sys.argv[1]).absolute()))
         draw_sheet("readme.jpg", opened, photographs(), [285, 967], methods, "features.12")
 

@@ -19,15 +19,27 @@ from typer.testing import CliRunner
 import relume
 from relume.cli import app
 from relume.demo import draw_scene
+from relume.engine import RECTIFIERS
+from relume.explanation import WRITERS
+from relume.models import SOURCES
 from relume.models.libraries import import_torchvision
 from relume.models.sources import open_model
+from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
+REGISTRIES = [relume.METHODS, KINDS, RECTIFIERS, SOURCES, WRITERS]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page):
+    """Return the anchor that GitHub gives each heading of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.fixture
@@ -53,6 +65,17 @@ def user(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def registries():
+    """Give every registry back what it held, since pages add to them."""
+    held = [dict(registry) for registry in REGISTRIES]
+    yield
+    for registry, things in zip(REGISTRIES, held, strict=True):
+        registry.clear()
+        registry.update(things)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
 def test_python_blocks_run(page, user):
@@ -145,22 +168,64 @@ def test_the_command_page_has_every_option_and_no_other():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub(r"`[^`\n]+`", "", page.read_text())):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), link
+        assert not anchor or anchor in anchors(linked), link
 
 
-def test_tables_name_what_there_is():
-    """The page on how it works lists every node of the table of rectifiers and every module of the package."""
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
+def test_links_of_the_tour_lead_somewhere():
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_page_can_be_reached_from_the_readme(page):
+    if page.name != "README.md":
+        assert f"({page.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
+
+
+def first_column(page, heading):
+    """Return the words in code of the first column of the table below a heading."""
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([a-z_]+)`", section, flags=re.MULTILINE)
+
+
+def test_the_table_of_rectifiers_lists_every_node():
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    from relume.engine.rectifiers import RECTIFIERS
-
     written = set(re.findall(r"\b([A-Z][A-Za-z0-9]+Backward[0-9])\b", page))
     written |= {name[:-1] + "1" for name in re.findall(r"\b([A-Z][A-Za-z0-9]+Backward0)/1", page)}
     assert written == set(RECTIFIERS)
-    modules = {p.stem for p in (ROOT / "src" / "relume").glob("*.py")} - {"__init__", "__main__"}
-    modules |= {p.parent.name for p in (ROOT / "src" / "relume").glob("*/__init__.py")}
-    listed = page.partition("## The modules")[2]
-    assert set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\|(.*?)\|", listed, flags=re.MULTILINE)))) == modules
+
+
+def test_the_architecture_lists_every_room_and_every_module_of_the_engine():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    source = ROOT / "src" / "relume"
+    rooms = {p.stem for p in source.glob("*.py")} | {p.parent.name for p in source.glob("*/__init__.py")}
+    engine = {p.stem for p in (source / "engine").glob("*.py")}
+    for heading, names in (("The rooms", rooms), ("Inside the engine", engine)):
+        listed = first_column(page, heading)
+        assert len(set(listed)) == len(listed)
+        assert set(listed) == names - {"__init__", "__main__"}
+
+
+def test_the_glossary_has_every_word_that_pages_link_to():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    for entry in page.split("\n### ")[1:]:
+        assert "](" in entry, f"no page is named that uses {entry.partition(chr(10))[0]}"
+    for group in page.split("\n## ")[1:]:
+        assert len(group.split("\n### ")) > 2
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def test_shares_in_the_boxes_are_those_of_the_table(squeezenet, realdata, boxes)
     x = preprocessing.tensor(preprocessing.view(load_picture(realdata / "images" / "cat_dog.png")))[None]
     padded = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors").model
     padded.classifier[1].padding = (1, 1)
-    explained = relume.explain_targets(padded, x, [243, 282], METHODS, "features.12", activation="softmax")
+    explained = relume.compare(padded, x, [243, 282], METHODS, "features.12", activation="softmax")
     assert explained[0].top(0, 1)[0][0] == 243
     assert explained[0].top(0, 1)[0][2] == pytest.approx(0.84, abs=0.01)
     for method, rows in TABLE.items():
@@ -66,7 +66,7 @@ def test_the_dog_lights_up_for_the_dog_and_the_cat_for_the_cat(squeezenet, reald
     """The network as it is, with torchvision's preprocessing, and the boxes where that puts them."""
     view = squeezenet.preprocessing.view(load_picture(realdata / "images" / "cat_dog.png"))
     placed = {name: [max(round(c * 256 / 224 - 16), 0) for c in box] for name, box in boxes.items()}
-    dog, cat = relume.explain_targets(squeezenet.model, squeezenet.preprocessing.tensor(view)[None], [243, 282], METHODS, layer)
+    dog, cat = relume.compare(squeezenet.model, squeezenet.preprocessing.tensor(view)[None], [243, 282], METHODS, layer)
     for method in METHODS:
         on_dog = [share(e.saliency(method)[0], placed["bull mastiff"]) for e in (dog, cat)]
         on_cat = [share(e.saliency(method)[0], placed["tabby"]) for e in (dog, cat)]
@@ -84,7 +84,7 @@ def test_pictures_lie_on_the_photo_where_the_boxes_are(squeezenet, realdata, box
     """The boxes are in pixels of the photo: so they are found in the picture drawn on it, and not in that of the input."""
     path = realdata / "images" / "cat_dog.png"
     x = squeezenet.preprocessing.tensor(squeezenet.preprocessing.view(load_picture(path)))[None]
-    both = relume.explain_targets(squeezenet.model, x, [243, 282], ["gradcam", "guided_gradcam"], "features.12")
+    both = relume.compare(squeezenet.model, x, [243, 282], ["gradcam", "guided_gradcam"], "features.12")
     for e, name in zip(both, ("bull mastiff", "tabby"), strict=True):
         drawn = e.with_photos([path], squeezenet.preprocessing)
         for method in e.maps:

@@ -70,7 +70,7 @@ def _prepared(model: nn.Module, images: Tensor, **options: Any) -> nn.Module:
 
 
 def _relume(model: nn.Module, network: Network, images: Tensor, methods: Sequence[str]) -> Maps:
-    e = relume.explain(model, images, network.target, methods, network.layer, evidence=False)
+    e = relume.explain(model, images, network.target, methods, network.layer, evidence=None)
     return {method: e[method] for method in methods}
 
 

@@ -10,10 +10,13 @@ from .attribution import (
     GuidedReLU,
     compute_guided_gradcam,
 )
-from .auditing.report import AuditReport, audit
+from .auditing.report import AuditReport
+from .auditing.run import audit
 from .engine.coverage import Coverage
-from .explanation.result import Explanation, share
-from .explanation.run import coverage, explain, explain_targets
+from .explanation.comparison import Comparison, compare
+from .explanation.result import Explanation
+from .explanation.run import coverage, explain
+from .explanation.scales import share
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
 from .models.sources import open_model
@@ -25,6 +28,7 @@ __all__ = [
     "AuditReport",
     "Augmented",
     "Backpropagation",
+    "Comparison",
     "Coverage",
     "Deconvolution",
     "Explanation",
@@ -37,11 +41,11 @@ __all__ = [
     "Smooth",
     "__version__",
     "audit",
+    "compare",
     "compute_guided_gradcam",
     "coverage",
     "errors",
     "explain",
-    "explain_targets",
     "open_model",
     "prepare",
     "preprocess_image",

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from relume.acceleration.prepared import prepare
 from relume.engine.coverage import Coverage
 from relume.engine.inputs import Output, pick
-from relume.engine.layer_choice import describe
-from relume.engine.layers import Layer
+from relume.engine.layers import Layer, describe
 from relume.engine.preparation import Preparation, preparation_of
 from relume.engine.reading import LayerLike, Reading
 from relume.engine.trace import Trace
@@ -167,7 +166,7 @@ def _troubles(model: nn.Module, images: Tensor, layer: LayerLike | None, output:
     read: str | None = None
     for key in METHODS:
         try:
-            read = explain(model, images, None, [key], layer, output=output, evidence=False).layer or read
+            read = explain(model, images, None, [key], layer, output=output, evidence=None).layer or read
         except RelumeError as error:
             troubles[key] = str(error)
     return troubles, read

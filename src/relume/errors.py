@@ -1,7 +1,7 @@
 """Every error that relume raises on purpose.
 
     RelumeError
-    ├── InputError (also ValueError)      what the caller passed does not fit
+    ├── InputError (also ValueError)      an argument does not fit
     │   ├── TargetError                   the class or score to explain
     │   ├── LayerError                    the layer that Grad-CAM reads
     │   └── ImageError                    a picture that cannot be read or used
@@ -36,11 +36,20 @@ RAISED_BY_NETWORK, RAISED_BY_FACTORY = "(raised by the network", "(raised by the
 
 
 class RelumeError(Exception):
-    """The root: catch it to catch everything that relume raises on purpose."""
+    """The root: catch it to catch everything that relume raises on purpose.
+
+    Example:
+        >>> import torch, relume
+        >>> try:
+        ...     relume.explain(torch.nn.Flatten(), torch.rand(1, 3, 2, 2), 99, ["gradient"])
+        ... except relume.errors.RelumeError as error:
+        ...     print(type(error).__name__, error, sep=": ")
+        TargetError: class 99 is out of range: the network has 12 classes, 0 to 11
+    """
 
 
 class InputError(RelumeError, ValueError):
-    """What the caller passed does not fit."""
+    """An argument does not fit."""
 
 
 class TargetError(InputError):

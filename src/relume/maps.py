@@ -26,17 +26,19 @@ class MapInfo:
         place: ``input`` for a map with the shape of the network's input, ``(N, C, *spatial)``; ``layer`` for one with the
             resolution of a target layer and without channels, ``(N, *coarse)``.
         signed: True if the map can be negative.
+        note: how the map was made, for the caption of a figure, where the title does not say it all.
 
     Example:
         >>> import relume
         >>> relume.METHODS["guided_gradcam"].maps
-        (MapInfo(key='guided_gradcam', title='Guided Grad-CAM', place='input', signed=True),)
+        (MapInfo(key='guided_gradcam', title='Guided Grad-CAM', place='input', signed=True, note=''),)
     """
 
     key: str
     title: str
     place: Place = "input"
     signed: bool = True
+    note: str = ""
 
 
 def upsample(heat: Tensor, size: Sequence[int]) -> Tensor:

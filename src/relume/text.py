@@ -1,4 +1,4 @@
-"""Numbers, names of files, which need not be text, and what libraries say, where a line of text is wanted."""
+"""Lines of text: numbers, names of files, which need not be text, and errors of other libraries."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_kept(name):
     net, x = net.double().eval(), images()
     prepared = relume.prepare(net, x)
     assert (prepared.preparation.folded, prepared.preparation.kept) == ({}, {"bn": reason})
-    expected, got = (relume.explain(n, x, 1, ALL[:3], evidence=False) for n in (net, prepared))
+    expected, got = (relume.explain(n, x, 1, ALL[:3], evidence=None) for n in (net, prepared))
     for method in ALL[:3]:
         torch.testing.assert_close(got[method], expected[method], rtol=1e-9, atol=1e-15)
 
@@ -696,8 +696,8 @@ def test_a_network_in_float32_is_held_to_float32_where_float64_is_asked_for():
     prepared = relume.prepare(net, x, dtype=torch.float64)
     assert prepared.preparation.dtype == torch.float64
     assert 1e-9 < prepared.preparation.difference < 1e-5  # the rounding of the plain network's own outputs
-    exact = relume.explain(copy.deepcopy(net).double(), x.double(), 1, ["gradient"], evidence=False)["gradient"]
-    made = relume.explain(prepared, x, 1, ["gradient"], evidence=False)["gradient"]
+    exact = relume.explain(copy.deepcopy(net).double(), x.double(), 1, ["gradient"], evidence=None)["gradient"]
+    made = relume.explain(prepared, x, 1, ["gradient"], evidence=None)["gradient"]
     assert (made - exact).abs().max() < 1e-6 * exact.abs().max()
 
 

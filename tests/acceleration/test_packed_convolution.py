@@ -234,9 +234,9 @@ def test_a_network_prepared_with_one_image_is_packed_for_eight_once(counting):
             *(relume.explain(n, x, 1, ["guided_backprop"])["guided_backprop"] for n in (prepared, net)), rtol=1e-4, atol=1e-6
         )
         assert counting.packings() == expected
-    relume.explain(prepared, x, 1, ["guided_backprop"], chunk=3)
+    relume.explain(prepared, x, 1, ["guided_backprop"], batch_size=3)
     assert counting.packings() == (6, 2)  # 3 + 3 + 2
-    relume.explain(prepared, x, 1, ["guided_backprop"], chunk=3)
+    relume.explain(prepared, x, 1, ["guided_backprop"], batch_size=3)
     relume.explain(prepared, x[:1], 1, ["guided_backprop"])
     assert counting.packings() == (0, 0)
 

@@ -160,7 +160,7 @@ def test_layers_by_name_by_module_of_the_original_and_chosen(pair):
 def test_units_contrasts_and_several_targets(pair):
     net, prepared, x = pair
     targets = [1, [2, 3], None, Contrast(0, 1), Neuron("bn2", 3), Channel(net.body, 2), lambda out: out[:, :2].sum(1)]
-    for a, b in zip(*(relume.explain_targets(n, x, targets, ALL[:3]) for n in (net, prepared)), strict=True):
+    for a, b in zip(*(relume.compare(n, x, targets, ALL[:3]) for n in (net, prepared)), strict=True):
         assert_alike(a, b, 1e-9)
         torch.testing.assert_close(b.score, a.score, rtol=1e-9, atol=0)
     narrow = relume.prepare(net, x, dtype=torch.float32)
@@ -244,7 +244,7 @@ def test_an_audit_makes_its_weights_random(x):
     net = Small().eval()
     packed, unpacked = (relume.prepare(net, x, channels_last=flag) for flag in (True, False))
     before = snapshot(packed)
-    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks.randomisation for n in (packed, unpacked, net)]
+    found = [relume.audit(n, x, 1, checks=["randomisation"]).checks["randomisation"] for n in (packed, unpacked, net)]
     assert_unchanged(before, snapshot(packed))
     for other in found[1:]:
         assert found[0].layers == other.layers == ("head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1")

@@ -1,5 +1,6 @@
 """The formulas of the audit against their slow twins and against Quantus."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -12,8 +13,8 @@ import relume
 from relume.auditing import calibration
 from relume.auditing.checks import faithfulness, stability
 from relume.auditing.checks import removal as imputation
-from relume.auditing.checks import table as checks
-from relume.auditing.subject import Question
+from relume.auditing.subject import Subject
+from relume.maps import upsample
 from relume.measures import similarity
 from relume.measures.similarity import Maps
 from relume.models.libraries import import_torchvision
@@ -62,7 +63,7 @@ def test_the_table_compares_raw_values_with_signs_and_saliency_without():
 def test_coarse_maps_are_enlarged_and_small_ones_have_no_structure():
     coarse = torch.rand(1, 4, 4, generator=generator())
     maps = Maps.of(coarse, (40, 40))
-    np.testing.assert_allclose(maps.saliency, relume.explanation.answer.upsample(coarse, (40, 40)).double())
+    np.testing.assert_allclose(maps.saliency, upsample(coarse, (40, 40)).double())
     small = Maps.of(torch.rand(1, 3, 12, 12), (12, 12))
     found = small.compare(Maps.of(torch.rand(1, 3, 12, 12), (12, 12)))
     assert [key for key, value in found.items() if np.isnan(value[0])] == ["ssim", "hog"]
@@ -140,10 +141,6 @@ def test_auc_and_youden_are_their_twins(rng):
     assert calibration.halfway([0.9, 0.7], [0.1, 0.3]) == pytest.approx(0.5)
 
 
-def test_every_figure_belongs_to_a_check():
-    assert {figure.check for figure in checks.FIGURES.values()} == {*checks.CHECKS} - {"coverage"}
-
-
 # --- Quantus -------------------------------------------------------------------------------------------------------------
 
 
@@ -179,8 +176,8 @@ def test_quantus_agrees_on_deletion(quantus, network, rng):
     image = torch.randn(1, 3, 16, 16, generator=generator())
     image -= image.mean((2, 3), keepdim=True)
     heat = rng.permutation(256).reshape(1, 16, 16).astype(float)
-    question, answer = Question.ask(network, image, "gradient")
-    ours = faithfulness.measure_faithfulness(question, Maps(heat, heat), generator(), "softmax")
+    subject = Subject.of(network, image, method="gradient", activation="softmax")
+    ours = faithfulness.measure_faithfulness(dataclasses.replace(subject, maps=Maps(heat, heat)))
     ours = ours.curves["deletion"]["method"][0]
     metric = quantus.PixelFlipping(
         features_in_step=8, perturb_baseline=0.0, disable_warnings=True, normalise=False, abs=False, display_progressbar=False
@@ -190,7 +187,7 @@ def test_quantus_agrees_on_deletion(quantus, network, rng):
         theirs = metric(
             model=network,
             x_batch=image.numpy(),
-            y_batch=answer.target.numpy(),
+            y_batch=subject.classes.numpy(),
             a_batch=heat[:, None],
             softmax=True,
             device="cpu",
@@ -201,24 +198,24 @@ def test_quantus_agrees_on_deletion(quantus, network, rng):
 def test_quantus_agrees_on_randomisation_and_other_classes(quantus, network):
     """On networks and classes that it made: it draws them by global seeds of its own."""
     image = torch.randn(2, 3, 16, 16, generator=generator())
-    question, answer = Question.ask(network, image, "gradient")
-    original, options = question.maps(), {"disable_warnings": True, "normalise": False, "abs": False}
+    subject = Subject.of(network, image, method="gradient")
+    original, options = subject.maps, {"disable_warnings": True, "normalise": False, "abs": False}
 
     def explain(model, inputs, targets, **_):
         return relume.Gradient(model).attribute(torch.as_tensor(inputs), torch.as_tensor(targets)).numpy()
 
-    given = {"x_batch": image.numpy(), "y_batch": answer.target.numpy(), "a_batch": original.raw, "explain_func": explain}
+    given = {"x_batch": image.numpy(), "y_batch": subject.classes.numpy(), "a_batch": original.raw, "explain_func": explain}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         metric = quantus.MPRT(similarity_func=quantus.functions.similarity_func.correlation_spearman, seed=3, **options)
         theirs = metric(model=network, device="cpu", **given)
         wrapped = quantus.helpers.utils.get_wrapped_model(network, channel_first=True, softmax=False, device="cpu")
         for name, random in wrapped.get_random_layer_generator(order="top_down", seed=3):
-            np.testing.assert_allclose(original.compare(question.maps(random))["signed"], theirs[name], atol=1e-9)
+            np.testing.assert_allclose(original.compare(subject.maps_of(random))["signed"], theirs[name], atol=1e-9)
         logit = quantus.RandomLogit(
             similarity_func=quantus.functions.similarity_func.correlation_spearman, num_classes=5, seed=3, **options
         )
         found = logit(model=network, device="cpu", **given)
-    others = [original.compare(maps)["signed"] for maps in question.maps_of([torch.full((2,), c) for c in range(5)])]
+    others = [original.compare(maps)["signed"] for maps in subject.maps_for([torch.full((2,), c) for c in range(5)])]
     for i in range(2):
-        assert min(abs(found[i] - other[i]) for c, other in enumerate(others) if c != int(answer.target[i])) < 1e-9
+        assert min(abs(found[i] - other[i]) for c, other in enumerate(others) if c != int(subject.classes[i])) < 1e-9

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
@@ -12,13 +11,14 @@ from playwright.sync_api import expect
 
 import relume
 from relume.auditing import CHECKS
+from relume.auditing.charts import draw_chart
 from relume.auditing.checks.faithfulness import CURVES
-from relume.auditing.figure import MOST, STROKES, audit_figure
+from relume.auditing.drawing import Chart, Curve, number
+from relume.auditing.figure import MOST, audit_figure
 from relume.auditing.page import audit_page
-from relume.auditing.svg import plot
-from relume.auditing.view import Chart, Curve, number
 from relume.errors import OutputError
 from relume.pictures import kinds as render
+from relume.pictures.palette import CURVES as STROKES
 from relume.pictures.scale import scale_of
 from tests.helpers.browser import CONTRAST, HOSTILE
 from tests.helpers.networks import Small
@@ -44,30 +44,30 @@ def views(reports):
 
 
 def test_the_curve_of_the_cascade_begins_at_the_map_itself(reports, views):
-    found, chart = reports[0].checks, views[0].curve
+    found, (chart,) = reports[0].checks, views[0].sections["randomisation"].charts
     assert chart.curves[0].y[0] == 1
-    np.testing.assert_array_equal(chart.curves[0].y[1:], found.randomisation.cascade["absolute"][:, 1])
+    np.testing.assert_array_equal(chart.curves[0].y[1:], found["randomisation"].cascade["absolute"][:, 1])
     assert chart.lines == {
-        "small noise": found.stability.noise["absolute"][1],
-        "random pair": found.randomisation.random_pair["absolute"][1],
+        "small noise": found["stability"].noise["absolute"][1],
+        "random pair": found["randomisation"].random_pair["absolute"][1],
     }
     assert list(chart.marks) == [0, 1, 2, 4, 5, 6, 7]  # of seven layers
     assert chart.low <= np.nanmin(chart.curves[0].y)
 
 
 def test_the_strip_shows_the_stages_that_it_names(reports, views):
-    found, strip = reports[0].checks, views[0].strips["cascade"]
-    layers = found.randomisation.layers
+    found, strip = reports[0].checks, views[0].sections["randomisation"].strips[0]
+    layers = found["randomisation"].layers
     assert [tile.name for tile in strip.tiles] == ["as it is", *(f"to {layers[k - 1]}" for k in (1, 2, 4, 5, 6, 7))]
     for k, tile in zip((1, 2, 4, 5, 6, 7), strip.tiles[1:], strict=True):
-        stage = found.randomisation.stages[k - 1, 1].astype(np.float32)
+        stage = found["randomisation"].stages[k - 1, 1].astype(np.float32)
         assert tile.picture.tobytes() == render.absolute(stage, scale_of(stage)).tobytes()
         assert tile.note.startswith(f"{k} of 7 random: ")
 
 
 def test_maps_of_all_classes_have_one_scale_and_it_is_printed(reports, views):
-    found, strip = reports[0].checks, views[0].strips["classes"]
-    maps = [found.original, *found.classes.maps.values()]
+    found, strip = reports[0].checks, views[0].sections["classes"].strips[0]
+    maps = [reports[0].maps, *found["classes"].maps.values()]
     full = max(scale_of(m.saliency[1].astype(np.float32)) for m in maps)
     assert f"full strength at {full:.3g}" in strip.scale
     for tile, m in zip(strip.tiles, maps, strict=True):
@@ -75,36 +75,39 @@ def test_maps_of_all_classes_have_one_scale_and_it_is_printed(reports, views):
 
 
 def test_the_edge_strip_has_the_edges_and_the_picture_beside_the_map(reports, views):
-    strip = views[0].strips["edges"]
-    assert [tile.name for tile in strip.tiles] == ["the map", "Sobel's edges", "Canny's edges", "the picture itself"]
-    sobel = reports[0].checks.edges.similarity["sobel"]["absolute"][1]
-    assert strip.tiles[1].note == f"similar {sobel:.2f}".replace("-", "−")
+    strip = views[0].sections["edges"].strips[0]
+    assert [tile.name for tile in strip.tiles] == ["the map", "Sobel's edges", "Canny's edges", "the image itself"]
+    sobel = reports[0].checks["edges"].similarity["sobel"]["absolute"][1]
+    assert strip.tiles[1].note == f"similarity {sobel:.2f}".replace("-", "−")
 
 
 def test_charts_hold_the_curves_of_the_three_orders(reports, views):
-    assert len(views[0].charts) == 3
-    for chart, (kind, shares) in zip(views[0].charts, CURVES.items(), strict=True):
+    charts = views[0].sections["faithfulness"].charts
+    assert len(charts) == 3
+    for chart, (kind, shares) in zip(charts, CURVES.items(), strict=True):
         for curve in chart.curves:
             np.testing.assert_array_equal(curve.x, shares)
-            np.testing.assert_array_equal(curve.y, reports[0].checks.faithfulness.curves[kind][curve.role][1])
+            np.testing.assert_array_equal(curve.y, reports[0].checks["faithfulness"].curves[kind][curve.role][1])
 
 
-def test_figures_are_read_with_two_digits_and_a_minus_that_is_one():
+def test_measures_are_read_with_two_digits_and_a_minus_that_is_one():
     assert [number(v) for v in (0.345, -0.5, -0.001, float("nan"))] == ["0.34", "−0.50", "0.00", "undefined"]
 
 
-def test_a_plot_puts_points_where_they_belong_and_leaves_gaps():
+def test_a_chart_has_gaps_and_names_its_lines_apart():
+    from matplotlib.figure import Figure
+
     y = np.array([1.0, 0.5, np.nan, 0.0, -1.0])
-    drawn = plot(
-        Chart("t", "x", "y", [Curve("method", np.arange(5.0), y)], -1, {"a": 0.5, "b": 0.5}, [0, 4]), 140, 120, (20, 10, 20, 10)
-    )
-    assert drawn.paths == [("method", "M20.0 10.0L45.0 35.0M95.0 60.0L120.0 110.0")]
-    assert drawn.dots == [(20, 10), (120, 110)]
-    assert [(x, label) for x, label in drawn.across] == [(20, "0"), (120, "4")]
-    assert [label for _, label in drawn.down] == ["−1", "−0.5", "0", "0.5", "1"]
-    (first, above, _), (second, below, _) = drawn.lines
-    assert (first, second) == (35, 35)
-    assert below - above == 14
+    chart = Chart("t", "x", "y", [Curve("method", np.arange(5.0), y)], -1, 1, {"a": 0.5, "b": 0.5}, [0, 4])
+    axes = Figure().subplots()
+    draw_chart(axes, chart)
+    np.testing.assert_array_equal(next(line for line in axes.lines if line.get_label() == "the map's order").get_ydata(), y)
+    (dots,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert [*zip(*dots.get_data(), strict=True)] == [(0, 1), (4, -1)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["−1", "−0.5", "0", "0.5", "1"]
+    first, second = axes.texts
+    assert (first.get_text(), second.get_text()) == ("a\n0.50", "b\n0.50")
+    assert first.xy[1] - second.xy[1] > 0.3
 
 
 # --- The figure ----------------------------------------------------------------------------------------------------------
@@ -115,12 +118,12 @@ def test_the_figure_draws_these_curves(reports, views):
     assert isinstance(figure, Figure)
     drawn = [line for axes in figure.axes for line in axes.lines if line.get_color() == STROKES["method"]["color"]]
     curves = [line.get_ydata() for line in drawn]
-    for chart in (views[0].curve, *views[0].charts):
+    for chart in [chart for section in views[0].sections.values() for chart in section.charts]:
         own = next(curve.y for curve in chart.curves if curve.role == "method")
         assert any(np.array_equal(own, curve, equal_nan=True) for curve in curves), chart.title
     words = "\n".join(text.get_text() for text in figure.texts)
     assert " ".join(reports[0].verdicts[0].text.split()[:8]) in " ".join(words.split())
-    assert views[0].strips["classes"].scale in words
+    assert views[0].sections["classes"].strips[0].scale in words
 
 
 def test_a_long_figure_is_cut_and_says_so(views):
@@ -188,15 +191,15 @@ def test_the_page_puts_verdicts_first_and_methods_side_by_side(read, views):
     for n, view in enumerate(views):
         section = page.locator(".verdict").nth(n)
         expect(section).to_contain_text(view.method)
-        expect(section).to_contain_text(re.sub(r"-0\.", "−0.", view.verdict.text))
+        expect(section).to_contain_text(view.verdict.text)
     rows = page.locator("tbody tr")
     assert rows.count() == 12
     for n, row in enumerate(views[0].rows):
-        expect(rows.nth(n).locator("th")).to_contain_text(row.figure.meaning)
-        cells = rows.nth(n).locator("td.figure .number").all_text_contents()
+        expect(rows.nth(n).locator("th")).to_contain_text(row.measure.meaning)
+        cells = rows.nth(n).locator("td.measure .number").all_text_contents()
         assert cells == [number(view.rows[n].value) for view in views]
         assert rows.nth(n).locator("td.beyond").count() == sum(view.rows[n].beyond for view in views)
-    assert page.locator("svg.chart").count() == 2 * 4
+    assert page.locator("figure svg[role=img], .stages svg[role=img]").count() == 2 * 4
     assert page.locator("img").count() == 1 + 2 * (7 + 4 + 4)
 
 
@@ -234,14 +237,12 @@ def test_hostile_names_are_only_text(read):
 
 
 def test_a_stage_without_a_map_is_grey_and_said(reports):
-    found = reports[0].checks.randomisation
+    found = reports[0].checks["randomisation"]
     stages = found.stages.copy()
     stages[0] = np.nan
-    checks = dataclasses.replace(
-        reports[0].checks, randomisation=dataclasses.replace(found, stages=stages, lost=("head.3", "x"))
-    )
+    checks = {**reports[0].checks, "randomisation": dataclasses.replace(found, stages=stages, lost=("head.3", "x"))}
     view = dataclasses.replace(reports[0], checks=checks).view()
-    tile = view.strips["cascade"].tiles[1]
+    tile = view.sections["randomisation"].strips[0].tiles[1]
     assert tile.note == "1 of 7 random: no map"
     assert tile.picture.getcolors() == [(1024, (128, 128, 128))]
-    assert view.notes == ["2 stages, head.3 the first, gave no map, and count in no average"]
+    assert "2 stages, head.3 the first, gave no map, and count in no average" in view.notes

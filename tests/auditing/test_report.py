@@ -1,6 +1,7 @@
 """The audit: its checks on networks small enough to know the answer, its verdicts, and that nothing is touched."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -10,15 +11,16 @@ from torch import nn
 
 import relume
 from relume import rules
-from relume.auditing import CHECKS, FIGURES, LIMITS, between_networks, judge, randomise
+from relume.auditing import CHECKS, Subject, between_networks, judge, measures_of, randomise
 from relume.auditing.checks.classes import other_classes
 from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
-from relume.auditing.subject import Question
+from relume.auditing.checks.table import limits_of
 from relume.auditing.verdict import margin
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.errors import InputError, ModelError, TargetError
-from relume.measures import SIMILARITIES
+from relume.measures import SIMILARITIES, similarity
 from relume.methods.base import Method
+from relume.methods.wrapper import Wrapper
 from tests.helpers.networks import Small, assert_unchanged, snapshot
 
 NOISE = Method("noise", frozenset({("input", rules.gradient)}), lambda found: torch.randn_like(found.inputs[rules.gradient]))
@@ -71,8 +73,8 @@ def test_transformers_have_layers_too():
     found = weight_layers(model, torch.randn(1, 3, 32, 32))
     assert found == ["5", "3.norm2", "3.linear2", "3.linear1", "3.norm1", "3.self_attn", "3.self_attn.out_proj", "0"]
     r = relume.audit(model, torch.randn(1, 3, 32, 32), method="gradient", checks=["randomisation"])
-    assert r.checks.randomisation.cascade["absolute"].shape == (8, 1)
-    assert r.checks.randomisation.cascade["absolute"][-1] < 0.9
+    assert r.checks["randomisation"].cascade["absolute"].shape == (8, 1)
+    assert r.checks["randomisation"].cascade["absolute"][-1] < 0.9
 
 
 class Transposed(nn.Module):
@@ -91,7 +93,7 @@ def test_torchscript_is_taken_in_the_order_of_its_definition_and_shuffled(small,
     assert weight_layers(scripted, images) == ["head.3", "head.0", "body.0", "bn2", "conv2", "bn1", "conv1"]
     before = {k: v.clone() for k, v in scripted.state_dict().items()}
     r = relume.audit(scripted, images, method="gradient", checks=["randomisation"])
-    assert r.figures["cascade"].max() < 0.9
+    assert r.measures["cascade"].max() < 0.9
     for name, value in scripted.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -137,14 +139,13 @@ def test_randomness_is_the_generators_alone(small):
 
 def test_randomisation_is_its_twin(small, images):
     """A copy made anew for each stage, with the layers random that were drawn by the same generator."""
-    question, answer = Question.ask(small, images, "gradient", target=1)
-    original = question.maps()
-    found = randomise(question, original, generator(7))
+    subject = Subject.of(small, images, 1, "gradient", seed=7)
+    found = randomise(subject)
     names, drawn = list(found.layers), generator(7)
 
     def spearman_of(model):
         raw = relume.Gradient(model).attribute(images, 1)
-        return [relume.measures.similarity.spearman(a, b) for a, b in zip(answer["gradient"].numpy(), raw.numpy(), strict=True)]
+        return [similarity.spearman(a, b) for a, b in zip(subject.maps.raw, raw.numpy(), strict=True)]
 
     for stage, name in enumerate(names):
         model = copy.deepcopy(small)
@@ -154,10 +155,10 @@ def test_randomisation_is_its_twin(small, images):
     for stage, name in enumerate(names):
         randomise_layer(model, name, drawn)
         assert found.cascade["signed"][stage] == pytest.approx(spearman_of(model), abs=1e-6)
-    first = question.maps(copy.deepcopy(model))
+    first = subject.maps_of(copy.deepcopy(model))
     for name in names:
         randomise_layer(model, name, drawn)
-    assert found.random_pair["signed"] == pytest.approx(first.compare(question.maps(model))["signed"], abs=1e-6)
+    assert found.random_pair["signed"] == pytest.approx(first.compare(subject.maps_of(model))["signed"], abs=1e-6)
     assert found.untrained["hog"] == pytest.approx(found.cascade["hog"][-1], abs=1e-9)
     assert found.late["absolute"] == pytest.approx(found.cascade["absolute"][5])
     assert found.mean["absolute"] == pytest.approx(found.cascade["absolute"].mean(0))
@@ -174,32 +175,75 @@ def test_a_score_that_does_not_respond_is_drawn_again_and_else_is_no_map(images)
         model[4].weight.abs_()
         model[4].bias.fill_(0.1)
         model[4].weight[2], model[4].bias[2] = -1, -1
-    question, _ = Question.ask(model, images, "gradient", target=0)
-    found = randomise(question, question.maps(), generator())
+    subject = Subject.of(model, images, 0, "gradient")
+    found = randomise(subject)
     assert found.lost == ()
     assert np.isfinite(found.cascade["absolute"]).all()
-    dead = question.maps(classes=torch.tensor([2, 2]))
+    (dead,) = subject.maps_for([torch.tensor([2, 2])])
     assert np.isnan(dead.raw).all()
     assert dead.empty.all()
-    for values in question.maps().compare(dead).values():
+    for values in subject.maps.compare(dead).values():
         assert np.isnan(values).all()
 
 
-def test_smooth_maps_are_means_over_the_same_noise(small, images):
-    question, _ = Question.ask(small, images, "gradient")
-    smooth = question.smoothed(generator(), samples=3, share=0.1)
-    sigma = 0.1 * float(images.max() - images.min())
-    assert smooth.noise.std() == pytest.approx(sigma, rel=0.05)
-    expected = torch.stack([relume.Gradient(small).attribute(images + n, question.classes) for n in smooth.noise]).mean(0)
-    np.testing.assert_allclose(smooth.maps().raw, expected, rtol=1e-5, atol=1e-8)
-    assert np.array_equal(smooth.maps().raw, smooth.maps().raw)
-
-
 def test_maps_of_two_networks_are_compared(small, images):
-    question, _ = Question.ask(small, images, "gradient")
-    original = question.maps()
-    assert between_networks(question, original, copy.deepcopy(small))["signed"] == pytest.approx([1, 1])
-    assert between_networks(question, original, Small().eval())["signed"].max() < 0.9
+    subject = Subject.of(small, images, method="gradient")
+    assert between_networks(subject, copy.deepcopy(small))["signed"] == pytest.approx([1, 1])
+    assert between_networks(subject, Small().eval())["signed"].max() < 0.9
+
+
+# --- Wrappers ------------------------------------------------------------------------------------------------------------
+
+
+def smoothed(model, images, classes, samples, noise):
+    """SmoothGrad of the plain gradient as a loop: the noise of seed 0 at each call, scaled to each image's range."""
+    drawn, total = generator(0), torch.zeros_like(images)
+    reach = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    for _ in range(samples):
+        noisy = images + noise * reach * torch.randn(images.shape[1:], generator=drawn)
+        total += relume.Gradient(model).attribute(noisy, classes)
+    return total / samples
+
+
+def test_a_smoothed_audit_is_its_twin(small, images):
+    subject = Subject.of(small, images, 1, relume.Smooth("gradient", samples=3, noise=0.1), seed=7)
+    assert (subject.info.key, subject.info.title) == ("smooth_gradient", "SmoothGrad, gradient")
+    original = smoothed(small, images, 1, 3, 0.1)
+    np.testing.assert_allclose(subject.maps.raw, original, rtol=1e-5, atol=1e-7)
+    found, model, drawn = randomise(subject, alone=False), copy.deepcopy(small), generator(7)
+    for stage, name in enumerate(found.layers):
+        randomise_layer(model, name, drawn)
+        raw = smoothed(model, images, 1, 3, 0.1).numpy()
+        expected = [similarity.spearman(a, b) for a, b in zip(original.numpy(), raw, strict=True)]
+        assert found.cascade["signed"][stage] == pytest.approx(expected, abs=1e-5)
+    others = [torch.tensor([2, 3]), torch.tensor([4, 0])]
+    for classes, maps in zip(others, subject.maps_for(others), strict=True):
+        np.testing.assert_allclose(maps.raw, smoothed(small, images, classes, 3, 0.1), rtol=1e-5, atol=1e-7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubled(Wrapper):
+    """A wrapper of a user's."""
+
+    @property
+    def maps(self):
+        return (self.derived("doubled", "twice {}"),)
+
+    def reduce(self, moments):
+        return (2 * moments[0].mean,)
+
+
+@pytest.mark.parametrize("wrapper", [relume.Smooth("gradcam", 2), relume.Augmented("guided_backprop"), Doubled("gradient")])
+def test_any_wrapper_is_audited_as_a_method_is(small, images, wrapper):
+    report = relume.audit(small, images, method=wrapper)
+    assert (report.method, report.title) == (wrapper.maps[0].key, wrapper.maps[0].title)
+    assert str(report).startswith(report.title)
+    assert report.skipped == {}
+    assert all(np.isfinite(values).all() for values in report.measures.values())
+    if isinstance(wrapper, Doubled):
+        plain = relume.audit(small, images, method="gradient")
+        for key, values in report.measures.items():
+            np.testing.assert_allclose(values, plain.measures[key], atol=1e-6)
 
 
 # --- Other classes -------------------------------------------------------------------------------------------------------
@@ -225,12 +269,12 @@ def test_an_audit_touches_nothing_repeats_itself_and_says_all(small, images, tra
     before, random_state = snapshot(small), torch.get_rng_state()
     seen = []
     report = relume.audit(
-        small, images, method="guided_gradcam", layer="body.0", labels=list("abcde"), watched=lambda n, i: seen.append(n) or i
+        small, images, method="guided_gradcam", layer="body.0", labels=list("abcde"), progress=lambda n, i: seen.append(n) or i
     )
     assert_unchanged(before, snapshot(small))
     assert torch.equal(random_state, torch.get_rng_state())
-    assert seen == ["faithfulness", "randomisation", "randomisation"]
-    assert report.figures.keys() == FIGURES.keys()
+    assert seen == ["randomisation", "randomisation", "faithfulness"]
+    assert report.measures.keys() == measures_of().keys()
     assert (len(report), report.layers, report.method) == (2, ("body.0",), "guided_gradcam")
     again = relume.audit(small, images, method="guided_gradcam", layer=small.body[0], labels=list("abcde"))
     data = report.as_dict()
@@ -240,19 +284,19 @@ def test_an_audit_touches_nothing_repeats_itself_and_says_all(small, images, tra
     assert np.shape(data["checks"]["randomisation"]["cascade"]["ssim"]) == (7, 2)
     assert data["checks"]["coverage"]["coverage"]["guided"] == 4
     assert data["pictures"][1]["class_name"] == "abcde"[data["pictures"][1]["class"]]
-    assert report.checks.randomisation.stages.shape == (7, 2, 32, 32)
+    assert report.checks["randomisation"].stages.shape == (7, 2, 32, 32)
     text = str(report)
-    for figure in FIGURES.values():
-        assert figure.title in text
+    for measure in measures_of().values():
+        assert measure.title in text
     assert report.verdict.text in text
     assert "Guided Grad-CAM, Small, layer body.0" in text
 
 
 def test_leaving_a_check_out_changes_no_other(small, images):
     whole, part = (relume.audit(small, images, checks=c) for c in (CHECKS, ["stability", "classes"]))
-    for key, values in part.figures.items():
-        np.testing.assert_array_equal(values, whole.figures[key])
-    assert part.figures.keys() == {"classes", "stability", "shift"}
+    for key, values in part.measures.items():
+        np.testing.assert_array_equal(values, whole.measures[key])
+    assert part.measures.keys() == {"classes", "stability", "shift"}
     with pytest.raises(InputError, match="checks are some of coverage, .*; got nonsense"):
         relume.audit(small, images, checks=["nonsense"])
     with pytest.raises(InputError, match="got none"):
@@ -262,9 +306,9 @@ def test_leaving_a_check_out_changes_no_other(small, images):
 
 
 def test_batches_do_not_change_the_answer(small, images):
-    one, two = (relume.audit(small, images, batch=b, checks=["classes", "randomisation", "edges"]) for b in (1, 16))
-    for key, values in one.figures.items():
-        np.testing.assert_allclose(values, two.figures[key], atol=1e-3)
+    one, two = (relume.audit(small, images, batch_size=b, checks=["classes", "randomisation", "edges"]) for b in (1, 16))
+    for key, values in one.measures.items():
+        np.testing.assert_allclose(values, two.measures[key], atol=1e-3)
 
 
 def test_what_is_no_question_is_refused(small, images):
@@ -272,7 +316,7 @@ def test_what_is_no_question_is_refused(small, images):
         relume.audit(lambda x: x.mean((2, 3)), images)
     with pytest.raises(InputError, match=r"a tensor \(N, C, H, W\); got shape \(3, 32, 32\)"):
         relume.audit(small, images[0])
-    with pytest.raises(TargetError, match="an audit asks about a class of each picture"):
+    with pytest.raises(TargetError, match="an audit is about one class of each image"):
         relume.audit(small, images, lambda outputs: outputs.sum(1))
 
 
@@ -280,46 +324,46 @@ def test_a_constant_map_and_a_random_one(small, images):
     flat = relume.audit(small, images, method=FLAT)
     assert [v.level for v in flat.verdicts] == ["nothing"] * 2
     assert flat.verdict.level == "nothing"
-    assert np.isnan(flat.figures["cascade"]).all()
-    assert all(np.isnan(values).all() for values in flat.figures.values())
+    assert np.isnan(flat.measures["cascade"]).all()
+    assert all(np.isnan(values).all() for values in flat.measures.values())
     noise = relume.audit(small, images, method=NOISE)
     assert noise.verdict.level == "noise"
-    assert np.abs(noise.figures["stability"]).max() < 0.1
-    assert np.abs(noise.figures["cascade"]).max() < 0.1
+    assert np.abs(noise.measures["stability"]).max() < 0.1
+    assert np.abs(noise.measures["cascade"]).max() < 0.1
 
 
 def test_a_network_of_one_layer_and_one_of_no_weights(images):
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
     report = relume.audit(linear, images, method="gradient")
-    assert report.checks.randomisation.layers == ("1",)
-    assert report.checks.stability.noise["signed"] == pytest.approx([1, 1])
-    assert report.checks.coverage.trouble.startswith("no rectifier ran")
+    assert report.checks["randomisation"].layers == ("1",)
+    assert report.checks["stability"].noise["signed"] == pytest.approx([1, 1])
+    assert report.checks["coverage"].trouble.startswith("no rectifier ran")
     report = relume.audit(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU()), images.abs(), method="gradient")
-    assert "no operation of this Sequential uses a weight" in report.checks.skipped["randomisation"]
+    assert "no operation of this Sequential uses a weight" in report.skipped["randomisation"]
 
 
 def test_a_picture_of_one_colour(small):
     report = relume.audit(small, torch.full((1, 3, 32, 32), 0.3))
-    assert np.isnan(report.figures["edges"]).all()
-    assert np.isnan(report.figures["input"]).all()
-    assert np.isfinite(report.figures["cascade"]).all()
-    assert "similar to edges (Sobel or Canny)           ↓  –" in str(report)
+    assert np.isnan(report.measures["edges"]).all()
+    assert np.isnan(report.measures["input"]).all()
+    assert np.isfinite(report.measures["cascade"]).all()
+    assert "similarity to edges (Sobel or Canny)       ↓  –" in str(report)
 
 
 def test_a_network_of_one_class(images):
     torch.manual_seed(0)
     report = relume.audit(Small(classes=1).eval(), images)
-    assert "there is no other class to compare with" in report.checks.skipped["classes"]
+    assert "there is no other class to compare with" in report.skipped["classes"]
     assert "classes was left out: the network has one score" in str(report)
-    assert "leave" not in report.checks.skipped["classes"]  # it was
+    assert "leave" not in report.skipped["classes"]  # it was
     brief = relume.audit(Small(classes=1).eval(), images, checks=["edges", "classes"])
     end = "a network of one output has no other class to compare with."
-    assert brief.verdict.text.endswith(f"not enough for a verdict, without a figure for stability, shift, cascade, and {end}")
+    assert brief.verdict.text.endswith(f"not enough for a verdict; not measured: cascade, stability, shift; {end}")
     whole = judge({**STEADY, "cascade": 0.1}, one_output=True)
-    assert (whole.level, whole.text[-len(end) - 30 :]) == ("undecided", f"not enough for a verdict, and {end}")
+    assert (whole.level, whole.text[-len(end) - 26 :]) == ("undecided", f"not enough for a verdict; {end}")
     assert report.verdict.level in ("undecided", "structure")
-    assert (report.probabilities, report.checks.faithfulness.quantity) == (None, "score")
+    assert (report.probabilities, report.checks["faithfulness"].quantity) == (None, "score")
 
 
 def test_gradient_health_counts():
@@ -328,7 +372,7 @@ def test_gradient_health_counts():
         model[0].weight.copy_(torch.tensor([1.0, -1.0, 100.0]).view(3, 1, 1, 1))
         model[0].bias.zero_()
     report = relume.audit(model, torch.full((1, 1, 24, 24), 2.0), 0, "gradient", checks=["coverage"])
-    health = report.checks.coverage
+    health = report.checks["coverage"]
     assert (health.silent, health.saturated, health.dead) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert (health.coverage.guided, list(health.blank)) == (1, [0])
 
@@ -340,29 +384,30 @@ STEADY = {"stability": 0.9, "shift": 0.9}
 
 
 @pytest.mark.parametrize(
-    ("figures", "level", "says"),
+    ("measures", "level", "says"),
     [
-        ({**STEADY, "classes": 0.05, "cascade": 0.1, "randomisation": 0.02}, "class", "0.10 similar on average"),
-        ({**STEADY, "classes": 0.7, "cascade": 0.1}, "structure", "is 0.70 similar to those of other classes"),
-        ({**STEADY, "classes": 0.1, "cascade": 0.8, "randomisation": 0.83}, "structure", "(0.83 when the top nine"),
-        ({**STEADY, "stability": 0.1, "classes": 0.0, "cascade": 0.0}, "noise", "only 0.10 similar to itself under noise"),
-        ({**STEADY, "shift": 0.2, "classes": 0.0, "cascade": 0.0}, "noise", "0.20 similar to itself when the picture moves"),
-        ({**STEADY, "classes": 0.1}, "undecided", "without a figure for cascade"),
-        ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": -0.1}, "chance", "no more than random ones"),
+        ({**STEADY, "classes": 0.05, "cascade": 0.1, "randomisation": 0.02}, "class", "is made random (mean similarity 0.10)"),
+        ({**STEADY, "classes": 0.7, "cascade": 0.1}, "structure", "too little with the class (similarity 0.70, limit 0.22)"),
+        ({**STEADY, "classes": 0.1, "cascade": 0.8}, "structure", "is made random (mean similarity 0.80, limit 0.37)"),
+        ({**STEADY, "stability": 0.1, "classes": 0.0, "cascade": 0.0}, "noise", "nobody sees (similarity 0.10, limit 0.48)"),
+        ({**STEADY, "shift": 0.2, "classes": 0.0, "cascade": 0.0}, "noise", "by one pixel (similarity 0.20, limit 0.44)"),
+        ({**STEADY, "classes": 0.1}, "undecided", "not measured: cascade"),
+        ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": -0.1}, "chance", "no more than random ones (ROAD gain −0.10"),
+        ({"road": -0.1}, "chance", "were tried, but the map points at pixels"),
         ({**STEADY, "classes": 0.1, "cascade": 0.1, "road": 0.1}, "class", "nothing measured speaks against"),
-        ({**STEADY, "classes": -0.004, "cascade": -0.2}, "class", "is 0.00 similar to those of other classes and stays −0.20"),
+        ({**STEADY, "classes": -0.004, "cascade": -0.2}, "class", "(similarity 0.00) and changes as layer after layer is"),
         ({"classes": 0.9}, "structure", "not why it chose this class"),
         ({}, "undecided", "Neither other classes nor other weights were tried"),
     ],
 )
-def test_verdicts_rest_on_figures(figures, level, says):
-    verdict = judge(figures)
+def test_verdicts_rest_on_measures(measures, level, says):
+    verdict = judge(measures)
     assert verdict.level == level
     assert says in str(verdict)
-    if all(key in figures for key in LIMITS):
-        assert (margin(figures) >= 0) == (level in ("class", "chance"))
+    if all(key in measures for key, limit in limits_of(measures_of()).items() if limit.needed):
+        assert (margin(measures) >= 0) == (level in ("class", "chance"))
     else:
-        assert np.isnan(margin(figures))
+        assert np.isnan(margin(measures))
 
 
 def test_on_a_scene_the_verdict_tells_the_methods_apart():
@@ -376,8 +421,8 @@ def test_on_a_scene_the_verdict_tells_the_methods_apart():
         for method in ("gradient", "guided_backprop", "guided_gradcam", "gradcam")
     }
     assert [report.verdict.level for report in found.values()] == ["structure", "structure", "class", "class"]
-    figures = {method: {k: v.mean() for k, v in report.figures.items()} for method, report in found.items()}
+    measures = {method: {k: v.mean() for k, v in report.measures.items()} for method, report in found.items()}
     for key in ("cascade", "classes", "edges"):
-        assert figures["guided_backprop"][key] > figures["gradient"][key] > figures["gradcam"][key], key
-    assert abs(figures["guided_gradcam"]["classes"] - figures["gradcam"]["classes"]) < 0.1
-    assert found["gradcam"].checks.randomisation.cascade.keys() == SIMILARITIES.keys()
+        assert measures["guided_backprop"][key] > measures["gradient"][key] > measures["gradcam"][key], key
+    assert abs(measures["guided_gradcam"]["classes"] - measures["gradcam"]["classes"]) < 0.1
+    assert found["gradcam"].checks["randomisation"].cascade.keys() == SIMILARITIES.keys()

@@ -160,7 +160,7 @@ def test_neurons_are_explained(scene, tmp_path):
 def test_rectifiers_relu(scene, tmp_path):
     assert relume_command("explain", scene, "--rectifiers", "relu", "--output", tmp_path).exit_code == 0
     facts = json.loads(next(tmp_path.rglob("explanation.json")).read_text())
-    assert facts["source"]["rectifiers"] == "relu"
+    assert facts["provenance"]["rectifiers"] == "relu"
 
 
 @pytest.mark.parametrize(

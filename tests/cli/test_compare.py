@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 import relume
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.demo.network import DemoNet
-from relume.pictures import figure as figures
+from relume.explanation import sheet
 from tests.helpers.commands import relume_command, sentence
 
 CAT, DOG = CLASSES.index("cat"), CLASSES.index("dog")
@@ -92,8 +92,8 @@ def test_a_reader_slides_switches_and_reads_the_raw_values(compared, scenes, chr
 
 
 def test_a_shared_scale_is_shared_by_all_photos_and_said(scenes, tmp_path, monkeypatch):
-    drawn, figure = [], figures.figure
-    monkeypatch.setattr(figures, "figure", lambda rows, *args, **options: drawn.append(rows) or figure(rows, *args, **options))
+    drawn, figure = [], sheet.figure
+    monkeypatch.setattr(sheet, "figure", lambda rows, *args, **options: drawn.append(rows) or figure(rows, *args, **options))
     args = ["--target", "cat,dog", "--method", "gradcam", "--scale", "shared", "--output", tmp_path]
     assert relume_command("compare", *scenes, *args).exit_code == 0
     ends = {cell.high for row in drawn[0] for cell in row.cells if cell.bar is not None}

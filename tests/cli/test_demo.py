@@ -197,7 +197,7 @@ def test_an_interrupted_evaluation_says_so(tmp_path, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation_module, "explain_targets", interrupted)
+    monkeypatch.setattr(evaluation_module, "compare", interrupted)
     assert "stopped; nothing was written" in sentence(
         relume_command("evaluate", "--scenes", "3", "--output", tmp_path / "new"), 130
     )

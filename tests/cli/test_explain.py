@@ -94,8 +94,8 @@ def test_what_it_writes(explain, files, tmp_path):
         assert facts["samples"][0]["score"] == pytest.approx(float(e.score[0]))
         assert len(facts["samples"][0]["top"]) == 5
         assert (facts["layer"], facts["model"], facts["coverage"]["guided"]) == ("features.12", SPEC, 26)
-        assert facts["source"]["file"] == str(files / "one.jpg")
-        assert facts["source"]["preprocessing"]["crop"] == 224
+        assert facts["provenance"]["file"] == str(files / "one.jpg")
+        assert facts["provenance"]["preprocessing"]["crop"] == 224
         for method in relume.METHODS:
             with Image.open(out / folder / f"{method}.png") as picture:
                 assert picture.size == (160, 120)  # the photo's own

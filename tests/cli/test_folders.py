@@ -42,7 +42,7 @@ def sources(output):
     """The files that each folder is about."""
     found = {}
     for facts in output.glob("*/*/explanation.json"):
-        found.setdefault(facts.parent.parent.name, set()).add(json.loads(facts.read_text())["source"]["file"])
+        found.setdefault(facts.parent.parent.name, set()).add(json.loads(facts.read_text())["provenance"]["file"])
     return found
 
 
@@ -70,7 +70,7 @@ def test_the_same_photo_by_another_path_replaces_its_own_folder(scene, tmp_path,
 def folder_of(output, name, path, content="{}"):
     """A folder with the facts of the photo at ``path``."""
     (output / name / "0-cat").mkdir(parents=True)
-    facts = content if path is None else json.dumps({"source": {"path": os.path.realpath(path)}})
+    facts = content if path is None else json.dumps({"provenance": {"path": os.path.realpath(path)}})
     (output / name / "0-cat" / "explanation.json").write_text(facts)
 
 
@@ -223,7 +223,7 @@ def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     assert b"\xe9" not in result.stdout + result.stderr
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
-    assert Explanation.load(saved.parent).source["file"] == str(photo)
+    assert Explanation.load(saved.parent).provenance["file"] == str(photo)
     assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
     for page in ("two/compare.html", "three/index.html"):
         assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")

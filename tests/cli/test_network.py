@@ -53,10 +53,10 @@ def test_a_checkpoint_and_its_architecture_on_the_command_line(realdata, tmp_pat
     (folder,) = (p for p in (tmp_path / photo).iterdir() if p.is_dir())
     facts = json.loads((folder / "explanation.json").read_text())
     assert facts["samples"][0]["target"] == (0 if photo.startswith("airplane") else 1)
-    assert (facts["model"], facts["source"]["weights"]) == ("tests.helpers.networks:ResNet20", str(weights))
-    assert facts["source"]["notes"][0] == "tests.helpers.networks:ResNet20 was imported and run"
+    assert (facts["model"], facts["provenance"]["weights"]) == ("tests.helpers.networks:ResNet20", str(weights))
+    assert facts["provenance"]["notes"][0] == "tests.helpers.networks:ResNet20 was imported and run"
     wanted = Preprocessing(resize=32, crop=32, interpolation="bicubic").as_dict()
-    assert facts["source"]["preprocessing"] == json.loads(json.dumps(wanted))
+    assert facts["provenance"]["preprocessing"] == json.loads(json.dumps(wanted))
 
 
 def test_the_overrides_are_what_the_network_is_given(tmp_path):
@@ -168,7 +168,7 @@ def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
     assert found.exit_code == 0, found.output
     (facts,) = (tmp_path / "explained").rglob("explanation.json")
     assert len(relume.Explanation.load(facts.parent).scores[0]) == 5
-    assert json.loads(facts.read_text())["source"]["output"] == "1"
+    assert json.loads(facts.read_text())["provenance"]["output"] == "1"
     audited = relume_command("audit", *calls["audit"], *options, "--scores", "1")
     assert audited.exit_code == 0, audited.output
     assert json.loads((tmp_path / "audited" / "audit.json").read_text())["audits"][0]["pictures"][0]["class"] < 5

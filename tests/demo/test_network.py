@@ -82,7 +82,7 @@ def test_guided_gradcam_tells_the_cat_from_the_dog():
         scene = draw_scene(seed, ["cat", "dog"])
         image = PREPROCESSING.tensor(scene.picture)[None]
         things = scene.mask(CLASSES.index("cat")) | scene.mask(CLASSES.index("dog"))
-        for e in relume.explain_targets(network, image, [CLASSES.index("cat"), CLASSES.index("dog")], list(shares)):
+        for e in relume.compare(network, image, [CLASSES.index("cat"), CLASSES.index("dog")], list(shares)):
             for key, values in shares.items():
                 values.append(share(e.saliency(key)[0].numpy(), scene.mask(int(e.target)), things))
     assert min(shares["guided_gradcam"][:2]) > 0.9  # what `relume demo` shows

@@ -28,7 +28,7 @@ def test_the_table_of_dense_networks_is_true(name):
 
 
 def asked(model, x, target, **options):
-    return relume.explain(model, x, target, ["gradcam"], evidence=False, **options)
+    return relume.explain(model, x, target, ["gradcam"], evidence=None, **options)
 
 
 def test_the_map_is_that_of_the_layer_named():
@@ -36,11 +36,11 @@ def test_the_map_is_that_of_the_layer_named():
     target = Segmentation(3, torch.ones(32, 32))
     e = asked(net, x, target)
     assert e.layer == "decoder1"
-    assert e.source["layer_choice"] == "the last with spatial axes before the network's own prediction, 5×32×32"
+    assert e.layer_choice == "the last with spatial axes before the network's own prediction, 5×32×32"
     named = asked(net, x, target, layer="decoder1")
     torch.testing.assert_close(e["gradcam"], named["gradcam"])
-    assert "layer_choice" not in named.source
-    assert e[0].source == e.source
+    assert named.layer_choice is None
+    assert e[0].layer_choice == e.layer_choice
 
 
 class Ending(nn.Module):
@@ -138,7 +138,7 @@ def test_of_several_scales_that_of_the_box_is_read(box, layer):
     assert e.layer == layer
     assert asked(model, x, side).layer == layer.replace("kinds", "boxes")
     torch.testing.assert_close(asked(model, x, target, layer=layer)["gradcam"], e["gradcam"])
-    torch.testing.assert_close(asked(model, x, target, chunk=1)["gradcam"], e["gradcam"])
+    torch.testing.assert_close(asked(model, x, target, batch_size=1)["gradcam"], e["gradcam"])
 
 
 def test_one_that_was_let_go_is_made_again():
@@ -175,13 +175,13 @@ class Both(nn.Module):
 @pytest.mark.parametrize("features", [True, False])
 def test_what_is_returned_beside_the_scores_is_not_what_they_predict(features):
     e = asked(Both(features=features), torch.randn(1, 3, 8, 8), 2)
-    assert (e.layer, e.source["layer_choice"]) == ("body", "the last with spatial axes before pooling")
+    assert (e.layer, e.layer_choice) == ("body", "the last with spatial axes before pooling")
 
 
 def test_of_several_predictions_the_one_asked_for_counts():
     model, x, every = Both(features=False), torch.randn(1, 3, 8, 8), torch.ones(8, 8)
     e = asked(model, x, Segmentation(1, every))
-    assert (e.layer, e.source["layer_choice"].split(", ")[1]) == ("body", "4×8×8")
+    assert (e.layer, e.layer_choice.split(", ")[1]) == ("body", "4×8×8")
 
 
 class Only(nn.Module):
@@ -230,7 +230,7 @@ def test_why_a_block_of_tokens_was_chosen_is_said():
     nn.init.normal_(model.heads.head.weight)
     e = asked(model, torch.randn(1, 3, 32, 32), 1)
     assert e.layer == "encoder.layers.encoder_layer_1"
-    assert e.source["layer_choice"] == "the last block whose tokens matter to the score"
+    assert e.layer_choice == "the last block whose tokens matter to the score"
 
 
 def test_the_nodes_of_a_prediction_by_hand():

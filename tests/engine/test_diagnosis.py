@@ -181,7 +181,7 @@ IMAGES = torch.randn(2, 3, 8, 8)
 )
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 def test_images_out_of_the_ordinary(images, says):
-    for asked in ({}, {"chunk": 1}):
+    for asked in ({}, {"batch_size": 1}):
         with pytest.raises(InputError, match=says):
             relume.explain(Small(), images(), **asked)
     with pytest.raises(InputError, match=says):

@@ -44,11 +44,11 @@ def test_selective_checkpointing_takes_one_pass():
     plain = Net()
     plain.load_state_dict(net.state_dict())
     for method in ("gradient", "guided_backprop"):
-        got = relume.explain(net, x, 1, [method], evidence=False)[method]
+        got = relume.explain(net, x, 1, [method], evidence=None)[method]
         torch.testing.assert_close(got, relume.explain(plain, x, 1, [method])[method])
-    says = "selective checkpointing allows one backward pass.*ask for one method at a time, with evidence=False"
+    says = "selective checkpointing allows one backward pass.*ask for one method at a time, with evidence=None"
     with pytest.raises(HiddenRegionError, match=says):
-        relume.explain(net, x, 1, ["gradient", "guided_backprop"], evidence=False)
+        relume.explain(net, x, 1, ["gradient", "guided_backprop"], evidence=None)
     with pytest.raises(HiddenRegionError, match=says):
         relume.explain(net, x, 1, ["gradient"])
 
@@ -130,7 +130,7 @@ def test_a_step_between_two_forward_passes(where):
     x = torch.randn(2, 3, 8, 8)
     if where == "copies":
         with pytest.raises(ModelError, match=WRITTEN):
-            relume.explain(net, x, 1, [Stepping("gradient", 2, batch=2)])
+            relume.explain(net, x, 1, [Stepping("gradient", 2, batch_size=2)])
         assert len(runs) == 1
         return
 
@@ -144,7 +144,7 @@ def test_a_step_between_two_forward_passes(where):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trace, "grad", grad_and_step)
         with pytest.raises(ModelError, match=WRITTEN):
-            relume.explain(net, x, 1, ["gradient"], chunk=1)
+            relume.explain(net, x, 1, ["gradient"], batch_size=1)
     assert len(runs) == 1
 
 
@@ -168,7 +168,7 @@ def test_a_network_that_writes_to_its_own_weights_may():
         return y.mean((2, 3))
 
     net, x = Net(body), torch.randn(3, 3, 8, 8)
-    chunked = relume.explain(net, x, 1, ["guided_backprop"], chunk=1)["guided_backprop"]
+    chunked = relume.explain(net, x, 1, ["guided_backprop"], batch_size=1)["guided_backprop"]
     assert float(net.head.weight.detach().abs().max()) < 0.1001
     torch.testing.assert_close(chunked, relume.explain(net, x, 1, ["guided_backprop"])["guided_backprop"])
 

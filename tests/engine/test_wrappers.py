@@ -155,7 +155,7 @@ def test_hooks_of_a_wrapper_run(wrap, part):
     function = (lambda y: plain.head(around(plain.stem)(y).mean((2, 3)))) if part else around(plain)
     expected, scores, _ = twin.attribution(function, x, [1, 1], twin.guided)
     before = snapshot(net)
-    e = relume.explain(net, x, 1, ["guided_backprop"], evidence=False)
+    e = relume.explain(net, x, 1, ["guided_backprop"], evidence=None)
     torch.testing.assert_close(e.scores, scores, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(e["guided_backprop"], expected, rtol=1e-12, atol=1e-15)
     assert (said, inside) == (ORDER, ["before", "after"])

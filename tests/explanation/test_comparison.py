@@ -42,10 +42,10 @@ def test_it_saves_a_page_and_a_sheet_and_takes_nothing_else_away(comparison, tmp
 
 
 def test_maps_without_photos_lie_over_their_inputs(comparison):
-    plain = Comparison(tuple(dataclasses.replace(e[:1], photos=None, source={}) for e in comparison))
+    plain = Comparison(tuple(dataclasses.replace(e[:1], photos=None, provenance={}) for e in comparison))
     page = plain.files()[PAGE].decode()
-    assert "<title>input · relume</title>" in page
-    assert "the network&#39;s own" in page
+    assert "<title>image 0 · relume</title>" in page
+    assert "<dt>weights</dt>" not in page
 
 
 def test_a_shared_scale_is_that_of_all_targets(comparison):

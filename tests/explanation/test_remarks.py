@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 import relume
-from relume.auditing import FIGURES
+from relume.auditing import measures_of
 from relume.auditing.verdict import nothing
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
-from relume.explanation.result import sheet
+from relume.explanation.sheet import sheet
 from relume.methods import METHODS, Gradients, Method
 from relume.rules import gradient, guided
 from relume.targets import Channel
@@ -143,7 +143,7 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
     assert "gradcam (empty for 4 of 4 images), gradient: 2 rectifiers" in str(e)
-    assert html.escape(words) in e._repr_html_()
+    assert words in html.unescape(e._repr_html_())
     texts = " ".join(text.get_text() for text in e.figure().texts)
     assert texts.count(words) == 4  # whole, on lines of its own
     assert texts.count("zero everywhere") == 4  # once under each
@@ -154,16 +154,16 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert sample["remark"] == {"gradcam": e.remarks["gradcam"][3], "gradient": ""}
 
 
-def test_a_map_is_like_nothing_where_the_runner_ups_is_empty(x):
+def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x):
     e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
     assert np.isnan(e.evidence.classes["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
-    assert re.fullmatch(r"−?0\.\d\d like edges", e.doubt("gradcam"))
+    assert re.fullmatch(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)", e.doubt("gradcam"))
 
 
 def test_parts_run_one_after_the_other_say_the_same(x):
     net = Net(NEGATIVE).eval()
-    whole, parts = relume.explain(net, x, 0, ALL), relume.explain(net, x, 0, ALL, chunk=3)
+    whole, parts = relume.explain(net, x, 0, ALL), relume.explain(net, x, 0, ALL, batch_size=3)
     assert parts.remarks == whole.remarks
     assert parts.layer_trouble == whole.layer_trouble != ""
 
@@ -274,10 +274,10 @@ class Strengths(nn.Module):
 
 def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    by_target = relume.explain_targets(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=False)
+    by_target = relume.compare(Strengths(), x[:1], [0, 1, 2], ["gradient"], evidence=None)
     said = "weak here: 500 times weaker than the strongest gradient of these"
     assert [e.doubt("gradient") for e in by_target] == ["", "", said]
-    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=False)
+    by_image = relume.explain(Strengths(), x, [2, 0], ["gradient"], evidence=None)
     assert by_image.weaker("gradient") == [pytest.approx(500), None]
     assert [one.doubt("gradient") for one in by_image] == [said, ""]  # one image of them still knows
     assert "gradient (over 100 times weaker than the strongest for 1 of 2 images)" in str(by_image)
@@ -289,7 +289,7 @@ def test_a_map_far_weaker_than_others_of_its_method_says_so(tmp_path):
     assert [one.doubt("gradient") for one in back] == [said, ""]
     samples = json.loads((tmp_path / "explanation.json").read_text())["samples"]
     assert [sample["weaker"]["gradient"] for sample in samples] == [pytest.approx(500), None]
-    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=False) for target in (0, 2)]
+    alone = [relume.explain(Strengths(), x[:1], target, ["gradient"], evidence=None) for target in (0, 2)]
     assert [e.doubt("gradient") for e in alone] == ["", ""]  # each was all there was
     assert "weak here: 500" in " ".join(text.get_text() for text in sheet(alone).texts)
 
@@ -325,8 +325,8 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
 def test_an_empty_map_is_audited_as_such(x, tmp_path):
     report = relume.audit(Net(NEGATIVE).eval(), x[:2], 0, "gradcam")
     assert report.empty == [True, True]
-    assert report.figures.keys() == FIGURES.keys()
-    assert all(np.isnan(values).all() for values in report.figures.values())
+    assert report.measures.keys() == measures_of().keys()
+    assert all(np.isnan(values).all() for values in report.measures.values())
     why = "Its weighted sum is nowhere positive at layer 'late'; name another layer, such as 'early', or ask for another class."
     said = f"This map is empty: there is nothing to believe or doubt. {why}"
     assert [(v.level, v.text) for v in (report.verdict, *report.verdicts)] == [("nothing", said)] * 3
@@ -334,20 +334,22 @@ def test_an_empty_map_is_audited_as_such(x, tmp_path):
     (audit,) = json.loads((tmp_path / "audit.json").read_text())["audits"]
     for picture in audit["pictures"]:
         assert (picture["empty"], picture["remark"]) == (True, report.remarks[0])
-        assert set(picture["figures"].values()) == {None}
+        assert set(picture["measures"].values()) == {None}
     assert audit["checks"]["edges"]["similarity"]["sobel"]["absolute"] == [None, None]
     assert audit["checks"]["faithfulness"]["gain"]["road"] == {"random": [None, None], "edges": [None, None]}
     assert audit["checks"]["coverage"]["blank"] == [1, 1]
-    assert html.escape(said) in report._repr_html_()
+    assert said in html.unescape(report._repr_html_())
     view = report.view(0)
-    assert [tile.note for tile in view.strips["classes"].tiles] == [
+    assert [tile.note for tile in view.sections["classes"].strips[0].tiles] == [
         "the class explained",
         "runner-up: empty",
         "random other: empty",
         "least likely: empty",
     ]
-    assert np.isnan(view.curve.curves[0].y).all()
-    assert [chart.title for chart in view.charts] == [f"{k}: the map has no order" for k in ("Deletion", "Insertion", "ROAD")]
+    assert np.isnan(view.sections["randomisation"].charts[0].curves[0].y).all()
+    assert [chart.title for chart in view.sections["faithfulness"].charts] == [
+        f"{k}: the map has no order" for k in ("Deletion", "Insertion", "ROAD")
+    ]
 
 
 def test_one_empty_map_of_several_counts_in_no_average(x):
@@ -355,7 +357,7 @@ def test_one_empty_map_of_several_counts_in_no_average(x):
     assert report.empty == [False, True, False]
     assert [v.level for v in report.verdicts] == ["undecided", "nothing", "undecided"]
     assert "1 of 3 maps are empty, and count in no average" in str(report)
-    assert np.isnan(report.figures["edges"]).tolist() == [False, True, False]
+    assert np.isnan(report.measures["edges"]).tolist() == [False, True, False]
 
 
 def test_a_score_that_does_not_respond_is_an_empty_map(x):
@@ -423,17 +425,15 @@ def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
     assert '<span class="level">empty</span>' in (tmp_path / "index.html").read_text()
 
 
-def test_a_figure_names_its_check(scenes, tmp_path):
+def test_a_measure_names_its_check(scenes, tmp_path):
     """`cascade` and all others: what the table prints is what --checks and --fail-if take."""
     args = ["--method", "gradient", "--checks", "cascade,shift", "--fail-if", "cascade>0.99", "--output", tmp_path]
     result = relume_command("audit", scenes[0], *args)
     assert result.exit_code == 0, result.output
     (picture,) = json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"]
-    assert list(picture["figures"]) == ["randomisation", "cascade", "untrained", "stability", "shift"]
-    for key in picture["figures"]:
-        assert re.search(rf"^{key}  +similar", result.stdout, flags=re.MULTILINE)
+    assert list(picture["measures"]) == ["randomisation", "cascade", "untrained", "stability", "shift"]
+    for key in picture["measures"]:
+        assert re.search(rf"^{key}  +.*similarity", result.stdout, flags=re.MULTILINE)
     wrong = relume_command("audit", scenes[0], "--fail-if", "faithfulness<0", "--output", tmp_path / "no")
     assert wrong.exit_code == 2
-    assert "a check of several figures; set a condition for one of deletion, insertion, road, road_edges" in wrong.stderr
-    for key, figure in FIGURES.items():
-        assert relume.auditing.checks.table.checks_of([key]) == [figure.check]
+    assert "a check of several measures; set a condition for one of deletion, insertion, road, road_edges" in wrong.stderr

@@ -26,7 +26,9 @@ import relume
 from relume import errors
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.explanation import storage as stored
-from relume.explanation.result import Explanation, share, sheet
+from relume.explanation.result import Explanation
+from relume.explanation.scales import share
+from relume.explanation.sheet import sheet
 from relume.maps import saliency, upsample
 from relume.pages import owner
 from relume.pages.folder import check_writable, write_folder
@@ -343,7 +345,7 @@ def test_what_was_saved_comes_back(on_photos, tmp_path):
         labels=labels,
         activation="sigmoid",
         are_probabilities=False,
-        source={"file": "x"},
+        provenance={"file": "x"},
         versus=torch.tensor([0, 3]),
     )
     folder = e.save(tmp_path / "out")
@@ -352,7 +354,18 @@ def test_what_was_saved_comes_back(on_photos, tmp_path):
     assert list(back.maps) == list(e.maps)
     for field in ("images", "target", "score", "scores", "versus"):
         assert torch.equal(getattr(back, field), getattr(e, field))
-    for field in ("coverage", "layer", "model", "labels", "source", "activation", "are_probabilities", "unit", "scaling"):
+    for field in (
+        "coverage",
+        "layer",
+        "model",
+        "labels",
+        "provenance",
+        "activation",
+        "are_probabilities",
+        "unit",
+        "scaling",
+        "infos",
+    ):
         assert getattr(back, field) == getattr(e, field)
     for i, (photo, again) in enumerate(zip(e.photos, back.photos, strict=True)):
         assert (photo.box, photo.orientation) == (again.box, again.orientation)
@@ -454,9 +467,9 @@ def test_what_is_said_of_a_picture_comes_back_with_it(tmp_path):
 
 
 def test_a_name_that_is_no_text_comes_back(e, tmp_path):
-    named = dataclasses.replace(e, source={"file": "caf\udce9.jpg"})
+    named = dataclasses.replace(e, provenance={"file": "caf\udce9.jpg"})
     back = Explanation.load(named.save(tmp_path))
-    assert back.source == {"file": "caf\udce9.jpg"}
+    assert back.provenance == {"file": "caf\udce9.jpg"}
     assert "caf\\udce9.jpg" in back.figure().texts[-1].get_text()
 
 
@@ -716,7 +729,7 @@ STRANGE = {
     "an empty box": {"photos": [{"file": "photo.0.jpg", "box": [0, 0, 0, 0], "orientation": 1}] * 2},
     "no photos": {"photos": []},
     "labels": {"labels": 3},
-    "source": {"source": [1]},
+    "provenance": {"provenance": [1]},
     "scaling": {"scaling": {"percentile": 99.5, "full": {}, "origin": "fixed"}},
     "methods": {"methods": ["gradient", "lime"]},
 }

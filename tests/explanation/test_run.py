@@ -112,7 +112,7 @@ def test_a_channel_is_the_mean_of_its_map(net, x):
 
 
 def test_units_and_classes_share_a_forward_pass(net, x):
-    e, unit, other = relume.explain_targets(net, x, [1, Channel("first", 0), Neuron("second", 1)], ["guided_backprop"])
+    e, unit, other = relume.compare(net, x, [1, Channel("first", 0), Neuron("second", 1)], ["guided_backprop"])
     same_maps(e, relume.explain(net, x, 1, ["guided_backprop"]))
     same_maps(unit, relume.explain(net, x, Channel("first", 0), ["guided_backprop"]))
     same_maps(other, relume.explain(net, x, Neuron("second", 1), ["guided_backprop"]))
@@ -137,7 +137,9 @@ def test_a_unit_of_a_layer_without_spatial_axes(net, x, unit):
     same_maps(e, relume.explain(net, x, 1, list(e.maps), "second"))
     torch.testing.assert_close(e.score, net(x)[:, 1])
     assert e.title().startswith("head, channel 1, score ")
-    same_maps(relume.explain(net, x, unit, ["guided_backprop"], chunk=1), relume.explain(net, x, unit, ["guided_backprop"]))
+    same_maps(
+        relume.explain(net, x, unit, ["guided_backprop"], batch_size=1), relume.explain(net, x, unit, ["guided_backprop"])
+    )
 
 
 def test_a_unit_of_a_pooled_map_of_one_cell(x):

@@ -299,7 +299,7 @@ class Passes:
 def test_passes(monkeypatch, methods, backwards, layer):
     passes = Passes(monkeypatch)
     net, x = passes.network(), torch.randn(2, 3, 8, 8)
-    relume.explain(net, x, None, methods, layer, evidence=False)
+    relume.explain(net, x, None, methods, layer, evidence=None)
     assert passes.forwards == 1
     assert sorted(passes.backwards) == sorted(backwards)
     passes.backwards.clear()
@@ -311,7 +311,7 @@ def test_passes(monkeypatch, methods, backwards, layer):
 def test_targets_share_the_forward(monkeypatch):
     passes = Passes(monkeypatch)
     net, x = passes.network(), torch.randn(2, 3, 8, 8)
-    several = relume.explain_targets(net, x, [None, 0, [1, 2]], ALL, evidence=False)
+    several = relume.compare(net, x, [None, 0, [1, 2]], ALL, evidence=None)
     assert passes.forwards == 1
     assert len(passes.backwards) == 3 * 3
     for e, target in zip(several, [None, 0, [1, 2]], strict=True):
@@ -335,9 +335,9 @@ def test_gradcam_alone_goes_back_to_the_layer_only():
 
     net = Small()
     net.conv1.register_forward_hook(lambda _m, _a, out: Mark.apply(out))
-    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam"], "body", evidence=False)
+    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam"], "body", evidence=None)
     assert seen == []
-    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam", "gradient"], "body", evidence=False)
+    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam", "gradient"], "body", evidence=None)
     assert len(seen) == 1
 
 

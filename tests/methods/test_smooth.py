@@ -117,7 +117,7 @@ def test_noise_is_seeded_and_never_the_global_one(net, x):
 
 def test_several_targets_share_the_copies(net, x):
     targets = [None, 2, Neuron("body", 2)]
-    for e, target in zip(relume.explain_targets(net, x, targets, [Smooth("gradient", 3)]), targets, strict=True):
+    for e, target in zip(relume.compare(net, x, targets, [Smooth("gradient", 3)]), targets, strict=True):
         alone = relume.explain(net, x, target, [Smooth("gradient", 3)])
         for key in alone.maps:
             assert_near(e[key], alone[key])
@@ -127,7 +127,7 @@ def test_several_targets_share_the_copies(net, x):
 def test_equal_settings_share_their_forward_passes(net, x, batch, passes):
     ran = []
     net.register_forward_hook(lambda _m, args, _out: ran.append(len(args[0])))
-    relume.explain_targets(net, x, [1, 2], ["gradient", *(Smooth(key, 10, batch_size=batch) for key in ALL)], "body")
+    relume.compare(net, x, [1, 2], ["gradient", *(Smooth(key, 10, batch_size=batch) for key in ALL)], "body")
     assert len(ran) == passes
     assert max(ran) <= max(batch, len(x))
     assert sum(ran) == 11 * len(x)
@@ -528,7 +528,7 @@ def test_the_command_smooths_what_is_asked_for(tmp_path):
     assert sorted(path.name for path in folder.glob("*_*.png")) == [f"{key}.png" for key in keys]
     maps, facts = load_file(folder / "maps.safetensors"), json.loads((folder / "explanation.json").read_text())
     assert sorted(maps) == sorted(facts["methods"]) == keys
-    assert facts["source"]["smooth"] == {"samples": 3, "noise": 0.2, "seed": 0}
+    assert facts["provenance"]["smooth"] == {"samples": 3, "noise": 0.2, "seed": 0}
     demo = open_model("demo")
     image = demo.preprocessing.tensor(demo.preprocessing.view(load_picture(tmp_path / "photo.png")))[None]
     e = relume.explain(

@@ -150,4 +150,4 @@ def test_the_device_is_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((60, 50), 60).convert("RGB").save("p.png")
     relume_command("explain", "p.png", "--method", "gradient", "--target", "cat")
-    assert json.loads((tmp_path / "out" / "p" / "4-cat" / "explanation.json").read_text())["source"]["device"] == "cpu"
+    assert json.loads((tmp_path / "out" / "p" / "4-cat" / "explanation.json").read_text())["provenance"]["device"] == "cpu"

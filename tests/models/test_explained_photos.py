@@ -42,8 +42,8 @@ def test_it_is_explain_on_the_prepared_photo(network, wide):
     assert (e.model, e.labels, e.activation) == ("demo", CLASSES, "sigmoid")
     assert e.photos[0].box == (36, 0, 164, 128)
     assert e.overlay("gradcam").size == (200, 128)
-    assert e.source["file"] == str(wide)
-    assert e.source["rectifiers"] == "all"
+    assert e.provenance["file"] == str(wide)
+    assert e.provenance["rectifiers"] == "all"
 
 
 def test_several_photos_and_targets_share_a_forward_pass(network, wide, monkeypatch):
@@ -52,7 +52,7 @@ def test_several_photos_and_targets_share_a_forward_pass(network, wide, monkeypa
     photos = [wide, str(wide), Image.open(wide), Photo.whole(Image.open(wide))]
     cat, dog = network.compare(photos, ["cat", 6], METHODS, "layer2", rectifiers="relu")
     assert passes == [4]
-    assert (len(cat), cat.layer, cat.source["rectifiers"]) == (4, "layer2", "relu")
+    assert (len(cat), cat.layer, cat.provenance["rectifiers"]) == (4, "layer2", "relu")
     assert dog.title(3).startswith("dog")
     torch.testing.assert_close(cat[0, "gradcam"], cat[3, "gradcam"])
 
@@ -110,7 +110,7 @@ def test_batches_give_the_maps_of_photos_explained_alone(network, batch_size):
     for photo, e in together:
         alone = network.explain(photo, "cat", methods)
         assert (e.title(), e.layer, len(e)) == (alone.title(), alone.layer, 1)
-        assert e.source.keys() == alone.source.keys()
+        assert e.provenance.keys() == alone.provenance.keys()
         assert e.strongest == pytest.approx(alone.strongest, rel=1e-4)
         for method in e.maps:
             torch.testing.assert_close(e[method], alone[method], rtol=1e-4, atol=1e-6 * float(alone[method].abs().max()))
@@ -121,7 +121,7 @@ def test_a_photo_that_fails_stops_no_other(tmp_path):
     dark = Image.new("RGB", (20, 20))
     opened = fussy()
     photos = [light, dark, tmp_path / "missing.png", grey, light]
-    results = list(opened.explanations(photos, 1, ["gradient"], batch_size=3, evidence=False))
+    results = list(opened.explanations(photos, 1, ["gradient"], batch_size=3, evidence=None))
     assert [photo for photo, _ in results] == photos
     assert [type(result).__name__ for _, result in results] == [
         "Explanation",
@@ -136,7 +136,7 @@ def test_a_photo_that_fails_stops_no_other(tmp_path):
 
 def test_a_network_that_takes_one_photo_at_a_time_is_asked_once_for_more():
     opened = fussy(alone=True)
-    results = list(opened.explanations(shades(200, 150, 120, 90, 60), 1, ["gradient"], batch_size=2, evidence=False))
+    results = list(opened.explanations(shades(200, 150, 120, 90, 60), 1, ["gradient"], batch_size=2, evidence=None))
     assert not [result for _, result in results if isinstance(result, Exception)]
     assert opened.model.batches == [2, 1, 1, 1, 1, 1]
 
@@ -149,7 +149,7 @@ def test_photos_are_read_when_their_turn_comes(network):
             turns.append(seed)
             yield draw_scene(seed).picture
 
-    results = network.comparisons(photos(), ["cat", "dog"], ["gradient"], batch_size=2, evidence=False)
+    results = network.comparisons(photos(), ["cat", "dog"], ["gradient"], batch_size=2, evidence=None)
     _, comparison = next(results)
     assert turns == [0, 1]
     assert [e.title().partition(" ")[0] for e in comparison] == ["cat", "dog"]
@@ -158,6 +158,6 @@ def test_photos_are_read_when_their_turn_comes(network):
 
 
 def test_results_know_the_file_of_their_photo(network, wide):
-    ((path, e),) = network.explanations([wide], "cat", ["gradient"], evidence=False)
+    ((path, e),) = network.explanations([wide], "cat", ["gradient"], evidence=None)
     assert path == wide
-    assert (e.source["file"], e.source["path"]) == (str(wide), os.path.realpath(wide))
+    assert (e.provenance["file"], e.provenance["path"]) == (str(wide), os.path.realpath(wide))

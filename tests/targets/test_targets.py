@@ -368,9 +368,9 @@ def test_audit_and_evaluation_ask_the_same_scores(net, x):
         relume.audit(model, x, **checks)
     plain, chosen = relume.audit(net, x, **checks), relume.audit(model, x, output=1, **checks)
     assert torch.equal(plain.classes, chosen.classes)
-    assert not chosen.checks.skipped
-    for key, values in plain.figures.items():
-        np.testing.assert_array_equal(values, chosen.figures[key])
+    assert not chosen.skipped
+    for key, values in plain.measures.items():
+        np.testing.assert_array_equal(values, chosen.measures[key])
     mask = np.zeros((8, 8), bool)
     mask[2:5, 2:5] = True
     samples = [Sample("one", x[0], {4: mask}, mask)]

@@ -1,4 +1,4 @@
-"""Which BatchNorms can be folded into the convolution before them, proved by watching where data flows.
+"""The flow of data through a network, which proves which BatchNorms can be folded into the convolution before them.
 
 No network is traced symbolically: it runs once on an example, and below autograd every operation is seen with the memory that
 it takes, whether or not a gradient flows through it. A BatchNorm may go where its module ran once, on the very tensor that a
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from relume.acceleration.fold_batch_norm import CONVOLUTIONS, Convolution
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.module_state import AnyBatchNorm, parameter_of
+from relume.engine.tensor_state import memory_key
+from relume.engine.trees import tree_iter
 
 __all__ = ["Flow", "observe"]
-
-_Norm = nn.modules.batchnorm._BatchNorm
 
 _BATCH_NORMS = (
     torch.ops.aten.native_batch_norm.default,
@@ -34,7 +34,7 @@ _BATCH_NORMS = (
 
 def _memory(tensor: Tensor | None) -> int:
     """Tell where ``tensor`` lies; views of it lie there too. It means something while that memory is held."""
-    return 0 if tensor is None or tensor.layout is not torch.strided else tensor.untyped_storage()._cdata
+    return 0 if tensor is None or tensor.layout is not torch.strided else memory_key(tensor.untyped_storage())
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ def observe(network: nn.Module, run: Callable[[], Any]) -> Flow:
     for name, module in network.named_modules():
         if isinstance(module, CONVOLUTIONS):  # before hooks of the caller's take what it made
             handles.append(module.register_forward_hook(flow._convolution(name), prepend=True))
-        elif isinstance(module, _Norm):  # after hooks of the caller's, which may give it something else
+        elif isinstance(module, AnyBatchNorm):  # after hooks of the caller's, which may give it something else
             handles.append(module.register_forward_pre_hook(flow._norm(name)))
     try:
         with flow._watch:
@@ -102,7 +102,7 @@ class Flow:
     _before: tuple[nn.Module, Fingerprint] | None = None
     _runs: Counter[str] = field(default_factory=Counter)
     _made: dict[int, tuple[str, Convolution, Tensor]] = field(default_factory=dict)
-    _took: dict[str, tuple[_Norm, Tensor]] = field(default_factory=dict)
+    _took: dict[str, tuple[AnyBatchNorm, Tensor]] = field(default_factory=dict)
     _watch: _Watch = field(default_factory=_Watch)
 
     def _begin(self, runs: nn.Module, *_: Any) -> None:
@@ -130,19 +130,19 @@ class Flow:
     @property
     def norms(self) -> list[str]:
         """Every BatchNorm."""
-        return [name for name, module in self.network.named_modules() if isinstance(module, _Norm)]
+        return [name for name, module in self.network.named_modules() if isinstance(module, AnyBatchNorm)]
 
     def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
         """Find each BatchNorm that may be folded, with its convolution, and each of the others, with the reason why not."""
-        found: dict[str, str] = {}
+        folded: dict[str, str] = {}
         kept: dict[str, str] = {}
         for name in self.norms:
             reason = self._obstacle(name)
             if reason:
                 kept[name] = reason
             else:
-                found[name] = self._made[id(self._took[name][1])][0]
-        return found, kept
+                folded[name] = self._made[id(self._took[name][1])][0]
+        return folded, kept
 
     def _obstacle(self, name: str) -> str:
         """Say why the BatchNorm ``name`` may not be folded; nothing if it may."""
@@ -152,7 +152,7 @@ class Flow:
         if norm is None or taken is None or id(taken) not in self._made:
             return "does not take what a convolution made"
         convolution, module, _ = self._made[id(taken)]
-        weights = _memory(module._parameters.get("weight")), _memory(module._parameters.get("bias"))
+        weights = _memory(parameter_of(module, "weight")), _memory(parameter_of(module, "bias"))
         own = tuple(_memory(t) for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
         uses = self._watch.uses
         reasons = {

@@ -21,12 +21,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from relume.acceleration.packed_convolution import convolve, mix
-from relume.engine.wrappers import unwrap
+from relume.engine.module_state import AnyBatchNorm, parameter_of
+from relume.engine.tensor_state import version
+from relume.engine.wrappers import Merged, unwrap
 from relume.errors import GraphError, ModelError
 
 __all__ = ["CONVOLUTIONS", "Convolution", "Folding", "Reserved", "fold_into", "settle"]
 
-_Norm = nn.modules.batchnorm._BatchNorm
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -94,7 +95,7 @@ class Fold:
     @classmethod
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def of(cls, convolution: Convolution, norm: _Norm, folded: tuple[Tensor, Tensor] | None = None) -> Fold:
+    def of(cls, convolution: Convolution, norm: AnyBatchNorm, folded: tuple[Tensor, Tensor] | None = None) -> Fold:
         """Fold ``norm`` into ``convolution``, in float64, or take what was ``folded`` of just these."""
         parameters, (mean, var) = _parameters(convolution, norm), _statistics(norm)
         if folded is None:
@@ -104,48 +105,48 @@ class Fold:
             made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
             folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
         held = tuple(None if t is None else t.detach() for t in parameters)
-        versions = tuple(map(_version, parameters))
+        versions = tuple(map(version, parameters))
         return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
 
     def __deepcopy__(self, _: Any) -> Fold:
         return self  # nothing in it changes; the copy will compare its own tensors with these
 
-    def holds(self, convolution: Convolution, norm: _Norm) -> bool:
+    def holds(self, convolution: Convolution, norm: AnyBatchNorm) -> bool:
         """Tell whether the parameters of the two are the very ones that it was made of, as they were then."""
         now = _parameters(convolution, norm)
         return norm.eps == self.eps and all(
-            one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and _version(one) == version
-            for one, other, version in zip(now, self.parameters, self.versions, strict=True)
+            one is other if one is None or other is None else one.data_ptr() == other.data_ptr() and version(one) == count
+            for one, other, count in zip(now, self.parameters, self.versions, strict=True)
         )
 
-    def renewed(self, convolution: Convolution, norm: _Norm) -> Fold:
+    def renewed(self, convolution: Convolution, norm: AnyBatchNorm) -> Fold:
         """Make what holds for the two now: nothing is computed if the values are the same, as those of a copy are."""
         now = *_parameters(convolution, norm), *_statistics(norm)
-        unwritten = all(_version(t) == version for t, version in zip(self.parameters, self.versions, strict=True))
+        unwritten = all(version(t) == count for t, count in zip(self.parameters, self.versions, strict=True))
         pairs = zip(now, (*self.parameters, *self.statistics), strict=True)
         same = unwritten and norm.eps == self.eps and all(map(_equal, *zip(*pairs, strict=True)))
         return Fold.of(convolution, norm, (self.weight, self.bias) if same else None)
 
 
-def _parameters(convolution: Convolution, norm: _Norm) -> tuple[Tensor | None, ...]:
-    return tuple(module._parameters.get(key) for module in (convolution, norm) for key in ("weight", "bias"))
+def _parameters(convolution: Convolution, norm: AnyBatchNorm) -> tuple[Tensor | None, ...]:
+    return tuple(parameter_of(module, key) for module in (convolution, norm) for key in ("weight", "bias"))
 
 
-def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
+def _own_parameters(convolution: Convolution) -> dict[str, Tensor | None]:
+    return {key: parameter_of(convolution, key) for key in ("weight", "bias")}
+
+
+def _statistics(norm: AnyBatchNorm) -> tuple[Tensor, Tensor]:
     mean, var = norm.running_mean, norm.running_var
     if mean is None or var is None:
         raise ModelError("a BatchNorm that is folded into its convolution has lost its statistics; call relume.prepare again")
     return mean, var
 
 
-def _written(convolution: Convolution, norm: _Norm) -> tuple[object, ...]:
+def _written(convolution: Convolution, norm: AnyBatchNorm) -> tuple[object, ...]:
     """Tell apart, within one run, what was folded from the same after a write or an exchange; the BatchNorm's part is last."""
     tensors = *_parameters(convolution, norm), *_statistics(norm)
-    return *((id(tensor), _version(tensor)) for tensor in tensors), norm.eps
-
-
-def _version(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
+    return *((id(tensor), version(tensor)) for tensor in tensors), norm.eps
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
@@ -189,23 +190,20 @@ def _use(x: Tensor, *weights: Tensor | None) -> Tensor:
     return x
 
 
-class Folding:
-    """Mixed into the class of a convolution: convolves by the folded weights, and reserves what it makes for its BatchNorm.
-
-    Read by :mod:`relume.engine.layers`: what it makes is what its BatchNorm made, and goes by its name.
-    """
+class Folding(Merged):
+    """The class mixed into a convolution's: convolves by the folded weights, and reserves the result for its BatchNorm."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what convolution and BatchNorm make, reserved; or the convolution alone, if the BatchNorm is to train."""
         state, convolution = vars(self), cast("Any", super())
-        norm: _Norm = state[_NORM]
+        norm: AnyBatchNorm = state[_NORM]
         if norm.training:
             return convolution.forward(*args, **kwargs)
         written = _written(cast("Any", self), norm)
         if written != state[_WRITTEN] and not torch.compiler.is_compiling():  # since the run began
             state.update({_FOLD: state[_FOLD].renewed(self, norm), _WRITTEN: written})
         made = self._folded(state[_FOLD], *args, **kwargs)
-        made = _use(made, *state["_parameters"].values())
+        made = _use(made, *_own_parameters(cast("Any", self)).values())
         reserved = _reserve(made)
         setattr(reserved, _INSIDE, (norm, made, written))
         return reserved
@@ -218,7 +216,7 @@ class FoldingInside(Folding):
     """A :class:`Folding` for convolutions with a forward of their own, in which one call convolves, and which returns that."""
 
     def _folded(self, fold: Fold, *args: Any, **kwargs: Any) -> Any:
-        with _WithFolded(vars(self)["_parameters"], fold) as watch:
+        with _WithFolded(_own_parameters(cast("Any", self)), fold) as watch:
             returned = super(Folding, self).forward(*args, **kwargs)  # type: ignore[misc]
         if watch.made is None or returned is not watch.reserved:
             raise GraphError(
@@ -246,7 +244,7 @@ class Folded:
             )
         delattr(x, _INSIDE)
         made = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        if module.forward.__func__ is _Norm.forward:
+        if module.forward.__func__ is AnyBatchNorm.forward:
             return made
         with _WithoutNorm(norm, x, made) as watch:
             returned = module.forward(x, *args, **kwargs)
@@ -317,7 +315,7 @@ class _WithoutNorm(TorchFunctionMode):
         torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
     }
 
-    def __init__(self, norm: _Norm, x: Tensor, made: Tensor) -> None:
+    def __init__(self, norm: AnyBatchNorm, x: Tensor, made: Tensor) -> None:
         super().__init__()
         self.done = False
         self._norm, self._x, self._made = norm, x, made
@@ -335,7 +333,7 @@ class _WithoutNorm(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def fold_into(network: nn.Module, pairs: Sequence[tuple[Convolution, _Norm]]) -> None:
+def fold_into(network: nn.Module, pairs: Sequence[tuple[Convolution, AnyBatchNorm]]) -> None:
     """Fold each BatchNorm into the convolution beside it, all of them modules of the private ``network``."""
     for convolution, norm in pairs:
         own = not any(

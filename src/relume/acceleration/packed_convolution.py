@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from relume.engine.graph import RectifiesNothing
+from relume.engine.module_state import AnyConvolution, parameter_of
+from relume.engine.tensor_state import version
 
 __all__ = ["Packed", "Shape", "Weights", "convolve", "mix", "pack", "ran_packed"]
 
@@ -60,15 +62,15 @@ class Shape:
         return ours == (module.stride, module.padding, module.dilation, module.groups) and module.padding_mode == "zeros"
 
     def windows(self, size: Sequence[int]) -> list[int]:
-        """How many windows lie along each axis of an input of ``size``."""
+        """Count the windows along each axis of an input of ``size``."""
         return [(n - k) // s + 1 for n, k, s in self._padded(size)]
 
     def lost(self, size: Sequence[int]) -> list[int]:
-        """How many pixels at the far end of each axis of an input of ``size`` no window reaches."""
+        """Count the pixels at the far end of each axis of an input of ``size`` that no window reaches."""
         return [(n - k) % s for n, k, s in self._padded(size)]
 
     def _padded(self, size: Sequence[int]) -> list[tuple[int, int, int]]:
-        """For each axis its length with padding, the length of a window, and the step between windows."""
+        """List for each axis its length with padding, the length of a window, and the step between windows."""
         axes = zip(size, self.padding, self.dilation, self.kernel, self.stride, strict=True)
         return [(n + 2 * p, d * (k - 1) + 1, s) for n, p, d, k, s in axes]
 
@@ -89,7 +91,7 @@ class Plain:
         return cls(_mkldnn._reorder_convolution_transpose_weight(weight, *args), shape)
 
     def __call__(self, grad: Tensor, size: torch.Size) -> Tensor:
-        """The gradient of an input of ``size``, from that of the output."""
+        """Compute the gradient of an input of ``size`` from that of the output."""
         s = self.shape
         args = (s.padding, s.lost(size[2:]), s.stride, s.dilation, s.groups)
         made: Tensor = _mkldnn._convolution_transpose_pointwise(grad, self.packed, None, *args, "none", [], "")
@@ -138,7 +140,7 @@ class Blocks:
         return replace(blocks, packed=_packed(blocks.packed, blocks._convolution(size), grad))
 
     def _convolution(self, size: torch.Size) -> Shape:
-        """The convolution that gives the gradient of an input of ``size``, with zeros enough around that of the output."""
+        """Describe the convolution that gives the gradient of an input of ``size``: zeros enough lie around its own input."""
         windows = self.packed.shape[2:]
         steps = tuple(b // s for b, s in zip(self.block, self.shape.stride, strict=True))
         padding = []
@@ -150,7 +152,7 @@ class Blocks:
         return Shape(windows, steps, tuple(padding), (1,) * len(windows), 1)
 
     def __call__(self, grad: Tensor, size: torch.Size) -> Tensor:
-        """The gradient of an input of ``size``, from that of the output."""
+        """Compute the gradient of an input of ``size`` from that of the output."""
         axes, s = len(self.block), self._convolution(size)
         made: Tensor = _mkldnn._convolution_pointwise(
             grad, self.packed, None, s.padding, s.stride, s.dilation, s.groups, "none", [], ""
@@ -230,11 +232,11 @@ class Weights:
         order: Callable[[_Made], Tensor],
     ) -> _Made:
         """Return what is ``kept`` for ``size``, or make it now; the size that was not asked for longest gives way."""
-        version = 0 if weight.is_inference() else weight._version
-        if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or version != self._version:
+        written = version(weight)
+        if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or written != self._version:
             self._forward.clear()
             self._backward.clear()
-            self._made_of, self._version = weight.detach(), version
+            self._made_of, self._version = weight.detach(), written
         key = size, torch.get_num_threads()
         if key not in kept:
             # tensors made in the caller's inference_mode would be of no use to a later gradient
@@ -264,7 +266,7 @@ class Convolve(RectifiesNothing, torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        """The transposed convolution of the gradient."""
+        """Convolve the gradient by the transposed weights."""
         return ctx.backward_of(_channels_last(grad_outputs[0]), ctx.size), None, None, None
 
 
@@ -282,7 +284,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -
 
 
 if TYPE_CHECKING:
-    _Base = nn.modules.conv._ConvNd
+    _Base = AnyConvolution
 else:
     _Base = object
 
@@ -304,7 +306,7 @@ class Packed(_Base):
 
 
 def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
-    weight = module._parameters.get("weight")
+    weight = parameter_of(module, "weight")
     if not isinstance(module, nn.Conv2d | nn.Conv3d) or weight is None:
         return False
     if type(module)._conv_forward not in (nn.Conv2d._conv_forward, nn.Conv3d._conv_forward):

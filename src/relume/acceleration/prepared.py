@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
-from relume.acceleration.data_flow import observe
+from relume.acceleration.data_flow import Flow, observe
 from relume.acceleration.fold_batch_norm import fold_into, settle
 from relume.acceleration.packed_convolution import pack, ran_packed
 from relume.engine.fingerprint import Fingerprint
 from relume.engine.forward_pass import raised_by_network
 from relume.engine.graph import gradients
 from relume.engine.inputs import Inputs
+from relume.engine.module_state import tensor_of, tensors_of
 from relume.engine.preparation import Preparation, Source, preparation_of
 from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace, recording
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import InputError, ModelError
 from relume.measures.localisation import rank_correlation
@@ -45,7 +46,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Preparing(TypedDict, total=False):
-    """What may be asked of a prepared network: see :func:`prepare`."""
+    """The options of :func:`prepare`."""
 
     fold: bool
     channels_last: bool
@@ -63,11 +64,11 @@ def prepare(
     dtype: torch.dtype | None = None,
     lean: bool = False,
 ) -> nn.Module:
-    """A private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
+    """Make a private, evaluation-only form of ``model`` that is faster, for every method and command in place of ``model``.
 
-    What was done to it is in its ``preparation``: print it. Weights that nothing was done to are shared with ``model``, and
-    followed. When others are written to, or a parameter, buffer, module, attribute or forward hook of ``model`` changes, the
-    prepared network refuses to run; :meth:`Preparation.check` says what cannot be noticed.
+    Its ``preparation`` describes what was done: print it. Weights that nothing was done to are shared with ``model``, so that
+    the prepared network follows them. If others are written to, or a parameter, buffer, module, attribute or forward hook of
+    ``model`` changes, it refuses to run; :meth:`Preparation.check` says what cannot be noticed.
 
     Args:
         model: the network, left as it is.
@@ -84,35 +85,47 @@ def prepare(
     Raises:
         InputError: ``model`` is no module, or has been prepared; or as :func:`relume.explain`.
         ModelError: the network cannot run in ``dtype``, or its prepared form gives something else.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+        >>> fast = prepare(model, torch.rand(1, 3, 8, 8))
+        >>> fast.preparation.folded
+        {'1': '0'}
     """
     original = _preparable(model, dtype)
     before = _Answer.of(Trace.run(model, images, Reading()))
     network = replicate(model)
-    modules = dict(network.named_modules())
     flow = observe(network, lambda: Trace.run(network, images, Reading()).outputs)
     folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
-    fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
-    _Conversion(channels_last, dtype, before.dtype).apply(network)
-    packable = [name for name, size in flow.sizes.items() if channels_last and pack(modules[name], size)]
+    packable = _change(network, flow, folded, _Conversion(channels_last, dtype, before.dtype))
     after = _run(network, images, dtype)
-    made = Preparation(
-        folded,
-        kept,
-        tuple(name for name in packable if ran_packed(modules[name])),
-        channels_last,
-        dtype or _dtype(original),
-        lean,
-        *_compare(before, after, _coarser(dtype or _dtype(original), _dtype(original))),
-        tuple(_sources(original, modules, {*folded, *folded.values()})),
-        Fingerprint.of(model, flow.written),
-        weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name}),
-    )
-    made.hang_on(network)
+    original_dtype, modules = _dtype(original), dict(network.named_modules())
+    packed = tuple(name for name in packable if ran_packed(modules[name]))
+    dtype = dtype or original_dtype
+    nearness = _compare(before, after, _coarser(dtype, original_dtype))
+    sources = tuple(_sources(original, modules, {*folded, *folded.values()}))
+    watched = Fingerprint.of(model, flow.written)
+    names = weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name})
+    preparation = Preparation(folded, kept, packed, channels_last, dtype, lean, *nearness, sources, watched, names, settle)
+    preparation.hang_on(network)
     return network
 
 
+def _change(network: nn.Module, flow: Flow, folded: Mapping[str, str], conversion: _Conversion) -> list[str]:
+    """Fold, convert and pack what the private ``network`` holds, and name the convolutions that were packed."""
+    modules = dict(network.named_modules())
+    fold_into(network, [cast("Any", (modules[convolution], modules[norm])) for norm, convolution in folded.items()])
+    conversion.apply(network)
+    return [name for name, size in flow.sizes.items() if conversion.last and pack(modules[name], size)]
+
+
 def _preparable(model: Any, dtype: torch.dtype | None) -> nn.Module:
-    """The network inside ``model``, if it can be prepared."""
+    """Find the network inside ``model`` that is to be prepared.
+
+    Raises:
+        InputError: it cannot be.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"prepare takes a torch.nn.Module; got {type(model).__name__}")
     original = unwrap(model)
@@ -136,7 +149,7 @@ def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answ
 
 
 def _dtype(network: nn.Module) -> torch.dtype:
-    """What the network computes in."""
+    """Find the dtype that the network computes in."""
     held = chain(network.parameters(), network.buffers())
     return next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.get_default_dtype())
 
@@ -146,7 +159,7 @@ def _dtype(network: nn.Module) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
-    """How a network's tensors, its inputs and its outputs are converted.
+    """The conversion of a network's tensors, its inputs and its outputs.
 
     Attributes:
         last: lay tensors out with their channels last.
@@ -165,8 +178,8 @@ class _Conversion:
                 if self.narrow is not None:
                     raise ModelError("part of the network is TorchScript, which cannot be converted; leave dtype out")
                 continue
-            for tensors in (module._parameters, module._buffers):
-                tensors.update({key: t if t is None else self._held(t) for key, t in tensors.items()})
+            for tensors, key, tensor in tensors_of(module):
+                tensors[key] = self._held(tensor)
             held = {key: self._narrowed(value) for key, value in vars(module).items() if isinstance(value, Tensor)}
             module.__dict__.update(held)
         settle(network, self._held)
@@ -208,22 +221,20 @@ class _Conversion:
 
 
 def _sources(original: nn.Module, modules: Mapping[str, nn.Module], folded: Collection[str]) -> Iterator[Source]:
-    """Every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
+    """List every parameter and buffer of ``original`` that the prepared ``modules`` share, or copied, or have ``folded``."""
     for module, name in modules_of(original).items():
         ours = modules.get(name)
         if ours is None or isinstance(module, torch.jit.ScriptModule):
             continue
-        for theirs, held in ((module._parameters, ours._parameters), (module._buffers, ours._buffers)):
-            for key, tensor in theirs.items():
-                if tensor is not None:
-                    copy = held.get(key)
-                    shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
-                    yield Source.of(name, module, key, copied=not shared or name in folded)
+        for _, key, tensor in tensors_of(module):
+            copy = tensor_of(ours, key)
+            shared = copy is not None and copy.data_ptr() == tensor.data_ptr()
+            yield Source.of(name, module, key, copied=not shared or name in folded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Answer:
-    """What a network made of the example: its outputs, and the gradient of the sum of their squares."""
+    """The outputs of a network for the example, and the gradient of the sum of their squares."""
 
     outputs: tuple[Tensor, ...]
     gradient: NDArray[np.float64]
@@ -249,7 +260,7 @@ def _coarser(one: torch.dtype, other: torch.dtype) -> torch.dtype:
 
 
 def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float, float]:
-    """The largest difference of outputs, relative, and the rank correlation of the gradients.
+    """Compute the largest difference of outputs, relative, and the rank correlation of the gradients.
 
     Raises:
         ModelError: they differ by more than computing in ``dtype`` explains.

@@ -1,29 +1,34 @@
+from .checks.base import Check, Limit, Measure
 from .checks.classes import ClassSensitivity, class_sensitivity
 from .checks.edges import EdgeSimilarity, edge_similarity
 from .checks.faithfulness import Faithfulness, measure_faithfulness
 from .checks.gradient_health import Health, measure_health
 from .checks.randomisation import Randomisation, between_networks, randomise
 from .checks.stability import Stability, measure_stability
-from .checks.table import CHECKS, FIGURES, Checks, Figure, run_checks
-from .report import AuditReport, audit
-from .subject import Question
-from .verdict import LIMITS, Limit, Verdict, judge
+from .checks.table import CHECKS, measures_of, run_checks
+from .drawing import Chart, Curve, Strip, Tile
+from .report import AuditReport
+from .run import audit
+from .subject import Subject
+from .verdict import Verdict, judge
 
 __all__ = [
     "CHECKS",
-    "FIGURES",
-    "LIMITS",
     "AuditReport",
-    "Checks",
+    "Chart",
+    "Check",
     "ClassSensitivity",
+    "Curve",
     "EdgeSimilarity",
     "Faithfulness",
-    "Figure",
     "Health",
     "Limit",
-    "Question",
+    "Measure",
     "Randomisation",
     "Stability",
+    "Strip",
+    "Subject",
+    "Tile",
     "Verdict",
     "audit",
     "between_networks",
@@ -33,6 +38,7 @@ __all__ = [
     "measure_faithfulness",
     "measure_health",
     "measure_stability",
+    "measures_of",
     "randomise",
     "run_checks",
 ]

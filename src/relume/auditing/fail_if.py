@@ -1,4 +1,4 @@
-"""A limit that a pipeline holds figures against: ``randomisation>0.8``."""
+"""Conditions on measures, that a pipeline sets: ``randomisation>0.8``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from relume.auditing.checks.table import FIGURES
-from relume.auditing.view import number
+from relume.auditing.checks.table import CHECKS, measures_of
+from relume.auditing.drawing import number
 from relume.errors import InputError
 
 __all__ = ["Condition"]
@@ -22,43 +22,45 @@ SIGNS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is not to be: the ``figure`` of a map in this relation to ``value``."""
+    """A condition that no map is to meet: its ``measure`` in this relation to ``value``."""
 
-    figure: str
+    measure: str
     sign: str
     value: float
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """The condition in ``text``: a key of :data:`FIGURES`, one of ``<``, ``>``, ``<=`` and ``>=``, and a number.
+        """Read a condition: the key of a measure, one of ``<``, ``>``, ``<=`` and ``>=``, and a number.
 
         Raises:
-            InputError: there is no such figure, or it is no condition.
+            InputError: there is no such measure, or it is no condition.
         """
-        found = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
+        match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         try:
-            value = float(found[3]) if found else math.nan
+            value = float(match[3]) if match else math.nan
         except ValueError:
             value = math.nan
-        if found is None or math.isnan(value):
-            raise InputError(f"a condition is a figure, one of <, >, <= and >=, and a number, 'cascade>0.5'; got {text!r}")
-        if found[1] not in FIGURES:
-            if of := [key for key, figure in FIGURES.items() if figure.check == found[1]]:
-                raise InputError(f"{found[1]!r} is a check of several figures; set a condition for one of {', '.join(of)}")
-            raise InputError(f"there is no figure {found[1]!r} to set a condition for; choose from {', '.join(FIGURES)}")
-        return cls(found[1], found[2], value)
+        if match is None or math.isnan(value):
+            raise InputError(f"a condition is a measure, one of <, >, <= and >=, and a number, 'cascade>0.5'; got {text!r}")
+        measures = measures_of()
+        if match[1] not in measures:
+            if match[1] in CHECKS and CHECKS[match[1]].measures:
+                own = ", ".join(CHECKS[match[1]].measures)
+                raise InputError(f"{match[1]!r} is a check of several measures; set a condition for one of {own}")
+            raise InputError(f"there is no measure {match[1]!r} to set a condition for; choose from {', '.join(measures)}")
+        return cls(match[1], match[2], value)
 
-    def broken(self, figures: Mapping[str, float], *, empty: bool = False) -> str | None:
-        """In words, how the ``figures`` of a map meet the condition; None if they do not.
+    def broken(self, measures: Mapping[str, float], *, empty: bool = False) -> str | None:
+        """Say how the ``measures`` of a map meet the condition; None if they do not.
 
-        A figure that is missing or undefined, as all are of an ``empty`` map, meets every condition: what could not be judged
-        has not passed.
+        A measure that is missing or undefined, as all are of an ``empty`` map, meets every condition: a map that could not be
+        judged has not passed.
         """
-        figure = figures.get(self.figure, math.nan)
-        if math.isnan(figure):
-            why = "the map is empty" if empty else f"{self.figure} is undefined"
+        value = measures.get(self.measure, math.nan)
+        if math.isnan(value):
+            why = "the map is empty" if empty else f"{self.measure} is undefined"
             return f"{why}, so that {self} could not be judged"
-        return f"{self.figure} is {number(figure)}: {self}" if SIGNS[self.sign](figure, self.value) else None
+        return f"{self.measure} is {number(value)}: {self}" if SIGNS[self.sign](value, self.value) else None
 
     def __str__(self) -> str:
-        return f"{self.figure}{self.sign}{self.value:g}"
+        return f"{self.measure}{self.sign}{self.value:g}"

@@ -1,9 +1,9 @@
-"""May this picture be believed? Every check of one method's maps, with a careful sentence about each."""
+"""The report of an audit: everything that its checks found about one method's maps, with a verdict on each."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -11,189 +11,233 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from relume.auditing.checks.random_weights import How
-from relume.auditing.checks.table import CHECKS, FIGURES, Checks, Watch, run_checks
+from relume.auditing.checks.table import CHECKS, limits_of, measures_of
+from relume.auditing.drawing import Chart, Strip
 from relume.auditing.figure import audit_figure
 from relume.auditing.page import audit_files, notebook
-from relume.auditing.subject import BATCH, Question
-from relume.auditing.verdict import LIMITS, Verdict, judge, nothing
-from relume.auditing.view import AuditView, cascade, charts, rows, strips
+from relume.auditing.verdict import Verdict, judge, nothing
+from relume.auditing.view import AuditView, Section, rows
 from relume.engine.coverage import Coverage
-from relume.engine.inputs import Output
-from relume.engine.reading import LayerLike
-from relume.explanation.result import Explanation
 from relume.maps import array
-from relume.measures.similarity import Values
+from relume.measures.similarity import Maps, Values
 from relume.measures.statistics import estimate
-from relume.methods.base import Method, method_title
 from relume.pages.folder import write_folder
 from relume.pictures.canvas import stretched
-from relume.targets import TargetLike
-from relume.targets.activation import Activation, activated, how_to_name
-from relume.text import name_of, significant
+from relume.targets.activation import how_to_name
+from relume.text import significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["AuditReport", "audit"]
+__all__ = ["AuditReport"]
 
-#: So many pictures of a report are shown in a notebook.
+#: How many images of a report are named, and shown in a notebook.
 MOST_SHOWN = 4
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class AuditReport:
-    """What was found out about one method's maps of ``N`` pictures. Prints, shows itself in a notebook, draws and saves itself.
+    """The report on one method's maps of ``N`` images. It prints, shows itself in a notebook, draws and saves itself.
 
     Attributes:
-        method: its key.
+        method: the key of the map that was audited.
+        title: its name for readers.
         model: the network's name.
         layers: Grad-CAM's target layers; empty where the method reads none.
-        classes: the class explained in each picture, ``(N,)``.
-        scores: the network's for it, ``(N,)``.
-        probabilities: the network's for it, ``(N,)``; None where it has scores alone.
+        classes: the class explained in each image, ``(N,)``.
+        scores: the network's score for it, ``(N,)``.
+        probabilities: the network's probability for it, ``(N,)``; None where it has scores alone.
+        outputs: how many classes the network has.
+        are_probabilities: True if the network's scores are probabilities as they are; None if nothing tells what they are.
         images: the network's input, ``(N, C, H, W)``.
-        checks: everything that was measured.
+        maps: the maps.
+        checks: the result of each check that was made, by its key.
+        skipped: why a check could not be made, by its key.
         labels: class names by index, if known.
-        facts: where this comes from, as plain data.
-        pictures: what the network saw of each picture, if known; its input is drawn otherwise.
-        remarks: why each picture's map is empty or weak, in words.
+        name: the name of the image's file; empty if it has none.
+        provenance: where this comes from, as plain data.
+        pictures: each image as the network got it, if known; its input is drawn otherwise.
+        remarks: why each image's map is empty or weak, in words.
+
+    Example:
+        >>> import torch
+        >>> import relume
+        >>> layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3)
+        >>> report = relume.audit(torch.nn.Sequential(*layers), torch.rand(2, 3, 8, 8), checks=["edges"])
+        >>> report.verdict.level, len(report), list(report.checks)
+        ('undecided', 2, ['edges'])
     """
 
     method: str
+    title: str
     model: str
     layers: tuple[str, ...]
     classes: Tensor
     scores: Values
     probabilities: Values | None
+    outputs: int
+    are_probabilities: bool | None
     images: Tensor
-    checks: Checks
+    maps: Maps
+    checks: Mapping[str, Any]
+    skipped: Mapping[str, str]
     labels: Sequence[str] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Image] | None = None
     remarks: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
 
+    # --- Measures and verdicts --------------------------------------------------------------------------------------------
+
     @property
-    def figures(self) -> dict[str, Values]:
-        """Every figure of :data:`~relume.auditing.FIGURES` that was measured, ``(N,)``; NaN where it is undefined."""
-        found = {key: getattr(self.checks, figure.check) for key, figure in FIGURES.items()}
-        return {key: FIGURES[key].of(check) for key, check in found.items() if check is not None}
+    def measures(self) -> dict[str, Values]:
+        """Return every measure of the checks that were made, ``(N,)`` each, by key; NaN where it is undefined."""
+        made = {key: CHECKS[key] for key in CHECKS if key in self.checks}
+        return {
+            key: np.asarray(measure.read(self.checks[name]), dtype=np.float64)
+            for name, check in made.items()
+            for key, measure in check.measures.items()
+        }
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """What is to be said of each picture's map."""
-        figures, constant = self.figures, self.checks.original.empty
+        """Return the verdict on each image's map."""
+        measures, constant = self.measures, self.maps.empty
         return [
             nothing(zero=self.empty[i], remark=self._remark(i))
             if constant[i]
-            else judge({key: float(v[i]) for key, v in figures.items()}, one_output=self._one_output)
+            else judge({key: float(values[i]) for key, values in measures.items()}, one_output=self.outputs == 1)
             for i in range(len(self))
         ]
 
     @property
-    def empty(self) -> list[bool]:
-        """Which pictures have an empty map: zero everywhere."""
-        return [not (shown > 0).any() for shown in self.checks.original.saliency]
+    def verdict(self) -> Verdict:
+        """Return the verdict on the maps together, from the means of their measures."""
+        if self.maps.empty.all():
+            return nothing(zero=all(self.empty), remark=self._remark(0) if len({*self.remarks}) == 1 else "")
+        means = {key: estimate(values.tolist()).mean for key, values in self.measures.items()}
+        return judge(means, one_output=self.outputs == 1)
 
     @property
-    def _one_output(self) -> bool:
-        return self.facts.get("classes") == 1
+    def empty(self) -> list[bool]:
+        """Return for each image whether its map is empty: zero everywhere."""
+        return [not (values > 0).any() for values in self.maps.saliency]
+
+    # --- Words ------------------------------------------------------------------------------------------------------------
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class; its index if it has none."""
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+
+    def naming(self, option: str = "activation='{}'") -> str:
+        """Say how to name the scores, if nothing tells what they are; else nothing."""
+        unnamed = self.probabilities is None and self.are_probabilities is None
+        return how_to_name(option, self.outputs) if unnamed else ""
 
     def _remark(self, i: int) -> str:
         return self.remarks[i] if self.remarks else ""
 
-    @property
-    def verdict(self) -> Verdict:
-        """What is to be said of the maps together, from the means of their figures."""
-        if self.checks.original.empty.all():
-            return nothing(zero=all(self.empty), remark=self._remark(0) if len({*self.remarks}) == 1 else "")
-        means = {key: estimate(values.tolist()).mean for key, values in self.figures.items()}
-        return judge(means, one_output=self._one_output)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the maps, as plain data for JSON; what is undefined is null."""
-        figures, verdicts = self.figures, self.verdicts
-        pictures = [
-            {
-                "class": int(self.classes[i]),
-                "class_name": self._name(int(self.classes[i])),
-                "score": float(self.scores[i]),
-                "probability": None if self.probabilities is None else float(self.probabilities[i]),
-                "empty": self.empty[i],
-                "remark": self._remark(i),
-                "figures": {key: _plain(values[i]) for key, values in figures.items()},
-                "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
-            }
-            for i in range(len(self))
-        ]
-        return {
-            "method": self.method,
-            "model": self.model,
-            "layers": list(self.layers),
-            "pictures": pictures,
-            "verdict": {"level": self.verdict.level, "text": self.verdict.text},
-            "limits": {key: {"value": limit.value, "better": limit.better} for key, limit in LIMITS.items()},
-            "checks": {name: _plain(check) for name in CHECKS if (check := getattr(self.checks, name)) is not None},
-            "skipped": dict(self.checks.skipped),
-            **self.facts,
-            "versions": {"relume": version("relume"), "torch": torch.__version__},
-        }
-
-    def _name(self, index: int) -> str:
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
-
     def _notes(self, i: int | None = None) -> list[str]:
-        """List what was left out, and why; and what is to be said of the map of picture ``i``, or of all."""
+        """List what the checks note, what was left out, and what is to be known of the map of image ``i``, or of all."""
         weak = [words for words in (self.remarks if i is None else [self._remark(i)]) if words.startswith("weak")]
         empty = sum(self.empty) if i is None else 0
         notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []
         notes += [f"the map is {words}" for words in dict.fromkeys(weak)]
-        notes += [f"{name} was left out: {why}" for name, why in self.checks.skipped.items()]
-        lost = self.checks.randomisation.lost if self.checks.randomisation else ()
-        several = f"{len(lost)} stages, {lost[0]} the first," if len(lost) > 1 else "".join(lost)
-        return [*notes, f"{several} gave no map, and count in no average"] if lost else notes
-
-    def naming(self, option: str = "activation='{}'") -> str:
-        """Say how to name the scores, if nothing tells what they are; else nothing."""
-        unnamed = self.probabilities is None and self.facts.get("are_probabilities", False) is None
-        return how_to_name(option, self.facts["classes"]) if unnamed else ""
+        notes += [f"{name} was left out: {why}" for name, why in self.skipped.items()]
+        return notes + [note for name, result in self.checks.items() for note in CHECKS[name].notes(result)]
 
     def _subject(self, i: int) -> str:
         value = f"score {significant(self.scores[i])}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
-        return f"{self._name(int(self.classes[i]))}, {value}"
+        return f"{self.class_name(int(self.classes[i]))}, {value}"
+
+    @property
+    def _about(self) -> list[str]:
+        return [self.model, *([f"layer {', '.join(self.layers)}"] if self.layers else [])]
+
+    def __str__(self) -> str:
+        subjects = [self._subject(i) for i in range(min(len(self), MOST_SHOWN))] + ["…"] * (len(self) > MOST_SHOWN)
+        lines = [", ".join([self.title, *self._about]), "; ".join(subjects), ""]
+        table = [
+            (
+                key,
+                measure.title,
+                "↑" if measure.better == "high" else "↓",
+                f"limit {measure.limit.value:.2f}" if measure.limit else "",
+            )
+            for key, measure in measures_of().items()
+            if key in self.measures
+        ]
+        keys, titles = (max((len(row[n]) for row in table), default=0) for n in (0, 1))
+        for key, title, arrow, limit in table:
+            value = str(estimate(self.measures[key].tolist())).replace("-", "−")
+            lines.append(f"{key:<{keys}}  {title:<{titles}}  {arrow}  {value}  {limit}".rstrip())
+        lines += [*self._notes(), self.naming()]
+        return "\n".join([*lines[:3], *filter(None, lines[3:]), "", self.verdict.text])
+
+    __repr__ = __str__
+
+    # --- Pictures and files -----------------------------------------------------------------------------------------------
 
     def view(self, i: int = 0) -> AuditView:
-        """All that is shown of picture ``i``, ready to be drawn."""
-        asked = {"explained": self.classes} | dict(self.checks.classes.classes if self.checks.classes else {})
-        picture = stretched(array(self.images[i].float())) if self.pictures is None else self.pictures[i]
-        health = self.checks.coverage
-        about = [self.model, f"layer {', '.join(self.layers)}" if self.layers else ""]
-        if health is not None:
-            about.append(f"{health.coverage.guided} rectifiers guided, {health.coverage.unguided} not")
+        """Return everything that is shown of image ``i``, ready to be drawn."""
+        sections = {}
+        for key, check in CHECKS.items():
+            if key in self.checks and (parts := check.draw(self.checks[key], self, i)):
+                strips = [part for part in parts if isinstance(part, Strip)]
+                sections[key] = Section(check.title, check.meaning, strips, [part for part in parts if isinstance(part, Chart)])
         return AuditView(
-            name=name_of(self.facts),
-            method=method_title(self.method),
+            name=self.name,
+            method=self.title,
             subject=self._subject(i),
-            about=[part for part in about if part],
+            about=self._about,
             verdict=self.verdicts[i],
-            picture=picture,
-            rows=rows({key: float(values[i]) for key, values in self.figures.items()}),
-            strips=strips(self.checks, i, {role: self._name(int(classes[i])) for role, classes in asked.items()}),
-            curve=cascade(self.checks, i),
-            charts=charts(self.checks, i),
+            picture=stretched(array(self.images[i].float())) if self.pictures is None else self.pictures[i],
+            rows=rows({key: float(values[i]) for key, values in self.measures.items()}),
+            sections=sections,
             notes=self._notes(i),
             empty=self.empty[i],
         )
 
     def figure(self, *, dpi: float = 150) -> Figure:
-        """A figure for a paper: for each picture the verdict over its strips, curves and figures; text stays text."""
+        """Draw a figure for a paper: for each image the verdict over its strips, charts and measures; text stays text."""
         return audit_figure([self.view(i) for i in range(len(self))], dpi=dpi)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the maps, as plain data for JSON; an undefined value is null."""
+        measures, verdicts = self.measures, self.verdicts
+        pictures = [
+            {
+                "class": int(self.classes[i]),
+                "class_name": self.class_name(int(self.classes[i])),
+                "score": float(self.scores[i]),
+                "probability": None if self.probabilities is None else float(self.probabilities[i]),
+                "empty": self.empty[i],
+                "remark": self._remark(i),
+                "measures": {key: _plain(values[i]) for key, values in measures.items()},
+                "verdict": {"level": verdicts[i].level, "text": verdicts[i].text},
+            }
+            for i in range(len(self))
+        ]
+        known = measures_of()
+        limits = {key: {"value": limit.value, "better": known[key].better} for key, limit in limits_of(known).items()}
+        return {
+            "name": self.name,
+            "method": self.method,
+            "model": self.model,
+            "layers": list(self.layers),
+            "pictures": pictures,
+            "verdict": {"level": self.verdict.level, "text": self.verdict.text},
+            "limits": limits,
+            "checks": {key: _plain(result) for key, result in self.checks.items()},
+            "skipped": dict(self.skipped),
+            "provenance": {**self.provenance, "versions": {"relume": version("relume"), "torch": torch.__version__}},
+        }
 
     def save(self, directory: str | Path) -> Path:
         """Write ``audit.json``, ``audit.png`` and ``index.html`` into ``directory``, all or nothing, and return it.
@@ -207,35 +251,13 @@ class AuditReport:
     def _repr_html_(self) -> str:
         return "".join(notebook(self.view(i)) for i in range(min(len(self), MOST_SHOWN)))
 
-    def __str__(self) -> str:
-        shown = [self._subject(i) for i in range(min(len(self), 4))]
-        about = [method_title(self.method), self.model, *(["layer " + ", ".join(self.layers)] if self.layers else [])]
-        lines = [", ".join(about), "; ".join(shown) + ("; …" if len(self) > 4 else ""), ""]
-        names = max(map(len, FIGURES))
-        rows = [
-            (f"{key:<{names}}  {figure.title}", figure.better, key) for key, figure in FIGURES.items() if key in self.figures
-        ]
-        width = max((len(title) for title, _, _ in rows), default=0)
-        for title, better, key in rows:
-            limit = f"  limit {LIMITS[key].value:.2f}" if key in LIMITS else ""
-            found = estimate(self.figures[key].tolist())
-            lines.append(f"{title:<{width}}  {'↑' if better == 'high' else '↓'}  {found}{limit}")
-        if (health := self.checks.coverage) is not None:
-            lines.append(f"{'rectifiers guided, and not':<{width}}     {health.coverage.guided}, {health.coverage.unguided}")
-        lines += self._notes()
-        lines += [naming] if (naming := self.naming()) else []
-        return "\n".join([*lines, "", self.verdict.text])
-
-    __repr__ = __str__
-
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON has it, without maps; NaN is null."""
+    """Turn ``value`` into plain data as JSON has it, without fields that a dataclass does not print; NaN becomes null."""
     if isinstance(value, Coverage):
         return value.as_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: _plain(part) for name, part in parts.items() if name not in ("maps", "stages")}
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | Tensor | np.generic):
@@ -243,73 +265,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def audit(  # noqa: PLR0913 - each is a choice of the caller's
-    model: nn.Module,
-    images: Tensor,
-    target: TargetLike = None,
-    method: str | Method = "guided_backprop",
-    layer: LayerLike | Sequence[LayerLike] | None = None,
-    *,
-    checks: Collection[str] = CHECKS,
-    seed: int = 0,
-    how: How = "reset",
-    smooth: int = 0,
-    activation: Activation = "auto",
-    labels: Sequence[str] | None = None,
-    batch: int = BATCH,
-    output: Output = None,
-    watched: Watch = lambda _, items: items,
-) -> AuditReport:
-    """Check whether one method's maps may be believed. The network is never touched; raw maps are compared, and no pictures.
-
-    Args:
-        model: the network; what is made random is a private copy.
-        images: ``(N, C, H, W)``, preprocessed as the network expects.
-        target: None (each picture's predicted class), a class, or one class per picture; decided once, and kept.
-        method: a key of :data:`relume.METHODS`, or a :class:`relume.Method`.
-        layer: Grad-CAM's target layer, as for :func:`relume.explain`.
-        checks: which checks to make: some of ``coverage``, ``edges``, ``classes``, ``stability``, ``faithfulness`` and
-            ``randomisation``; or figures of theirs, such as ``cascade``.
-        seed: of everything random; the same arguments give the same figures.
-        how: weights are made random by each layer's own ``reset``, or by ``shuffle``.
-        smooth: how many noisy copies of each picture every map is averaged over, in all checks; none if 0.
-        activation: what the network's scores are, as for :func:`relume.explain`; where they are no probabilities, the score of
-            the class is watched as pixels go.
-        labels: class names by index, to be shown.
-        batch: how many pictures go through the network at once.
-        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
-        watched: may look on: told the name of a check and its items, gives the items one by one.
-
-    Raises:
-        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no pictures, the target is no class. A
-            check that this network cannot be put to is left out, and the report says why.
-    """
-    question, answer = Question.ask(model, images, method, target, layer, batch=batch, activation=activation, output=output)
-    question = question.smoothed(torch.Generator().manual_seed(seed), samples=smooth) if smooth else question
-    found = run_checks(question, answer, checks, seed=seed, how=how, keep=True, watched=watched)
-    return AuditReport(
-        question.method.key,
-        answer.model,
-        question.layers,
-        question.classes,
-        answer.score.cpu().double().numpy(),
-        _probabilities(answer, question.classes),
-        question.images,
-        found,
-        labels,
-        {"activation": answer.activation, "are_probabilities": answer.are_probabilities, "classes": answer.scores.shape[1]}
-        | {"seed": seed, "how": how, "smooth": smooth},
-        # nothing is known of the mean of maps of noisy copies
-        remarks=() if smooth else answer.remarks[question.method.key],
-    )
-
-
-def _probabilities(answer: Explanation, classes: Tensor) -> Values | None:
-    """Give the probability of each picture's class; None where the network has scores alone."""
-    if answer.quantity == "score":
-        return None
-    scores = answer.scores.cpu().double()  # in this order: MPS has no float64
-    values: Values = activated(scores, answer.activation).gather(1, classes.cpu()[:, None])[:, 0].numpy()
-    return values

@@ -1,147 +1,192 @@
-"""What is audited: one method's maps of one class in each picture, by one network, asked again as often as a check wants."""
+"""The subject of an audit: one method's map of one class in each image, by one network, made again as often as checks need."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from relume.engine.inputs import Inputs, Model, Output
 from relume.engine.layers import layer_name
-from relume.engine.reading import LayerLike
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError, TargetError
+from relume.explanation.comparison import compare
+from relume.explanation.request import Layers
 from relume.explanation.result import Explanation
-from relume.explanation.run import explain, explain_targets
+from relume.explanation.run import explain
+from relume.maps import MapInfo
 from relume.measures.similarity import Maps
-from relume.methods.base import Method, resolve_method
+from relume.methods.wrapper import AnyMethod, MethodLike, resolve_methods
 from relume.targets import TargetLike
 from relume.targets.activation import Activation
 
-__all__ = ["BATCH", "Question", "parts"]
+__all__ = ["BATCH_SIZE", "How", "Progress", "Subject", "check_how", "parts", "unseen"]
 
-#: Pictures in one forward pass, if nothing else is said.
-BATCH = 16
+#: Images that go through the network at once, if nothing else is said.
+BATCH_SIZE = 16
+
+#: How weights are made random: by each layer's own ``reset_parameters``, or by shuffling them.
+How: TypeAlias = Literal["reset", "shuffle"]
+
+#: Sees the progress of a check: takes its key and the items that it goes through, and gives them one by one.
+Progress: TypeAlias = Callable[[str, Sequence[Any]], Iterable[Any]]
 
 
-def parts(tensor: Tensor, size: int) -> list[Tensor]:
-    """``tensor`` cut along its first axis into as many as go through the network at once."""
-    return [tensor[start : start + size] for start in range(0, len(tensor), size)]
+def unseen(_: str, items: Sequence[Any]) -> Iterable[Any]:
+    """Give the items, and show no progress."""
+    return items
+
+
+def parts(tensor: Tensor, size: int) -> Iterator[Tensor]:
+    """Cut ``tensor`` along its first axis into parts that go through the network at once."""
+    return (tensor[start : start + size] for start in range(0, len(tensor), size))
+
+
+def check_how(how: str) -> None:
+    """Refuse a word that is no way to make weights random.
+
+    Raises:
+        InputError: it is none.
+    """
+    if how not in get_args(How):
+        raise InputError(f"weights are made random by {' or '.join(map(repr, get_args(How)))}; got {how!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """A method, the network, pictures, and a class of each, decided once and kept whatever happens to network and pictures.
+class Subject:
+    """A network, images, a class of each that stays the same whatever a check does, and the maps that are audited.
 
     Attributes:
         model: the network; it is never touched.
-        images: ``(N, C, H, W)``.
-        classes: the class explained in each, ``(N,)`` int64.
-        method: what makes the maps.
+        explanation: the explanation of the images by the network as it is.
+        method: the method, or a wrapper such as :class:`relume.Smooth`, whose first map is audited.
         layers: the names of Grad-CAM's target layers; empty where the method reads none.
-        batch: how many pictures go through the network at once.
+        maps: the maps that are audited.
+        batch_size: how many images go through the network at once.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
-        noise: what is added to the pictures, ``(samples, C, H, W)``, if maps are means over noisy ones; see :meth:`smoothed`.
+        seed: of everything random.
+        how: how weights are made random, for checks that do so.
+        progress: sees the progress of long checks.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        >>> subject = Subject.of(network, torch.rand(2, 3, 8, 8), method="gradient")
+        >>> subject.maps.raw.shape, subject.maps.saliency.shape
+        ((2, 3, 8, 8), (2, 8, 8))
     """
 
     model: nn.Module
-    images: Tensor
-    classes: Tensor
-    method: Method
+    explanation: Explanation
+    method: AnyMethod
     layers: tuple[str, ...]
-    batch: int = BATCH
+    maps: Maps
+    batch_size: int = BATCH_SIZE
     output: Output = None
-    noise: Tensor | None = None
+    seed: int = 0
+    how: How = "reset"
+    progress: Progress = unseen
 
     @classmethod
-    def ask(
+    def of(
         cls,
         model: Model,
         images: Inputs,
-        method: str | Method,
         target: TargetLike = None,
-        layer: LayerLike | Sequence[LayerLike] | None = None,
+        method: MethodLike = "guided_backprop",
+        layer: Layers = None,
         *,
-        batch: int = BATCH,
+        batch_size: int = BATCH_SIZE,
         activation: Activation = "auto",
         output: Output = None,
-    ) -> tuple[Question, Explanation]:
-        """The question, and its answer by the network as it is; arguments and errors are those of :func:`relume.explain`.
+        seed: int = 0,
+        how: How = "reset",
+        progress: Progress = unseen,
+    ) -> Subject:
+        """Explain the images by the network as it is; arguments and errors are those of :func:`relume.audit`.
 
         Raises:
             ModelError: the model is no module, whose weights could be looked at.
-            InputError: images are no batch of two-dimensional pictures.
+            InputError: images are no batch of two-dimensional images, or there is no such way to make weights random.
             TargetError: the target is no class.
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"an audit looks into the network, a torch.nn.Module; got {type(model).__name__}")
         if not isinstance(images, Tensor) or images.ndim != 4:
-            seen = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
-            raise InputError(f"an audit compares maps of pictures, a tensor (N, C, H, W); got {seen}")
-        asked = resolve_method(method)
-        answer = explain(model, images, target, [asked], layer, output=output, evidence=False, activation=activation)
-        if answer.target is None or answer.versus is not None:
+            kind = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+            raise InputError(f"an audit compares maps of images, a tensor (N, C, H, W); got {kind}")
+        check_how(how)
+        (resolved,) = resolve_methods([method])
+        explanation = explain(
+            model, images, target, [resolved], layer, output=output, evidence=None, activation=activation, batch_size=batch_size
+        )
+        if explanation.target is None or explanation.versus is not None:
             raise TargetError(
-                f"an audit asks about a class of each picture, and the target was {target!r}; give a class, or one per picture"
+                f"an audit is about one class of each image, and the target was {target!r}; give a class, or one per image"
             )
-        given = [answer.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
+        given = [explanation.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
         names = [layer_name(unwrap(model), each) for each in given if each is not None]
-        layers = tuple(names) if asked.needs_layer else ()
-        return cls(model, answer.images, answer.target, asked, layers, batch, output), answer
+        layers = tuple(names) if resolved.needs_layer else ()
+        maps = Maps.of(_responding(explanation, resolved.maps[0].key, model, output), tuple(images.shape[2:]))
+        return cls(model, explanation, resolved, layers, maps, batch_size, output, seed, how, progress)
 
-    def maps(self, model: nn.Module | None = None, images: Tensor | None = None, classes: Tensor | None = None) -> Maps:
-        """The maps of other pictures of the same classes, by another network, or of other classes.
+    @property
+    def info(self) -> MapInfo:
+        """Return the description of the map that is audited."""
+        return self.method.maps[0]
 
-        Where a score does not respond to its picture at all, its plain gradient being zero everywhere, there is no map to
+    @property
+    def images(self) -> Tensor:
+        """Return the images, ``(N, C, H, W)``."""
+        return self.explanation.images
+
+    @property
+    def classes(self) -> Tensor:
+        """Return the class explained in each image, ``(N,)`` int64."""
+        assert self.explanation.target is not None
+        return self.explanation.target
+
+    def generator(self) -> torch.Generator:
+        """Return a new generator from the seed: each check has its own, so that leaving one out does not change the others."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def maps_of(self, model: nn.Module | None = None, images: Tensor | None = None) -> Maps:
+        """Make the maps of the same classes by another network, or in other images of the same shape.
+
+        Where a score does not respond to its image at all, its plain gradient being zero everywhere, there is no map to
         compare, and its values are NaN: so it is where a network ends in a ReLU and the score would be negative.
         """
-        images, classes = self.images if images is None else images, self.classes if classes is None else classes
         model = self.model if model is None else model
-        samples = [images] if self.noise is None else [images + drawn for drawn in self.noise]
-        raw = torch.stack([self._raw(model, sample, classes) for sample in samples])
-        return Maps.of(raw.mean(0) if len(raw) > 1 else raw[0], tuple(images.shape[2:]))
+        images = self.images if images is None else images
+        explanation = explain(
+            model, images, self.classes, [self.method], self.layers or None,
+            output=self.output, evidence=None, batch_size=self.batch_size,
+        )  # fmt: skip
+        return self._maps(explanation, model)
 
-    def _raw(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-        pairs = zip(parts(images, self.batch), parts(classes, self.batch), strict=True)
-        method, layers, output = [self.method], self.layers or None, self.output
-        explained = ((explain(model, i, c, method, layers, output=output, evidence=False), c) for i, c in pairs)
-        return torch.cat([self._alive(e, model, c) for e, c in explained])
+    def maps_for(self, classes: Sequence[Tensor]) -> list[Maps]:
+        """Make the maps of the same images for each of several classes, each ``(N,)``, which share the forward pass."""
+        explanations = compare(
+            self.model, self.images, classes, [self.method], self.layers or None,
+            output=self.output, evidence=None, batch_size=self.batch_size,
+        )  # fmt: skip
+        return [self._maps(explanation, self.model) for explanation in explanations]
 
-    def _alive(self, e: Explanation, model: nn.Module, classes: Tensor) -> Tensor:
-        """The maps of ``e``, NaN where the score does not respond."""
-        raw = e[self.method.key]
-        if raw.flatten(1).any(1).all():
-            return raw
-        plain = explain(model, e.images, classes, ["gradient"], output=self.output, evidence=False)["gradient"]
-        responds = plain.flatten(1).any(1)
-        return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)
+    def _maps(self, explanation: Explanation, model: nn.Module) -> Maps:
+        raw = _responding(explanation, self.info.key, model, self.output)
+        return Maps.of(raw, tuple(self.images.shape[2:]))
 
-    def maps_of(self, classes: Sequence[Tensor]) -> list[Maps]:
-        """The maps of the same pictures for each of several classes, each ``(N,)``, which share the forward pass."""
-        if self.noise is not None:
-            return [self.maps(classes=c) for c in classes]
-        found: list[list[Tensor]] = []
-        for images, *asked in zip(parts(self.images, self.batch), *(parts(c, self.batch) for c in classes), strict=True):
-            answers = explain_targets(
-                self.model, images, asked, [self.method], self.layers or None, output=self.output, evidence=False
-            )
-            found.append([self._alive(e, self.model, c) for e, c in zip(answers, asked, strict=True)])
-        return [Maps.of(torch.cat(raw), tuple(self.images.shape[2:])) for raw in zip(*found, strict=True)]
 
-    def smoothed(self, generator: torch.Generator, *, samples: int = 10, share: float = 0.1) -> Question:
-        """The same with every map a mean over noisy pictures, so that chance in single gradients is averaged out.
-
-        SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825) around any method: with it, randomisation is the smooth MPRT of
-        Hedström et al. 2023, arXiv:2401.06465. The noise is drawn once: the same whenever maps are compared.
-
-        Args:
-            generator: of the noise.
-            samples: how many noisy pictures.
-            share: ``σ`` of the noise, as a share of the range of all pictures.
-        """
-        low, high = self.images.aminmax()
-        drawn = torch.randn((samples, *self.images.shape[1:]), generator=generator) * float(share * (high - low))
-        return dataclasses.replace(self, noise=drawn.to(self.images))
+def _responding(explanation: Explanation, key: str, model: nn.Module, output: Output) -> Tensor:
+    """Return the maps of ``explanation``, NaN where the score does not respond to its image."""
+    raw = explanation[key]
+    if raw.flatten(1).any(1).all():
+        return raw
+    plain = explain(model, explanation.images, explanation.target, ["gradient"], output=output, evidence=None)["gradient"]
+    responds = plain.flatten(1).any(1)
+    return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)

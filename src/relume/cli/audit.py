@@ -1,4 +1,4 @@
-"""``relume audit``: may these maps be believed?"""
+"""The command ``relume audit``: whether maps may be believed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from relume.auditing import AuditReport
-    from relume.auditing.checks.table import Watch
     from relume.auditing.fail_if import Condition
+    from relume.auditing.subject import Progress as ProgressOfChecks
     from relume.auditing.view import AuditView
+    from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "audit"]
 
-#: Told what is audited, the hook that looks on.
-Watching: TypeAlias = "Callable[[str], AbstractContextManager[Watch]]"
+#: Takes the name of what is audited, and gives what sees the progress of its checks.
+Bars: TypeAlias = "Callable[[str], AbstractContextManager[ProgressOfChecks]]"
 
 EXAMPLES = """Examples:
 
@@ -53,30 +54,35 @@ TITLES = 24  # the least width of the column of titles; longer ones go on below
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """What the command line asks of each map."""
+    """The options of an audit, the same for each map."""
 
     checks: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="coverage, edges, classes, stability, faithfulness, randomisation, or figures of theirs, between commas. "
-            "[default: all of them]",
+            help="Checks, or measures of theirs, between commas: coverage, classes, randomisation, edges, stability, "
+            "faithfulness. [default: all of them]",
         ),
     ] = None
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="The class, by index or name. [default: the predicted class]")
     ] = None
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything random: the same gives the same figures.")] = 0
+    smooth: Annotated[
+        int | None,
+        typer.Option(metavar="SAMPLES", help="Audit SmoothGrad: the mean of each method's maps over so many noisy copies."),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Seed of everything random: the same gives the same measures.")
+    ] = 0
     how: Annotated[str, typer.Option(metavar="HOW", help="How layers are made random: reset, or shuffle.")] = "reset"
+    batch_size: Annotated[int, typer.Option(metavar="NUMBER", help="Images that go through the network at once.")] = 16
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CONDITION", help='Exit with code 3 if a map\'s figure is such: "randomisation>0.8". May be repeated.'
-        ),
+        typer.Option(metavar="CONDITION", help='Exit with code 3 if a map meets it: "randomisation>0.8". May be repeated.'),
     ] = None
 
-    def chosen(self) -> list[str]:
-        """The checks.
+    def keys(self) -> list[str]:
+        """Return the keys of the checks.
 
         Raises:
             InputError: there is no such check.
@@ -84,27 +90,40 @@ class Examined:
         from relume.auditing.checks.table import CHECKS, checks_of
 
         names = [*CHECKS] if self.checks is None else [name.strip() for name in self.checks.split(",") if name.strip()]
-        return checks_of(names, "--checks")
+        return list(checks_of(names, "--checks"))
 
     def conditions(self) -> list[Condition]:
-        """What is not to be.
+        """Return the conditions that no map is to meet.
 
         Raises:
-            InputError: no condition, or one on a figure of a check that is not made.
+            InputError: no condition, or one on a measure of a check that is not made.
         """
-        from relume.auditing.checks.table import FIGURES
+        from relume.auditing.checks.table import checks_of
         from relume.auditing.fail_if import Condition
 
         conditions = [Condition.parse(text) for text in self.fail_if or ()]
         for condition in conditions:
-            if (needed := FIGURES[condition.figure].check) not in self.chosen():
-                raise InputError(
-                    f"--fail-if {condition} needs the check {needed}, which --checks leaves out; name it there too"
-                )
+            (check,) = checks_of([condition.measure])
+            if check not in self.keys():
+                raise InputError(f"--fail-if {condition} needs the check {check}, which --checks leaves out; name it there too")
         return conditions
 
+    def methods(self, keys: Sequence[str]) -> list[MethodLike]:
+        """Return the methods, each of them smoothed if that is asked for.
+
+        Raises:
+            InputError: fewer than one noisy copy.
+        """
+        from relume.methods.averaged import Smooth
+
+        if self.smooth is None:
+            return [*keys]
+        if self.smooth < 1:
+            raise InputError(f"--smooth takes the number of noisy copies, from 1 on; got {self.smooth}")
+        return [Smooth(key, self.smooth, batch_size=self.batch_size) for key in keys]
+
     def index(self, labels: Sequence[str] | None) -> int | None:
-        """The class.
+        """Return the class by its index; None for the predicted class.
 
         Raises:
             InputError: there is none of this name, or several were named.
@@ -115,7 +134,7 @@ class Examined:
             return None
         classes = parse_targets(self.target, labels)
         if len(classes) > 1:
-            raise InputError(f"an audit is about one class of each picture, and --target was {self.target!r}; give one")
+            raise InputError(f"an audit is about one class of each image, and --target was {self.target!r}; give one")
         return classes[0]
 
 
@@ -128,31 +147,31 @@ def audit(
     examined: Examined,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where audit.json, audit.png and index.html go.")] = Path("out"),
 ) -> None:
-    """Find out whether maps may be believed: random weights, other classes, edges, small changes, pixels taken out.
+    """Check whether maps may be believed: random weights, other classes, edges, small changes, pixels taken out.
 
-    For each photo and method the figures, a verdict in a sentence, and a page that shows what they rest on.
+    For each photo and method: the measures, a verdict in a sentence, and a page that shows what they rest on.
     """
-    from relume.auditing.checks.random_weights import check_how
     from relume.auditing.page import audit_files
+    from relume.auditing.subject import check_how
     from relume.models.photos import find_photos, in_batches
     from relume.pages.folder import check_writable
 
     check_writable(output)
     conditions = examined.conditions()
-    methods = common.method_keys(method, METHODS)
     check_how(examined.how)
+    methods = examined.methods(common.method_keys(method, METHODS))
     photos = find_photos(photos, output)
     names = distinct_names(photos)
     opened = network.open()
     if network.labels is not None:
         opened.check_labels()
     target = examined.index(opened.labels)
-    options = {"target": target, "layer": network.layer, "checks": examined.chosen()}
-    options |= {"seed": examined.seed, "how": examined.how}
+    options = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
+    options |= {"how": examined.how, "batch_size": examined.batch_size}
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []
-    failures = Failures(lambda photo: opened.explain(photo, target, methods, network.layer, evidence=False))
+    failures = Failures(lambda photo: opened.explain(photo, target, methods, network.layer, evidence=None))
 
     def keep(reports: list[AuditReport], _: Path) -> None:
         nonlocal naming
@@ -162,15 +181,14 @@ def audit(
         naming = reports[0].naming("--activation {}")
 
     def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
-        ((photo, path),) = batch
-        return [_audited(photo.picture, {"file": str(path), "name": names[path]}, opened, methods, options, watch)]
+        return [[_audited(p.picture, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
 
-    with _watching(len(photos) * len(methods)) as watch:
+    with _bars(len(photos) * len(methods)) as progress:
         each_photo(in_batches(photos, 1, lambda path: (common.read_photo(path), path), ask), failures, keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
-    facts = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
+    data = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:
-        write_results(output, audit_files(groups, {"network": opened.provenance, **facts}))
+        write_results(output, audit_files(groups, {"network": opened.provenance, **data}))
     for views in groups:
         _show(views)
     if naming:
@@ -185,70 +203,71 @@ def audit(
 
 def _audited(
     picture: Image,
-    known: Mapping[str, str],
+    path: Path,
+    name: str,
     opened: Opened,
-    methods: Sequence[str],
+    method: MethodLike,
     options: Mapping[str, Any],
-    watch: Watching,
-) -> list[AuditReport]:
-    """The audits of one photo, by each method."""
-    from relume.auditing import audit as examine
+    bars: Bars,
+) -> AuditReport:
+    """Audit one method's map of a photo."""
+    import relume
 
     view = opened.preprocessing.view(picture)
-    image = opened.image(view)[None]
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
-    found = []
-    for method in methods:
-        with watch(f"{known['name']}: {method}") as watched:
-            report = examine(opened.model, image, method=method, watched=watched, **options)
-        facts = {**known, **report.facts}
-        found.append(dataclasses.replace(report, model=opened.name, facts=facts, pictures=[view]))
-    return found
+    key = method if isinstance(method, str) else method.maps[0].key
+    with bars(f"{name}: {key}") as progress:
+        report = relume.audit(opened.model, opened.image(view)[None], method=method, progress=progress, **options)
+    provenance = {"file": str(path), **report.provenance}
+    return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=[view])
 
 
 @contextmanager
-def _watching(total: int) -> Iterator[Watching]:
-    """Two bars, if there is somebody to see them: of all audits, and of the check that goes on, each with the time left."""
+def _bars(total: int) -> Iterator[Bars]:
+    """Show two bars, of all audits and of the check that goes on, with the time left; a line for each audit in a pipe."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         whole = progress.add_task("auditing", total=total, visible=total > 1)
 
         @contextmanager
-        def watch(words: str) -> Iterator[Watch]:
+        def bar(words: str) -> Iterator[ProgressOfChecks]:
+            if not err.is_terminal:
+                err.print(Text(f"auditing {words}"))
             part = progress.add_task(words, total=None)
 
-            def watched(check: str, items: Sequence[Any]) -> Iterable[Any]:
+            def seen(check: str, items: Sequence[Any]) -> Iterable[Any]:
                 progress.reset(part, total=len(items), description=f"{words}, {check}")
                 for item in items:
                     yield item
                     progress.advance(part)
 
             try:
-                yield watched
+                yield seen
             finally:
                 progress.remove_task(part)
             progress.advance(whole)
 
-        yield watch
+        yield bar
 
 
 def _broken(audited: Mapping[str, Any], conditions: Sequence[Condition]) -> list[str]:
-    """Which conditions a map meets, in words."""
+    """Say which conditions a map meets."""
     (picture,) = audited["pictures"]
-    known = {key: value for key, value in picture["figures"].items() if value is not None}
+    known = {key: value for key, value in picture["measures"].items() if value is not None}
     met = [condition.broken(known, empty=picture["empty"]) for condition in conditions]
-    return [f"{printable(audited['file'])}, {audited['method']}: {words}" for words in met if words is not None]
+    file = printable(audited["provenance"]["file"])
+    return [f"{file}, {audited['method']}: {words}" for words in met if words is not None]
 
 
 def _cell(value: float, view: AuditView) -> str:
-    """A figure in few letters."""
+    """Return a measure in few letters."""
     if not math.isnan(value):
         return decimal(value)
     return "empty" if view.empty else "–"
 
 
 def _show(views: Sequence[AuditView]) -> None:
-    """The figures of one photo, a column for each method, and what is to be said of each map."""
+    """Print the measures of one photo, a column for each method, and the verdict on each map."""
     from relume.auditing.view import side_by_side
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -260,15 +279,16 @@ def _show(views: Sequence[AuditView]) -> None:
         table.add_column(view.method, justify="right", min_width=width)
     table.add_column("limit", no_wrap=True)
     for row in side_by_side(views):
-        (figure, limit), low = (row[0].figure, row[0].limit), row[0].figure.better == "low"
+        measure = row[0].measure
         cells = [
             Text(_cell(cell.value, view), style="bold red" if cell.beyond else "")
             for cell, view in zip(row, views, strict=True)
         ]
-        held = f"{'<' if low else '>'} {limit.value:.2f}" if limit else ""
-        table.add_row(row[0].key, figure.title, "↓" if low else "↑", *cells, Text(held, style="dim"))
+        arrow = "↓" if measure.better == "low" else "↑"
+        table.add_row(row[0].key, measure.title, arrow, *cells, Text(row[0].limit, style="dim"))
     out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))
     out.print(table, "", sep="\n", width=max(out.width, KEYS + TITLES + 5 + sum(width + 2 for width in widths) + 8))
     for view in views:
-        out.print(Text.assemble((view.method, "bold"), f"  {', '.join(view.about[1:])}".rstrip() + "\n", view.verdict.text))
+        about = ", ".join(view.about[1:])
+        out.print(Text.assemble((view.method, "bold"), f"  {about}".rstrip() + "\n", view.verdict.text))
         out.print(*(Text(note, style="dim") for note in view.notes), "", sep="\n")

@@ -80,7 +80,7 @@ def _lines(opened: Opened, checkup: Checkup, known_by: str) -> dict[str, list[Te
     chosen = f" ({checkup.layer_choice})" if checkup.layer_choice else ""
     others = [f"others: {', '.join(checkup.candidates[:6])}"] if checkup.candidates else []
     rows = checkup.coverage.rows if checkup.coverage else ()
-    passes, kept = f"1 forward and {checkup.backward_passes} backward passes", f"{checkup.kept_bytes / 2**20:.1f} MiB"
+    passes, memory = f"1 forward and {checkup.backward_passes} backward passes", f"{checkup.kept_bytes / 2**20:.1f} MiB"
     return {
         "network": [f"{opened.name}: {checkup.form}, {size}{mode}"],
         "preprocessing": [", ".join(f"{key} {value}" for key, value in opened.preprocessing.as_dict().items())],
@@ -89,11 +89,7 @@ def _lines(opened: Opened, checkup: Checkup, known_by: str) -> dict[str, list[Te
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
         "layer": [f"{checkup.layer or 'none'}{chosen}", *others],
-        "cost": [
-            f"1 forward and {checkup.backward_passes} backward passes; {checkup.kept_bytes / 2**20:.1f} MiB kept between them"
-        ]
-        if checkup.works
-        else [],
+        "cost": [f"{passes}; {memory} kept between them"] if checkup.works else [],
         "prepared": _prepared(checkup),
         "methods": _methods(checkup),
     }

@@ -78,8 +78,8 @@ def compare(
 
 def _together(comparisons: list[Comparison], drawing: Drawing) -> list[Comparison]:
     """Draw all photos at the scale asked for, and let each map know the strongest of them."""
-    from relume.explanation.answer import compared
     from relume.explanation.comparison import Comparison
+    from relume.explanation.result import compared
 
     explanations = iter(drawing.scaled(compared([e for comparison in comparisons for e in comparison])))
     return [Comparison(tuple(next(explanations) for _ in comparison)) for comparison in comparisons]
@@ -88,13 +88,13 @@ def _together(comparisons: list[Comparison], drawing: Drawing) -> list[Compariso
 def _finding(comparison: Comparison) -> Text:
     """Say in a line what the network saw in a photo."""
     titles = "; ".join(e.title() for e in comparison)
-    return Text.assemble((printable(comparison[0].source["file"]), "bold"), f"  {titles}{nothing_shown(comparison)}")
+    return Text.assemble((printable(comparison[0].provenance["file"]), "bold"), f"  {titles}{nothing_shown(comparison)}")
 
 
 def _where(output: Path, files: Mapping[str, bytes], rows: int) -> Text:
     """Say where the results are."""
     from relume.explanation.comparison import PAGE
-    from relume.explanation.result import MOST_ROWS
+    from relume.explanation.sheet import MOST_ROWS
 
     whole = "" if rows <= MOST_ROWS else f": the first {MOST_ROWS} of {rows} rows as PNG, all of them as PDF"
     return Text.assemble(

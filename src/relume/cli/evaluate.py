@@ -65,7 +65,7 @@ def evaluate(
     if network.labels is not None:
         opened.check_labels()
     loaders, total = _loaders(data, scenes, seed, opened)
-    failures = Failures(lambda photo: opened.explain(photo, None, keys, network.layer, evidence=False))
+    failures = Failures(lambda photo: opened.explain(photo, None, keys, network.layer, evidence=None))
 
     def skip(sample: Sample, error: Exception) -> str:
         return failures.add(error, Path(sample.name))

@@ -68,7 +68,7 @@ def explain(
 
     Writes a picture for each photo, target and method, the raw signed maps (safetensors), and where they come from (JSON).
     """
-    from relume.explanation.answer import compared
+    from relume.explanation.result import compared
     from relume.explanation.saving import ResultFolders, folder_files
     from relume.models.photos import find_photos
     from relume.pages.folder import check_writable

@@ -15,8 +15,8 @@ from relume.cli.common import method_keys, method_option
 from relume.errors import InputError
 
 if TYPE_CHECKING:
+    from relume.explanation.request import Options
     from relume.explanation.result import Explanation
-    from relume.explanation.run import Options
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
@@ -91,7 +91,11 @@ class Asked:
     @property
     def options(self) -> Options:
         """Return the options of :meth:`relume.models.Opened.compare`."""
-        return {"rectifiers": cast('Literal["all", "relu"]', self.rectifiers), "evidence": self.evidence}
+        return {
+            "rectifiers": cast('Literal["all", "relu"]', self.rectifiers),
+            "evidence": "quick" if self.evidence else None,
+            "batch_size": self.batch_size,
+        }
 
     def attempt(
         self, opened: Opened, targets: Sequence[TargetLike], methods: Sequence[MethodLike], layer: str | None
@@ -105,8 +109,8 @@ class Asked:
 
         noise = Smooth.noise if self.noise is None else self.noise
         smooth = {} if self.smooth is None else {"smooth": {"samples": self.smooth, "noise": noise, "seed": 0}}
-        provenance = {"evidence": self.evidence, **smooth, **more}
-        return [dataclasses.replace(e, source={**e.source, **provenance}) for e in explanations]
+        provenance = {"evidence": self.options["evidence"], **smooth, **more}
+        return [dataclasses.replace(e, provenance={**e.provenance, **provenance}) for e in explanations]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +145,8 @@ class Drawing:
         """
         from relume.pictures.kinds import KINDS
 
-        if self.kind is not None and self.kind not in KINDS:
-            raise InputError(f"--kind is one of {', '.join(KINDS)}; got {self.kind!r}")
+        if self.kind is not None and self.kind not in KINDS.names():
+            raise InputError(f"--kind is one of {', '.join(KINDS.names())}; got {self.kind!r}")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise InputError(f"--percentile is a number above 0, up to 100; got {self.percentile:g}")
         if self.percentile is not None and self.scale not in ("own", "shared"):
@@ -154,7 +158,8 @@ class Drawing:
 
     def scaled(self, explained: Sequence[Explanation]) -> list[Explanation]:
         """Return the explanations drawn at the scale of ``--scale``; a shared one is shared among them."""
-        from relume.explanation.result import Scale, share
+        from relume.explanation.result import Scale
+        from relume.explanation.scales import share
         from relume.pictures.scale import PERCENTILE
 
         words: dict[str, Scale] = {"own": "own", "shared": "shared"}
@@ -193,7 +198,7 @@ def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
 
     If the chosen layer leaves most maps ``without`` Grad-CAM, another one is named.
     """
-    how = f" ({why}; --layer names another)" if (why := e.source.get("layer_choice")) else ""
+    how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
     lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]

@@ -148,7 +148,7 @@ def comparisons(
         notes[path] = photo.notes
         return photo
 
-    results = opened.comparisons(photos, targets, methods, layer, batch_size=asked.batch_size, read=read, **asked.options)
+    results = opened.comparisons(photos, targets, methods, layer, read=read, **asked.options)
     for path, result in results:
         say_notes(path, notes.pop(path, ()))
         yield path, result

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relume.engine.tensor_state import memory_key
+
 __all__ = ["Held", "copies", "copy_of_state"]
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -54,7 +56,7 @@ def _memory(each: Held) -> tuple[torch.UntypedStorage | Array | None, int]:
         if not plain or root.is_conj() or root.is_neg() or root.is_meta:
             return None, id(each)
         storage = root.untyped_storage()
-        return storage, storage._cdata
+        return storage, memory_key(storage)
     whole = isinstance(root, np.ndarray) and (root.flags.c_contiguous or root.flags.f_contiguous)
     return (root, id(root)) if whole else (None, id(each))
 

@@ -10,7 +10,14 @@ __all__ = ["Coverage", "CoverageRow"]
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """``count`` nodes of one kind, ``guided`` or not, and ``why`` not."""
+    """The nodes of one kind: how many ran, whether a rule reaches them, and why not.
+
+    Attributes:
+        kind: the name of the rectifier, or of the node.
+        count: how many ran.
+        guided: True if a rule reaches them.
+        why: why not, in words.
+    """
 
     kind: str
     count: int
@@ -20,23 +27,37 @@ class CoverageRow:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which rectifiers ran between score and input, and which of them a rule reaches. Prints as a small table."""
+    """The rectifiers that ran between score and input, and which of them a rule reaches. Prints as a small table.
+
+    Attributes:
+        rows: a row for each kind of node.
+
+    Example:
+        >>> import torch, relume
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> coverage = relume.coverage(model, torch.rand(1, 3, 8, 8))
+        >>> print(coverage)
+        rectifier    ran  guided
+        relu           1       1
+        >>> coverage.complete
+        True
+    """
 
     rows: tuple[CoverageRow, ...]
 
     @property
     def guided(self) -> int:
-        """How many rectifiers a rule reaches."""
+        """The number of rectifiers that a rule reaches."""
         return sum(row.count for row in self.rows if row.guided)
 
     @property
     def unguided(self) -> int:
-        """How many nodes may rectify and cannot be guided."""
+        """The number of nodes that may rectify and cannot be guided."""
         return sum(row.count for row in self.rows if not row.guided)
 
     @property
     def complete(self) -> bool:
-        """Whether at least one rectifier ran and all that ran are guided."""
+        """True if at least one rectifier ran and all that ran are guided."""
         return self.guided > 0 and self.unguided == 0
 
     def __str__(self) -> str:
@@ -48,6 +69,6 @@ class Coverage:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data, for JSON."""
         rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why} for r in self.rows]
         return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}

@@ -1,4 +1,4 @@
-"""Which parts of a graph are a network's own dense prediction already: a map of classes, boxes of several scales.
+"""Dense predictions: the parts of a graph that are the network's own prediction already, a map of classes, boxes of scales.
 
 Grad-CAM at such a layer would give the prediction back. A prediction is what the network returns and whatever only
 rearranges, scales or joins on the way to it: upsampling, views, a softmax, the sum of several predictions; down to the
@@ -60,18 +60,18 @@ def predicting(read: Sequence[Tensor], outputs: Any) -> set[Node]:
         for node, sources in walk(tensor.grad_fn).items() if tensor.grad_fn is not None else ():
             for source in sources:
                 used[source].add(node)
-    found: set[Node] = set()
+    predicted: set[Node] = set()
     stack = [(tensor.grad_fn, False) for tensor in read if tensor.grad_fn is not None]
     while stack:
         node, summed = stack.pop()
-        if node in found or (summed and not used[node] <= found):  # it is met again from its last use
+        if node in predicted or (summed and not used[node] <= predicted):  # it is met again from its last use
             continue
-        found.add(node)
+        predicted.add(node)
         sources = [source for source, _ in node.next_functions if source is not None]
         if _MAKES.search(node.name()) is None or _upsamples(node):
             summed = summed or (len(sources) > 1 and _JOINS.search(node.name()) is None)
             stack += [(source, summed) for source in sources]
-    return found
+    return predicted
 
 
 def _upsamples(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Why a network does not run on its images, where the reason is a slip that can be named: an axis, a dtype, odd weights.
+"""Slips that keep a network from running on its images: a missing axis, a dtype, odd weights.
 
 A guess is proved before it is said: the network has to run on the images as they would be after the correction.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from relume.engine.module_state import AnyConvolution
 from relume.engine.out_of_memory import out_of_memory
 from relume.engine.wrappers import modules_of
 from relume.errors import InputError, ModelError, RelumeError
@@ -40,7 +40,7 @@ def slip(model: nn.Module, images: Tensor, error: Exception, run: Callable[[Tens
 
 def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any], *, raised: bool = False) -> InputError | None:
     """Find the axes that ``images`` lack, if ``model`` runs on such that have them; where it ``raised``, the dtype too."""
-    conv = next((module for module in modules_of(model) if isinstance(module, _ConvNd)), None)
+    conv = next((module for module in modules_of(model) if isinstance(module, AnyConvolution)), None)
     needed = 4 if conv is None else len(conv.kernel_size) + 2
     dtype = next((p.dtype for p in model.parameters() if raised and p.is_floating_point()), images.dtype)
     for axes, cast in _corrections(images, needed, dtype):

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relume.engine.module_state import children_of, tensors_of
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import PARALLEL, inside
 
 __all__ = ["Fingerprint"]
@@ -90,13 +92,13 @@ class Fingerprint:
             parts[module] = _Part.of(module, look, vars(module).keys() - _EVERY if wraps else (), written)
             unwatched += map(look.name, _slots(type(module)))
             waiting += [
-                (prefix if wraps else look.name(key), child) for key, child in module._modules.items() if child is not None
+                (prefix if wraps else look.name(key), child) for key, child in children_of(module).items() if child is not None
             ]
             waiting += look.modules
         return cls(tuple(parts.values()), tuple(sorted(set(unwatched))))
 
     def changed(self) -> list[str]:
-        """The names of what is not as it was, in modules that are still there."""
+        """Name what is not as it was, in modules that are still there."""
         return [name for part in self.parts for name in part.changed()]
 
 
@@ -118,7 +120,7 @@ class _Part:
     @classmethod
     def of(cls, module: nn.Module, look: _Look, ignored: Collection[str], written: Collection[str]) -> _Part:
         state = vars(module)
-        children = tuple((key, None if child is None else weakref.ref(child)) for key, child in module._modules.items())
+        children = tuple((key, None if child is None else weakref.ref(child)) for key, child in children_of(module).items())
         within = look.prefix and f"{look.prefix}."
         free = frozenset(name.removeprefix(within) for name in written if name.startswith(within))
         free |= frozenset(ignored)
@@ -136,7 +138,8 @@ class _Part:
             return
         state = vars(module)
         children = {key: None if child is None else child() for key, child in self.children}
-        names = [key for key in {**children, **module._modules} if children.get(key) is not module._modules.get(key)]
+        now = children_of(module)
+        names = [key for key in {**children, **now} if children.get(key) is not now.get(key)]
         names += [key for key in state if key not in {*_EVERY, *self.free, *self.plain, *self.others}]
         names += [key for key, value in self.plain.items() if key not in state or not _one(value)(state[key])]
         names += [key for key, unchanged in self.others.items() if key not in state or not unchanged(state[key])]
@@ -148,7 +151,7 @@ class _Part:
         yield from (f"{self.prefix}.{key}".lstrip(".") for key in names or ["__class__"])
 
     def _same(self, module: nn.Module) -> bool:
-        state, children = vars(module), module._modules
+        state, children = vars(module), children_of(module)
         if type(module) is not self.kind or len(children) != len(self.children):
             return False
         if len(state) - (len(self.free & state.keys()) if self.free else 0) != self.count:
@@ -172,8 +175,7 @@ class _Part:
 
 def _hung(module: nn.Module) -> dict[str, Any]:
     """Return the attributes that hang on the parameters and buffers of ``module``."""
-    tensors = (*module._parameters.items(), *module._buffers.items())
-    held = [(key, tensor) for key, tensor in tensors if tensor is not None and tensor.__dict__]
+    held = [(key, tensor) for _, key, tensor in tensors_of(module) if tensor.__dict__]
     return {f"{key}.{name}": value for key, tensor in held for name, value in _attributes(tensor).items()}
 
 
@@ -299,7 +301,7 @@ def _tensor(value: Tensor) -> Unchanged:
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr() if tensor.layout is torch.strided else 0, 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr() if tensor.layout is torch.strided else 0, version(tensor)
 
 
 def _identity(value: Any) -> Unchanged:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from relume.engine.diagnosis import misfit, slip
 from relume.engine.inputs import Model
 from relume.engine.preparation import preparation_of
 from relume.engine.replica import Guard, replicate, warn_of_writing
 from relume.engine.saved_tensors import Lean
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of
 from relume.errors import RAISED_BY_NETWORK, GraphError, RelumeError
 from relume.targets.outputs import tensors_in
@@ -64,11 +64,11 @@ def returned(model: Model, runs: Model, args: Sequence[Any], kwargs: Mapping[str
         raise
     if isinstance(runs, nn.Module):
         warn_of_writing(runs)
-    found = [tensor for _, tensor in tensors_in(outputs)]
-    if found and not any(tensor.requires_grad for tensor in found):
+    tensors = [tensor for _, tensor in tensors_in(outputs)]
+    if tensors and not any(tensor.requires_grad for tensor in tensors):
         raise GraphError(CUT_OFF)
-    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in found)
-    if found and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
+    alike = any(tensor.ndim and len(tensor) == len(images) for tensor in tensors)
+    if tensors and not alike and isinstance(model, nn.Module) and (reason := misfit(model, images, run)) is not None:
         raise reason
     return outputs
 

@@ -26,7 +26,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
 from relume.engine.saved_tensors import is_lean
-from relume.errors import GraphError, HookError
+from relume.errors import GraphError, HiddenRegionError, HookError, NoRectifierError
 
 __all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
@@ -55,7 +55,7 @@ class RectifiesNothing:
 
 
 def _looking() -> AbstractContextManager[Any]:
-    """Around looks at what nodes saved: a checkpointed region recomputes it, once in each group of looks."""
+    """Group the looks at what nodes saved: a checkpointed region recomputes it, once in each group."""
     group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
     if group is None or group._get_current_group() is not None:
         return nullcontext()
@@ -80,7 +80,7 @@ class _Saved:
 
 
 def walk(root: Node) -> dict[Node, list[Node]]:
-    """Every node behind ``root`` and ``root`` itself, each once, producers before consumers, with those just behind it."""
+    """List ``root`` and every node behind it, each once, producers before consumers, with those just behind it."""
     sources: dict[Node, list[Node]] = {}
     order: dict[Node, list[Node]] = {}
     stack = [root]
@@ -96,7 +96,7 @@ def walk(root: Node) -> dict[Node, list[Node]]:
 
 
 def between(root: Node, ends: Collection[Node]) -> list[Node]:
-    """The nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
+    """List the nodes that a backward pass from ``root`` to ``ends`` runs, each once, producers before consumers.
 
     These are the nodes with at least one edge that leads to an end: an end itself runs only if another end lies behind it.
     """
@@ -124,9 +124,27 @@ class Survey:
     unguided: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
 
+    def guidable(self) -> tuple[tuple[Node, Rectifier], ...]:
+        """Return the rectifiers, to which a rule is to be applied.
+
+        Raises:
+            HiddenRegionError: part of the graph hides its operations.
+            NoRectifierError: there is none.
+        """
+        if self.hidden:
+            name, why = self.hidden[0]
+            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
+        if not self.rectifiers:
+            others = ", ".join(f"{name} ({why})" for name, why in dict((*self.excluded, *self.unguided)).items())
+            raise NoRectifierError(
+                "no rectifier ran between score and input, so every rule would give the plain gradient; "
+                f"ask for 'gradient' or 'gradcam'{'; found ' + others if others else ''}"
+            )
+        return self.rectifiers
+
 
 def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
-    """Sort ``nodes`` by what a rule can do about them; with ``relu_only`` it is for the ReLU family alone."""
+    """Sort ``nodes`` by what a rule can do about them; if ``relu_only``, rules are for the ReLU family alone."""
     rectifiers, excluded, unguided, hidden = [], [], [], []
     with _looking():
         for node in nodes:
@@ -149,7 +167,7 @@ def _name(node: Node) -> str:
 
 
 def _function(node: Node) -> type | None:
-    """The class of the autograd.Function written in Python that the node is of, if it is."""
+    """Find the class of the autograd.Function written in Python that the node belongs to; None if it is none."""
     return getattr(type(node), "_forward_cls", None) if issubclass(type(node), BackwardCFunction) else None
 
 
@@ -239,7 +257,7 @@ def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[
 
 
 class NodeLocal:
-    """What :class:`relume.rules.Local` promises, answered by a node while its post-hook runs."""
+    """A rectifier as a rule sees it, see :class:`relume.rules.Local`, answered by its node while the post-hook runs."""
 
     __slots__ = ("_grad_in", "_grad_out", "_kind", "_node", "_saved")
 

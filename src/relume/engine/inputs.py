@@ -1,16 +1,16 @@
-"""What goes into a network and what comes out of it: the explained input among others, the meant part of the outputs."""
+"""The inputs of a network, of which one is explained, and the part of its outputs that is meant."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from relume.engine.module_state import tensors_of
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of
 from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.targets.outputs import tensors_in
@@ -34,22 +34,21 @@ Output: TypeAlias = "int | str | Callable[[Any], Any] | None"
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no value of ``tensor`` is NaN or infinite."""
+    """Tell whether every value of ``tensor`` is finite."""
     # one that is not makes the sum not finite: a finite sum settles it in one reading, without another tensor of that size
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def model_device(model: Model) -> torch.device | None:
-    """Where the model is; None if it holds no tensors, or is spread over several devices and moves its inputs itself."""
+    """Find the device of a model; None if it holds no tensors, or is spread over several and moves its inputs itself."""
     if not isinstance(model, nn.Module):
         return None
-    held = chain.from_iterable((*module._parameters.values(), *module._buffers.values()) for module in modules_of(model))
-    devices = {tensor.device for tensor in held if tensor is not None}
+    devices = {tensor.device for module in modules_of(model) for _, _, tensor in tensors_of(module)}
     return devices.pop() if len(devices) == 1 else None
 
 
 def device_with_values(model: Model) -> torch.device | None:
-    """Say where the model is, as :func:`model_device` does.
+    """Find the device of a model, as :func:`model_device` does.
 
     Raises:
         ModelError: on the meta device, where its weights hold no values.
@@ -61,7 +60,7 @@ def device_with_values(model: Model) -> torch.device | None:
 
 
 def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, Any], int | str | None]:
-    """The inputs by position or name, and which of them is explained; None if there is no floating-point tensor.
+    """Return the inputs by position or name, and which of them is explained; None if there is no floating-point tensor.
 
     Raises:
         InputError: they are no inputs at all, or the one explained is a tensor out of the ordinary.
@@ -84,7 +83,7 @@ def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, A
 def feed(
     inputs: Inputs, wrt: int | str | None, device: torch.device | None, instead: Tensor | None = None
 ) -> tuple[list[Any], dict[str, Any], Tensor]:
-    """Positional inputs, keyword inputs, and the leaf that stands for the explained one: the caller's, copied to ``device``.
+    """Copy to ``device`` positional inputs, keyword inputs, and the explained one, a leaf that stands for the caller's.
 
     Raises:
         InputError: nothing to explain.
@@ -124,13 +123,13 @@ def _check_ordinary(images: Tensor) -> None:
 
 
 def extremes(tensor: Tensor) -> str:
-    """How many values are NaN and how many infinite, in words."""
+    """Count the values that are NaN or infinite, in words."""
     nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
     return " and ".join(f"{n} {what}" for n, what in ((nans, "NaN"), (infinities, "infinite values")) if n)
 
 
 def pick(outputs: Any, output: Output) -> Any:
-    """The part of ``outputs`` that ``output`` names; a number as text, such as a command line's, is an index if no key.
+    """Take the part of ``outputs`` that ``output`` names; a number as text, as in a command, is an index if no key.
 
     Raises:
         TargetError: there is no such part; the message says what there is.

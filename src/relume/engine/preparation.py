@@ -1,9 +1,9 @@
-"""What :func:`relume.prepare` did to a network, carried by the network it made."""
+"""Preparations: what :func:`relume.prepare` did to a network, carried by the network it made."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from relume.engine.fingerprint import Fingerprint
+from relume.engine.module_state import tensor_of
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError
 
@@ -19,7 +21,7 @@ __all__ = ["Preparation", "Source", "layer_alias", "preparation_of"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parameter or buffer ``key`` of the caller's network, in the ``module`` at ``prefix``, and what it was.
+    """A parameter or buffer ``key`` of the caller's network, in the ``module`` at ``prefix``, as it was.
 
     Its values were ``copied``, or the prepared network shares its memory, and so follows what is written there.
     """
@@ -37,7 +39,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What the network calls it."""
+        """Its name in the network."""
         return f"{self.prefix}.{self.key}".lstrip(".")
 
     def changed(self) -> bool:
@@ -47,16 +49,15 @@ class Source:
 
 
 def _state(module: nn.Module, key: str, *, copied: bool) -> tuple[int, int, int]:
-    parameter = module._parameters.get(key)
-    tensor = module._buffers.get(key) if parameter is None else parameter
+    tensor = tensor_of(module, key)
     if tensor is None:
         return 0, 0, 0
-    return id(tensor), tensor.data_ptr(), tensor._version if copied and not tensor.is_inference() else 0
+    return id(tensor), tensor.data_ptr(), version(tensor) if copied else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preparation:
-    """What was done to make a network fast, and how near the result is to the network as it was.
+    """The changes that made a network fast, and how near the result is to the network as it was.
 
     Attributes:
         folded: every BatchNorm that is folded, and the convolution that it is folded into.
@@ -70,6 +71,7 @@ class Preparation:
         sources: the tensors of it that were copied or are shared.
         fingerprint: its modules, attributes and hooks, as they were.
         names: the modules of the caller's network, and what they are called.
+        renew: makes again what depends on weights of the prepared network that were written to since.
     """
 
     folded: Mapping[str, str]
@@ -83,6 +85,7 @@ class Preparation:
     sources: tuple[Source, ...]
     fingerprint: Fingerprint
     names: weakref.WeakKeyDictionary[nn.Module, str]
+    renew: Callable[[nn.Module], None]
 
     #: The name of the attribute that holds it, which no network has of its own.
     KEY: ClassVar[str] = "_relume_preparation"
@@ -144,12 +147,12 @@ class Preparation:
 
 
 def preparation_of(model: Any) -> Preparation | None:
-    """What was done to ``model``, if it is a prepared network."""
-    found = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
-    return found if isinstance(found, Preparation) else None
+    """Return the preparation of ``model``; None if it is no prepared network."""
+    preparation = vars(unwrap(model)).get(Preparation.KEY) if isinstance(model, nn.Module) else None
+    return preparation if isinstance(preparation, Preparation) else None
 
 
 def layer_alias(model: nn.Module, layer: nn.Module | str) -> nn.Module | str:
-    """What ``layer``, a module of the network that ``model`` was prepared from, is called; ``layer`` itself otherwise."""
-    made = preparation_of(model)
-    return made.names.get(layer, layer) if made is not None and isinstance(layer, nn.Module) else layer
+    """Return the name of ``layer`` if it is a module of the network that ``model`` was prepared from, else ``layer``."""
+    preparation = preparation_of(model)
+    return preparation.names.get(layer, layer) if preparation is not None and isinstance(layer, nn.Module) else layer

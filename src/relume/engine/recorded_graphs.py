@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["traced_in_training", "training_node"]
+__all__ = ["is_runnable", "traced_in_training", "training_node"]
 
 #: What an argument is called that says that something happens in training, and one that says how much is dropped then.
 _MODES, _RATES = ("training", "train", "use_input_stats"), ("dropout_p", "dropout", "drop_prob", "p")
@@ -24,6 +24,15 @@ _ALWAYS = (F.gumbel_softmax, F.fractional_max_pool2d_with_indices, F.fractional_
 _UPDATING = "_batch_norm_with_update"
 #: An argument that TorchScript finds out as it runs.
 _OPEN = object()
+
+
+# graph modules that an interpreter can run as they run themselves: plain ones, and those of torch.export
+_RUNNABLE = (torch.fx.graph.CodeGen, torch.fx.graph._PyTreeCodeGen)
+
+
+def is_runnable(module: torch.fx.GraphModule) -> bool:
+    """Tell whether a graph module can be run node by node."""
+    return type(module.graph._codegen) in _RUNNABLE
 
 
 def training_node(graph: torch.fx.Graph) -> str | None:

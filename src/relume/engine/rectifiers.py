@@ -1,23 +1,28 @@
-"""The rectifiers ``y = f(x)`` that relume guides, and what each one's node in the autograd graph tells about it.
+"""The rectifiers ``y = f(x)`` that relume guides, and how each is read from its node in the autograd graph.
 
-One table, :data:`RECTIFIERS`, from a node's name to a :class:`Rectifier`. Nodes are read through their ``_saved_*``
-attributes; the in-place forms have other names or save the result in place of the input. A clamp, threshold or maximum is a
-rectifier only at zero: the same node at another bound is arithmetic and keeps its ordinary gradient.
+One registry, :data:`RECTIFIERS`, from the name of a node to a :class:`Rectifier`. Nodes are read through their ``_saved_*``
+attributes, as torch 2.13 names them (``tests/engine/test_torch_names.py`` says when one changes); the in-place forms have other
+names or save the result in place of the input. A clamp, threshold or maximum is a rectifier only at zero: the same node at
+another bound is arithmetic and keeps its ordinary gradient.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relume.registry import Registry
+
 __all__ = ["RECTIFIERS", "Rectifier", "may_rectify", "rectifier_of"]
 
-# Which values a node saves (`_saved_self`, `_saved_min`, ...) depends on its operation; no type checker knows them.
+# the values that a node saves (`_saved_self`, `_saved_min`, ...) depend on its operation; no type checker knows them
 Saved: TypeAlias = Any
 
 
@@ -40,17 +45,37 @@ def _input_positive(node: Saved) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """How one kind of rectifier appears in the graph; every field but the first is asked with the node.
+    """A kind of rectifier as its node shows it; every field but the first is a function of the node.
 
     Attributes:
         label: the name users know it by.
-        output: ``f(x)``.
-        active: ``f(x) > 0``.
-        sealed: is ``f'(x)`` zero wherever ``f(x) <= 0``? Then a pulled gradient needs no mask.
-        rises: is ``f'(x) >= 0`` wherever ``f(x) > 0``? Only a negative slope makes it false.
-        rectifies: is this node a rectifier at all?
-        operand: the position of ``x`` among the node's inputs.
-        relu: is this node of the ReLU family, ``max(x, 0)`` or that cut off above?
+        output: gives ``f(x)``.
+        active: gives ``f(x) > 0``.
+        sealed: True if ``f'(x)`` is zero wherever ``f(x) <= 0``, so that a pulled gradient needs no mask.
+        rises: True if ``f'(x) >= 0`` wherever ``f(x) > 0``; only a negative slope makes it false.
+        rectifies: True if the node is a rectifier at all.
+        operand: gives the position of ``x`` among the node's inputs.
+        relu: True if the node is of the ReLU family, ``max(x, 0)`` or that cut off above.
+
+    Example:
+        A rectifier written as a ``torch.autograd.Function`` that saves its input:
+
+        >>> import torch, relume
+        >>> from relume.engine import RECTIFIERS, Rectifier
+        >>> class Squared(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.save_for_backward(x)
+        ...         return x.clamp(min=0) ** 2
+        ...     @staticmethod
+        ...     def backward(ctx, grad):
+        ...         return grad * 2 * ctx.saved_tensors[0].clamp(min=0)
+        >>> RECTIFIERS["SquaredBackward"] = Rectifier(
+        ...     "squared", lambda n: n.saved_tensors[0].clamp(min=0) ** 2, lambda n: n.saved_tensors[0] > 0)
+        >>> print(relume.coverage(lambda x: Squared.apply(x).flatten(1), torch.randn(1, 3, 4, 4)))
+        rectifier    ran  guided
+        squared        1       1
+        >>> del RECTIFIERS["SquaredBackward"]
     """
 
     label: str
@@ -71,7 +96,7 @@ def _all(condition: Any) -> bool:
 
 
 def _clamp(label: str) -> Rectifier:
-    """Not sealed: the derivative of torch's clamp at the bound itself is 1."""
+    """Describe a clamp, which is not sealed: the derivative of torch's clamp at the bound itself is 1."""
 
     def ceiling(node: Saved) -> float | Tensor | None:
         return getattr(node, "_saved_max", None)
@@ -84,7 +109,7 @@ def _clamp(label: str) -> Rectifier:
 
 
 def _maximum(label: str) -> Rectifier:
-    """Of two operands, one constant and zero. Not sealed: the derivative of torch's maximum at a tie is 1/2."""
+    """Describe a maximum of a value and a constant zero, which is not sealed: torch's derivative at a tie is 1/2."""
 
     def operand(node: Saved) -> int:
         return 0 if node.next_functions[0][0] is not None else 1
@@ -130,7 +155,7 @@ def _sloped(
     negative: Callable[[Saved], Tensor],
     scale: Callable[[Saved], float] = lambda _: 1,
 ) -> Rectifier:
-    """``scale · x`` for positive ``x``, ``negative`` otherwise, whose sign is that of ``-slope`` there."""
+    """Describe ``scale · x`` for positive ``x`` and ``negative`` otherwise, whose sign is that of ``-slope`` there."""
 
     def output(node: Saved) -> Tensor:
         x = node._saved_self
@@ -143,7 +168,7 @@ def _sloped(
 
 
 def _overwritten(label: str) -> Rectifier:
-    """An in-place form that saved its result; torch itself refuses a negative slope in these."""
+    """Describe an in-place form that saved its result; torch itself refuses a negative slope in these."""
     return Rectifier(label, lambda n: n._saved_result, lambda n: n._saved_result > 0)
 
 
@@ -152,7 +177,7 @@ def _rrelu_slope(node: Saved) -> float | Tensor:
     return noise if node._saved_training else (node._saved_lower + node._saved_upper) / 2
 
 
-RECTIFIERS: dict[str, Rectifier] = {
+_OF_TORCH: dict[str, Rectifier] = {
     "ReluBackward0": Rectifier("relu", lambda n: n._saved_result, lambda n: n._saved_result > 0, sealed=_always, relu=_always),
     "HardtanhBackward0": Rectifier(
         "hardtanh",
@@ -197,6 +222,9 @@ RECTIFIERS: dict[str, Rectifier] = {
     "RreluWithNoiseBackward1": _overwritten("rrelu"),
 }
 
+#: Every rectifier by the name of its node.
+RECTIFIERS: Registry[Rectifier] = Registry("rectifier", "relume.rectifiers", _OF_TORCH)
+
 
 # --- Operations that people write rectifiers with ------------------------------------------------------------------------
 
@@ -210,7 +238,7 @@ _GATES = ("ErfBackward0", "HardsigmoidBackward0", "HardtanhBackward0", "SigmoidB
 
 
 def _meets_itself(node: Saved, by: tuple[str, ...]) -> bool:
-    """Whether two operands come from one ``x``, one of them by way of a gate: ``x * sigmoid(x)``, ``x + |x|``."""
+    """Tell whether two operands come from one ``x``, one of them by way of a gate: ``x * sigmoid(x)``, ``x + |x|``."""
     edges = [(source, i) for source, i in node.next_functions[:2] if source is not None]
     if len(edges) != 2:
         return False
@@ -219,7 +247,7 @@ def _meets_itself(node: Saved, by: tuple[str, ...]) -> bool:
 
 
 def _origin(source: Any, index: int, gates: tuple[str, ...]) -> tuple[tuple[Any, int], bool]:
-    """Where a value comes from, behind products and sums with constants and behind one gate; and whether there was a gate."""
+    """Find where a value comes from, behind products and sums with constants and one gate, and whether there was a gate."""
     gated = False
     while True:
         behind = [(node, i) for node, i in source.next_functions if node is not None]
@@ -248,9 +276,9 @@ _LOOKALIKES: dict[str, Callable[[Saved], bool]] = {
 
 
 def may_rectify(name: str, saved: Saved) -> bool:
-    """Whether a node may be part of a rectifier written by hand, such as ``torch.where(x > 0, x, 0)`` or ``x * (x > 0)``.
+    """Tell whether a node may be part of a rectifier written by hand: ``torch.where(x > 0, x, 0)``, ``x * (x > 0)``.
 
-    The node does not tell the condition from the value, so this is said and not guessed.
+    The node does not tell the condition from the value, so this is reported and not guessed.
     """
     return name.startswith(("ForeachClamp", "ForeachMaximum", "ForeachMinimum")) or (
         name in _LOOKALIKES and _LOOKALIKES[name](saved)
@@ -258,6 +286,12 @@ def may_rectify(name: str, saved: Saved) -> bool:
 
 
 def rectifier_of(name: str, saved: Saved) -> Rectifier | None:
-    """The kind of rectifier that a node of this name is; None if it is none, or clamps at another bound than zero."""
-    kind = RECTIFIERS.get(name)
+    """Find the kind of rectifier that a node of this name is; None if it is none, or clamps at another bound than zero."""
+    kind = RECTIFIERS[name] if name in RECTIFIERS or name in _names_elsewhere() else None
     return kind if kind is not None and kind.rectifies(saved) else None
+
+
+@functools.cache  # it is asked for every node of every graph
+def _names_elsewhere() -> frozenset[str]:
+    """List the nodes that other packages have a rectifier for."""
+    return frozenset(point.name for point in entry_points(group=RECTIFIERS.group))

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relume.engine.copies import Held, copies, copy_of_state
+from relume.engine.module_state import FORWARD_HOOKS, alias, children_of, tensors_of
 from relume.engine.recorded_graphs import traced_in_training, training_node
 from relume.engine.references import IMMUTABLE, PLAIN, exchange_all
 from relume.engine.wrappers import PARALLEL, inside, modules_of, unwrap
@@ -105,10 +106,9 @@ class Guard(TorchFunctionMode):
         self._held: list[Tensor] = []  # an id means something while its object lives
         for prefix, module in original.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
-                for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                    if tensor is not None:
-                        self._names[id(tensor)] = f"{prefix}.{name}".lstrip(".")
-                        self._held.append(tensor)
+                for _, name, tensor in tensors_of(module):
+                    self._names[id(tensor)] = f"{prefix}.{name}".lstrip(".")
+                    self._held.append(tensor)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func`` unless one of its arguments is guarded."""
@@ -129,13 +129,6 @@ _MUTABLE = (dict, list, deque, set)
 _HOLDERS = frozenset({UserDict, UserList, ChainMap})
 #: What is exchanged, or is no state of a network's.
 _REFERRING = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, functools._lru_cache_wrapper)
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-)
 
 
 class _Collection:
@@ -226,7 +219,7 @@ class _Collection:
 
     def _add_module(self, module: nn.Module) -> None:
         whole = type(module) in PARALLEL and module not in self._modules
-        inner = module._modules["module"] if whole else inside(module)
+        inner = children_of(module)["module"] if whole else inside(module)
         if isinstance(module, torch.jit.ScriptModule):
             # not made of Python objects: a copy of the whole is the only private one, and gets the weights back
             replica = copy.deepcopy(module).eval()
@@ -239,16 +232,16 @@ class _Collection:
         elif inner is not None:
             self.add([inner])
             self._memo[id(module)] = self._memo[id(inner)]
-            if any(getattr(module, hooks) for hooks in _HOOKS):
+            if any(getattr(module, hooks) for hooks in FORWARD_HOOKS):
                 self._check(module, inner)
-                self.add([getattr(module, hooks) for hooks in _HOOKS])
+                self.add([getattr(module, hooks) for hooks in FORWARD_HOOKS])
                 self._wrappers.append((module, inner))
         else:
             self._add_object(module)
 
     def _check(self, wrapper: nn.Module, inner: nn.Module) -> None:
         """Refuse hooks that would be called where the wrapper is not, or not at all."""
-        elsewhere = any(inner in module._modules.values() for module in self._modules if module is not wrapper)
+        elsewhere = any(inner in children_of(module).values() for module in self._modules if module is not wrapper)
         if elsewhere or isinstance(self._memo[id(inner)], torch.jit.ScriptModule):
             raise ModelError(
                 f"the {type(wrapper).__name__} around {type(inner).__name__} has forward hooks, which cannot go with "
@@ -287,7 +280,7 @@ class _Collection:
             vars(memo[id(original)]).update(zip(state, exchange_all(state.values(), memo), strict=True))
         for wrapper, inner in self._wrappers:  # from the inside out
             held = vars(memo[id(inner)])
-            for hooks in _HOOKS:
+            for hooks in FORWARD_HOOKS:
                 outer = memo[id(getattr(wrapper, hooks))]
                 first, then = (outer, held[hooks]) if "_pre_" in hooks else (held[hooks], outer)
                 held[hooks] = OrderedDict([*first.items(), *then.items()])
@@ -315,9 +308,9 @@ _OWN = ("__copy__", "__deepcopy__", "__setstate__", "__del__")
 
 def _traits(kind: type) -> _Traits:
     if kind not in _KNOWN:
-        found = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+        attributes = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
         slots = {name: value for base in kind.__mro__ for name, value in vars(base).items() if _is_slot(name, value)}
-        cached = {name: value for name, value in found.items() if isinstance(value, functools._lru_cache_wrapper)}
+        cached = {name: value for name, value in attributes.items() if isinstance(value, functools._lru_cache_wrapper)}
         plain = all(getattr(kind, name, None) is getattr(object, name, None) for name in _SPECIAL)
         plain = plain and not any(hasattr(kind, name) for name in _OWN)
         _KNOWN[kind] = _Traits(slots, cached, plain or kind is types.SimpleNamespace)
@@ -348,7 +341,7 @@ def _parameter(parameter: nn.Parameter) -> Tensor:
     """Make a parameter that needs no gradient, over the same memory."""
     # one made under inference_mode cannot be saved for a backward pass
     data = parameter.detach().clone() if parameter.is_inference() else parameter
-    return torch.Tensor._make_subclass(type(parameter), data, False)  # detached
+    return alias(parameter, data)
 
 
 def _fill(replica: Any, state: Any, memo: dict[int, Any]) -> None:

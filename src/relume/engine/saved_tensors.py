@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
+
+from relume.engine.trees import tree_iter
 
 __all__ = ["Lean", "is_lean"]
 
@@ -33,15 +34,15 @@ _KEY = "relume.engine.saved_tensors"
 
 @dataclass(frozen=True, slots=True)
 class _Less:
-    """What is kept of one value that a kind of node saves.
+    """The little that is kept of one value that a kind of node saves.
 
     Attributes:
         value: its name.
-        pack: what is kept of it.
-        unpack: the tensor that stands for it in the backward pass.
-        holds: whether this node may do with that; it looks at no tensor but what a value before was exchanged for, since a
+        pack: makes what is kept of it.
+        unpack: makes the tensor that stands for it in the backward pass.
+        holds: True if this node may do with that; it looks at no tensor but what a value before was exchanged for, since a
             checkpointed region would compute that again.
-        values: the values are gone, and not only those that nothing reads.
+        values: True if the values are gone, and not only those that nothing reads.
     """
 
     value: str
@@ -56,7 +57,7 @@ def _size(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _unread(size: tuple[Any, ...]) -> Tensor:
-    """A tensor of that size in memory that is neither read nor written, and so takes none on a CPU."""
+    """Make a tensor of that size in memory that is neither read nor written, and so takes none on a CPU."""
     shape, stride, dtype, device = size
     return torch.empty_strided(shape, stride, dtype=dtype, device=device)
 
@@ -80,7 +81,7 @@ _GATHER, _SPREAD, _EACH = 0x0102040810204080, 0x0101010101010101, 0x804020100804
 
 @dataclass(frozen=True, slots=True)
 class _Bits:
-    """Where a tensor is positive, a bit for each value; a byte where they do not fill whole bytes."""
+    """The signs of a tensor: a bit for each value, set where it is positive; a byte where they do not fill whole bytes."""
 
     kept: Tensor
     shape: torch.Size
@@ -89,7 +90,7 @@ class _Bits:
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Bits:
-        """Where ``tensor`` is positive."""
+        """Find where ``tensor`` is positive."""
         positive = tensor > 0  # fresh, and so without gaps in memory
         kept = positive.as_strided((positive.numel(),), (1,))
         if kept.numel() % 8 == 0 and sys.byteorder == "little":
@@ -97,7 +98,7 @@ class _Bits:
         return cls(kept, positive.shape, positive.stride(), tensor.dtype)
 
     def unpack(self) -> Tensor:
-        """A tensor that is positive there, and 0 elsewhere."""
+        """Make a tensor that is positive there, and 0 elsewhere."""
         spread = self.kept
         if spread.dtype == torch.uint8:
             spread = spread.to(torch.int64).mul_(_SPREAD).bitwise_and_(_EACH).view(torch.uint8)
@@ -105,7 +106,7 @@ class _Bits:
 
 
 def _rising(node: Any) -> bool:
-    """A slope below zero makes it active below zero and not at zero, which one bit does not tell apart."""
+    """Tell whether one bit tells where it is active: a negative slope makes it active below zero, and not at zero."""
     return bool(node._saved_negative_slope >= 0)
 
 
@@ -136,7 +137,7 @@ _LESS: dict[str, tuple[_Less, ...]] = {
 
 
 def _hardtanh(node: Any) -> _Less:
-    """Which of three pieces of a ReLU6 each value is in, 0, between, or cut off; a value well inside stands for it."""
+    """Keep which of three pieces of a ReLU6 each value is in, 0, between, or cut off; a value well inside stands for it."""
     highest = node._saved_max_val
 
     def pack(tensor: Tensor) -> tuple[Tensor, torch.dtype]:
@@ -151,7 +152,7 @@ def _hardtanh(node: Any) -> _Less:
 
 
 def is_lean(node: Any) -> bool:
-    """Whether the values that ``node`` saved are gone, all but their signs."""
+    """Tell whether the values that ``node`` saved are gone, all but their signs."""
     return bool(node.metadata.get(_KEY))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from relume.engine.module_state import tensors_of
+from relume.engine.tensor_state import version
 from relume.engine.wrappers import modules_of
 from relume.errors import GraphError, HiddenRegionError, ModelError
 
@@ -30,7 +32,7 @@ _WORDS: tuple[tuple[str, Callable[[str], Exception]], ...] = (
         "region computed under selective activation checkpoint",
         lambda _: HiddenRegionError(
             "selective checkpointing allows one backward pass, and this explanation takes several; ask for one method at a "
-            "time, with evidence=False, or use checkpoint(...) without context_fn"
+            "time, with evidence=None, or use checkpoint(...) without context_fn"
         ),
     ),
     (
@@ -54,8 +56,8 @@ def versions(model: Any) -> int:
     """Count how often the parameters of ``model`` were written to, as torch does: ``parameter.data`` escapes it."""
     if not isinstance(model, nn.Module):
         return 0
-    held: Iterator[Any] = (parameter for module in modules_of(model) for parameter in module._parameters.values())
-    return sum(p._version for p in held if p is not None and not is_lazy(p) and not p.is_inference())
+    held = (tensor for module in modules_of(model) for _, _, tensor in tensors_of(module))
+    return sum(version(p) for p in held if isinstance(p, nn.Parameter) and not is_lazy(p))
 
 
 @contextmanager

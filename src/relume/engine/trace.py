@@ -15,32 +15,29 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.utils._pytree import tree_map_only
 
-from relume.acceleration.fold_batch_norm import settle
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.forward_pass import CUT_OFF, returned
 from relume.engine.graph import Survey, between, gradients, hooked, survey
 from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
-from relume.engine.layers import Layer, Probe, layer_name
+from relume.engine.layers import Layer, layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
-from relume.engine.rectifiers import Rectifier
+from relume.engine.recorder import Recording, recorder_of
 from relume.engine.replica import replicate
 from relume.engine.torch_errors import translated, versions
+from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import unwrap
 from relume.errors import (
     GraphError,
-    HiddenRegionError,
     InputError,
     LayerError,
     NonFiniteError,
-    NoRectifierError,
     TargetError,
 )
 from relume.rules import Rule, gradient
@@ -48,8 +45,6 @@ from relume.targets.base import Target, TargetLike
 from relume.targets.conversion import as_target
 
 __all__ = ["Score", "Trace", "full_precision", "recording"]
-
-Guidable: TypeAlias = "Sequence[tuple[Node, Rectifier]]"
 
 
 @contextmanager
@@ -60,7 +55,7 @@ def recording() -> Iterator[None]:
 
 
 def full_precision(device: str) -> AbstractContextManager[Any]:
-    """The caller's autocast is for the forward pass; in a backward pass it would narrow what ran wide."""
+    """Switch off the caller's autocast, which in a backward pass would narrow what ran wide."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
@@ -75,14 +70,14 @@ class Score:
     _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
 
     def between(self, wrt: Sequence[Tensor]) -> tuple[tuple[Node, ...], list[Node]]:
-        """The nodes of ``wrt``, and those that a backward pass to them runs."""
+        """Find the nodes of ``wrt``, and those that a backward pass to them runs."""
         ends, root = tuple(get_gradient_edge(tensor).node for tensor in wrt), self.value.grad_fn
         if ends not in self._walked:
             self._walked[ends] = [] if root is None else between(root, ends)
         return ends, self._walked[ends]
 
     def survey(self, wrt: Sequence[Tensor], *, relu_only: bool) -> Survey:
-        """The nodes between the score and ``wrt`` that matter to a rule."""
+        """Find the nodes between the score and ``wrt`` that matter to a rule."""
         ends, nodes = self.between(wrt)
         if ends not in self._surveyed:
             self._surveyed[ends] = survey(nodes, relu_only=relu_only)
@@ -91,7 +86,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """What one forward pass left behind.
+    """One forward pass, with the graph that it left.
 
     Attributes:
         model: the network as given; kept only to say which of its weights is not finite.
@@ -115,13 +110,7 @@ class Trace:
 
     @classmethod
     @recording()
-    def run(
-        cls,
-        model: Model,
-        inputs: Inputs,
-        reading: Reading,
-        instead: Tensor | None = None,
-    ) -> Trace:
+    def run(cls, model: Model, inputs: Inputs, reading: Reading, instead: Tensor | None = None) -> Trace:
         """Run the network once.
 
         Args:
@@ -140,28 +129,41 @@ class Trace:
         _check(model)
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
-        written, layers = versions(model), reading.layers
+        written = versions(model)
         args, kwargs, images = feed(inputs, reading.wrt, device_with_values(model), instead)
-        runs = replicate(model) if isinstance(model, nn.Module) else model
-        probe = _probe(model, runs, images, reading)
-        relu_only = reading.rectifiers == "relu"
+        replica = replicate(model) if isinstance(model, nn.Module) else model
+        recorder = recorder_of(model, replica, images, reading)
         with translated(model, written):
-            outputs = pick(returned(model, runs, args, kwargs, images), reading.output)
-        if probe is None:
-            return cls(model, images, outputs, relu_only=relu_only, written=written)
-        trace = cls(model, images, outputs, (), probe.units(), relu_only, probe.candidates, written)
-        if layers is not None:
-            return replace(trace, layers=probe.layers())
-        choice = probe.choose(outputs, trace._asked(reading.targets) if probe.undecided(outputs) else ())
-        if choice.layer is not None:
-            return replace(trace, layers=(choice.layer,))
-        name, why = choice.name, choice.why
-        del trace, probe, outputs, choice, args, kwargs, images  # and the graph with them: the layer was let go
+            outputs = pick(returned(model, replica, args, kwargs, images), reading.output)
+        trace = cls(model, images, outputs, relu_only=reading.rectifiers == "relu", written=written)
+        if recorder is None:
+            return trace
+        trace, let_go = trace._with_layers(recorder.finish(), reading)
+        if let_go is None:
+            return trace
+        del trace, outputs, args, kwargs, images  # and the graph with them
+        name, why = let_go
         again = cls.run(model, inputs, replace(reading, layers=[name]), instead)
         return replace(again, layers=(replace(again.layers[0], why=why),))
 
-    def _asked(self, targets: Sequence[TargetLike]) -> list[Tensor]:
-        """Make the scores to explain: of the predicted class where nothing was asked for, none if there is no class.
+    def _with_layers(self, recording: Recording, reading: Reading) -> tuple[Trace, tuple[str, str] | None]:
+        """Read the layers that are named or chosen, and those of units.
+
+        Returns:
+            The trace with its layers; and None, or name and reason of a layer whose output was let go before it was chosen.
+        """
+        units = {name: recording.unit_layer(name) for name in recording.units}
+        trace = replace(self, units=units, candidates=recording.candidates)
+        if recording.chooser is None:
+            return replace(trace, layers=tuple(map(recording.layer, recording.names))), None
+        scores = trace._scores(reading.targets) if recording.chooser.needs_scores(self.outputs) else []
+        choice = recording.choose(self.outputs, scores)
+        if choice.layer is None:
+            return trace, (choice.name, choice.why)
+        return replace(trace, layers=(choice.layer,)), None
+
+    def _scores(self, targets: Sequence[TargetLike]) -> list[Tensor]:
+        """Compute the scores to explain: of the predicted class where there is no target, none if there is no class.
 
         They are made of copies of the outputs, since a target may write into what it is given, and is to be asked again.
         """
@@ -198,13 +200,13 @@ class Trace:
         if not all_finite(value):
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
         score = Score(value, frozen)
-        if not self._depends(score):
+        if not score.between([self.images])[1]:
             raise GraphError(CUT_OFF)
         return score
 
     @recording()
     def grad(self, score: Score, wrt: Sequence[Tensor], rule: Rule = gradient, *, last: bool = False) -> list[Tensor]:
-        """One backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
+        """Run one backward pass: the gradient of each sample's score by ``rule``, with respect to each tensor of ``wrt``.
 
         Weights never get a gradient. ``last`` frees the graph as the pass goes.
 
@@ -215,9 +217,11 @@ class Trace:
             LayerError: the score does not depend on the target layer.
         """
         with translated(self.model, self.written):
-            rectifiers = () if rule is gradient else self._guidable(score, wrt).rectifiers
-            pulled = self._pull(score, wrt, rule, rectifiers, keep=not last)
-        missing = [tensor for tensor, found in zip(wrt, pulled, strict=True) if found is None]
+            rectifiers = () if rule is gradient else score.survey(wrt, relu_only=self.relu_only).guidable()
+            _, nodes = score.between([self.images])  # those on the way to a layer are among them
+            with full_precision(self.images.device.type), hooked(rectifiers, rule):
+                pulled = gradients(score.value, wrt, nodes, keep=not last)
+        missing = [tensor for tensor, gradient in zip(wrt, pulled, strict=True) if gradient is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
@@ -227,42 +231,16 @@ class Trace:
 
     @recording()
     def coverage(self, score: Score) -> Coverage:
-        """Which rectifiers ran between score and input, and which of them a rule reaches."""
+        """List the rectifiers that ran between score and input, and which of them a rule reaches."""
         with translated(self.model, self.written):
-            found = self._survey(score, [self.images])
-        rows = Counter((kind.label, True, "") for _, kind in found.rectifiers)
-        rows.update((name, False, why) for name, why in (*found.excluded, *found.unguided, *found.hidden))
+            nodes = score.survey([self.images], relu_only=self.relu_only)
+        rows = Counter((kind.label, True, "") for _, kind in nodes.rectifiers)
+        rows.update((name, False, why) for name, why in (*nodes.excluded, *nodes.unguided, *nodes.hidden))
         return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
 
-    def _depends(self, score: Score) -> bool:
-        return bool(score.between([self.images])[1])
-
-    def _pull(
-        self, score: Score, wrt: Sequence[Tensor], rule: Rule, rectifiers: Guidable, *, keep: bool
-    ) -> Sequence[Tensor | None]:
-        _, nodes = score.between([self.images])  # those on the way to a layer are among them
-        with full_precision(self.images.device.type), hooked(rectifiers, rule):
-            return gradients(score.value, wrt, nodes, keep=keep)
-
-    def _survey(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        return score.survey(wrt, relu_only=self.relu_only)
-
     def wide(self, values: Tensor) -> Tensor:
-        """What a layer made, in a dtype no narrower than the images': a network may compute in another inside."""
+        """Widen what a layer made to the dtype of the images: a network may compute in a narrower one inside."""
         return values.to(torch.promote_types(values.dtype, self.images.dtype))
-
-    def _guidable(self, score: Score, wrt: Sequence[Tensor]) -> Survey:
-        found = self._survey(score, wrt)
-        if found.hidden:
-            name, why = found.hidden[0]
-            raise HiddenRegionError(f"{name} hides part of the network, where rectifiers would stay unguided: {why}")
-        if not found.rectifiers:
-            seen = ", ".join(f"{name} ({why})" for name, why in dict((*found.excluded, *found.unguided)).items())
-            raise NoRectifierError(
-                "no rectifier ran between score and input, so every rule would give the plain gradient; "
-                f"ask for 'gradient' or 'gradcam'{'; found ' + seen if seen else ''}"
-            )
-        return found
 
     def _culprit(self) -> str:
         if isinstance(self.model, nn.Module):
@@ -273,22 +251,8 @@ class Trace:
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
 
 
-def _probe(model: Model, replica: Model, images: Tensor, reading: Reading) -> Probe | None:
-    """Watch the replica for the layers to read, and for those of the units to explain; None if there are no such layers."""
-    units = [target.layer for target in map(as_target, reading.targets) if target.layer is not None]
-    if not units and reading.layers is not None and not reading.layers:
-        return None
-    if not isinstance(model, nn.Module) or not isinstance(replica, nn.Module):
-        raise LayerError(
-            f"Grad-CAM and units read a named layer, and a {type(model).__name__} has none; pass the torch.nn.Module itself"
-        )
-    inner = unwrap(model)
-    names = None if reading.layers is None else [layer_name(inner, layer) for layer in reading.layers]
-    return Probe(replica, images, names, units={layer_name(inner, layer) for layer in units}, reshape=reading.reshape)
-
-
 def _check(model: Model) -> None:
-    """Refuse a prepared network whose original has changed, and fold again what was written to in itself."""
-    if isinstance(model, nn.Module) and (made := preparation_of(model)) is not None:
-        made.check()
-        settle(model)
+    """Refuse a prepared network whose original has changed, and renew what depends on weights that were written to."""
+    if isinstance(model, nn.Module) and (preparation := preparation_of(model)) is not None:
+        preparation.check()
+        preparation.renew(model)

@@ -1,4 +1,8 @@
-"""The modules of a network, without those of torch that only wrap it, which are told by their exact type."""
+"""The modules of a network, without those of torch that only wrap it, which are told by their exact type.
+
+``torch.compile`` wraps a module in one of a private class, whose name for what is inside, ``_orig_mod``, is read here (torch
+2.13); ``tests/engine/test_torch_names.py`` says when it changes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,16 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["PARALLEL", "inside", "modules_of", "named_places", "unwrap"]
+from relume.engine.module_state import children_of
+
+__all__ = ["PARALLEL", "Merged", "inside", "modules_of", "named_places", "unwrap", "without_wrappers"]
 
 #: What a whole network may be wrapped in to run on several devices.
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class Merged:
+    """The mark of relume's own modules that have no output of their own: what they compute comes out of a later module."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -18,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     Subclasses of these, and classes that merely look like them, are networks of their own.
     """
-    while (inner := model._modules.get("module") if type(model) in PARALLEL else inside(model)) is not None:
+    while (inner := children_of(model).get("module") if type(model) in PARALLEL else inside(model)) is not None:
         model = inner
     return model
 
@@ -27,8 +37,13 @@ def inside(module: nn.Module) -> nn.Module | None:
     """Return the module that torch.compile wrapped in ``module``; None if ``module`` is no such wrapper."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # slow to import, and not there before its first use
     if dynamo is not None and type(module) is dynamo.OptimizedModule:
-        return module._modules["_orig_mod"]
+        return children_of(module)["_orig_mod"]
     return None
+
+
+def without_wrappers(name: str) -> str:
+    """Give the name of a layer without what torch.compile adds to it."""
+    return name.removeprefix("_orig_mod.").replace("._orig_mod", "")
 
 
 def modules_of(model: nn.Module) -> dict[nn.Module, str]:
@@ -36,21 +51,21 @@ def modules_of(model: nn.Module) -> dict[nn.Module, str]:
 
     What is compiled has the name of its wrapper, as in a replica.
     """
-    found: dict[nn.Module, str] = {}
+    names: dict[nn.Module, str] = {}
     stack: list[tuple[nn.Module | None, str]] = [(model, "")]
     while stack:
         module, name = stack.pop()
-        if module is not None and module not in found:
-            found[module] = name
+        if module is not None and module not in names:
+            names[module] = name
             stack.extend(_children(module, name)[::-1])
-    return found
+    return names
 
 
 def _children(module: nn.Module, name: str) -> list[tuple[nn.Module | None, str]]:
-    if "_orig_mod" in module._modules and (inner := inside(module)) is not None:
+    if "_orig_mod" in children_of(module) and (inner := inside(module)) is not None:
         return [(inner, name)]
     prefix = f"{name}." if name else ""
-    return [(child, prefix + key) for key, child in module._modules.items()]
+    return [(child, prefix + key) for key, child in children_of(module).items()]
 
 
 def named_places(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -20,8 +20,8 @@ from relume.engine.inputs import Output
 from relume.errors import InputError, NonFiniteError
 from relume.evaluation import table as estimates
 from relume.evaluation.table import Column, Rows
+from relume.explanation.comparison import compare
 from relume.explanation.result import Explanation
-from relume.explanation.run import explain_targets
 from relume.measures.baselines import BASELINES, REFERENCE, TITLES
 from relume.measures.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
 from relume.measures.statistics import Estimate, estimate
@@ -240,9 +240,7 @@ def evaluate(
     skipped: list[str] = []
     for sample in samples:
         try:
-            explained = explain_targets(
-                model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=False
-            )
+            explained = compare(model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=None)
         except Exception as error:
             if (reason := skip(sample, error)) is None:
                 raise

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
+from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
-from relume.explanation.answer import compared
-from relume.explanation.result import Explanation, Kinds, Scale, share, sheet
+from relume.explanation.request import Layers, Options, Request, with_options
+from relume.explanation.result import Explanation, Kinds, Scale, compared
+from relume.explanation.run import explanations
+from relume.explanation.scales import share
+from relume.explanation.sheet import notebook, sheet
 from relume.maps import array
+from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes, pages
 from relume.pictures.scale import PERCENTILE
+from relume.targets.base import TargetLike
 from relume.text import encoded, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "ROWS", "Comparison", "comparison_files"]
+__all__ = ["PAGE", "Comparison", "compare", "comparison_files"]
 
 #: The names of the page and of the contact sheet.
 PAGE, SHEET = "compare.html", "sheet"
@@ -29,7 +35,7 @@ PAGE, SHEET = "compare.html", "sheet"
 ROWS = 6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comparison(Sequence[Explanation]):
     """Explanations of the same images by the same methods, one for each target.
 
@@ -41,9 +47,8 @@ class Comparison(Sequence[Explanation]):
     Example:
         >>> import relume
         >>> from relume.demo import draw_scene
-        >>> from relume.explanation.comparison import Comparison
-        >>> network, scene = relume.open_model("demo"), draw_scene(0, ["cat", "dog"]).picture
-        >>> comparison = Comparison(tuple(network.explain(scene, target, ["gradcam"]) for target in ("cat", "dog")))
+        >>> scene = draw_scene(0, ["cat", "dog"]).picture
+        >>> comparison = relume.open_model("demo").compare(scene, ["cat", "dog"], ["gradcam"])
         >>> len(comparison), sorted(comparison.files())
         (2, ['compare.html', 'sheet.pdf', 'sheet.png'])
     """
@@ -100,8 +105,46 @@ class Comparison(Sequence[Explanation]):
         """
         return write_folder(Path(directory), self.files(kind=kind))
 
-    def _repr_html_(self) -> str:
-        return "".join(e._repr_html_() or "" for e in self.explanations)
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.explanations))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str | None:
+        return notebook(_rows([self])) if self.explanations[0].images.ndim == 4 else None
+
+
+@with_options(Options)
+def compare(
+    model: Model,
+    images: Inputs,
+    targets: Sequence[TargetLike],
+    methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
+    layer: Layers = None,
+    **options: Unpack[Options],
+) -> Comparison:
+    """Explain several targets of the same images, which share the forward pass.
+
+    Args:
+        model: as for :func:`relume.explain`, as are ``images``, ``methods``, ``layer`` and the options.
+        images: the images, ``(N, C, *spatial)``.
+        targets: what to explain, each as ``target`` of :func:`relume.explain`.
+        methods: the methods.
+        layer: Grad-CAM's target layer.
+        **options: the options.
+
+    Raises:
+        InputError: there is no target.
+        RelumeError: as :func:`relume.explain`.
+
+    Example:
+        >>> import relume, torch
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        >>> first, second = relume.compare(network, torch.rand(1, 3, 4, 4), [0, 1], methods=["gradient"])
+        >>> first.target, second.target
+        (tensor([0]), tensor([1]))
+    """
+    return Comparison(tuple(explanations(model, images, Request.of(targets, methods, layer, **options))))
 
 
 def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -> dict[str, bytes]:
@@ -112,8 +155,8 @@ def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -
     """
     rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
-    groups, taken = [c.images() for c in comparisons], iter(rows)
-    views = [_photo_view([next(taken) for _ in targets], kind) for images in groups for targets in images]
+    explained, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
+    views = [_photo_view([next(explained) for _ in targets], kind, i) for i, targets in enumerate(groups)]
     return {
         f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
         f"{SHEET}.pdf": pages(sheets),
@@ -131,15 +174,15 @@ def _lighter(e: Explanation) -> Explanation:
     return replace(e, photos=photos)
 
 
-def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
-    """Describe one image for the page, explained for each target."""
+def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
+    """Describe one image for the page, explained for each target; ``number`` is its name if there is no file."""
     first = targets[0]
-    photo = first._photo(0, None)
+    photo = first.photo_at()
     (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
     size = photo.original or photo.picture.size
     across, down = size[0] / width, size[1] / height
     return PhotoView(
-        name=name_of(first.source) or "input",
+        name=name_of(first.provenance) or f"image {number}",
         photo=photo.picture,
         size=size,
         box=(left * across, top * down, right * across, bottom * down),
@@ -152,13 +195,12 @@ def _photo_view(targets: Sequence[Explanation], kind: Kinds) -> PhotoView:
 
 def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     """Return what the page says of the network and of how it was explained."""
-    facts = {"model": e.model, "weights": e.source.get("weights") or "the network's own", "layer": e.layer or "none"}
+    weights = (e.provenance["weights"] or "the network's own") if "weights" in e.provenance else ""
+    facts = {"model": e.model, "weights": weights, "layer": e.layer or "none"}
     facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
-    if "rectifiers" in e.source:
-        facts["rectifiers"] = e.source["rectifiers"]
-    if smooth := e.source.get("smooth"):
-        facts["smoothed"] = f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}, seed {smooth['seed']}"
-    return facts | ({"file": "; ".join(notes)} if notes else {})
+    facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
+    facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))
+    return {name: words for name, words in facts.items() if words}
 
 
 def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:

@@ -1,76 +1,150 @@
-"""The maps of wrappers: their copies explained, several stacked into one batch, and summed up as they come."""
+"""The maps of wrappers: copies of the images explained, several stacked into one batch, and summed up as they come."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from relume.engine.forward_pass import raised_by_network
+from relume.engine.inputs import Inputs
 from relume.engine.out_of_memory import out_of_memory
-from relume.errors import InputError, TargetError
+from relume.engine.trace import Score, Trace
+from relume.errors import InputError
+from relume.explanation.passes import check_finite, maps_of_score
+from relume.explanation.request import Request
 from relume.methods.base import Method
-from relume.methods.wrapper import AnyMethod, Copy, Moments, Wrapper
-from relume.targets.base import TargetLike
-from relume.targets.conversion import as_target
+from relume.methods.wrapper import Copy, Moments, Wrapper
+from relume.targets.base import Target
 
-__all__ = ["check_places", "repeat"]
+__all__ = ["CopiedRun", "Group", "Maps", "groups_of", "maps_of_copies", "maps_on_images"]
 
 Maps: TypeAlias = dict[str, Tensor]
-#: Each copy's maps for each target, of copies of one shape by methods.
-Ask: TypeAlias = Callable[[Sequence[Tensor], Sequence[Method]], list[list[Maps]]]
 
 
-def check_places(methods: Iterable[AnyMethod], targets: Iterable[TargetLike]) -> None:
-    """Refuse a target that means something else in the copies.
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Wrappers that share their forward passes: they are of one class, and equal but for the method inside."""
 
-    Raises:
-        TargetError: a target has a place, and the copies of a wrapper show it elsewhere.
+    wrappers: Sequence[Wrapper]
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods inside, each once."""
+        return list(dict.fromkeys(wrapper.inner for wrapper in self.wrappers))
+
+    @property
+    def has_copies(self) -> bool:
+        """False if the wrappers explain the images themselves, which have run."""
+        return type(self.wrappers[0]).copies is not Wrapper.copies
+
+    def scores(self, trace: Trace, score: Score) -> list[Score]:
+        """Decide, on the images themselves, which scores the wrappers explain in place of ``score``."""
+        targets = self.wrappers[0].targets(score.target, trace.outputs)
+        return [score if target is score.target else trace.score(target) for target in targets]
+
+    def reduced(self, moments: Sequence[Mapping[str, Moments]]) -> Maps:
+        """Make the wrappers' maps of moments for each score, by the key of the method inside."""
+        maps: Maps = {}
+        for wrapper in self.wrappers:
+            values = wrapper.reduce([of_score[wrapper.inner.key] for of_score in moments])
+            maps |= {info.key: check_finite(info.key, value) for info, value in zip(wrapper.maps, values, strict=True)}
+        return maps
+
+
+def groups_of(wrappers: Sequence[Wrapper]) -> list[Group]:
+    """Group wrappers by the settings that they share."""
+    by_settings: dict[Hashable, list[Wrapper]] = defaultdict(list)
+    for wrapper in wrappers:
+        by_settings[wrapper.settings].append(wrapper)
+    return [Group(alike) for alike in by_settings.values()]
+
+
+def maps_on_images(group: Group, trace: Trace, scores: Sequence[Score], request: Request) -> Maps:
+    """Compute the maps of wrappers that explain the images themselves, from the pass that ran."""
+    moments: list[Mapping[str, Moments]] = [defaultdict(Moments) for _ in scores]
+    for score, of_score in zip(scores, moments, strict=True):
+        for key, values in maps_of_score(trace, score, group.methods, request.fuse, last=False).items():
+            of_score[key].add(Copy(trace.images), values)
+    return group.reduced(moments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CopiedRun:
+    """Runs of copies in place of the images: the same targets, read at the same layers.
+
+    Attributes:
+        run: runs the network, as :meth:`relume.engine.trace.Trace.run` without its first argument.
+        inputs: the inputs, of which copies replace the images.
+        images: the images, ``(N, C, *spatial)``.
+        request: the request, with the names of the layers that were read.
+        limit: how many images run at once, at most, whatever the wrappers say; None for no limit.
     """
-    placed = [type(target).__name__ for target in targets if as_target(target).is_local]
-    moving = [type(method).__name__ for method in methods if isinstance(method, Wrapper) and method.moves]
-    if placed and moving:
-        raise TargetError(
-            f"{moving[0]} shows things in other places, and {placed[0]} asks about one; "
-            "explain a class or a channel, or use Smooth"
-        )
+
+    run: Callable[..., Trace]
+    inputs: Inputs
+    images: Tensor
+    request: Request
+    limit: int | None
+
+    def at_once(self, wrapper: Wrapper, targets: Sequence[Target]) -> int:
+        """Count the copies in a batch: one where nothing tells how other inputs, or a callable's outputs, would follow."""
+        alone = isinstance(self.inputs, Tensor) or len(self.inputs) == 1
+        if not alone or any(target.repeated(1) is None for target in targets):
+            return 1
+        return max(1, min(wrapper.batch_size, self.limit or wrapper.batch_size) // len(self.images))
+
+    def maps(self, copies: Sequence[Copy], targets: Sequence[Target], methods: Sequence[Method]) -> list[list[Maps]]:
+        """Compute each copy's maps for each target; a network that takes one batch size only gets the copies one by one."""
+        try:
+            return self._together([copy.images for copy in copies], targets, methods)
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            size, own = copies[0].images.shape, self.images.shape
+            if not raised_by_network(error) or out_of_memory(error) or (len(copies) == 1 and size == own):
+                raise
+            if len(copies) == 1:
+                message = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise InputError(
+                    f"the network takes images of shape {tuple(own)} and fails on a copy of {tuple(size)} ({message}); "
+                    "ask for no other size"
+                ) from error
+        return [maps for copy in copies for maps in self.maps([copy], targets, methods)]
+
+    def _together(self, images: Sequence[Tensor], targets: Sequence[Target], methods: Sequence[Method]) -> list[list[Maps]]:
+        repeated = [target.repeated(len(images)) or target for target in targets]
+        trace = self.run(self.inputs, replace(self.request, targets=repeated), torch.cat([*images]))
+        scores = [trace.score(target) for target in repeated]
+        maps = [maps_of_score(trace, score, methods, self.request.fuse, last=score is scores[-1]) for score in scores]
+        starts = range(0, len(trace.images), len(images[0]))
+        return [[{key: m[i : i + len(images[0])] for key, m in of_score.items()} for of_score in maps] for i in starts]
 
 
-def repeat(wrappers: Sequence[Wrapper], images: Tensor, ask: Ask, *, stackable: bool, limit: int | None = None) -> list[Maps]:
-    """Compute the maps of ``wrappers`` for each target; ``ask`` explains copies, several in one batch if ``stackable``.
+def maps_of_copies(group: Group, targets: Sequence[Sequence[Target]], run: CopiedRun) -> list[Maps]:
+    """Compute the maps of a group of wrappers from copies of the images.
 
-    No more than ``limit`` images run at once then, whatever the wrappers say.
+    Args:
+        group: the wrappers.
+        targets: for each target of the call, the decided targets that the wrappers explain in its place.
+        run: what runs the copies.
 
     Raises:
         InputError: the network does not take copies of their size.
     """
-    groups: dict[Hashable, list[Wrapper]] = defaultdict(list)
-    for wrapper in wrappers:
-        groups[wrapper.settings].append(wrapper)
-    maps: dict[int, Maps] = defaultdict(dict)
-    for group in groups.values():
-        at_once = min(group[0].batch_size, limit or group[0].batch_size)
-        most = max(1, at_once // len(images)) if stackable else 1
-        for i, moments in _moments(group, images, ask, most).items():
-            for wrapper in group:
-                keys = [info.key for info in wrapper.maps]
-                maps[i].update(zip(keys, wrapper.reduce([moments[wrapper.inner.key]]), strict=True))
-    return list(maps.values())
-
-
-def _moments(group: Sequence[Wrapper], images: Tensor, ask: Ask, most: int) -> dict[int, dict[str, Moments]]:
-    """Sum up the copies' maps by target and by the key of the method inside; ``most`` copies run at once."""
-    methods = list(dict.fromkeys(wrapper.inner for wrapper in group))
-    moments: dict[int, dict[str, Moments]] = defaultdict(lambda: defaultdict(Moments))
-    for copies in _batches(group[0].copies(images), most):
-        for copy, answer in zip(copies, _answers(copies, methods, images, ask), strict=True):
-            for i, maps in enumerate(answer):
+    flat = [target for replacing in targets for target in replacing]
+    moments: list[Mapping[str, Moments]] = [defaultdict(Moments) for _ in flat]
+    wrapper = group.wrappers[0]
+    for copies in _batches(wrapper.copies(run.images), run.at_once(wrapper, flat)):
+        for copy, of_copy in zip(copies, run.maps(copies, flat, group.methods), strict=True):
+            for of_target, maps in zip(moments, of_copy, strict=True):
                 for key, values in maps.items():
-                    moments[i][key].add(copy, values)
-    return moments
+                    of_target[key].add(copy, values)
+    rest = iter(moments)
+    return [group.reduced([*islice(rest, len(replacing))]) for replacing in targets]
 
 
 def _batches(copies: Iterator[Copy], most: int) -> Iterator[list[Copy]]:
@@ -78,20 +152,3 @@ def _batches(copies: Iterator[Copy], most: int) -> Iterator[list[Copy]]:
     for _, alike in groupby(copies, lambda copy: copy.images.shape):
         while batch := list(islice(alike, most)):
             yield batch
-
-
-def _answers(copies: Sequence[Copy], methods: Sequence[Method], images: Tensor, ask: Ask) -> list[list[Maps]]:
-    """Compute each copy's maps for each target; a network that takes one batch size only gets the copies one by one."""
-    try:
-        return ask([copy.images for copy in copies], methods)
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        size = copies[0].images.shape
-        if not raised_by_network(error) or out_of_memory(error) or (len(copies) == 1 and size == images.shape):
-            raise
-        if len(copies) == 1:
-            message = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"the network takes images of shape {tuple(images.shape)} and fails on a copy of {tuple(size)} ({message}); "
-                "ask for no other size"
-            ) from error
-    return [answer for copy in copies for answer in _answers([copy], methods, images, ask)]

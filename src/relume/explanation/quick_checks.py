@@ -1,7 +1,8 @@
-"""What can be said of maps at little cost, beside every result: are they about the class, are they more than edges?"""
+"""The cheap checks beside every result: is a map about the class explained, is it more than edges of the image?"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,24 +10,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relume.maps import MapInfo, Place, saliency_at
+from relume.maps import MapInfo, saliency_at
 from relume.measures.baselines import sobel
 from relume.measures.similarity import spearman
+from relume.text import decimal
 
-__all__ = ["Evidence", "glance"]
+__all__ = ["Evidence", "quick_checks"]
+
+#: A similarity from which two maps are called almost the same, and one from which they are called similar.
+ALMOST_THE_SAME, SIMILAR = 0.8, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The cheap checks of each map: Spearman's rank correlation of its saliency, by method, for each image, in [-1, 1].
+    """The cheap checks of each map: the similarity of its saliency to others, by key of the map, for each image.
 
-    High is insensitive: a map that is alike for another class says little about this one. NaN where one of the two, map or
-    picture, is the same everywhere. ``relume.audit`` has more checks, and a verdict.
+    A similarity is Spearman's rank correlation, in [-1, 1]. A high one speaks against the map: a map that is almost the same
+    for another class says little about this one. NaN if one of the two is the same value everywhere. :func:`relume.audit` has
+    more checks, and a verdict.
 
     Attributes:
         runner_up: the highest class but the one explained in each image; None if the network has no other.
-        classes: with the same method's map for the runner-up.
-        edges: with Sobel's edges of the network's input.
+        classes: the similarity to the same method's map for the runner-up.
+        edges: the similarity to Sobel's edges of the network's input.
+
+    Example:
+        >>> from relume.explanation.quick_checks import Evidence
+        >>> evidence = Evidence((7,), {"gradient": (0.83,)}, {"gradient": (0.29,)})
+        >>> print(evidence.sentence("gradient", 0, "Great Dane"))
+        almost the same as the map for Great Dane (similarity 0.83), different from edges (0.29)
     """
 
     runner_up: tuple[int, ...] | None
@@ -37,42 +49,54 @@ class Evidence:
         classes, edges = ({m: values[some] for m, values in kind.items()} for kind in (self.classes, self.edges))
         return Evidence(None if self.runner_up is None else self.runner_up[some], classes, edges)
 
+    def sentence(self, key: str, sample: int, runner_up: str) -> str:
+        """Say how similar one map is to the map for the class called ``runner_up``, and to edges; empty if nothing is known."""
+        compared = (
+            (f"the map for {runner_up}", self.classes.get(key)),
+            ("edges", self.edges.get(key)),
+        )
+        words: list[str] = []
+        for name, values in compared:
+            if values is not None and not math.isnan(value := values[sample]):
+                how = (
+                    "almost the same as" if value >= ALMOST_THE_SAME else "similar to" if value >= SIMILAR else "different from"
+                )
+                words.append(f"{how} {name} ({'' if words else 'similarity '}{decimal(value)})")
+        return ", ".join(words)
 
-def glance(
+
+def quick_checks(
     images: Tensor,
     maps: Mapping[str, Tensor],
     infos: Mapping[str, MapInfo],
-    others: Mapping[str, Tensor] | None,
-    runner_up: Tensor | None,
+    others: Mapping[str, Tensor] | None = None,
+    runner_up: Tensor | None = None,
 ) -> Evidence:
-    """Compare the saliency of each map with that of the same method's for the runner-up, and with the picture's edges.
+    """Compare the saliency of each map with that of the same method's map for the runner-up, and with edges of the images.
 
     Adebayo et al. 2018, arXiv:1810.03292, compare maps by Spearman's rank correlation, in [-1, 1].
 
     Args:
-        images: the network's input, ``(N, C, *spatial)``.
-        maps: each method's raw map.
+        images: the network's input, ``(N, C, *spatial)``; only two-dimensional images have edges.
+        maps: the raw maps.
         infos: the description of each.
-        others: the same for the runner-up, if there is one.
+        others: the maps for the runner-up, if there is one.
         runner_up: that class in each image, ``(N,)``.
     """
-    found = {method: _drawn(values, infos[method].place, images) for method, values in maps.items()}
+    saliencies = {key: _saliency(values, infos[key], images) for key, values in maps.items()}
     edges: dict[str, tuple[float, ...]] = {}
     if images.ndim == 4:
-        seen = np.stack([sobel(image) for image in images.detach().cpu().double().numpy()])
-        edges = {method: _alike(seen, values) for method, values in found.items()}
-    classes = {
-        method: _alike(found[method], _drawn(values, infos[method].place, images)) for method, values in (others or {}).items()
-    }
+        of_images = np.stack([sobel(image) for image in images.detach().cpu().double().numpy()])
+        edges = {key: _similarities(of_images, values) for key, values in saliencies.items()}
+    classes = {key: _similarities(saliencies[key], _saliency(v, infos[key], images)) for key, v in (others or {}).items()}
     return Evidence(None if others is None or runner_up is None else tuple(runner_up.tolist()), classes, edges)
 
 
-def _drawn(values: Tensor, place: Place, images: Tensor) -> np.ndarray:
-    """The saliency at the resolution of the images, ``(N, *spatial)``."""
+def _saliency(values: Tensor, info: MapInfo, images: Tensor) -> np.ndarray:
     values = values.to("cpu", torch.promote_types(values.dtype, torch.float32))
-    return saliency_at(values, place, images.shape[2:]).double().numpy()
+    return saliency_at(values, info.place, images.shape[2:]).double().numpy()
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> tuple[float, ...]:
-    """The correlation of each pair; NaN where one of them is constant, which is like nothing, and not 0 like anything."""
+def _similarities(one: np.ndarray, other: np.ndarray) -> tuple[float, ...]:
+    """Compute the rank correlation of each pair; NaN where one of them is constant, which is similar to nothing."""
     return tuple(spearman(a, b) if np.ptp(b) else np.nan for a, b in zip(one, other, strict=True))

@@ -1,7 +1,7 @@
 """Words for a map that shows nothing, or hardly anything: why, and what to try.
 
 A map is empty where it is zero everywhere, and weak where its method left less than :data:`WEAK` of what it could have shown.
-Both are found from the gradients and activations of the same pass, so that no other picture is needed to compare with.
+Both are known from the gradients and activations of the same pass, so that no other picture is needed to compare with.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ def another_layer(candidates: Sequence[str], layer: str) -> str | None:
 # --- How much of a map is left -------------------------------------------------------------------------------------------
 
 
-def positive_share(found: Gradients) -> float:
+def positive_share(gradients: Gradients) -> float:
     """Measure how much of the weighted sum ``s`` of an image is positive: ``max(s, 0) / max |s|``, the highest of all layers.
 
     It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where Grad-CAM is empty.
     """
-    return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(found))
+    return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(gradients))
 
 
-def overlap(found: Gradients, product: Tensor) -> float:
+def overlap(gradients: Gradients, product: Tensor) -> float:
     """Measure how much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
-    guided, heat = found.inputs[rules.guided], upsample(gradcam(found), product.shape[2:])
+    guided, heat = gradients.inputs[rules.guided], upsample(gradcam(gradients), product.shape[2:])
     return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(heat.max()))
 
 
@@ -104,71 +104,73 @@ class Advice:
 
 
 def remarks(
-    found: Gradients, maps: Mapping[str, Tensor], methods: Sequence[Method], advice: Advice
+    gradients: Gradients, maps: Mapping[str, Tensor], methods: Sequence[Method], advice: Advice
 ) -> dict[str, tuple[str, ...]]:
     """Say of each image's map by each method why it is empty or weak; there are no words where it is neither."""
     count = len(next(iter(maps.values()), ()))
-    ones = [found[i : i + 1] for i in range(count)]
+    ones = [gradients[i : i + 1] for i in range(count)]
     return {
         method.key: tuple(_remark(ones[i], maps[method.key][i : i + 1], method, advice) for i in range(count))
         for method in methods
     }
 
 
-def _remark(found: Gradients, values: Tensor, method: Method, advice: Advice) -> str:
+def _remark(gradients: Gradients, values: Tensor, method: Method, advice: Advice) -> str:
     """Say why the map of one image, ``values``, is empty or weak."""
-    if _unmoved(found) and not values.any():
+    if _unmoved(gradients) and not values.any():
         return NO_GRADIENT
     if method == METHODS["gradcam"]:
-        return _of_gradcam(found, advice)
+        return _gradcam_remark(gradients, advice)
     if method == METHODS["guided_gradcam"]:
-        return _of_guided_gradcam(found, values, advice)
+        return _guided_gradcam_remark(gradients, values, advice)
     if values.any() or method.needs_layer or len(method.needs) != 1:
         return ""
     ((_, rule),) = method.needs
     return f"{_zero(rule)}; {advice.target}"
 
 
-def _unmoved(found: Gradients) -> bool:
+def _unmoved(gradients: Gradients) -> bool:
     """Tell whether no gradient of the score is left: none at the input, or none anywhere where that one is not known."""
-    if (plain := found.inputs.get(rules.gradient)) is not None:
+    if (plain := gradients.inputs.get(rules.gradient)) is not None:
         return not plain.any()
-    at_layers = found.layers.get(rules.gradient, ())
-    return bool(at_layers) and not any(gradient.any() for gradient in [*at_layers, *found.inputs.values()])
+    at_layers = gradients.layers.get(rules.gradient, ())
+    return bool(at_layers) and not any(gradient.any() for gradient in [*at_layers, *gradients.inputs.values()])
 
 
 def _zero(rule: Rule) -> str:
     return _ZERO.get(rule, "its rule lets nothing through to the input")
 
 
-def _of_gradcam(found: Gradients, advice: Advice) -> str:
-    share = positive_share(found)
+def _gradcam_remark(gradients: Gradients, advice: Advice) -> str:
+    share = positive_share(gradients)
     if share == 0:
-        return f"{_no_heat(found, advice)}; {advice.layer}"
+        return f"{_no_heat(gradients, advice)}; {advice.layer}"
     at = f"at {advice.place} the highest value of its weighted sum is {_fraction(share)} of the size of the lowest"
     return "" if share >= WEAK else f"weak: {at}"
 
 
-def _no_heat(found: Gradients, advice: Advice) -> str:
-    if not any(gradient.any() for gradient in found.layers[rules.gradient]):
+def _no_heat(gradients: Gradients, advice: Advice) -> str:
+    if not any(gradient.any() for gradient in gradients.layers[rules.gradient]):
         return f"the gradient at {advice.place} is zero"
-    negative = any(values.any() for values in weighted_sums(found))
+    negative = any(values.any() for values in weighted_sums(gradients))
     return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {advice.place}"
 
 
-def _of_guided_gradcam(found: Gradients, product: Tensor, advice: Advice) -> str:
-    share, guided = positive_share(found), found.inputs[rules.guided]
+def _guided_gradcam_remark(gradients: Gradients, product: Tensor, advice: Advice) -> str:
+    share, guided = positive_share(gradients), gradients.inputs[rules.guided]
     if share == 0:
-        return f"{NO_GRADCAM} ({_no_heat(found, advice)}); {advice.layer}"
+        return f"{NO_GRADCAM} ({_no_heat(gradients, advice)}); {advice.layer}"
     if not guided.any():
         return f"its guided backpropagation is empty ({_zero(rules.guided)}); {advice.target}"
-    met = overlap(found, product)
-    if met == 0:
-        heat = upsample(gradcam(found), product.shape[2:])
+    shared = overlap(gradients, product)
+    if shared == 0:
+        heat = upsample(gradcam(gradients), product.shape[2:])
         if (saliency(guided).bool() & heat.bool()).any():
             return f"its values are too small for {product.dtype}; explain images and network of a wider dtype"
         return f"its guided backpropagation and its Grad-CAM do not overlap; {advice.layer}"
-    if share * met >= WEAK:
+    if share * shared >= WEAK:
         return ""
-    why = "they hardly overlap" if met < share else f"hardly anything of Grad-CAM's weighted sum at {advice.place} is positive"
-    return f"weak: {_fraction(share * met)} of what its two maps could give, since {why}"
+    why = (
+        "they hardly overlap" if shared < share else f"hardly anything of Grad-CAM's weighted sum at {advice.place} is positive"
+    )
+    return f"weak: {_fraction(share * shared)} of what its two maps could give, since {why}"

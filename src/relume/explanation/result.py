@@ -1,43 +1,44 @@
-"""The result: what was found, its pictures and its files."""
+"""The result of an explanation: raw maps, scores, coverage and provenance, and what is drawn, said and saved of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
+import numpy as np
+from torch import Tensor
+
+from relume.engine.coverage import Coverage
 from relume.errors import InputError
-from relume.explanation import storage as stored
-from relume.explanation.answer import Answer, compared
-from relume.maps import array
+from relume.explanation import storage
+from relume.explanation.quick_checks import Evidence
+from relume.explanation.remarks import NO_GRADCAM, NO_GRADIENT
+from relume.maps import MapInfo, array, saliency_at
 from relume.pages.folder import recover, write_folder
-from relume.pages.html import notebook
-from relume.pictures import figure as figures
-from relume.pictures.canvas import png, seen, stretched
-from relume.pictures.kinds import KINDS, Kind, default_kind, share_beyond
+from relume.pictures.canvas import seen, stretched
+from relume.pictures.kinds import KINDS, Kind, default_kind
 from relume.pictures.photo import Photo, as_photo
 from relume.pictures.preprocessing import IMAGENET, Preprocessing, check_same
-from relume.pictures.scale import PERCENTILE, Array, Scaling
-from relume.text import name_of, significant
+from relume.pictures.scale import OWN, PERCENTILE, Array, Scaling
+from relume.targets.activation import Quantity, Resolved, activated, how_to_name
+from relume.text import significant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Explanation", "Kinds", "Scale", "share", "sheet"]
+__all__ = ["Explanation", "Kinds", "Scale", "compared"]
 
-#: More rows than these are no picture any more; a notebook shows fewer.
-MOST_ROWS = 16
-MOST_THUMBNAILS = 6
+#: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
+FEW = 3
 
-#: What the figures under a map are.
-LIKE = "like: rank correlation with the map for the runner-up, and with Sobel's edges; high speaks against the map"
-
-_MUCH_BEYOND = 0.05
-_LEAST, _MOST = 1e-37, 1e38  # what float32, in which maps are drawn, can be divided by
+#: A map so many times weaker than the strongest of the same method's beside it is called weak.
+TIMES_WEAKER = 100
 
 #: A kind of picture for every method, or for each; None for what suits the map.
 Kinds: TypeAlias = str | Mapping[str, str] | None
@@ -46,22 +47,363 @@ Scale: TypeAlias = float | Literal["own", "shared"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Explanation(Answer):
-    """The answer for one target of a batch of ``N`` images, which draws, shows and saves itself.
+class Explanation:
+    """The explanation of one target in a batch of ``N`` images: raw maps, and where they come from.
 
-    ``e["gradcam"]`` is a method's raw map, ``e[0]`` the explanation of one image, ``e[0, "gradcam"]`` its map; iterating gives
-    the explanation of each image, and ``"gradcam" in e`` asks for a method. Its attributes are those of
-    :class:`relume.answer.Answer`.
+    ``e["gradcam"]`` is a raw map, ``e[0]`` the explanation of one image, ``e[0, "gradcam"]`` its map; iterating gives the
+    explanation of each image, and ``"gradcam" in e`` tells whether there is such a map. In a notebook it shows itself.
+
+    Attributes:
+        maps: the raw map of each method, never scaled: ``(N, C, *spatial)``, or ``(N, *coarse)`` for one of a layer.
+        infos: the description of each map: title, place, sign.
+        images: the network's input, ``(N, C, *spatial)``.
+        target: the class explained in each image, ``(N,)`` int64; None if no class is explained.
+        score: the score explained in each image, ``(N,)``.
+        scores: all class scores ``(N, classes)``; ``score`` again where the outputs are no classes.
+        coverage: the rectifiers that ran, and those that a rule reached.
+        layer: Grad-CAM's target layer, given or chosen; None if no method read one.
+        model: the network's name.
+        labels: class names by index, if known.
+        photos: each photo and what the network saw of it, if known (:meth:`with_photos`): what maps are drawn on.
+        provenance: where the result comes from, as plain data: file, preprocessing, weights.
+        activation: what makes probabilities of ``scores``: ``softmax``, ``sigmoid`` or ``none``.
+        are_probabilities: True if ``scores`` are probabilities as they are, the network ending in a softmax or sigmoid; None if
+            nothing tells what they are.
+        versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
+        unit: the unit of the network that is explained, in words, if it is one.
+        scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
+        evidence: the cheap checks of each map; None if there were none.
+        remarks: why the map of each image is empty or weak, by key, in words; empty words where it is neither.
+        strongest: the highest magnitude among each method's maps of the same result, other images and targets included, where
+            there are such beside these.
+        layer_choice: why the layer was chosen; None if it was given.
+        runner_up_layer: the layer to try if the chosen one gives no Grad-CAM, if one is known.
+        batch_size: how many images ran at once; None if all did.
+
+    Example:
+        >>> import relume, torch
+        >>> e = relume.explain(relume.open_model("demo").model, torch.rand(2, 3, 96, 96), methods=["gradient", "gradcam"])
+        >>> len(e), list(e.maps), e[0, "gradient"].shape
+        (2, ['gradient', 'gradcam'], torch.Size([3, 96, 96]))
+        >>> [len(one) for one in e]
+        [1, 1]
     """
 
-    def with_photos(self, photos: Sequence[str | Path | Image | Photo], preprocessing: Preprocessing = IMAGENET) -> Explanation:
-        """The same explanation, drawn on ``photos`` at their own resolution: a file, a picture or a photo for each image.
+    maps: Mapping[str, Tensor]
+    infos: Mapping[str, MapInfo]
+    images: Tensor
+    target: Tensor | None
+    score: Tensor
+    scores: Tensor
+    coverage: Coverage
+    layer: str | None
+    model: str
+    labels: Sequence[str] | None = None
+    photos: Sequence[Photo] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    activation: Resolved = "none"
+    are_probabilities: bool | None = None
+    versus: Tensor | None = None
+    unit: str | None = None
+    scaling: Scaling = OWN
+    evidence: Evidence | None = None
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strongest: Mapping[str, float] = field(default_factory=dict)
+    layer_choice: str | None = None
+    runner_up_layer: str | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        # a read-only view of a mapping cannot be pickled; the mapping can
+        return type(self), (dict(self.maps), *(getattr(self, f.name) for f in fields(self)[1:]))
+
+    # --- Parts of it ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, key: str | tuple[int, str]) -> Tensor: ...
+    @overload
+    def __getitem__(self, key: int | slice) -> Self: ...
+    def __getitem__(self, key: str | int | slice | tuple[int, str]) -> Tensor | Self:
+        """Return the raw map of a method, the explanation of one image or of some, or one image's map by a method."""
+        if isinstance(key, str):
+            if key in self.maps:
+                return self.maps[key]
+            raise InputError(f"no map {key!r} in this explanation; it holds {', '.join(self.maps)}")
+        if isinstance(key, slice):
+            return self._samples(key)
+        sample, *method = key if isinstance(key, tuple) and key else (key,)
+        if not hasattr(sample, "__index__") or len(method) > 1 or not all(isinstance(m, str) for m in method):
+            raise InputError(f"index an explanation by image, method or both: e[0], e['gradcam'], e[0, 'gradcam']; got {key!r}")
+        i = self._index(sample)
+        return self[method[0]][i] if method else self._samples(slice(i, i + 1))
+
+    def _index(self, sample: int) -> int:
+        """Count a sample from the front; the end of the samples is an IndexError, by which iteration over them stops."""
+        if -len(self) <= sample < len(self):
+            return operator.index(sample) % len(self)
+        raise IndexError(f"there is no image {sample} in an explanation of {len(self)}")
+
+    def _samples(self, some: slice) -> Self:
+        if some.step is not None and some.step < 1:
+            raise InputError(f"images are taken in their order; got a step of {some.step}")
+        cut: dict[str, Any] = {
+            name: None if (values := getattr(self, name)) is None else values[some]
+            for name in ("images", "target", "score", "scores", "photos", "versus", "evidence")
+        }
+        return dataclasses.replace(
+            self,
+            **cut,
+            maps={key: values[some] for key, values in self.maps.items()},
+            remarks={key: words[some] for key, words in self.remarks.items()},
+            strongest=self.strongest or _strongest([self]),  # of all of them, not only of those taken
+        )
+
+    def __contains__(self, method: object) -> bool:
+        return method in self.maps
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    # --- Values -----------------------------------------------------------------------------------------------------------
+
+    def saliency(self, method: str) -> Tensor:
+        """Return what is drawn: ``(N, *spatial)``, not negative, not scaled; the map of a layer is upsampled to the input.
+
+        Example:
+            >>> import relume, torch
+            >>> e = relume.explain(relume.open_model("demo").model, torch.rand(2, 3, 96, 96), methods=["gradcam"])
+            >>> e["gradcam"].shape, e.saliency("gradcam").shape
+            (torch.Size([2, 12, 12]), torch.Size([2, 96, 96]))
+        """
+        values = self[method]
+        return saliency_at(values, self.infos[method].place, self.images.shape[2:])
+
+    def scale(self, method: str) -> list[float]:
+        """Return the value of each image's map that is drawn at full strength, as :attr:`scaling` says.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"])
+            >>> e.scaled(0.5).scale("gradient")
+            [0.5, 0.5]
+        """
+        return [self.scaling.of(method, array(values)) for values in self.saliency(method).float()]
+
+    def empty(self, method: str) -> list[bool]:
+        """Tell which images have an empty map: one that is zero everywhere, and shows nothing.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.empty("gradient")
+            [False]
+        """
+        return [not shown for shown in self[method].flatten(1).any(1).tolist()]
+
+    def weaker(self, method: str) -> list[float | None]:
+        """Return how many times weaker each image's map is than the strongest; None if less than :data:`TIMES_WEAKER` times.
+
+        Its highest magnitude is compared with that of the same method's maps of other images and targets in this result.
+        """
+        own = self[method].abs().flatten(1).amax(1).tolist()
+        highest = max([self.strongest.get(method, 0.0), *own])
+        return [highest / value if 0 < value * TIMES_WEAKER < highest else None for value in own]
+
+    def to_numpy(self) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
+        """Return the raw maps as arrays, channels last: ``(N, *spatial, C)``, or ``(N, *coarse)`` for the map of a layer.
+
+        The dtype is the map's, float32 for those that NumPy lacks.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"]).to_numpy()["gradient"].shape
+            (2, 4, 4, 3)
+        """
+        of_input = {key for key, info in self.infos.items() if info.place == "input"}
+        return {key: array(values.movedim(1, -1) if key in of_input else values) for key, values in self.maps.items()}
+
+    # --- Words ------------------------------------------------------------------------------------------------------------
+
+    def name(self, index: int) -> str:
+        """Return the name of a class, in one line: its label if labels are known, else its index.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo").explain(draw_scene(0).picture, methods=["gradient"]).name(4)
+            'cat'
+        """
+        return " ".join(self.labels[index].split()) if self.labels is not None and index < len(self.labels) else str(index)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The number that each class is shown with: a probability only where :attr:`activation` or the network gives one."""
+        # the softmax of a single score is 1 whatever the score
+        known = self.are_probabilities or self.activation == "sigmoid"
+        known = known or (self.activation == "softmax" and self.scores.shape[-1] > 1)
+        return "probability" if known and self.scores.ndim == 2 else "score"
+
+    def probabilities(self, sample: int = 0) -> Tensor | None:
+        """Return the class probabilities of one image, ``(classes,)``; None where there are only scores: see :attr:`quantity`.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"], activation="softmax")
+            >>> round(float(e.probabilities().sum()), 3)
+            1.0
+        """
+        return activated(self.scores[sample].float(), self.activation) if self.quantity == "probability" else None
+
+    def top(self, sample: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
+        """Return the ``count`` highest classes of one image: index, name, and the probability or the score.
+
+        :attr:`quantity` says which of the two. Empty where the outputs are no classes.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture)
+            >>> [name for _, name, _ in e.top(count=2)]
+            ['dog', 'cat']
+        """
+        if self.scores.ndim != 2:
+            return []
+        probabilities, scores = self.probabilities(sample), self.scores[sample].float()
+        values = scores if probabilities is None else probabilities
+        # by the scores, since probabilities near 1 may be the same float
+        return [(i, self.name(i), float(values[i])) for i in scores.topk(min(count, len(scores))).indices.tolist()]
+
+    def naming(self, option: str = "activation='{}'") -> str:
+        """Say how to name the class scores, if a class is explained and nothing tells what they are; else nothing."""
+        unnamed = self.target is not None and self.activation == "none" and self.are_probabilities is None
+        return how_to_name(option, self.scores.shape[1]) if unnamed else ""
+
+    @property
+    def scores_are(self) -> str:
+        """The kind of the scores, in words, and what makes probabilities of them."""
+        if self.quantity == "score":
+            return "scores, not probabilities"
+        how = {"softmax": "the softmax of the scores", "sigmoid": "the sigmoid of each score", "none": "the scores themselves"}
+        return f"probabilities, {how[self.activation]}"
+
+    def title(self, sample: int = 0) -> str:
+        """Name the class explained in one image, with its probability; with its score where there is no probability.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat")
+            >>> e.title().partition(",")[0]
+            'cat (4)'
+        """
+        score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
+        if self.target is None:
+            return f"{self.unit}, {score}" if self.unit else score
+        index = int(self.target[sample])
+        if self.versus is not None:
+            return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
+        return f"{self._called(index)}, {score if probabilities is None else f'{float(probabilities[index]):.1%}'}"
+
+    def _short(self, index: int) -> str:
+        name = self.name(index).partition(",")[0]
+        return f"class {index}" if name == str(index) else name if len(name) <= 20 else f"{name[:19]}…"
+
+    def _called(self, index: int) -> str:
+        name = self.name(index)
+        return name if name == str(index) else f"{name} ({index})"
+
+    def remark(self, method: str, sample: int = 0) -> str:
+        """Say why one map is empty or weak; nothing where it is neither, or nothing is known."""
+        return self.remarks[method][sample] if method in self.remarks else ""
+
+    def doubt(self, method: str, sample: int = 0) -> str:
+        """Say what a reader must know of one map: that it is empty or weak, and what :attr:`evidence` has of it.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat")
+            >>> e.doubt("guided_backprop").partition(" (")[0]
+            'almost the same as the map for dog'
+        """
+        remark = self.remark(method, sample)
+        if not self[method][sample].any():
+            return f"empty (zero everywhere): {remark}" if remark else "empty (zero everywhere)"
+        similar = ""
+        if self.evidence is not None:
+            rival = "" if self.evidence.runner_up is None else self._short(self.evidence.runner_up[sample])
+            similar = self.evidence.sentence(method, sample, rival)
+        return "; ".join(part for part in (remark, self.weak_here(method, sample), similar) if part)
+
+    def weak_here(self, method: str, sample: int = 0) -> str:
+        """Say that one map is far weaker than others of its method, where each is drawn at full strength all the same."""
+        times = self.weaker(method)[sample] if self.scaling.origin == "own" else None
+        if times is None:
+            return ""
+        return f"weak here: {float(f'{times:.3g}'):,.0f} times weaker than the strongest {self.infos[method].title} of these"
+
+    @property
+    def layer_trouble(self) -> str:
+        """The sentence that the layer chosen gives most images no Grad-CAM, and which one to name; empty where it does not."""
+        return self.trouble_with_layer(self.without_gradcam())
+
+    def without_gradcam(self) -> list[bool]:
+        """Tell which images have no Grad-CAM at the layer chosen; none where no layer was, or where nothing tells."""
+        if self.layer_choice is None:
+            return []
+        if "gradcam" in self:
+            words = self.remarks.get("gradcam", ("",) * len(self))
+            return [empty and why != NO_GRADIENT for empty, why in zip(self.empty("gradcam"), words, strict=True)]
+        return [words.startswith(NO_GRADCAM) for words in self.remarks.get("guided_gradcam", ())]
+
+    def trouble_with_layer(self, without: Sequence[bool], name: str = "layer={!r}") -> str:
+        """Say that most of a run's images are ``without`` Grad-CAM, and ``name`` another layer; nothing where most have one."""
+        if not any(without) or (not all(without) if len(without) < FEW else 2 * sum(without) <= len(without)):
+            return ""
+        such = f", such as {name.format(self.runner_up_layer)}" if self.runner_up_layer else ""
+        these = f"{sum(without)} of {len(without)} Grad-CAMs are" if len(without) > 1 else "the Grad-CAM is"
+        return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
+
+    def __str__(self) -> str:
+        from relume.explanation.summary import summary
+
+        return summary(self)
+
+    __repr__ = __str__
+
+    @property
+    def reached(self) -> str:
+        """The number of rectifiers that a rule reached, in words."""
+        return f"{self.coverage.guided} rectifiers guided, {self.coverage.unguided} not"
+
+    # --- Pictures ---------------------------------------------------------------------------------------------------------
+
+    def with_photos(self, photos: Sequence[str | Path | Image | Photo], preprocessing: Preprocessing = IMAGENET) -> Self:
+        """Return the same explanation, drawn on ``photos`` at their own resolution: a file, picture or photo for each image.
 
         ``preprocessing`` is what made the images of them: where it cropped, the rest of a photo is dimmed.
 
         Raises:
             ImageError: a photo cannot be read.
             InputError: there are more or fewer photos than images, or an image is not what becomes of its photo.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import PREPROCESSING, draw_scene, load_network
+            >>> photo = draw_scene(7, ["cat", "dog"]).picture
+            >>> e = relume.explain(load_network(), PREPROCESSING.tensor(photo)[None], methods=["gradient"])
+            >>> e.with_photos([photo], PREPROCESSING).photo().size == photo.size
+            True
         """
         if not isinstance(photos, list | tuple) or len(photos) != len(self):
             given = len(photos) if isinstance(photos, list | tuple) else f"a {type(photos).__name__}"
@@ -71,8 +413,8 @@ class Explanation(Answer):
             check_same(preprocessing.view(photo.picture), self.images[i], i)
         return dataclasses.replace(self, photos=framed)
 
-    def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = PERCENTILE) -> Explanation:
-        """The same explanation, drawn at another scale.
+    def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = PERCENTILE) -> Self:
+        """Return the same explanation, drawn at another scale.
 
         Args:
             scale: ``own``: the ``percentile`` of each map is drawn at full strength; ``shared``: the highest of the batch, for
@@ -81,200 +423,176 @@ class Explanation(Answer):
 
         Raises:
             InputError: another word, a value not above zero, a method without a value.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"]).scaled("shared")
+            >>> len(set(e.scale("gradient")))
+            1
         """
-        return share([self], scale, percentile=percentile)[0]
+        from relume.explanation.scales import scaling_of
+
+        return dataclasses.replace(self, scaling=scaling_of([self], scale, percentile))
 
     def photo(self, sample: int = 0) -> Image:
-        """The photo at its own resolution, dimmed where the network never looked; its input if there is no photo.
+        """Return the photo at its own resolution, dimmed where the network never looked; its input if there is no photo.
 
         An input is stretched to the range of a display.
         """
-        return seen(self._photo(sample, None))
+        return seen(self.photo_at(sample))
 
-    def _photo(self, sample: int, size: int | None) -> Photo:
+    def photo_at(self, sample: int = 0, size: int | None = None) -> Photo:
+        """Return the photo with its box, its longest side no more than ``size`` pixels; of the input if there is no photo."""
         if self.images.ndim != 4:
             raise InputError(
                 f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; "
                 "plot e[method] yourself"
             )
-        i = self.index(sample)
+        i = self._index(sample)
         photo = self.photos[i] if self.photos else Photo.whole(stretched(array(self.images[i].float())))
         return photo if size is None else photo.fitted(size)
 
     def picture(self, method: str, sample: int = 0, *, kind: str | None = None, size: int | None = None) -> Image:
-        """One map as a picture, on its photo where the kind shows one, where the network looked.
+        """Draw one map, on its photo where the kind shows one, where the network looked.
 
         Args:
             method: which map.
             sample: which image.
-            kind: one of :data:`relume.pictures.kinds.KINDS`; if None, colour about mid-grey for a signed map, else heat
-            over the photo.
+            kind: one of :data:`relume.pictures.kinds.KINDS`; if None, what suits the map.
             size: the longest side in pixels, the photo's own if None.
 
         Raises:
             InputError: an unknown method or kind, or images that are not two-dimensional.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"]).picture("gradient", kind="over").size
+            (4, 4)
         """
-        photo = self._photo(sample, size)
-        one = self[self.index(sample)]
+        photo = self.photo_at(sample, size)
+        one = self[self._index(sample)]
         return one.kind(method, kind).draw(one.drawn(method), one.scale(method)[0], photo)
 
     def overlay(self, method: str, sample: int = 0, *, kind: str = "over") -> Image:
-        """One map over its photo, at the photo's own resolution."""
+        """Draw one map over its photo, at the photo's own resolution."""
         return self.picture(method, sample, kind=kind)
 
     def kind(self, method: str, kind: Kinds = None) -> Kind:
-        """The kind of picture that is drawn of a map: the one asked for, or what suits it."""
+        """Return the kind of picture that is drawn of a map: the one given, or what suits the map.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.kind("gradient").key
+            'colour'
+        """
         if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
             raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
         key = kind.get(method) if isinstance(kind, Mapping) else kind
         return default_kind(self.infos[method]) if key is None else KINDS[key]
 
     def drawn(self, method: str) -> Array:
-        """The first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at the input's resolution."""
-        values = self[method]
-        return array((values if self.infos[method].place == "input" else self.saliency(method))[0].float())
+        """Return the first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at input resolution."""
+        values = self[method] if self.infos[method].place == "input" else self.saliency(method)
+        return array(values[0].float())
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
-        """A figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
+        """Draw a figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
 
         Args:
             kind: the kind of picture, for all methods or by method; what suits each map if None.
             scale: as for :meth:`scaled`; what :attr:`scaling` says if None.
             columns: pictures side by side; all of a row, up to seven, if None.
             dpi: dots per inch of what is not text; text stays text in PDF and SVG.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"])
+            >>> e.figure().savefig("/dev/null", format="pdf")
         """
+        from relume.explanation.sheet import sheet
+
         return sheet([self if scale is None else self.scaled(scale)], kind=kind, columns=columns, dpi=dpi)
 
     def _repr_html_(self) -> str | None:
-        if self.images.ndim != 4:
-            return None
-        rows, notes = _rows([self], None, 256, MOST_THUMBNAILS)
-        notes += [note] if (note := self.naming()) else []
-        heading = f"{self.model}{f', layer {self.layer}' if self.layer else ''}"
-        return notebook(rows, heading=heading, notes=notes, summary="coverage", details=str(self.coverage))
+        from relume.explanation.sheet import notebook
+
+        return notebook([self]) if self.images.ndim == 4 else None
 
     # --- Files ------------------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the tensors, as plain data for JSON."""
-        return stored.facts(self)
+        """Return everything but the tensors, as plain data for JSON.
 
-    def files(self, *, kind: Kinds = None, size: int | None = None, figure: bool = True) -> dict[str, bytes]:
-        """The files that :meth:`save` writes, by name."""
-        files: dict[str, bytes] = {}
-        if self.images.ndim == 4:
-            for i, one in enumerate(self):
-                number = "" if len(self) == 1 else f".{i}"
-                files |= {f"{m}{number}.png": png(one.picture(m, kind=self.kind(m, kind).key, size=size)) for m in self.maps}
-            if figure:
-                files["figure.png"] = figures.figure_bytes(self.figure(kind=kind))
-        return files | stored.files(self, files)
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> e.as_dict()["maps"]["gradient"]["place"]
+            'input'
+        """
+        return storage.record(self)
+
+    def files(self, *, kind: Kinds = None, size: int | None = None, without: Iterable[str] = ()) -> dict[str, bytes]:
+        """Return the files that :meth:`save` writes, by name, those of some writers left out.
+
+        Example:
+            >>> import relume, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> sorted(relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"]).files(without=["figure"]))
+            ['explanation.json', 'gradient.png', 'maps.safetensors', 'tensors.safetensors']
+        """
+        return storage.files(self, storage.SaveOptions(kind, size), without=without)
 
     def save(self, directory: str | Path, *, kind: Kinds = None, size: int | None = None) -> Path:
-        """Write pictures, a figure, raw maps and facts into ``directory``, all or nothing, and return it.
+        """Write pictures, a figure, raw maps and a record into ``directory``, all or nothing, and return it.
 
         ``METHOD.png`` for each method (``METHOD.0.png`` and so on for each image of several), at the photo's resolution or with
         a longest side of ``size``; ``figure.png``; ``photo.*``, the photo's file as it was; ``maps.safetensors``, the raw maps;
-        ``tensors.safetensors``, input, scores and target; ``explanation.json``. What an earlier save wrote there goes.
+        ``tensors.safetensors``, input, scores and target; ``explanation.json``. What an earlier save wrote there goes. Each
+        format is an entry of :data:`relume.explanation.storage.WRITERS`, to which others can be added.
 
         Raises:
             OutputError: the directory cannot be written to; nothing was left behind.
+
+        Example:
+            >>> import relume, tempfile, torch
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+            >>> e = relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     again = relume.Explanation.load(e.save(folder))
+            >>> torch.equal(again["gradient"], e["gradient"])
+            True
         """
         directory, files = Path(directory), self.files(kind=kind, size=size)
         recover(directory)  # before what is there is looked at
-        return write_folder(directory, files, stale=stored.written(directory) - files.keys())
+        return write_folder(directory, files, stale=storage.written(directory) - files.keys())
 
     @classmethod
-    def load(cls, directory: str | Path) -> Explanation:
-        """What :meth:`save` wrote: the same maps, scores, words, photos and pictures.
+    def load(cls, directory: str | Path) -> Self:
+        """Load what :meth:`save` wrote: the same maps, scores, words, photos and pictures.
 
         Raises:
             InputError: something is missing there, or is not what :meth:`save` writes.
         """
-        return cls(**stored.load(Path(directory)))
+        return cls(**storage.load(Path(directory)))
 
 
-def share(
-    explanations: Sequence[Explanation], scale: Scale | Mapping[str, float] = "shared", *, percentile: float = PERCENTILE
-) -> list[Explanation]:
-    """The same explanations, of several photos or targets, at another scale: see :meth:`Explanation.scaled`."""
-    if not 0 < percentile <= 100:
-        raise InputError(f"a percentile is a number above 0, up to 100; got {percentile}")
-    methods = list(dict.fromkeys(m for e in explanations for m in e.maps))
-    if scale == "own":
-        scaling = Scaling(percentile)
-    elif scale == "shared":
-        own = [dataclasses.replace(e, scaling=Scaling(percentile)) for e in explanations]
-        full = {m: max((value for e in own if m in e for value in e.scale(m)), default=0.0) for m in methods}
-        scaling = Scaling(percentile, full, "shared")
-    else:
-        scaling = Scaling(percentile, _given(methods, scale), "fixed")
-    return [dataclasses.replace(e, scaling=scaling) for e in explanations]
+def compared(explanations: Sequence[Explanation], beside: Mapping[str, float] = MappingProxyType({})) -> list[Explanation]:
+    """Tell explanations the highest magnitude of all their maps by each method, and of those ``beside`` them."""
+    strongest = {method: max(value, beside.get(method, 0.0)) for method, value in _strongest(explanations).items()}
+    return [dataclasses.replace(e, strongest=strongest) for e in explanations]
 
 
-def _given(methods: Sequence[str], scale: float | Mapping[str, float]) -> dict[str, float]:
-    """The value given for each method."""
-    values = scale if isinstance(scale, Mapping) else dict.fromkeys(methods, scale)
-    for value in values.values() if values else [scale]:
-        if isinstance(value, bool) or not isinstance(value, Real) or not _LEAST < float(value) < _MOST:
-            raise InputError(f"a scale is 'own', 'shared', or a value above zero for all methods or by method; got {scale!r}")
-    if methods and set(values) != set(methods):
-        raise InputError(f"a scale by method has a value for each: {', '.join(methods)}; got {', '.join(values) or 'none'}")
-    return {method: float(value) for method, value in values.items()}
-
-
-def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: int | None = None, dpi: float = 150) -> Figure:
-    """A figure of explanations by the same methods, such as several targets of one photo: a row for each image of each.
-
-    At most :data:`MOST_ROWS` rows are drawn; the caption says if there are more. The caption says how the maps are scaled.
-
-    Raises:
-        InputError: no images, explanations of different networks, methods or scales, or a size that is none.
-    """
-    if (columns is not None and columns < 1) or not dpi > 0:
-        raise InputError(f"columns and dpi are above zero; got columns={columns}, dpi={dpi}")
-    if len({(e.model, e.layer, tuple(e.maps), str(e.scaling)) for e in explanations}) > 1:
-        raise InputError("a sheet has one caption: give explanations of one network, by the same methods at the same scale")
-    rows, notes = _rows(explanations, kind, max(480, round(1.5 * figures.CELL * dpi)), MOST_ROWS)
-    first = explanations[0]
-    facts = [first.model, f"layer {first.layer}" if first.layer else "", first.reached]
-    return figures.figure(rows, "  ·  ".join(part for part in (*facts, *notes) if part), columns=columns, dpi=dpi)
-
-
-def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int) -> tuple[list[figures.Row], list[str]]:
-    """The pictures of the first ``most`` images, and what there is to say of them all."""
-    total, explanations = sum(len(e) for e in explanations), compared(explanations)
-    shown = [one for e in explanations for one in e[:most]][:most]
-    if not shown:
-        raise InputError("there is no image in this explanation, and nothing to draw")
-    names = [name_of(one.source) for one in shown]
-    one_photo = len(set(names)) == 1
-    titles = [
-        one.title() if one_photo or not name else f"{name}: {one.title()}" for name, one in zip(names, shown, strict=True)
-    ]
-    rows = [figures.Row(title, _cells(one, kind, size)) for title, one in zip(titles, shown, strict=True)]
-    kinds = dict.fromkeys(shown[0].kind(m, kind) for m in shown[0].maps)
-    notes = [names[0] if one_photo else "", str(shown[0].scaling) if any(k.ends for k in kinds) else ""]
-    notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
-    smooth = shown[0].source.get("smooth")
-    notes.append(f"{smooth['samples']} noisy copies, noise {smooth['noise']:g}" if smooth else "")
-    notes.append(LIKE if shown[0].evidence is not None else "")
-    notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
-    notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
-    return rows, [note for note in notes if note]
-
-
-def _cells(one: Explanation, kind: Kinds, size: int) -> list[figures.Cell]:
-    """The photo and every map of one image, with the scale it is drawn at."""
-    photo = one._photo(0, size)
-    cells = [figures.Cell("photo" if one.photos else "input", seen(photo))]
-    for method in one.maps:
-        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), one.infos[method].title
-        beyond = share_beyond(values, photo)
-        name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
-        cell = figures.Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
-        if values.any() and drawing.ends is not None:
-            low, high = (significant(end * full) for end in drawing.ends)
-            cell = dataclasses.replace(cell, bar=drawing.bar(), low=low, high=high)
-        cells.append(cell)
-    return cells
+def _strongest(explanations: Sequence[Explanation]) -> dict[str, float]:
+    """Find the highest magnitude of each method's maps, of those beside them too."""
+    strongest: dict[str, float] = {}
+    for e in explanations:
+        for key, values in e.maps.items():
+            own = float(values.abs().max()) if values.numel() else 0.0
+            strongest[key] = max(strongest.get(key, 0.0), e.strongest.get(key, 0.0), own)
+    return strongest

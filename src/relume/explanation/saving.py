@@ -17,7 +17,8 @@ from pathlib import Path
 
 from relume.errors import OutputError
 from relume.explanation import storage
-from relume.explanation.result import Explanation, Kinds, sheet
+from relume.explanation.result import Explanation, Kinds
+from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
@@ -67,7 +68,7 @@ def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, siz
     files = {
         f"{_target_folder(e)}/{name}": content
         for e in explanations
-        for name, content in e.files(kind=kind, size=size, figure=False).items()
+        for name, content in e.files(kind=kind, size=size, without=["figure"]).items()
     }
     return files | {OVERVIEW: figure_bytes(sheet(explanations, kind=kind))}
 
@@ -106,7 +107,7 @@ def _plain(text: str) -> str:
 
 
 def address(photo: Path) -> str:
-    """Return the name that a photo has in the facts of its results: its absolute path, links followed."""
+    """Return the name that a photo has in the record of its results: its absolute path, links followed."""
     return os.path.realpath(photo)
 
 
@@ -223,7 +224,7 @@ def _owner(folder: Path) -> str | None:
     owners = set()
     for facts in folder.glob("*/explanation.json"):
         try:
-            owners.add(json.loads(facts.read_bytes())["source"]["path"])
+            owners.add(json.loads(facts.read_bytes())["provenance"]["path"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
     return owners.pop() if len(owners) == 1 else None

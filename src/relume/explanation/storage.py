@@ -1,14 +1,15 @@
-"""An answer as files, and back."""
+"""Explanations as files, and back; each output format is an entry of :data:`WRITERS`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,88 +18,207 @@ from safetensors.torch import save
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
-from relume.explanation.answer import Answer
 from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place
 from relume.pictures.canvas import png
+from relume.pictures.figure import figure_bytes
 from relume.pictures.photo import Photo, load_photo
 from relume.pictures.scale import Scaling
+from relume.registry import Registry
 from relume.targets.activation import Resolved
 from relume.text import encoded
 
-__all__ = ["facts", "files", "load", "written"]
+if TYPE_CHECKING:
+    from relume.explanation.result import Explanation, Kinds
 
-FACTS, MAPS, TENSORS = "explanation.json", "maps.safetensors", "tensors.safetensors"
+__all__ = ["WRITERS", "SaveOptions", "Writer", "files", "load", "record", "written"]
+
+RECORD, MAPS, TENSORS = "explanation.json", "maps.safetensors", "tensors.safetensors"
 
 UNSEALED = "0" * 64
 
 _TENSORS = ("images", "score", "scores", "target", "versus")
-_WORDS = ("layer", "model", "activation", "are_probabilities", "unit", "labels", "source")
+#: Attributes that are stored as they are, and what each may be.
+_PLAIN: dict[str, Any] = {
+    "layer": str | None,
+    "model": str,
+    "activation": str,
+    "are_probabilities": bool | None,
+    "unit": str | None,
+    "labels": list | None,
+    "provenance": dict,
+    "layer_choice": str | None,
+    "runner_up_layer": str | None,
+    "batch_size": int | None,
+}
 
 
-def facts(answer: Answer) -> dict[str, Any]:
-    """Everything but the tensors, as plain data for JSON."""
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """The choices of one save.
+
+    Attributes:
+        kind: the kind of picture, for all methods or by method; what suits each map if None.
+        size: the longest side of a picture in pixels; that of the photo if None.
+    """
+
+    kind: Kinds = None
+    size: int | None = None
+
+
+#: The files that one output format makes of an explanation, by name.
+Writer: TypeAlias = "Callable[[Explanation, SaveOptions], dict[str, bytes]]"
+
+
+# --- Writers -------------------------------------------------------------------------------------------------------------
+
+
+def _pictures(explanation: Explanation, options: SaveOptions) -> dict[str, bytes]:
+    """Draw ``METHOD.png`` for each method, ``METHOD.0.png`` and so on for each image of several."""
+    if explanation.images.ndim != 4:
+        return {}
+    pictures: dict[str, bytes] = {}
+    for i, one in enumerate(explanation):
+        for key in one.maps:
+            picture = one.picture(key, kind=one.kind(key, options.kind).key, size=options.size)
+            pictures[f"{key}{'' if len(explanation) == 1 else f'.{i}'}.png"] = png(picture)
+    return pictures
+
+
+def _figure(explanation: Explanation, options: SaveOptions) -> dict[str, bytes]:
+    """Draw the figure."""
+    return {} if explanation.images.ndim != 4 else {"figure.png": figure_bytes(explanation.figure(kind=options.kind))}
+
+
+def _maps(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write the raw maps."""
+    return {MAPS: _safetensors(dict(explanation.maps))}
+
+
+def _tensors(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write input, scores and target."""
+    return {TENSORS: _safetensors({key: v for key in _TENSORS if (v := getattr(explanation, key)) is not None})}
+
+
+def _photos(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write the photos' files as they were; as PNG where there is no file."""
+    photos = explanation.photos or ()
+    return {_photo_name(explanation, i): photo.content or png(photo.picture) for i, photo in enumerate(photos)}
+
+
+def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write everything but the tensors."""
+    record = explanation.as_dict()
+    for i, photo in enumerate(record["photos"] or ()):
+        photo["file"] = _photo_name(explanation, i)
+    return {RECORD: _json(record)}
+
+
+#: The output formats of :meth:`Explanation.save`, each a function of an explanation and options that gives files by name.
+#: ``WRITERS["csv"] = my_writer`` adds one.
+WRITERS: Registry[Writer] = Registry(
+    "writer",
+    "relume.writers",
+    {"pictures": _pictures, "figure": _figure, "maps": _maps, "tensors": _tensors, "photos": _photos, "record": _record},
+)
+
+
+def files(explanation: Explanation, options: SaveOptions, *, without: Iterable[str] = ()) -> dict[str, bytes]:
+    """Write an explanation in every format of :data:`WRITERS` but those ``without``; the record has a checksum of each file.
+
+    Example:
+        A format of your own:
+
+        >>> import relume, torch
+        >>> from relume.explanation import WRITERS
+        >>> def highest(explanation, options):
+        ...     rows = [f"{key},{float(values.max())};" for key, values in explanation.maps.items()]
+        ...     return {"highest.csv": "".join(rows).encode()}
+        >>> WRITERS["highest"] = highest
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        >>> "highest.csv" in relume.explain(network, torch.rand(1, 3, 4, 4), methods=["gradient"]).files()
+        True
+        >>> del WRITERS["highest"]
+    """
+    contents: dict[str, bytes] = {}
+    skipped = set(without)
+    for name, write in WRITERS.items():
+        contents |= {} if name in skipped else write(explanation, options)
+    if RECORD in contents:
+        sealed = json.loads(contents.pop(RECORD))
+        sealed["files"] = {name: _sum(content) for name, content in contents.items()}
+        contents[RECORD] = _sealed(sealed)
+    return contents
+
+
+def _safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
+    # a score may be a view of the scores, and what shares memory cannot be stored
+    return save({key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()})
+
+
+def _photo_name(explanation: Explanation, sample: int) -> str:
+    """Name the file of a photo; Pillow reads it by its content."""
+    content = explanation.photos[sample].content if explanation.photos else None
+    starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"II": ".tiff", b"MM": ".tiff"}
+    known = (suffix for start, suffix in starts.items() if content is not None and content.startswith(start))
+    number = "" if len(explanation) == 1 else f".{sample}"
+    return f"photo{number}{'.png' if content is None else next(known, '.image')}"
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return encoded(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+# --- The record ----------------------------------------------------------------------------------------------------------
+
+
+def record(explanation: Explanation) -> dict[str, Any]:
+    """Return everything but the tensors, as plain data for JSON."""
+    e = explanation
     return {
-        "samples": [_sample(answer, i) | _maps_of(answer, i) for i in range(len(answer))],
-        "methods": list(answer.maps),
-        "maps": {key: {"title": info.title, "place": info.place, "signed": info.signed} for key, info in answer.infos.items()},
-        "layer": answer.layer,
-        "model": answer.model,
-        "activation": answer.activation,
-        "are_probabilities": answer.are_probabilities,
-        "unit": answer.unit,
-        "coverage": answer.coverage.as_dict(),
-        "input_shape": list(answer.images.shape),
-        "scaling": answer.scaling.as_dict(),
-        "strongest": dict(answer.strongest),
-        "photos": None if answer.photos is None else [photo.as_dict() for photo in answer.photos],
-        "evidence": None if answer.evidence is None else _evidence(answer.evidence),
-        "labels": None if answer.labels is None else list(answer.labels),
-        "source": dict(answer.source),
+        "samples": [_sample(e, i) | _maps_of(e[i]) for i in range(len(e))],
+        "methods": list(e.maps),
+        "maps": {key: {k: v for k, v in asdict(e.infos[key]).items() if k != "key"} for key in e.maps},
+        **{key: getattr(e, key) for key in _PLAIN},
+        "labels": None if e.labels is None else list(e.labels),
+        "provenance": dict(e.provenance),
+        "coverage": e.coverage.as_dict(),
+        "input_shape": list(e.images.shape),
+        "scaling": e.scaling.as_dict(),
+        "strongest": dict(e.strongest),
+        "photos": None if e.photos is None else [photo.as_dict() for photo in e.photos],
+        "evidence": None if e.evidence is None else _evidence(e.evidence),
         "versions": {"relume": version("relume"), "torch": torch.__version__},
     }
 
 
 def _evidence(evidence: Evidence) -> dict[str, Any]:
-    """Plain data; None where there is no number, for which JSON has no word."""
+    """Return plain data; None where a similarity is NaN, for which JSON has no word."""
     kinds = {"classes": evidence.classes, "edges": evidence.edges}
-    known = {
+    plain = {
         key: {m: [None if math.isnan(v) else v for v in values] for m, values in kind.items()} for key, kind in kinds.items()
     }
-    return {"runner_up": evidence.runner_up, **known}
+    return {"runner_up": evidence.runner_up, **plain}
 
 
-def _read_evidence(found: dict[str, Any]) -> Evidence:
-    classes, edges = (
-        {m: tuple(math.nan if v is None else float(v) for v in values) for m, values in found[key].items()}
-        for key in ("classes", "edges")
-    )
-    return Evidence(None if found["runner_up"] is None else tuple(map(int, found["runner_up"])), classes, edges)
-
-
-def _sample(answer: Answer, i: int) -> dict[str, Any]:
-    """What there is to say of one image."""
-    index = None if answer.target is None else int(answer.target[i])
+def _sample(e: Explanation, i: int) -> dict[str, Any]:
+    """Describe one image: its target and its highest classes."""
+    index = None if e.target is None else int(e.target[i])
+    probable = e.quantity == "probability"
     return {
         "target": index,
-        "target_name": None if index is None else answer.name(index),
-        "versus": None if answer.versus is None else int(answer.versus[i]),
-        "score": float(answer.score[i]),
-        "top": _top(answer, i),
+        "target_name": None if index is None else e.name(index),
+        "versus": None if e.versus is None else int(e.versus[i]),
+        "score": float(e.score[i]),
+        "top": [
+            {"class": c, "name": name, "score": float(e.scores[i, c]), "probability": value if probable else None}
+            for c, name, value in e.top(i)
+        ],
     }
 
 
-def _top(answer: Answer, i: int) -> list[dict[str, Any]]:
-    probable = answer.quantity == "probability"
-    return [
-        {"class": c, "name": name, "score": float(answer.scores[i, c]), "probability": value if probable else None}
-        for c, name, value in answer.top(i)
-    ]
-
-
-def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
-    """Say of each map of one image, by method, how it is drawn and what speaks against it."""
-    one = answer[i]
+def _maps_of(one: Explanation) -> dict[str, Any]:
+    """Describe each map of one image: how it is drawn, and what speaks against it."""
     return {
         "scale": {m: one.scale(m)[0] for m in one.maps},
         "empty": {m: one.empty(m)[0] for m in one.maps},
@@ -107,93 +227,67 @@ def _maps_of(answer: Answer, i: int) -> dict[str, Any]:
     }
 
 
-def files(answer: Answer, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The raw maps, tensors, photos and facts as files; the facts list these and ``pictures``, each with its checksum."""
-    stored = {
-        MAPS: _tensors(dict(answer.maps)),
-        TENSORS: _tensors({key: value for key in _TENSORS if (value := getattr(answer, key)) is not None}),
-    }
-    found = facts(answer)
-    for i, photo in enumerate(answer.photos or ()):
-        name = f"photo{'' if len(answer) == 1 else f'.{i}'}{_suffix(photo)}"
-        stored[name] = png(photo.picture) if photo.content is None else photo.content
-        found["photos"][i]["file"] = name
-    found["files"] = {name: _sum(content) for name, content in {**pictures, **stored}.items()}
-    return stored | {FACTS: _sealed(found)}
-
-
 def _sum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sealed(found: dict[str, Any]) -> bytes:
-    """Return the facts as JSON that holds its own checksum, which is taken with zeros in its place."""
-    listed = found | {"files": found["files"] | {FACTS: UNSEALED}}
-    text = encoded(json.dumps(listed, indent=2, ensure_ascii=False, default=str) + "\n")
+def _sealed(data: dict[str, Any]) -> bytes:
+    """Write the record as JSON that holds its own checksum, which is taken with zeros in its place."""
+    text = _json(data | {"files": data["files"] | {RECORD: UNSEALED}})
     return _with_seal(text, UNSEALED, _sum(text))
 
 
 def _with_seal(text: bytes, seal: str, other: str) -> bytes:
-    entry = '"' + FACTS + '": "'
+    entry = '"' + RECORD + '": "'
     return text.replace((entry + seal).encode(), (entry + other).encode())
 
 
-def _tensors(tensors: dict[str, torch.Tensor]) -> bytes:
-    # a score may be a view of the scores, and what shares memory cannot be stored
-    return save({key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()})
-
-
-def _suffix(photo: Photo) -> str:
-    """How the name of the photo's file ends; Pillow reads it by its content."""
-    if photo.content is None:
-        return ".png"
-    starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"II": ".tiff", b"MM": ".tiff"}
-    return next((suffix for start, suffix in starts.items() if photo.content.startswith(start)), ".image")
+# --- Reading -------------------------------------------------------------------------------------------------------------
 
 
 def written(directory: Path) -> set[str]:
-    """The files that an earlier save wrote into ``directory``; none where there are no readable facts of one."""
+    """List the files that an earlier save wrote into ``directory``; none where there is no readable record of one."""
     try:
-        names = json.loads((directory / FACTS).read_bytes())["files"]
+        names = json.loads((directory / RECORD).read_bytes())["files"]
         return {name for name in names if _is_plain(name) and (directory / name).is_file()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 
 def _is_plain(name: object) -> bool:
-    """Whether it names a file in the folder itself: what is written there may come from a stranger."""
+    """Tell whether it names a file in the folder itself: what is written there may come from a stranger."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name and len(name) < 256
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """The fields of the answer that was written into ``directory``.
+    """Read the attributes of the explanation that was written into ``directory``.
 
     Raises:
         InputError: something is missing there, or is not what was written.
     """
     try:
-        found = _unsealed(directory)
-        photos = None if found["photos"] is None else [_photo(directory, photo, found["files"]) for photo in found["photos"]]
-        maps, tensors = (load_tensors(_content(directory, name, found["files"])) for name in (MAPS, TENSORS))
-        fields = {
-            "maps": {method: maps[method] for method in found["methods"]},
+        data = _unsealed(directory)
+        photos = None if data["photos"] is None else [_photo(directory, photo, data["files"]) for photo in data["photos"]]
+        maps, tensors = (load_tensors(_content(directory, name, data["files"])) for name in (MAPS, TENSORS))
+        attributes = {
+            "maps": {key: maps[key] for key in data["methods"]},
+            "infos": {key: _info(key, data["maps"][key]) for key in data["methods"]},
             **{key: tensors.get(key) for key in _TENSORS},
-            **{key: found[key] for key in _WORDS},
-            "coverage": Coverage(tuple(_coverage(row) for row in found["coverage"]["rectifiers"])),
+            **{key: data[key] for key in _PLAIN},
+            "coverage": Coverage(tuple(_coverage(row) for row in data["coverage"]["rectifiers"])),
             "photos": photos,
-            "evidence": found["evidence"] and _read_evidence(found["evidence"]),
-            "scaling": Scaling(**found["scaling"]),
-            "infos": {m: _info(m, found["maps"][m]) for m in found["methods"]},
-            "strongest": {str(m): float(value) for m, value in found.get("strongest", {}).items()},
-            "remarks": {m: tuple(str(sample["remark"][m]) for sample in found["samples"]) for m in found["methods"]},
+            "evidence": data["evidence"] and _read_evidence(data["evidence"]),
+            "scaling": Scaling(**data["scaling"]),
+            "strongest": {str(m): float(value) for m, value in data["strongest"].items()},
+            "remarks": {m: tuple(str(sample["remark"][m]) for sample in data["samples"]) for m in data["methods"]},
         }
-        _check_others(directory, found["files"])
-        return _checked(fields)
+        _check_others(directory, data["files"])
+        return _checked(attributes)
     except InputError:
         raise
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        inside = sorted(path.parent.name for path in directory.glob(f"*/{FACTS}")) if missing == FACTS else []
+        inside = sorted(path.parent.name for path in directory.glob(f"*/{RECORD}")) if missing == RECORD else []
         instead = f"load {' or '.join(map(repr, inside[:3]))} in it" if inside else "name a folder that was saved"
         raise InputError(f"{str(directory)!r} holds no saved explanation, {missing} is missing; {instead}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -201,24 +295,24 @@ def load(directory: Path) -> dict[str, Any]:
 
 
 def _unsealed(directory: Path) -> dict[str, Any]:
-    """Return the facts, which are as they were written."""
-    content = (directory / FACTS).read_bytes()
-    found: dict[str, Any] = json.loads(content)
-    sums = found.get("files")
+    """Read the record, which is as it was written."""
+    content = (directory / RECORD).read_bytes()
+    data: dict[str, Any] = json.loads(content)
+    sums = data.get("files")
     if isinstance(sums, list):
         raise InputError(f"{str(directory)!r} was saved without checksums, by an earlier version; save it again by this one")
-    if not isinstance(sums, dict) or FACTS not in sums:
+    if not isinstance(sums, dict) or RECORD not in sums:
         raise InputError(
-            f"{FACTS} in {str(directory)!r} is not the file that was saved there, its list of checksums is missing; "
+            f"{RECORD} in {str(directory)!r} is not the file that was saved there, its list of checksums is missing; "
             "put that back, or save the explanation again"
         )
-    seal = str(sums[FACTS])
-    _check_sum(directory, FACTS, _with_seal(content, seal, UNSEALED), seal)
-    return found
+    seal = str(sums[RECORD])
+    _check_sum(directory, RECORD, _with_seal(content, seal, UNSEALED), seal)
+    return data
 
 
 def _content(directory: Path, name: str, sums: Mapping[str, str]) -> bytes:
-    """Return what is in a file, which is as it was written."""
+    """Read a file, which is as it was written."""
     content = (directory / name).read_bytes()
     _check_sum(directory, name, content, sums[name])
     return content
@@ -227,7 +321,7 @@ def _content(directory: Path, name: str, sums: Mapping[str, str]) -> bytes:
 def _check_others(directory: Path, sums: Mapping[str, str]) -> None:
     """Refuse pictures that are not those saved; one that is missing is none, since people delete them to save room."""
     for name in sums:
-        if name != FACTS and _is_plain(name) and (directory / name).is_file():
+        if name != RECORD and _is_plain(name) and (directory / name).is_file():
             _content(directory, name, sums)
 
 
@@ -239,43 +333,49 @@ def _check_sum(directory: Path, name: str, content: bytes, expected: str) -> Non
         )
 
 
-def _checked(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of one answer, that belong together."""
-    if any(fields[key] is None for key in ("images", "score", "scores")) or not fields["maps"]:
+def _checked(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of one explanation, which belong together."""
+    if any(attributes[key] is None for key in ("images", "score", "scores")) or not attributes["maps"]:
         raise ValueError("maps, images, score or scores are missing")
-    per_image = [*fields["maps"].values(), *(fields[key] for key in _TENSORS), fields["photos"]]
+    per_image = [*attributes["maps"].values(), *(attributes[key] for key in _TENSORS), attributes["photos"]]
     if len({len(values) for values in per_image if values is not None}) > 1:
         raise ValueError("maps, tensors and photos are of different numbers of images")
-    kinds: dict[str, Any] = {"model": str, "source": dict, "labels": list | None, "layer": str | None}
-    kinds["are_probabilities"] = bool | None
-    for key, kind in kinds.items():
-        if not isinstance(fields[key], kind):
-            raise TypeError(f"{key} is {fields[key]!r}")
-    if fields["activation"] not in get_args(Resolved):
-        raise ValueError(f"activation is {fields['activation']!r}")
-    full = fields["scaling"].full
-    if full is not None and any(not isinstance(full[method], float) for method in fields["maps"]):
+    for key, kind in _PLAIN.items():
+        if not isinstance(attributes[key], kind):
+            raise TypeError(f"{key} is {attributes[key]!r}")
+    if attributes["activation"] not in get_args(Resolved):
+        raise ValueError(f"activation is {attributes['activation']!r}")
+    full = attributes["scaling"].full
+    if full is not None and any(not isinstance(full[method], float) for method in attributes["maps"]):
         raise TypeError(f"scales are {full!r}")
-    return fields
+    return attributes
 
 
-def _info(key: str, info: dict[str, Any]) -> MapInfo:
+def _info(key: str, info: Mapping[str, Any]) -> MapInfo:
     if info["place"] not in get_args(Place):
         raise ValueError(f"the place of {key} is {info['place']!r}")
-    return MapInfo(key, str(info["title"]), info["place"], bool(info["signed"]))
+    return MapInfo(key, str(info["title"]), info["place"], signed=bool(info["signed"]), note=str(info["note"]))
+
+
+def _read_evidence(data: dict[str, Any]) -> Evidence:
+    classes, edges = (
+        {m: tuple(math.nan if v is None else float(v) for v in values) for m, values in data[key].items()}
+        for key in ("classes", "edges")
+    )
+    return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), classes, edges)
 
 
 def _coverage(row: dict[str, Any]) -> CoverageRow:
     return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
 
 
-def _photo(directory: Path, known: dict[str, Any], sums: Mapping[str, str]) -> Photo:
-    if not _is_plain(known["file"]):
-        raise ValueError(f"a photo lies beside its facts; got {known['file']!r}")
-    _content(directory, known["file"], sums)
-    photo = load_photo(directory / known["file"])
-    left, top, right, bottom = map(float, known["box"])
+def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo:
+    if not _is_plain(data["file"]):
+        raise ValueError(f"a photo lies beside its record; got {data['file']!r}")
+    _content(directory, data["file"], sums)
+    photo = load_photo(directory / data["file"])
+    left, top, right, bottom = map(float, data["box"])
     if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
-        raise ValueError(f"the box of a photo is left, top, right and bottom; got {known['box']}")
-    notes = tuple(map(str, known["notes"]))  # those of a picture, which is stored as a file of its own making
-    return Photo(photo.picture, (left, top, right, bottom), int(known["orientation"]), photo.content, notes)
+        raise ValueError(f"the box of a photo is left, top, right and bottom; got {data['box']}")
+    notes = tuple(map(str, data["notes"]))  # those of a picture, which is stored as a file of its own making
+    return Photo(photo.picture, (left, top, right, bottom), int(data["orientation"]), photo.content, notes)

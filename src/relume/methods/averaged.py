@@ -56,7 +56,9 @@ class Smooth(Wrapper):
     @property
     def maps(self) -> tuple[MapInfo, ...]:
         """The descriptions of the mean and of the variance."""
-        return self.derived("smooth", "SmoothGrad, {}"), self.derived("vargrad", "VarGrad, {}", signed=False)
+        note = f"{self.samples} noisy copies, noise {self.noise:g}"
+        variance = self.derived("vargrad", "VarGrad, {}", signed=False, note=note)
+        return self.derived("smooth", "SmoothGrad, {}", note=note), variance
 
     @property
     def generators(self) -> Sequence[torch.Generator]:

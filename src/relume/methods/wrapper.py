@@ -1,4 +1,4 @@
-"""What stands wherever a method does: a method, or a wrapper that asks one about other images or other targets."""
+"""Wrappers, which ask a method about other images or other targets, and the names under which methods are given."""
 
 from __future__ import annotations
 
@@ -134,17 +134,18 @@ class Wrapper(ABC):
     def maps(self) -> tuple[MapInfo, ...]:
         """The description of each map, in the order of :meth:`reduce`; see :meth:`derived`."""
 
-    def derived(self, name: str, title: str, *, signed: bool | None = None) -> MapInfo:
+    def derived(self, name: str, title: str, *, signed: bool | None = None, note: str = "") -> MapInfo:
         """Describe a map of the same place as that of the method inside.
 
         Args:
             name: what comes before the key of the method inside, joined by ``_``.
             title: a format in which ``{}`` stands for the title of the method inside.
             signed: True if the map can be negative; as that of the method inside if None.
+            note: how the map is made, for the caption of a figure.
         """
         (inner,) = self.inner.maps
         signed = inner.signed if signed is None else signed
-        return replace(inner, key=f"{name}_{inner.key}", title=title.format(inner.title), signed=signed)
+        return replace(inner, key=f"{name}_{inner.key}", title=title.format(inner.title), signed=signed, note=note)
 
     @property
     def needs_layer(self) -> bool:
@@ -153,7 +154,7 @@ class Wrapper(ABC):
 
     @property
     def settings(self) -> Hashable:
-        """What is equal for wrappers that can share their forward passes: all but the method."""
+        """The settings that wrappers share their forward passes by: all but the method."""
         return type(self), *(getattr(self, f.name) for f in fields(self) if f.name != "method")
 
     @property

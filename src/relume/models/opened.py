@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from relume.engine.inputs import Output
     from relume.engine.reading import LayerLike
     from relume.explanation.comparison import Comparison
+    from relume.explanation.request import Options
     from relume.explanation.result import Explanation
-    from relume.explanation.run import Options
     from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
@@ -134,8 +134,7 @@ class Opened:
         """
         import torch
 
-        from relume.explanation.comparison import Comparison
-        from relume.explanation.run import explain_targets
+        from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
         from relume.pictures.photo import as_photo
 
@@ -147,7 +146,7 @@ class Opened:
             options["activation"] = self.activation
         options = {"output": self.output, **options}
         try:
-            explained = explain_targets(self.model, images.to(self.device), wanted, methods, layer, **options)
+            explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
             raise self._with_names(error, wanted) from error
         provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
@@ -161,8 +160,6 @@ class Opened:
         target: str | TargetLike = None,
         methods: Iterable[MethodLike] = METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
-        *,
-        batch_size: int = BATCH_SIZE,
         **options: Unpack[Options],
     ) -> Iterator[tuple[P, Explanation | Exception]]:
         """Explain any number of photos in batches; yield each with its explanation, or with what went wrong, in order.
@@ -175,8 +172,8 @@ class Opened:
             target: as for :meth:`explain`.
             methods: as for :meth:`explain`.
             layer: as for :meth:`explain`.
-            batch_size: the number of photos in one forward pass, at most. More need more memory, and are faster on a GPU.
-            options: as for :meth:`explain`.
+            options: as for :meth:`explain`. ``batch_size`` is the number of photos in one forward pass, at most; 8 if None.
+                More need more memory, and are faster on a GPU.
 
         Example:
             >>> import relume
@@ -189,7 +186,7 @@ class Opened:
             there is no file 'missing.jpg'; check the path
             cat (4)
         """
-        for photo, result in self.comparisons(photos, [target], methods, layer, batch_size=batch_size, **options):
+        for photo, result in self.comparisons(photos, [target], methods, layer, **options):
             yield photo, result if isinstance(result, Exception) else result[0]
 
     def comparisons(
@@ -199,7 +196,6 @@ class Opened:
         methods: Iterable[MethodLike] = METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
-        batch_size: int = BATCH_SIZE,
         read: Callable[[P], Photo] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[P, Comparison | Exception]]:
@@ -210,7 +206,7 @@ class Opened:
         from relume.models.photos import in_batches
         from relume.pictures.photo import as_photo
 
-        methods = [*methods]
+        methods, batch_size = [*methods], options.pop("batch_size", None)
 
         def load(photo: P) -> tuple[P, Photo]:
             return photo, as_photo(photo) if read is None else read(photo)
@@ -219,7 +215,7 @@ class Opened:
             explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
             return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
 
-        return in_batches(photos, batch_size, load, run)
+        return in_batches(photos, BATCH_SIZE if batch_size is None else batch_size, load, run)
 
     def check_labels(self) -> None:
         """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.
@@ -230,7 +226,7 @@ class Opened:
         from PIL import Image
 
         try:
-            self.explain(Image.new("RGB", (256, 256)), methods=["gradient"], evidence=False)
+            self.explain(Image.new("RGB", (256, 256)), methods=["gradient"], evidence=None)
         except ModelError:
             raise
         except Exception:  # noqa: BLE001 - it may be wrong with this picture alone, and is an error of the run if not
@@ -242,7 +238,7 @@ class Opened:
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "photos": photos}
-        return dataclasses.replace(e, source={**e.source, **provenance}, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
 
     def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
         """Return the error with the name of a class that is contrasted with itself."""
@@ -309,11 +305,11 @@ class Opened:
 
 def _alone(comparison: Comparison, i: int, photo: Picture) -> Comparison:
     """Return what one photo of a batch would give alone: its weak maps are compared with its own maps."""
-    from relume.explanation.answer import compared
     from relume.explanation.comparison import Comparison
+    from relume.explanation.result import compared
 
     ones = (e[i] for e in comparison)
-    ones = (dataclasses.replace(e, source={**e.source, **_file(photo)}, strongest={}) for e in ones)
+    ones = (dataclasses.replace(e, provenance={**e.provenance, **_file(photo)}, strongest={}) for e in ones)
     return Comparison(tuple(compared([*ones])))
 
 

@@ -1,4 +1,4 @@
-"""Write a folder of results, all or nothing."""
+"""Folders of results, which are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ PLAN = "plan.json"
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = ()) -> Path:
-    """Write ``files``, by relative path, into ``directory``, replacing those there; ``stale`` ones go; all others stay.
+    """Write ``files``, by relative path, into ``directory``: those of the same names are replaced, ``stale`` ones are removed.
 
-    Everything is written beside its place first and then moved in; a failure on the way puts back what was there, and where
-    the process is killed on the way, the next write into ``directory`` does: see :func:`recover`.
+    All other files stay. Everything is written beside its place first and then moved in. A failure on the way puts back what
+    was there; where the process is killed on the way, the next write into ``directory`` does: see :func:`recover`.
 
     Raises:
         OutputError: something could not be written; the directory is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from relume.pages.folder import write_folder
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = write_folder(Path(name, "results"), {"a.txt": b"1", "sub/b.txt": b"2"})
+        ...     sorted(path.name for path in folder.iterdir())
+        ['a.txt', 'sub']
     """
     recover(directory)
     try:
@@ -49,7 +58,7 @@ def _refusal(directory: Path, error: OSError) -> OutputError:
 
 
 def _put(directory: Path, aside: Path, files: Mapping[str, bytes], stale: Iterable[str], undo: ExitStack) -> None:
-    """Write ``files`` aside, move what is in their place out of the way and them in; ``undo`` learns how to go back."""
+    """Write ``files`` into ``aside``, move old files out of their places and new ones in; ``undo`` learns how to go back."""
     new, old = aside / "new", aside / "old"
     for path, content in files.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +92,9 @@ def _write_plan(aside: Path, replaced: Iterable[str], added: Iterable[str]) -> N
 
 
 def recover(directory: Path) -> None:
-    """Finish what killed processes left in ``directory``: put back what their writes moved, and remove what they made.
+    """Undo the writes that killed processes left unfinished in ``directory``, and remove their temporary folders.
 
-    A temporary folder stays as long as its process may live. If this is killed, it can be done again.
+    A temporary folder stays as long as its process may live. If this is killed itself, it can be repeated.
 
     Raises:
         OutputError: a file could not be put back.
@@ -110,7 +119,7 @@ def _recover(directory: Path) -> None:
 
 
 def _take_back(directory: Path, aside: Path) -> None:
-    """Undo what the plan in ``aside`` says, as far as it was done; where there is none, nothing was moved, or all of it."""
+    """Undo the plan in ``aside`` as far as it was carried out. Without a plan nothing was moved, or everything was."""
     if not (aside / PLAN).exists():
         return
     try:
@@ -129,7 +138,7 @@ def _take_back(directory: Path, aside: Path) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Whether results can go to ``directory``, made or not yet, before any work is done for them.
+    """Check that results can be written to ``directory``, which need not exist yet, before any work is done for them.
 
     Raises:
         OutputError: it is not a folder, or not one that may be written to.
@@ -142,7 +151,7 @@ def check_writable(directory: Path) -> None:
 
 
 def _nearest(directory: Path) -> Path:
-    """The directory itself or the nearest one above it that exists."""
+    """Return the directory itself, or the nearest one above it that exists."""
     return next(p for p in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(p))
 
 

@@ -1,4 +1,4 @@
-"""Which process a temporary folder belongs to, and whether it is gone."""
+"""The process that a temporary folder belongs to, by the folder's name."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _UNKNOWN = "0"  # the start of a process, where the system does not tell
 
 
 def prefix() -> str:
-    """Return how the name of a temporary folder of this process begins."""
+    """Return the beginning of the names of temporary folders of this process."""
     pid = os.getpid()
     return f".relume-{_host()}-{pid}-{_start(pid) or _UNKNOWN}-"
 
 
 def is_gone(name: str) -> bool:
-    """Tell whether the process that a folder's name names has ended; False where that cannot be known.
+    """Tell whether the process in the name of a temporary folder has ended; False where that cannot be known.
 
     A process is known by its number and the moment it began. Another host or container, whose numbers mean others, is never
     judged.
     """
-    found = _NAME.fullmatch(name)
-    if found is None or found["host"] != _host():
+    parts = _NAME.fullmatch(name)
+    if parts is None or parts["host"] != _host():
         return False
-    pid = int(found["pid"])
+    pid = int(parts["pid"])
     start = _start(pid)
     if start is not None:
-        return found["start"] not in (_UNKNOWN, start)
+        return parts["start"] not in (_UNKNOWN, start)
     if os.name == "nt":  # where os.kill would end it
         return False
     try:

@@ -1,4 +1,4 @@
-"""Picture files to upright pixels in RGB, and one sentence for everything that can be wrong with a file."""
+"""Decoding of picture files to upright pixels in RGB, with one sentence for everything that can be wrong with a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from relume.text import printable
 
 __all__ = ["Upright", "decoding", "opened", "upright"]
 
-#: What undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, which damaged ones make fail.
+#: The operation that undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, and fails
+#: where that is damaged.
 TURNS: Mapping[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,7 +33,7 @@ TURNS: Mapping[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-#: How many bits cameras and scanners put into 16.
+#: The numbers of bits that cameras and scanners put into 16.
 DEPTHS = (8, 10, 12, 14)
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs would be printed where nobody set up logging
@@ -48,7 +49,7 @@ class Upright:
     Attributes:
         picture: the pixels, with the colour profile of the file and no other facts of it.
         orientation: the EXIF orientation of the file, from 1 to 8, which ``picture`` has undone.
-        notes: what a reader must know of the file: that it holds more pictures, or fewer bits than it has room for.
+        notes: remarks on the file that a reader needs: that it holds more pictures, or fewer bits than it has room for.
     """
 
     picture: Image.Image
@@ -58,10 +59,10 @@ class Upright:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture file; whatever is raised while its pixels are read inside is said as an error of this file.
+    """Open a picture file; an error while its pixels are read inside becomes an error about this file.
 
     Raises:
-        ImageError: the file is missing, not a picture, damaged, or too large; or one that is raised inside, after the name.
+        ImageError: the file is missing, not a picture, damaged, or too large; or one raised inside, with its name before.
     """
     name = repr(str(path))
     with _file(Path(path), name) as file, decoding(name), Image.open(file) as picture:
@@ -71,7 +72,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _file(path: Path, name: str) -> BinaryIO:
-    """Open a file, and nothing that would wait for somebody to write into it."""
+    """Open a regular file, and never a pipe, which would wait for somebody to write into it."""
     try:
         status = path.stat()
         regular, size = stat.S_ISREG(status.st_mode), status.st_size
@@ -115,7 +116,7 @@ def decoding(name: str) -> Iterator[None]:
 
 @functools.cache
 def _libtiff_setters() -> tuple[Callable[[Any], Any], ...]:
-    """Return the functions that set what libtiff does with its errors and warnings; none where Pillow does not show them."""
+    """Return libtiff's functions that set its handlers of errors and warnings; none where Pillow does not show them."""
     try:
         library = ctypes.CDLL(_imaging.__file__)  # a symbol is looked for in the libraries that it is linked to as well
         setters = library.TIFFSetErrorHandler, library.TIFFSetWarningHandler
@@ -138,7 +139,7 @@ def _libtiff_silent() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a library says of an error, in one line."""
+    """Return the words of a library's error in one line."""
     words = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
     if not words or not isinstance(error, OSError | SyntaxError | ValueError):
         words = f"{type(error).__name__} {words}".strip()  # a bare "273" would say nothing
@@ -150,7 +151,7 @@ def _reason(error: Exception) -> str:
 def upright(picture: Image.Image) -> Upright:
     """Decode a picture: EXIF orientation applied, transparency over white, 16 bits scaled to 8.
 
-    To be called inside :func:`decoding`.
+    Call it inside :func:`decoding`.
 
     Raises:
         ImageError: there are no pixels, or their values have no known range.
@@ -171,7 +172,7 @@ def upright(picture: Image.Image) -> Upright:
 
 
 def _orientation(picture: Image.Image) -> tuple[int, list[str]]:
-    """Return the EXIF orientation, 1 if there is none that can be read, and what is to be said of that."""
+    """Return the EXIF orientation, 1 if there is none that can be read, and the note on that."""
     try:
         with decoding("its EXIF data"):
             value = picture.getexif().get(_ORIENTATION, 1)
@@ -181,7 +182,7 @@ def _orientation(picture: Image.Image) -> tuple[int, list[str]]:
 
 
 def _others(picture: Image.Image) -> list[str]:
-    """Return what is to be said of more pictures in the file; of a GIF this throws away what was read of it."""
+    """Return the note that a file holds more pictures; for a GIF, this throws away the pixels that were read of it."""
     try:
         with decoding("what follows"):
             several = picture.format != "PSD" and getattr(picture, "is_animated", False)  # a PSD is shown with all its layers
@@ -192,7 +193,7 @@ def _others(picture: Image.Image) -> list[str]:
 
 
 def _rgb(picture: Image.Image, *, deep: bool) -> tuple[Image.Image, list[str]]:
-    """Return a picture in RGB, always another object, and what is to be said of its values."""
+    """Return a picture in RGB, always another object, and the note on its values."""
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
         return _grey(picture)
     if picture.mode == "F":
@@ -203,7 +204,7 @@ def _rgb(picture: Image.Image, *, deep: bool) -> tuple[Image.Image, list[str]]:
     pixels = picture.convert("RGB")
     # of 16 bits a colour Pillow keeps the upper 8
     highest = max(high for _, high in pixels.getextrema()) if deep else 0  # type: ignore[misc]
-    return pixels, _said_of_depth(highest << 8)
+    return pixels, _depth_note(highest << 8)
 
 
 def _grey(picture: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -214,13 +215,13 @@ def _grey(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         raise ImageError("a picture with 32 bits per pixel has no known range; save it with 8 or 16 bits")
     twelve = picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(_BITS) == (12,)
     levels = np.round(np.arange(65536) / ((4095 if twelve else 65535) / 255)).clip(max=255).astype(np.uint8)
-    return Image.fromarray(levels[values]).convert("RGB"), [] if twelve else _said_of_depth(highest)
+    return Image.fromarray(levels[values]).convert("RGB"), [] if twelve else _depth_note(highest)
 
 
-def _said_of_depth(highest: int) -> list[str]:
-    """Return what is to be said of 16-bit values of which the highest is so low that the picture is nearly black.
+def _depth_note(highest: int) -> list[str]:
+    """Return the note on 16-bit values of which the highest is so low that the picture is nearly black.
 
-    They are never scaled by it: of two pictures of one series, one may reach a value that the other does not.
+    The values are never scaled by the highest one, which differs between the pictures of a series.
     """
     bits = next((depth for depth in DEPTHS if 0 < highest < 1 << depth), None)
     if bits is None:

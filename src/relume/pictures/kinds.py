@@ -300,23 +300,18 @@ KINDS: Registry[Kind] = Registry(
     {
         kind.key: kind
         for kind in (
-            Kind(
-                "colour",
-                colour,
-                (-1, 1),
-                "the signed gradient about mid-grey, in the colours of its channels: the look of the paper",
-            ),
-            Kind("diverging", diverging, (-1, 1), "signed heat: negative blue, positive red, and zero exactly white"),
-            Kind("positive", positive, (0, 1), "what is above zero", "what is above zero"),
-            Kind("negative", negative, (0, -1), "what is below zero", "what is below zero"),
-            Kind("absolute", absolute, (0, 1), "magnitudes, the saliency"),
-            Kind("over", over, (0, 1), "magnitudes over the greyed photo, as opaque as they are strong", on_photo=True),
-            Kind("masked", masked, (0, 1), "the photo where the map is strong, faded elsewhere", on_photo=True),
+            Kind("colour", colour, (-1, 1), "the signed map around mid-grey, in the colours of its channels, as in the paper"),
+            Kind("diverging", diverging, (-1, 1), "negative values blue, positive values red, zero exactly white"),
+            Kind("positive", positive, (0, 1), "values above zero", "values above zero"),
+            Kind("negative", negative, (0, -1), "values below zero", "values below zero"),
+            Kind("absolute", absolute, (0, 1), "magnitudes: the saliency"),
+            Kind("over", over, (0, 1), "magnitudes over the photo in grey; the stronger, the more opaque", on_photo=True),
+            Kind("masked", masked, (0, 1), "the photo where the map is strong, and faded elsewhere", on_photo=True),
             Kind(
                 "contours",
                 contours,
                 None,
-                "lines around the strongest pixels that hold half and four fifths of the mass",
+                "lines around the strongest pixels, which hold 50 % and 80 % of the map's strength",
                 _CONTOURS,
                 on_photo=True,
             ),

@@ -1,4 +1,4 @@
-"""From a picture to the tensor that a network expects."""
+"""Preprocessing: from a picture to the tensor that a network expects."""
 
 from __future__ import annotations
 
@@ -18,39 +18,46 @@ if TYPE_CHECKING:
 
 __all__ = ["IMAGENET", "INTERPOLATIONS", "Interpolation", "Preprocessing", "check_same", "preprocess_image"]
 
-# beyond this a resized picture is a mistake (a line of pixels, say) and not a photograph
+#: The most pixels of a resized picture: more are a mistake (a line of pixels, say) and not a photograph.
 _MOST_PIXELS = 64_000_000
 
-
-_SAME = 1.0  # two ways to resize stay below, nearest neighbours just so; a crop two pixels off, or a scale 3 % off, does not
-
+#: The highest difference between an input and its photo, in units of that of the photo moved by a pixel. Other ways to resize
+#: stay below it, nearest neighbours only just; a crop two pixels off, or a scale 3 % off, does not.
+_SAME = 1.0
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-
 
 #: Pillow's ways to resize.
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width."""
+    """Return height and width."""
     return size if isinstance(size, tuple) else (size, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes a network's input, as plain data: resized, cropped about its centre, normalised.
+    """A network's preprocessing as plain data: a picture is resized, cropped about its centre and normalised.
 
     The tensors are those of torchvision's classification presets, to the last bit.
 
     Attributes:
-        resize: the shorter side, the other in proportion; or (height, width), whatever the proportions of the picture.
-        letterbox: the whole picture is made to fit into the crop, between bars of black, and ``resize`` says nothing.
-        crop: the side of the square, or (height, width), that is cut from the middle; what lies outside is black.
-        interpolation: how the resized picture is computed: one of :data:`INTERPOLATIONS`.
-        mean: what is subtracted from red, green and blue, in pixel values from 0 to 1.
-        std: what they are divided by then.
-        offset: where the crop begins if the margin is odd: torchvision rounds half a pixel to even, transformers rounds down.
+        resize: the shorter side in pixels, the other in proportion; or (height, width), whatever the picture's proportions.
+        crop: the side of the square, or (height, width), cut from the middle, in pixels; beyond the picture it is black.
+        interpolation: the way to resize: one of :data:`INTERPOLATIONS`.
+        mean: the values subtracted from red, green and blue, whose range is 0 to 1.
+        std: the values that they are divided by after that.
+        offset: the rounding of an odd margin: torchvision rounds half a pixel to even, transformers rounds down (``floor``).
+        letterbox: True to fit the whole picture into the crop, between bars of black; ``resize`` has no effect then.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.pictures import Preprocessing
+        >>> preprocessing = Preprocessing(resize=64, crop=(48, 56), interpolation="bicubic")
+        >>> view = preprocessing.view(Image.new("RGB", (200, 100), "white"))
+        >>> view.size, preprocessing.tensor(view).shape
+        ((56, 48), torch.Size([3, 48, 56]))
     """
 
     resize: int | tuple[int, int] = 256
@@ -62,7 +69,7 @@ class Preprocessing:
     letterbox: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what makes no tensor.
+        """Refuse values that no tensor can be made with.
 
         Raises:
             InputError: a size below one pixel or of too many, an unknown interpolation, or not a finite number for each colour.
@@ -83,7 +90,7 @@ class Preprocessing:
                 raise InputError(f"{name} is {what}, for red, green and blue; got {', '.join(map(str, values)) or 'none'}")
 
     def view(self, picture: Image.Image) -> Image.Image:
-        """What the network sees of ``picture``: resized and cropped, as many pixels as ``crop`` says, RGB.
+        """Return the view that the network has of ``picture``: resized and cropped to the pixels of ``crop``, RGB.
 
         Raises:
             ImageError: the picture is so long and narrow that resizing its shorter side would make it enormous.
@@ -94,20 +101,20 @@ class Preprocessing:
         return resized.crop(self._crop(size))
 
     def frame(self, photo: Photo) -> Photo:
-        """The same photo, knowing which part of it :meth:`view` takes."""
+        """Return the photo with the box that :meth:`view` takes of it."""
         size = self._size(photo.picture)
         across, down = photo.picture.width / size[0], photo.picture.height / size[1]
         left, top, right, bottom = self._crop(size)
         return replace(photo, box=(left * across, top * down, right * across, bottom * down))
 
     def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The crop's edges in a resized picture of ``size``."""
+        """Return the crop's edges in a resized picture of ``size``."""
         height, width = _pair(self.crop)
         left, top = self._margin(size[0] - width), self._margin(size[1] - height)
         return left, top, left + width, top + height
 
     def _size(self, picture: Image.Image) -> tuple[int, int]:
-        """Width and height of the resized picture."""
+        """Return width and height of the resized picture."""
         width, height = picture.size
         if self.letterbox:
             within = _pair(self.crop)
@@ -124,11 +131,11 @@ class Preprocessing:
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
     def _margin(self, rest: int) -> int:
-        """Where the crop begins in ``rest`` spare pixels; below zero, both libraries put the odd pixel of padding last."""
+        """Return where the crop begins in ``rest`` spare pixels; of an odd padding, both libraries put the odd pixel last."""
         return round(rest / 2) if self.offset == "round" and rest > 0 else int(rest / 2)
 
     def tensor(self, view: Image.Image) -> Tensor:
-        """A view as the network's input: ``(3, height, width)``, float32, normalised by ``mean`` and ``std``."""
+        """Convert a view to the network's input: ``(3, height, width)``, float32, normalised by ``mean`` and ``std``."""
         import torch
 
         pixels = torch.from_numpy(np.array(view, dtype=np.uint8)).permute(2, 0, 1).contiguous()
@@ -136,28 +143,43 @@ class Preprocessing:
         return pixels.to(torch.float32).div(255).sub_(mean).div_(std)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
+#: The preprocessing of most networks trained on ImageNet: 224 × 224 pixels from the middle.
 IMAGENET = Preprocessing()
 
 
 def preprocess_image(path: str | Path, preprocessing: Preprocessing = IMAGENET) -> Tensor:
-    """Read a picture file as a network's input: ``(3, H, W)``, float32; by default 224×224 with ImageNet's normalisation.
+    """Read a picture file as a network's input: ``(3, H, W)``, float32; by default 224 × 224 with ImageNet's normalisation.
+
+    Args:
+        path: a file in a format that Pillow reads.
+        preprocessing: the preprocessing that the network was trained with.
 
     Raises:
         ImageError: the picture cannot be read or used.
+
+    Example:
+        >>> import tempfile
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     draw_scene(0).picture.save(file.name)
+        ...     image = relume.preprocess_image(file.name)
+        >>> image.shape, image.dtype
+        (torch.Size([3, 224, 224]), torch.float32)
     """
     return preprocessing.tensor(preprocessing.view(load_picture(path)))
 
 
 def check_same(view: Image.Image, image: Tensor, sample: int) -> None:
-    """Whether ``image`` ``(C, H, W)`` may be drawn on the photo that ``view`` was cut from.
+    """Refuse to draw ``image`` ``(C, H, W)``, number ``sample``, on another photo than the one ``view`` was cut from.
 
-    What is compared is where things are: each channel, or grey for a network of another number of channels, less its mean and
-    over its standard deviation, so that another normalisation is the same photo. They may differ by less than the photo does
-    when it is moved by one pixel.
+    Each channel, or grey for a network of another number of channels, is compared less its mean and over its standard
+    deviation, so that another normalisation is no other photo. The difference must be less than that between the photo and
+    itself moved by one pixel.
 
     Raises:
         InputError: another size, or another picture.
@@ -170,18 +192,16 @@ def check_same(view: Image.Image, image: Tensor, sample: int) -> None:
             f"{tuple(image.shape)}; give the preprocessing that made it"
         )
     pixels = image.detach().cpu().float()
-    colours = len(pixels) == 3
-    expected = torch.from_numpy(np.array(view if colours else view.convert("L"), dtype=np.float32)).reshape(
-        *view.size[::-1], -1
-    )
-    one, other = _standardised(pixels if colours else pixels.mean(0, keepdim=True)), _standardised(expected.permute(2, 0, 1))
-    moved = max(float((other - other.roll(1, axis)).abs().mean()) for axis in (1, 2))
-    difference = float((one - other).abs().mean())
-    if not difference < _SAME * max(moved, 0.01):
-        times = difference / max(moved, 0.01)
+    in_colour = len(pixels) == 3
+    seen = np.array(view if in_colour else view.convert("L"), dtype=np.float32)
+    expected = _standardised(torch.from_numpy(seen).reshape(view.height, view.width, -1).permute(2, 0, 1))
+    actual = _standardised(pixels if in_colour else pixels.mean(0, keepdim=True))
+    moved = max(0.01, *(float((expected - expected.roll(1, axis)).abs().mean()) for axis in (1, 2)))
+    difference = float((actual - expected).abs().mean())
+    if not difference < _SAME * moved:
         raise InputError(
-            f"image {sample} is not what becomes of photo {sample}: they differ {times:.1f} times as much as the photo "
-            "and itself moved by a pixel; give the preprocessing that made it, and the photos in the order of the images"
+            f"image {sample} is not what becomes of photo {sample}: they differ {difference / moved:.1f} times as much as the "
+            "photo and itself moved by a pixel; give the preprocessing that made it, and the photos in the order of the images"
         )
 
 

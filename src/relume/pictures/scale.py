@@ -1,4 +1,4 @@
-"""Which value of a map is drawn at full strength."""
+"""The scale of a drawn map: the value that is drawn at full strength."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PERCENTILE = 99.5
 
 
 def scale_of(values: Array, percentile: float = PERCENTILE) -> float:
-    """The magnitude to draw at full strength: a percentile of ``|values|``, their maximum where that is zero.
+    """Compute the magnitude to draw at full strength: a percentile of ``|values|``, or their maximum where that is zero.
 
     A few extreme pixels must not turn the rest grey; a map that is zero almost everywhere must still show what it has.
     """
@@ -26,12 +26,20 @@ def scale_of(values: Array, percentile: float = PERCENTILE) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """How maps are scaled for display: recorded with a result, and printed under its figures.
+    """The scale of drawn maps, which is saved with a result and printed under its figures.
 
     Attributes:
-        percentile: of the magnitudes of a map; what lies there is drawn at full strength, and so is all above.
-        full: the value drawn at full strength, by method, where it is not each map's own percentile.
-        origin: ``own``: the percentile of each map; ``shared``: the highest of a set of maps; ``fixed``: given.
+        percentile: the percentile of a map's magnitudes that is drawn at full strength, as all values above it are.
+        full: the value drawn at full strength, by method; None if it is each map's own percentile.
+        origin: ``own``: the percentile of each map; ``shared``: the highest of a set of maps; ``fixed``: a given value.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.pictures import Scaling
+        >>> Scaling(percentile=50).of("gradient", np.array([[-3, 1, 2]], dtype=np.float32))
+        2.0
+        >>> print(Scaling())
+        full strength at percentile 99.5 of each map
     """
 
     percentile: float = PERCENTILE
@@ -39,7 +47,7 @@ class Scaling:
     origin: Literal["own", "shared", "fixed"] = "own"
 
     def of(self, method: str, values: Array) -> float:
-        """The value at which a map of ``method`` is drawn at full strength."""
+        """Return the value at which a map of ``method`` is drawn at full strength."""
         return scale_of(values, self.percentile) if self.full is None else self.full[method]
 
     def __str__(self) -> str:
@@ -49,7 +57,7 @@ class Scaling:
         return f"full strength at percentile {self.percentile:g} of {whose}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return {"percentile": self.percentile, "full": self.full and dict(self.full), "origin": self.origin}
 
 

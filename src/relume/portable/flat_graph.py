@@ -1,83 +1,109 @@
-"""One flat graph of a network's forward and backward passes, split into a forward graph and a backward graph for each pass.
+"""One flat graph of a network's forward and backward passes, as a portable graph needs.
 
-``make_fx`` records what runs, the hooks of the rules with it, as a list of operations on tensors. This file drops from it what
-an eager run keeps needlessly: a convolution or a pooling is given the *shape* of its input to find its gradient, so that the
-input need not be kept, and a rectifier's mask is made in the forward graph and kept, a byte a value, in place of its output.
+``make_fx`` records what runs, the hooks of the rules with it, as a list of operations on tensors, so that no rule is written a
+second time. :class:`Run` is a run that can be recorded: it looks at no value, unlike :class:`relume.engine.trace.Trace`, which
+refuses what is not finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._decomp import get_decompositions
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from relume.engine.forward_pass import guard
+from relume.engine.graph import gradients, hooked, survey
+from relume.engine.reading import Reading
+from relume.engine.recorder import recorder_of
+from relume.engine.replica import replicate
+from relume.engine.trace import Score
 from relume.errors import GraphError
+from relume.rules import Rule, gradient
+from relume.targets.conversion import as_target
 
-__all__ = ["Flat", "flatten"]
+__all__ = ["Run", "flat_graph"]
 
 aten = torch.ops.aten
 
-#: Those whose gradient is a mask times something: taken apart, the mask no longer waits for the gradient.
+#: Operations whose gradient is a mask times something: taken apart, they are plain operations that any runtime has.
 _TAKEN_APART = (aten.threshold_backward, aten.hardtanh_backward, aten.native_batch_norm_backward)
 
-#: Their second argument, the input of the forward operation, tells nothing but its shape and strides.
-_SIZES_ONLY = {
-    aten.convolution_backward.default,
-    aten.max_pool2d_with_indices_backward.default,
-    aten.max_pool3d_with_indices_backward.default,
-    aten.avg_pool2d_backward.default,
-    aten.avg_pool3d_backward.default,
-    aten._adaptive_avg_pool2d_backward.default,
-    aten._adaptive_avg_pool3d_backward.default,
-}
-_NOTHING = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten._lazy_clone.default}
+#: Operations that hand their input on; nothing writes into it any more.
+_COPIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten._lazy_clone.default}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Flat:
-    """The two halves of a flat graph.
+class Run:
+    """A run of a network on a private replica, and backward passes through it.
 
     Attributes:
-        forward: ``images -> (*values, *kept)``.
-        kept: how many tensors the forward graph keeps for the backward graphs.
-        backward: of each pass, ``(*kept that it reads, *cotangents) -> gradients``, and which of those kept it reads.
+        outputs: what the network returned.
+        layers: the output of each layer that was named, in that order.
     """
 
-    forward: GraphModule
-    kept: int
-    backward: tuple[tuple[GraphModule, tuple[int, ...]], ...]
+    def __init__(self, model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> None:
+        """Run ``model`` on ``images`` ``(N, C, *spatial)`` as in evaluation mode, and capture ``layers``, by name."""
+        self._images = images.detach().requires_grad_()
+        replica = replicate(model)
+        recorder = recorder_of(model, replica, self._images, Reading(layers=layers))
+        with guard(model):
+            self.outputs: Any = replica(self._images.clone())  # it may begin with an in-place operation
+        recording = None if recorder is None else recorder.finish()
+        self.layers = [recording.layer(name).output for name in layers] if recording else []
+
+    def pull(self, scores: Tensor, rule: Rule = gradient) -> list[Tensor]:
+        """Run one backward pass by ``rule`` from ``scores`` ``(N,)``.
+
+        Returns:
+            The gradient of the images and of each layer.
+
+        Raises:
+            GraphError: the scores do not depend on one of them, or ``rule`` cannot be applied to every rectifier.
+        """
+        ends = [self._images, *self.layers]
+        _, nodes = Score(scores, as_target(None)).between(ends)
+        rectifiers = () if rule is gradient else survey(nodes).guidable()
+        with hooked(rectifiers, rule):
+            pulled = gradients(scores, ends, nodes)
+        if any(values is None for values in pulled):
+            raise GraphError("the scores do not depend on the images, or on one of the layers named")
+        return [values for values in pulled if values is not None]
 
 
-def flatten(
-    joint: Callable[..., Sequence[Tensor]],
-    images: Tensor,
-    cotangents: Sequence[Sequence[Tensor]],
-    values: int,
-    gradients: Sequence[int],
-) -> Flat:
-    """Record ``joint(images, *cotangents of every pass) -> (*values, *gradients of every pass)`` and split it.
+def flat_graph(function: Callable[..., Sequence[Tensor]], *examples: Tensor) -> GraphModule:
+    """Record ``function(*examples)``, which runs a network and pulls gradients through it, as one graph without autograd.
 
     Args:
-        joint: what to record; it runs once, on real tensors.
-        images: an example of its input.
-        cotangents: examples for each pass.
-        values: how many values it returns.
-        gradients: how many gradients each pass returns after them.
+        function: what to record; it runs once, on real tensors, and returns tensors.
+        examples: its inputs, such as images; the graph is for inputs of their shapes.
+
+    Returns:
+        A module that takes what ``function`` takes, and returns what it returns.
 
     Raises:
-        GraphError: what runs is not the same for every input: it looks at values, draws random numbers, or writes into itself.
+        GraphError: what runs is not the same for every input: it looks at values, draws random numbers, writes into itself, or
+            computes outside torch.
+
+    Example:
+        >>> import torch
+        >>> from relume import rules
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> def guided(images):
+        ...     run = Run(network, images)
+        ...     return run.pull(run.outputs[:, 0], rules.guided)
+        >>> images = torch.rand(1, 3, 8, 8)
+        >>> graph = flat_graph(guided, images)
+        >>> torch.equal(graph(images)[0], guided(images)[0])
+        True
     """
-    inputs = [images, *(c for group in cotangents for c in group)]
     with torch.enable_grad():
         # looks at values are recorded, and judged below: at a weight they are harmless, at an image they are not
-        recorded = make_fx(joint, _error_on_data_dependent_ops=False)(*inputs)
+        recorded = make_fx(function, _error_on_data_dependent_ops=False)(*examples)
     _check(recorded.graph)
     with torch.no_grad():
         module = make_fx(
@@ -85,112 +111,60 @@ def flatten(
             decomposition_table=get_decompositions(_TAKEN_APART),  # type: ignore[arg-type]
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
-        )(*inputs)
+        )(*examples)
     for node in module.graph.nodes:
         if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             raise GraphError(f"its forward pass writes into a tensor of its own ({node.target})")
-    _forget(module.graph)
-    return _split(module, [len(group) for group in cotangents], values, gradients)
+    _drop_copies(module.graph)
+    module.recompile()
+    # other values than those recorded, so that one that found its way into the graph shows
+    others = [values * 0.75 + 0.125 if values.is_floating_point() else values for values in examples]
+    if not all(_alike(*pair) for pair in zip(module(*others), function(*others), strict=True)):
+        raise GraphError("recorded, it gives other values, so something in it is not an operation on tensors")
+    return module
+
+
+def _alike(recorded: Tensor, eager: Tensor) -> bool:
+    """Tell whether two results are the same but for rounding, which may turn a mask here and there."""
+    if not eager.is_floating_point():
+        return torch.equal(recorded, eager)
+    tolerance = torch.finfo(eager.dtype).eps ** (1 / 3)
+    return bool((recorded - eager).double().norm() <= tolerance * eager.double().norm())
 
 
 def _check(graph: Graph) -> None:
-    behind = _reached(graph, [node for node in graph.nodes if node.op == "placeholder"])
+    """Refuse a graph that would do something else for other inputs, or another time."""
+    moving = _behind(graph, [node for node in graph.nodes if node.op == "placeholder"])
     for node in graph.nodes:
         tags = getattr(node.target, "tags", ())
-        if torch.Tag.nondeterministic_seeded in tags and not _switched_off(node):
+        if torch.Tag.nondeterministic_seeded in tags and not _is_switched_off(node):
             raise GraphError(f"its forward pass draws random numbers ({node.target})")
-        if node in behind and (torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags):
+        if node in moving and (torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags):
             raise GraphError(f"what it does depends on the values in the images ({node.target})")
 
 
-def _switched_off(node: Node) -> bool:
-    """Whether an operation that can draw random numbers, attention or a dropout say, is told not to."""
+def _is_switched_off(node: Node) -> bool:
+    """Tell whether an operation that can draw random numbers, such as attention or dropout, is told not to."""
     given = {**node.kwargs}
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         given.setdefault(argument.name, node.args[i] if i < len(node.args) else argument.default_value)
     return any(given.get(name) in (0, False) for name in ("dropout_p", "train", "training"))
 
 
-def _reached(graph: Graph, roots: Iterable[Node]) -> set[Node]:
-    """``roots`` and every node that depends on one."""
-    found = set(roots)
+def _behind(graph: Graph, roots: Iterable[Node]) -> set[Node]:
+    """Find ``roots`` and every node that depends on one."""
+    behind = set(roots)
     for node in graph.nodes:
-        if not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
+        if not behind.isdisjoint(node.all_input_nodes):
+            behind.add(node)
+    return behind
 
 
-def _forget(graph: Graph) -> None:
-    """Leave out copies that nothing writes to, and inputs that only tell their shape."""
+def _drop_copies(graph: Graph) -> None:
+    """Leave out copies that nothing writes to."""
     for node in list(graph.nodes):
-        plain_copy = node.target is aten.clone.default and not node.kwargs and len(node.args) == 1
-        if node.target in _NOTHING or plain_copy:
+        is_plain_clone = node.target is aten.clone.default and not node.kwargs and len(node.args) == 1
+        if node.target in _COPIES or is_plain_clone:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        elif node.target in _SIZES_ONLY and (
-            node.target is not aten.convolution_backward.default or not any(node.args[-1][1:])
-        ):
-            like = node.args[1].meta["val"]
-            with graph.inserting_before(node):
-                options = {"dtype": like.dtype, "device": like.device}
-                blank = graph.call_function(aten.empty_strided.default, (list(like.shape), list(like.stride())), options)
-            blank.meta["val"] = like
-            node.update_arg(1, blank)
     graph.eliminate_dead_code()
-
-
-def _split(module: GraphModule, cotangents: Sequence[int], values: int, gradients: Sequence[int]) -> Flat:
-    graph = module.graph
-    images, *arriving = [node for node in graph.nodes if node.op == "placeholder"]
-    returned: list[Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
-    late, moving = _reached(graph, arriving), _reached(graph, [images, *arriving])
-    constant = {node for node in graph.nodes if node not in moving}
-    groups = [arriving[a:b] for a, b in pairwise(accumulate(cotangents, initial=0))]
-    ends = [returned[a:b] for a, b in pairwise(accumulate(gradients, initial=values))]
-    halves = [_backward(module, group, found, late, constant) for group, found in zip(groups, ends, strict=True)]
-    kept = list(dict.fromkeys(node for _, needs in halves for node in needs))
-    place = {node: i for i, node in enumerate(kept)}
-    backward = tuple((half, tuple(place[node] for node in needs)) for half, needs in halves)
-    return Flat(_forward(module, returned[:values], kept, late), len(kept), backward)
-
-
-def _forward(module: GraphModule, values: Sequence[Node], kept: Sequence[Node], late: Collection[Node]) -> GraphModule:
-    """What depends on no cotangent; what the backward pass alone asks for is made as soon as it can be."""
-    place = {node: float(i) for i, node in enumerate(module.graph.nodes)}
-    end = max((place[node] for node in values), default=0)
-    for node in module.graph.nodes:
-        if place[node] > end:  # a mask, say: late it would keep what it is made of alive until then
-            place[node] = max((place[source] for source in node.all_input_nodes), default=0)
-    graph = Graph()
-    copies: dict[Node, Node] = {}
-    for node in sorted(module.graph.nodes, key=place.__getitem__):
-        if node.op != "output" and node not in late:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in (*values, *kept)))
-    graph.eliminate_dead_code()
-    return GraphModule(module, graph)
-
-
-def _backward(
-    module: GraphModule,
-    cotangents: Sequence[Node],
-    gradients: Sequence[Node],
-    late: Collection[Node],
-    constant: Collection[Node],
-) -> tuple[GraphModule, list[Node]]:
-    """The graph of one pass, and what it reads of the forward graph; constants are made again."""
-    needed: set[Node] = set()
-    stack = list(gradients)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack += node.all_input_nodes if node in late or node in constant else []
-    reads = [node for node in module.graph.nodes if node in needed and node not in late and node not in constant]
-    graph = Graph()
-    copies: dict[Node, Node] = {node: graph.placeholder(node.name) for node in (*reads, *cotangents)}
-    for node in module.graph.nodes:
-        if node in needed and node not in copies:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in gradients))
-    return GraphModule(module, graph), reads

@@ -76,10 +76,10 @@ def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], output
 
 def _distinct(outputs: Any) -> list[tuple[str, Tensor]]:
     """List the tensors in what a network returned; one that is returned twice is one."""
-    found: dict[int, tuple[str, Tensor]] = {}
+    tensors: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in tensors_in(outputs):
-        found.setdefault(id(tensor), (name, tensor))
-    return list(found.values())
+        tensors.setdefault(id(tensor), (name, tensor))
+    return list(tensors.values())
 
 
 def _listed(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -15,7 +15,7 @@ __all__ = ["Unit"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit(Target):
-    """A channel of a layer: what does it look for? Springenberg et al. 2015 and Zeiler & Fergus 2014 explain these.
+    """A channel of a layer, as Springenberg et al. 2015 and Zeiler & Fergus 2014 explain it: what does it look for?
 
     Attributes:
         layer: a module of the model or its dotted name.

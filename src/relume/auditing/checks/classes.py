@@ -1,43 +1,53 @@
-"""Is the map about the class? The same pictures are explained for other classes, and the maps are to differ."""
+"""The check of other classes: the same images are explained for other classes, and a map about its class is to change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from relume.auditing.subject import Question
+from relume.auditing.checks.base import Check, Limit, Measure
+from relume.auditing.drawing import Strip, Tile, heat, similarity
+from relume.auditing.subject import Subject
 from relume.errors import InputError
 from relume.measures.similarity import SIMILARITIES, Maps, Similarities, defined_mean
+from relume.pictures.scale import PERCENTILE, scale_of
 
-__all__ = ["ClassSensitivity", "class_sensitivity", "other_classes"]
+if TYPE_CHECKING:
+    from relume.auditing.report import AuditReport
+
+__all__ = ["CLASSES", "ClassSensitivity", "class_sensitivity", "other_classes"]
+
+#: The names of the other classes, by the part that each plays.
+OTHERS: Mapping[str, str] = {"runner_up": "runner-up", "random_other": "random other", "least_likely": "least likely"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassSensitivity:
-    """How alike the maps of other classes are to that of the class explained.
+    """The similarity of the maps of other classes to that of the class explained.
 
     Attributes:
-        classes: by ``runner_up``, ``random_other`` and ``least_likely``, the class taken in each picture, ``(N,)``.
-        similarity: the same, for each of :data:`SIMILARITIES`, ``(N,)``. High is insensitive.
+        classes: by ``runner_up``, ``random_other`` and ``least_likely``, the class taken in each image, ``(N,)``.
+        similarity: the same, for each of :data:`relume.measures.SIMILARITIES`, ``(N,)``. High is insensitive.
         maps: the maps of each.
     """
 
     classes: Mapping[str, Tensor]
     similarity: Mapping[str, Similarities]
-    maps: Mapping[str, Maps]
+    maps: Mapping[str, Maps] = field(repr=False)
 
     @property
     def mean(self) -> Similarities:
-        """Each similarity averaged over the other classes whose scores respond to the picture, ``(N,)``."""
-        return {key: defined_mean(np.stack([found[key] for found in self.similarity.values()])) for key in SIMILARITIES}
+        """Return each similarity averaged over the other classes whose scores respond to the image, ``(N,)``."""
+        return {key: defined_mean(np.stack([values[key] for values in self.similarity.values()])) for key in SIMILARITIES}
 
 
 def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Of ``scores`` ``(N, K)`` the highest class but that of ``classes`` ``(N,)``, one of the others at random, and the lowest.
+    """Choose three classes other than ``classes`` ``(N,)`` by ``scores`` ``(N, K)``: the highest, a random one, the lowest.
 
     The random class is that of the random logit test of Sixt et al. 2020, arXiv:1912.09818.
 
@@ -46,30 +56,63 @@ def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -
     """
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise InputError(
-            f"the network has one score for each picture (outputs of shape {tuple(scores.shape)}), so that there is no other "
+            f"the network has one score for each image (outputs of shape {tuple(scores.shape)}), so that there is no other "
             "class to compare with"
         )
-    own, known = classes[:, None], scores.shape[1]
-    drawn = torch.randint(known - 1, classes.shape, generator=generator).to(classes)
+    own, count = classes[:, None], scores.shape[1]
+    drawn = torch.randint(count - 1, classes.shape, generator=generator).to(classes)
     return {
         "runner_up": scores.scatter(1, own, -torch.inf).argmax(1),
-        "random_other": (classes + 1 + drawn) % known,
+        "random_other": (classes + 1 + drawn) % count,
         "least_likely": scores.scatter(1, own, torch.inf).argmin(1),
     }
 
 
-def class_sensitivity(question: Question, original: Maps, scores: Tensor, generator: torch.Generator) -> ClassSensitivity:
-    """Explain the runner-up, a random other and the least likely class of each picture, in one forward pass.
-
-    Args:
-        question: the method, network and pictures.
-        original: the maps of the classes explained.
-        scores: all class scores, ``(N, K)``.
-        generator: of the random class.
+def class_sensitivity(subject: Subject) -> ClassSensitivity:
+    """Explain the runner-up, a random other and the least likely class of each image, in one forward pass.
 
     Raises:
         InputError: the network has one class.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, class_sensitivity
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = class_sensitivity(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> result.mean["absolute"].shape
+        (2,)
     """
-    others = other_classes(scores, question.classes, generator)
-    maps = dict(zip(others, question.maps_of(list(others.values())), strict=True))
-    return ClassSensitivity(others, {role: original.compare(found) for role, found in maps.items()}, maps)
+    others = other_classes(subject.explanation.scores, subject.classes, subject.generator())
+    maps = dict(zip(others, subject.maps_for(list(others.values())), strict=True))
+    return ClassSensitivity(others, {role: subject.maps.compare(other) for role, other in maps.items()}, maps)
+
+
+def _draw(result: ClassSensitivity, report: AuditReport, i: int) -> list[Strip]:
+    """Draw the map of each class at one scale."""
+    own, others = report.maps.saliency[i], {role: maps.saliency[i] for role, maps in result.maps.items()}
+    finite = [values.astype(np.float32) for values in (own, *others.values()) if np.isfinite(values).all()]
+    full = max((scale_of(values) for values in finite), default=0.0)
+    tiles = [Tile(report.class_name(int(report.classes[i])), "the class explained", heat(own, full))]
+    for role, values in others.items():
+        words = similarity(result.similarity[role]["absolute"][i], values)
+        tiles.append(Tile(report.class_name(int(result.classes[role][i])), f"{OTHERS[role]}: {words}", heat(values, full)))
+    return [Strip(tiles, f"full strength at {full:.3g}, the highest percentile {PERCENTILE:g} of these maps")]
+
+
+CLASSES = Check(
+    "The same image, explained for other classes",
+    "A map about its class differs from the maps of others: low similarity speaks for it.",
+    class_sensitivity,
+    {
+        "classes": Measure(
+            "similarity to the maps of other classes",
+            "low",
+            "A map that explains one class differs from those of the runner-up, a random other and the least likely class.",
+            lambda result: result.mean["absolute"],
+            Limit(0.22, "structure", "changes with the class", "changes too little with the class"),
+        )
+    },
+    _draw,
+    citation="Sixt et al. 2020, arXiv:1912.09818",
+)

@@ -1,36 +1,50 @@
-"""Is the map more than an edge detector? It is compared with edges of the picture, and with the picture itself."""
+"""The check of edges: a map is compared with edges of its image, and with the image itself, which need no network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from relume.auditing.subject import Question
+from relume.auditing.checks.base import Check, Measure
+from relume.auditing.drawing import Strip, Tile, heat, number
+from relume.auditing.subject import Subject
 from relume.measures.baselines import sobel
 from relume.measures.similarity import Maps, Similarities, Values
+from relume.pictures.scale import PERCENTILE
 
-__all__ = ["EdgeSimilarity", "canny", "edge_similarity"]
+if TYPE_CHECKING:
+    from relume.auditing.report import AuditReport
+
+__all__ = ["EDGES", "EdgeSimilarity", "canny", "edge_similarity"]
+
+TITLES: Mapping[str, str] = {"sobel": "Sobel's edges", "canny": "Canny's edges", "input": "the image itself"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EdgeSimilarity:
-    """How alike the maps are to what knows nothing of the class: ``(N,)`` for each of :data:`SIMILARITIES`.
+    """The similarity of the maps to pictures that know nothing of the class: ``(N,)`` for each of the similarities.
 
     Attributes:
-        similarity: to the ``sobel`` and ``canny`` edges of the picture and to the ``input`` itself, less its mean colour (Nie
-            et al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in a picture of one colour.
-        maps: these.
+        similarity: to the ``sobel`` and ``canny`` edges of the image and to the ``input`` itself, less its mean colour (Nie et
+            al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in an image of one colour.
+        maps: these pictures.
     """
 
     similarity: Mapping[str, Similarities]
-    maps: Mapping[str, Maps]
+    maps: Mapping[str, Maps] = field(repr=False)
+
+    @property
+    def edges(self) -> Values:
+        """Return the higher similarity to both edge detectors; where one found no edge, the other's."""
+        return np.fmax(self.similarity["sobel"]["absolute"], self.similarity["canny"]["absolute"])
 
 
 def canny(image: Values) -> Values:
-    """Canny's edges of the mean over channels, stretched to [0, 1]: ``(C, H, W)`` to zeros and ones ``(H, W)``.
+    """Find Canny's edges of the mean over channels, stretched to [0, 1]: ``(C, H, W)`` to zeros and ones ``(H, W)``.
 
     Canny 1986, doi:10.1109/TPAMI.1986.4767851, with ``σ = 1`` and thresholds 0.1 and 0.2 of the gradient.
     """
@@ -42,12 +56,51 @@ def canny(image: Values) -> Values:
     return edges
 
 
-def edge_similarity(question: Question, original: Maps) -> EdgeSimilarity:
-    """Compare the maps with the edges of their pictures. No pass through the network."""
-    images = question.images.detach().cpu().to(torch.promote_types(question.images.dtype, torch.float32))
-    arrays = images.numpy()
-    found = {name: np.stack([np.float64(edges(i)) for i in arrays]) for name, edges in (("sobel", sobel), ("canny", canny))}
-    edges = {name: Maps(each, each) for name, each in found.items()}
+def edge_similarity(subject: Subject) -> EdgeSimilarity:
+    """Compare the maps with the edges of their images, without a pass through the network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, edge_similarity
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> edge_similarity(Subject.of(network, torch.rand(2, 3, 8, 8), 0)).edges.shape
+        (2,)
+    """
+    images = subject.images.detach().cpu().to(torch.promote_types(subject.images.dtype, torch.float32))
+    detectors = {"sobel": sobel, "canny": canny}
+    edges = {name: np.stack([np.float64(detect(image)) for image in images.numpy()]) for name, detect in detectors.items()}
     centred = images - images.mean((2, 3), keepdim=True)
-    maps = edges | {"input": Maps.of(centred, tuple(images.shape[2:]))}
-    return EdgeSimilarity({name: found.compare(original.defined()) for name, found in maps.items()}, maps)
+    maps = {name: Maps(values, values) for name, values in edges.items()}
+    maps |= {"input": Maps.of(centred, tuple(images.shape[2:]))}
+    return EdgeSimilarity({name: other.compare(subject.maps.defined()) for name, other in maps.items()}, maps)
+
+
+def _draw(result: EdgeSimilarity, report: AuditReport, i: int) -> list[Strip]:
+    tiles = [Tile("the map", "", heat(report.maps.saliency[i]))]
+    for key, maps in result.maps.items():
+        tiles.append(Tile(TITLES[key], f"similarity {number(result.similarity[key]['absolute'][i])}", heat(maps.saliency[i])))
+    return [Strip(tiles, f"each at its own percentile {PERCENTILE:g}, since they have no common unit")]
+
+
+EDGES = Check(
+    "Pictures that need no network",
+    "Edges, and the image less its mean colour.",
+    edge_similarity,
+    {
+        "edges": Measure(
+            "similarity to edges (Sobel or Canny)",
+            "low",
+            "An edge detector needs no network.",
+            lambda result: result.edges,
+        ),
+        "input": Measure(
+            "similarity to the image itself",
+            "low",
+            "A map that gives the image back says little about the network.",
+            lambda result: result.similarity["input"]["absolute"],
+        ),
+    },
+    _draw,
+    citation="Adebayo et al. 2018, arXiv:1810.03292; Nie et al. 2018, arXiv:1805.07039",
+)

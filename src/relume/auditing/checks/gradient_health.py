@@ -1,4 +1,4 @@
-"""Did the rule reach every rectifier, and does the gradient live? What a map is made of, before anybody looks at it."""
+"""The check of the gradient: whether the rule reaches every rectifier, and what share of their values lets it pass."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relume.auditing.subject import Question, parts
+from relume.auditing.checks.base import Check
+from relume.auditing.subject import Subject, parts
 from relume.engine.coverage import Coverage
 from relume.engine.reading import Reading
 from relume.engine.trace import Trace
 from relume.errors import GraphError
-from relume.measures.similarity import Maps, Values
+from relume.measures.similarity import Values
 from relume.rules import Local
 
-__all__ = ["Health", "measure_health"]
+__all__ = ["COVERAGE", "Health", "measure_health"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +31,7 @@ class Health:
         silent: the share of all their values at which ``f(x) ≤ 0``, so that no gradient passes a guided ReLU; None if they
             could not be looked into.
         saturated: the share at which ``f(x) > 0`` and ``f'(x) = 0``: cut off above.
-        dead: the share of the channels of maps ``(N, C, H, W)`` that are silent at every place in every picture of a batch.
+        dead: the share of the channels of maps ``(N, C, H, W)`` that are silent at every place in every image of a batch.
         blank: the share of each map's pixels that are exactly zero, ``(N,)``.
         trouble: why rectifiers could not be looked into, if so.
     """
@@ -43,7 +44,7 @@ class Health:
     trouble: str = ""
 
 
-class _Looking:
+class _Counting:
     """A rule that passes the plain gradient on, and counts."""
 
     def __init__(self) -> None:
@@ -58,26 +59,44 @@ class _Looking:
         return pulled
 
     def share(self, part: str, whole: str) -> float | None:
-        """How many of ``whole`` are ``part``."""
+        """Return the share of ``whole`` that is ``part``; None if there is no whole."""
         return self.counts[part] / self.counts[whole] if self.counts[whole] else None
 
 
-def measure_health(question: Question, original: Maps) -> Health:
-    """Look at every rectifier while one plain gradient passes through the network."""
-    looking, trouble = _Looking(), ""
-    for images, classes in zip(parts(question.images, question.batch), parts(question.classes, question.batch), strict=True):
-        trace = Trace.run(question.model, images, Reading(output=question.output))
+def measure_health(subject: Subject) -> Health:
+    """Count every rectifier's values while one plain gradient passes through the network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, measure_health
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> measure_health(Subject.of(network, torch.rand(2, 3, 8, 8), 0)).coverage.guided
+        1
+    """
+    counting, trouble, size = _Counting(), "", subject.batch_size
+    for images, classes in zip(parts(subject.images, size), parts(subject.classes, size), strict=True):
+        trace = Trace.run(subject.model, images, Reading(output=subject.output))
         score = trace.score(classes)
         coverage = trace.coverage(score)
         try:
-            trace.grad(score, [trace.images], looking, last=True)
+            trace.grad(score, [trace.images], counting, last=True)
         except GraphError as error:
             trouble = str(error)
     return Health(
         coverage,
-        looking.share("silent", "values"),
-        looking.share("saturated", "values"),
-        looking.share("dead", "channels"),
-        (~(original.saliency > 0)).mean((1, 2)),
+        counting.share("silent", "values"),
+        counting.share("saturated", "values"),
+        counting.share("dead", "channels"),
+        (~(subject.maps.saliency > 0)).mean((1, 2)),
         trouble,
     )
+
+
+COVERAGE = Check(
+    "The rectifiers",
+    "A rule that does not reach a rectifier leaves its gradient as it is.",
+    measure_health,
+    notes=lambda result: [f"{result.coverage.guided} rectifiers guided, {result.coverage.unguided} not"],
+    citation="Springenberg et al. 2015, arXiv:1412.6806",
+)

@@ -1,38 +1,27 @@
-"""Where a network's weights are, in the order in which it uses them, and how they are made random on a private copy."""
+"""The layers of a network that have weights, in the order of their use; and random weights for them, on a private copy."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
+from relume.auditing.subject import How
 from relume.engine.replica import replicate
+from relume.engine.trees import tree_leaves
 from relume.engine.wrappers import unwrap
-from relume.errors import InputError, ModelError
+from relume.errors import ModelError
 
-__all__ = ["How", "check_how", "own_copy", "randomise_layer", "restore", "weight_layers"]
-
-How: TypeAlias = Literal["reset", "shuffle"]
-
-
-def check_how(how: str) -> None:
-    """Refuse what is no way to make weights random.
-
-    Raises:
-        InputError: it is none.
-    """
-    if how not in get_args(How):
-        raise InputError(f"weights are made random by {' or '.join(map(repr, get_args(How)))}; got {how!r}")
+__all__ = ["own_copy", "randomise_layer", "restore", "weight_layers"]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A replica of ``model`` in evaluation mode whose weights are its own too, to be written to."""
+    """Make a replica of ``model`` in evaluation mode whose weights are its own too, to be written to."""
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         model = copy.deepcopy(model)  # a replica would hold the very same module
     replica = replicate(model)
@@ -61,7 +50,7 @@ def _tensors(model: nn.Module) -> chain[Tensor]:
 
 
 class _Uses(TorchFunctionMode):
-    """Notes when each of some tensors was last an argument of an operation."""
+    """A watcher of operations that records when each of some tensors was last an argument."""
 
     def __init__(self, layer_of: Mapping[int, str]) -> None:
         super().__init__()
@@ -79,7 +68,7 @@ class _Uses(TorchFunctionMode):
 
 
 def weight_layers(model: nn.Module, images: Tensor) -> list[str]:
-    """The names of all layers with weights that matter on ``images``, from the output down.
+    """List the names of all layers with weights that matter on ``images``, from the output down.
 
     A layer is a module that has parameters of its own: a convolution, a normalisation, the attention of a transformer, the
     module that holds its class token. Its place is when one of them was last an argument of an operation in a forward pass, so
@@ -120,11 +109,11 @@ def randomise_layer(network: nn.Module, name: str, generator: torch.Generator, h
         if how == "reset" and callable(reset):
             devices = {parameter.device for parameter in layer.parameters() if parameter.is_cuda}
             own = {id(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))}
-            parts = [(tensor, tensor.clone()) for tensor in _tensors(layer) if id(tensor) not in own]
+            others = [(tensor, tensor.clone()) for tensor in _tensors(layer) if id(tensor) not in own]
             with torch.random.fork_rng(list(devices)):  # its scheme draws from the global generator
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 reset()
-            for tensor, before in parts:  # a scheme may reach into parts, which are layers of their own
+            for tensor, before in others:  # a scheme may reach into parts, which are layers of their own
                 tensor.copy_(before)
         else:
             for parameter in layer.parameters(recurse=False):

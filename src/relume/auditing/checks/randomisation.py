@@ -1,45 +1,56 @@
-"""Is the map about what the network learnt? Its weights are exchanged for random ones, and the map is to change with them.
+"""The check of randomisation: the network's weights are exchanged for random ones, and the map is to change with them.
 
-Adebayo et al. 2018, arXiv:1810.03292: *Sanity checks for saliency maps*, section 3. What is random is a private copy.
+Adebayo et al. 2018, arXiv:1810.03292: *Sanity checks for saliency maps*, section 3. The random weights are those of a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from relume.auditing.checks.random_weights import How, check_how, own_copy, randomise_layer, restore, weight_layers
-from relume.auditing.subject import Question
+from relume.auditing.checks.base import Check, Limit, Measure
+from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
+from relume.auditing.drawing import Chart, Curve, Strip, Tile, heat, similarity
+from relume.auditing.subject import How, Subject
 from relume.errors import NonFiniteError
 from relume.measures.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
+from relume.pictures.scale import PERCENTILE
 
-__all__ = ["Randomisation", "between_networks", "randomise"]
+if TYPE_CHECKING:
+    from relume.auditing.report import AuditReport
 
-#: How often a layer is drawn anew while the score of the network does not respond to the pictures.
+__all__ = ["RANDOMISATION", "Randomisation", "between_networks", "randomise"]
+
+#: How often a layer is drawn anew while the score of the network does not respond to the images.
 TRIES = 8
 
-#: The share of layers, from the output down, after which the verdict looks at the map.
+#: The share of layers, from the output down, after which `late` compares the maps.
 LATE = 0.9
+
+#: How many stages of the cascade are drawn, beside the map as it is.
+STAGES = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Randomisation:
-    """How alike maps stay while layer after layer is made random. The last axis are the ``N`` pictures.
+    """The similarity of maps while layer after layer is made random. The last axis has the ``N`` images.
 
     Attributes:
         layers: every layer with weights, from the output down.
         how: by the layer's own ``reset_parameters`` where it has one (``reset``), or by shuffling its weights.
-        cascade: with the layers up to each one random, ``(layers, N)`` for each of :data:`SIMILARITIES`.
-        alone: with only that layer random, the same; empty if not asked for.
-        untrained: of the first of two networks of which every layer is random, and the network itself.
-        random_pair: of two such networks to each other: what is alike whatever the weights. It is no bound: a map may be less
-            like that of a random network than two of these are like each other.
-        stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``, if it was to be kept.
-        lost: the stages at which the random network gave no map for a picture: it overflowed, or its score did not respond,
+        cascade: with the layers up to each one random, ``(layers, N)`` for each of :data:`relume.measures.SIMILARITIES`.
+        alone: with only that layer random, the same; empty if layers were not made random one by one.
+        untrained: of the network itself and the first of two networks of which every layer is random.
+        random_pair: of two such networks to each other, whatever the weights. It is no bound: a map may be less similar to that
+            of a random network than two of these are to each other.
+        stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``.
+        lost: the stages at which the random network gave no map for an image: it overflowed, or its score did not respond,
             however often the layer was drawn. They are in no average.
     """
 
@@ -49,87 +60,78 @@ class Randomisation:
     alone: Similarities
     untrained: Similarities
     random_pair: Similarities
-    stages: Values | None
+    stages: Values = field(repr=False)
     lost: tuple[str, ...]
 
     @property
     def late(self) -> Similarities:
-        """The cascade's similarities when the top nine tenths of the layers are random, ``(N,)`` each."""
+        """Return the cascade's similarities when the top nine tenths of the layers are random, ``(N,)`` each."""
         stage = max(round(LATE * len(self.layers)), 1) - 1
         return {key: values[stage] for key, values in self.cascade.items()}
 
     @property
     def mean(self) -> Similarities:
-        """Each similarity averaged over the stages where it is defined, ``(N,)``: the area under its curve."""
+        """Return each similarity averaged over the stages where it is defined, ``(N,)``: the area under its curve."""
         return {key: defined_mean(values) for key, values in self.cascade.items()}
 
 
-def randomise(
-    question: Question,
-    original: Maps,
-    generator: torch.Generator,
-    *,
-    how: How = "reset",
-    alone: bool = True,
-    keep: bool = False,
-    watched: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> Randomisation:
-    """Make a copy of the network random, cascading from the output down, and each layer alone; compare the maps.
+def randomise(subject: Subject, *, alone: bool = True) -> Randomisation:
+    """Make a copy of the network random, each layer alone, then one after the other from the output down; compare the maps.
 
     One copy serves all stages. The class explained stays the one decided on the network as it is.
 
     Args:
-        question: the method, network and pictures.
-        original: their maps by the network as it is.
-        generator: of the random weights.
-        how: ``reset`` by each layer's own scheme, shuffling the weights of layers that have none; or ``shuffle`` all.
+        subject: the network, its images and their maps.
         alone: whether layers are made random one by one too.
-        keep: whether the maps at each stage of the cascade are kept.
-        watched: may look on as the layers go by, once for each pass over them.
 
     Raises:
         ModelError: no layer of the network has weights.
-        InputError: there is no such way to make weights random.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, randomise
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = randomise(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> result.layers, result.cascade["absolute"].shape
+        (('3', '0'), (2, 2))
     """
-    check_how(how)
-    layers = weight_layers(question.model, question.images[:1])
-    network = own_copy(question.model)
-    lost: list[str] = []
-
-    def ask(stage: str, names: Sequence[str]) -> Maps:
-        maps = _drawn(question, original, network, names, generator, how)
-        if not np.isfinite(maps.saliency).all():
-            lost.append(stage)
-        return maps
-
+    layers = weight_layers(subject.model, subject.images[:1])
+    network, generator = own_copy(subject.model), subject.generator()
     singly: list[Similarities] = []
-    for name in watched(layers) if alone else ():
-        singly.append(original.compare(ask(f"{name} alone", [name])))
-        restore(network, question.model)
-    gradually: list[Similarities] = []
+    cascade: list[Similarities] = []
     stages: list[Values] = []
-    for name in watched(layers):
-        maps = ask(name, [name])
-        gradually.append(original.compare(maps))
-        if keep:
-            stages.append(maps.saliency)
-    random_pair = maps.compare(ask("another random network", layers))
-    kept = np.stack(stages) if keep else None
+    lost: list[str] = []
+    for name in subject.progress("randomisation", layers) if alone else ():
+        maps = _drawn(subject, network, [name], generator)
+        singly.append(subject.maps.compare(maps))
+        lost += [f"{name} alone"] * _incomplete(maps)
+        restore(network, subject.model)
+    for name in subject.progress("randomisation", layers):
+        maps = _drawn(subject, network, [name], generator)
+        cascade.append(subject.maps.compare(maps))
+        stages.append(maps.saliency)
+        lost += [name] * _incomplete(maps)
+    other = _drawn(subject, network, layers, generator)
+    lost += ["another random network"] * _incomplete(other)
+    pair = maps.compare(other)
     return Randomisation(
-        tuple(layers), how, _stacked(gradually), _stacked(singly), gradually[-1], random_pair, kept, tuple(lost)
+        tuple(layers), subject.how, _stacked(cascade), _stacked(singly), cascade[-1], pair, np.stack(stages), tuple(lost)
     )
 
 
-def _drawn(
-    question: Question, original: Maps, network: nn.Module, names: Iterable[str], generator: torch.Generator, how: How
-) -> Maps:
-    """The maps with some layers drawn once more, and again while most scores do not respond to their pictures."""
-    maps = original.unknown()
+def _incomplete(maps: Maps) -> bool:
+    return not np.isfinite(maps.saliency).all()
+
+
+def _drawn(subject: Subject, network: nn.Module, names: Iterable[str], generator: torch.Generator) -> Maps:
+    """Make the maps with some layers drawn once more, and again while most scores do not respond to their images."""
+    maps = subject.maps.unknown()
     for _ in range(TRIES):
         for name in names:
-            randomise_layer(network, name, generator, how)
+            randomise_layer(network, name, generator, subject.how)
         try:
-            maps = question.maps(network)
+            maps = subject.maps_of(network)
         except NonFiniteError:
             continue
         if np.isfinite(maps.saliency).all((1, 2)).mean() > 0.5:
@@ -141,9 +143,89 @@ def _stacked(rows: Sequence[Similarities]) -> dict[str, Values]:
     return {key: np.stack([row[key] for row in rows]) for key in SIMILARITIES} if rows else {}
 
 
-def between_networks(question: Question, original: Maps, other: nn.Module) -> Similarities:
-    """How alike the maps of ``other`` are, a network of the same form: one trained on shuffled labels, say, ``(N,)`` each.
+def between_networks(subject: Subject, other: nn.Module) -> Similarities:
+    """Compare the maps with those of ``other``, a network of the same form: one trained on shuffled labels, say, ``(N,)`` each.
 
     Adebayo et al. 2018, section 4: such a network has learnt nothing of the classes, and its maps are to differ.
+
+    Example:
+        >>> import copy
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, between_networks
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> subject = Subject.of(network, torch.rand(1, 3, 8, 8), 0)
+        >>> float(between_networks(subject, copy.deepcopy(network))["absolute"][0].round(6))
+        1.0
     """
-    return original.compare(question.maps(other))
+    return subject.maps.compare(subject.maps_of(other))
+
+
+def _draw(result: Randomisation, report: AuditReport, i: int) -> list[Strip | Chart]:
+    """Draw the map at some stages of the cascade, and its similarity at all of them, from 1 with no layer random."""
+    values, count = result.cascade["absolute"][:, i], len(result.layers)
+    drawn = sorted({round(share * count / STAGES) for share in range(1, STAGES + 1)} - {0})
+    tiles = [Tile("as it is", "no layer random", heat(report.maps.saliency[i]))]
+    for k in drawn:
+        name, stage = result.layers[k - 1] or "the network's own", result.stages[k - 1, i]
+        words = f"{k} of {count} random: {similarity(values[k - 1], stage)}"
+        tiles.append(Tile(f"to {name}" if len(name) <= 24 else f"to …{name[-23:]}", words, heat(stage)))
+    strip = Strip(
+        tiles,
+        f"each map at its own percentile {PERCENTILE:g}, since ranks are compared; those of a random network may be a thousand "
+        "times weaker",
+    )
+    curve = np.concatenate([[np.nan if report.maps.empty[i] else 1.0], values])
+    lines = {"random pair": float(result.random_pair["absolute"][i])}
+    if "stability" in report.checks:
+        lines = {"small noise": float(report.checks["stability"].noise["absolute"][i])} | lines
+    lines = {name: value for name, value in lines.items() if not math.isnan(value)}
+    low = min(0.0, math.floor(5 * np.nanmin([*curve, *lines.values(), 0.0])) / 5)
+    curves = [Curve("method", np.arange(count + 1, dtype=np.float64), curve)]
+    chart = Chart("Similarity to the map as it is", "layers made random", "similarity", curves, low, 1.0, lines, [0, *drawn])
+    return [strip, chart]
+
+
+def _notes(result: Randomisation) -> list[str]:
+    if not result.lost:
+        return []
+    stages = f"{len(result.lost)} stages, {result.lost[0]} the first," if len(result.lost) > 1 else result.lost[0]
+    return [f"{stages} gave no map, and count in no average"]
+
+
+RANDOMISATION = Check(
+    "Layer after layer is made random, from the output down",
+    "A map of what the network learnt falls apart at once; a map that follows structure of the image stays. Small noise: the "
+    "similarity under noise that nobody sees. Random pair: the similarity of the maps of two random networks.",
+    randomise,
+    {
+        "randomisation": Measure(
+            "similarity with 9/10 of the layers random",
+            "low",
+            "A map of what the network learnt is lost when its weights are.",
+            lambda result: result.late["absolute"],
+        ),
+        "cascade": Measure(
+            "mean similarity as layers become random",
+            "low",
+            "The area under the curve of the cascade: how long the map outlives the weights.",
+            lambda result: result.mean["absolute"],
+            Limit(
+                0.37,
+                "structure",
+                "changes as layer after layer is made random",
+                "changes too little as layer after layer is made random",
+                name="mean similarity",
+            ),
+        ),
+        "untrained": Measure(
+            "similarity to an untrained network's map",
+            "low",
+            "A map that a network without training draws too was not learnt.",
+            lambda result: result.untrained["absolute"],
+        ),
+    },
+    _draw,
+    _notes,
+    citation="Adebayo et al. 2018, arXiv:1810.03292",
+)

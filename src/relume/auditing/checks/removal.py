@@ -1,4 +1,4 @@
-"""Pictures with pixels taken out, in an order: replaced by one colour, by a blur, or by what their neighbours suggest."""
+"""Images with pixels taken out, in an order: replaced by one colour, by a blur, or by the mean of their neighbours."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ NEIGHBOURS = {
 
 
 def order(heat: Values, generator: torch.Generator) -> Pixels:
-    """The pixels of ``(H, W)`` from the highest down, as indices into the flat map; those that tie come in random order."""
+    """Order the pixels of ``(H, W)`` from the highest down, as indices into the flat map; ties come in random order."""
     drawn = torch.randperm(heat.size, generator=generator).numpy()
     sorted_: Pixels = drawn[np.argsort(-heat.ravel()[drawn], kind="stable")]
     return sorted_
 
 
 def plain(image: Values) -> Values:
-    """The mean colour everywhere: ``(C, H, W)``."""
+    """Return the mean colour everywhere: ``(C, H, W)``."""
     return np.broadcast_to(image.mean(axis=(1, 2), keepdims=True), image.shape)
 
 
 def blurred(image: Values) -> Values:
-    """The picture under a Gaussian of ``σ = 5`` pixels at a side of 224, in proportion at others: Petsiuk et al. 2018."""
+    """Blur the image by a Gaussian of ``σ = 5`` pixels at a side of 224, in proportion at others: Petsiuk et al. 2018."""
     return np.stack([ndimage.gaussian_filter(channel, 5 * min(channel.shape) / 224) for channel in image])
 
 
 def imputed(image: Values, removed: Pixels, generator: torch.Generator, noise: float = 0.01) -> Values:
-    """``image`` ``(C, H, W)`` with the ``removed`` pixels filled, each with the weighted mean of its neighbours plus noise.
+    """Fill the ``removed`` pixels of ``image`` ``(C, H, W)``, each with the weighted mean of its neighbours plus noise.
 
     Noisy linear imputation, Rong et al. 2022, arXiv:2202.00449: ``x_i = Σ_j w_ij x_j / Σ_j w_ij`` for all removed pixels at
-    once, a sparse symmetric system; ``w`` is 1/6 beside and 1/12 across corners. What remains does not give away what went.
+    once, a sparse symmetric system; ``w`` is 1/6 beside and 1/12 across corners. The shape of the removed pixels is not seen.
 
     Args:
-        image: the picture; at least one pixel of it stays.
-        removed: which pixels go, as indices into the flat picture.
+        image: the image; at least one pixel of it stays.
+        removed: the pixels to fill, as indices into the flat picture.
         generator: of the noise.
         noise: its ``σ``, in units of the input.
     """
@@ -66,12 +66,12 @@ def imputed(image: Values, removed: Pixels, generator: torch.Generator, noise: f
         (inside,) = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).nonzero()
         other = y[inside] * width + x[inside]
         diagonal[inside] += weight
-        kept = place[other] < 0
-        known[inside[kept]] += weight * flat[:, other[kept]].T
-        links.append((np.full((~kept).sum(), -weight), inside[~kept], place[other[~kept]]))
+        stays = place[other] < 0
+        known[inside[stays]] += weight * flat[:, other[stays]].T
+        links.append((np.full((~stays).sum(), -weight), inside[~stays], place[other[~stays]]))
     values, i, j = (np.concatenate(parts) for parts in zip(*links, strict=True))
     system = sparse.csc_array((values, (i, j)), (len(removed), len(removed))) + sparse.diags_array(diagonal, format="csc")
-    found = linalg.splu(system, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(known)
-    drawn = torch.randn(found.shape, generator=generator, dtype=torch.float64).numpy()
-    flat[:, removed] = (found + noise * drawn).T
+    filled = linalg.splu(system, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(known)
+    drawn = torch.randn(filled.shape, generator=generator, dtype=torch.float64).numpy()
+    flat[:, removed] = (filled + noise * drawn).T
     return flat.reshape(image.shape)

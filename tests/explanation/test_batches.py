@@ -75,30 +75,31 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("name", TARGETS)
-def test_parts_equal_the_whole(net, x, name, chunk):
+def test_parts_equal_the_whole(net, x, name, size):
     target = TARGETS[name]
     asked = ["gradient", "guided_backprop", Smooth("deconvnet", 3)] if isinstance(target, Channel | Neuron) else ASKED
     whole = relume.explain(net, x, target, asked, "body")
-    parts = relume.explain(net, x, target, asked, "body", chunk=chunk)
+    parts = relume.explain(net, x, target, asked, "body", batch_size=size)
     assert_same(parts, whole)
-    assert parts.source == {"chunk": chunk}
-    assert f"explained {chunk} at a time" in str(parts)
-    assert "chunk" not in whole.source
+    assert parts.batch_size == size
+    assert f"explained {size} at a time" in str(parts)
+    assert whole.batch_size is None
     assert "at a time" not in str(whole)
 
 
 def test_several_targets_and_what_every_part_holds(net, x):
     before = snapshot(net.train())
     targets = [None, [4, 0, 2, 5, 1], Contrast(None, lambda out: out[:, 0] * 0 + 1), Channel("conv2", 0)]
-    whole = relume.explain_targets(net, x, targets, ["gradient", "guided_backprop"])
-    parts = relume.explain_targets(net, x, targets, ["gradient", "guided_backprop"], chunk=2)
+    whole = relume.compare(net, x, targets, ["gradient", "guided_backprop"])
+    parts = relume.compare(net, x, targets, ["gradient", "guided_backprop"], batch_size=2)
     assert len(parts) == 4
     for one, other in zip(parts, whole, strict=True):
         assert_same(one, other)
     assert len({e.images.data_ptr() for e in parts}) == 1
-    assert relume.explain_targets(net, x, [], ["gradient"], chunk=2) == []
+    with pytest.raises(errors.InputError, match="one at least"):
+        relume.compare(net, x, [], ["gradient"], batch_size=2)
     assert_unchanged(before, snapshot(net))
     assert_same(parts[1][2:4], whole[1][2:4])
     assert parts[0].evidence.runner_up is not None
@@ -108,10 +109,10 @@ def test_several_targets_and_what_every_part_holds(net, x):
     )
 
 
-def test_a_batch_no_larger_than_a_chunk_runs_at_once(net, x):
-    for chunk in (5, 8):
-        e = relume.explain(net, x, 1, ["gradient"], chunk=chunk)
-        assert "chunk" not in e.source
+def test_a_batch_no_larger_than_batch_size_runs_at_once(net, x):
+    for size in (5, 8):
+        e = relume.explain(net, x, 1, ["gradient"], batch_size=size)
+        assert e.batch_size is None
 
 
 @pytest.mark.parametrize("shape", ["one for all", "one each"])
@@ -122,9 +123,9 @@ def test_masks_are_cut_with_their_images(shape):
     )
     mask = torch.rand(5, 6, 6) > 0.5 if shape == "one each" else torch.rand(6, 6) > 0.5
     whole = relume.explain(net, x, Segmentation(1, mask), ["guided_backprop"])
-    assert_same(relume.explain(net, x, Segmentation(1, mask), ["guided_backprop"], chunk=2), whole)
+    assert_same(relume.explain(net, x, Segmentation(1, mask), ["guided_backprop"], batch_size=2), whole)
     with pytest.raises(errors.TargetError, match="2 masks were given for 5 samples"):
-        relume.explain(net, x, Segmentation(1, torch.ones(2, 6, 6)), ["guided_backprop"], chunk=2)
+        relume.explain(net, x, Segmentation(1, torch.ones(2, 6, 6)), ["guided_backprop"], batch_size=2)
 
 
 def test_other_inputs_are_cut_where_they_have_a_row_for_each_image():
@@ -134,7 +135,7 @@ def test_other_inputs_are_cut_where_they_have_a_row_for_each_image():
     for inputs in ((image, kind), {"kind": kind, "image": image, "other": other, "scale": 2.0}):
         for wrt in (None, "other") if isinstance(inputs, dict) else (None, 0):
             whole = relume.explain(net, inputs, [0, 2, 1], ["guided_backprop", Smooth("gradient", 2)], wrt=wrt)
-            parts = relume.explain(net, inputs, [0, 2, 1], ["guided_backprop", Smooth("gradient", 2)], wrt=wrt, chunk=2)
+            parts = relume.explain(net, inputs, [0, 2, 1], ["guided_backprop", Smooth("gradient", 2)], wrt=wrt, batch_size=2)
             assert_same(parts, whole)
 
 
@@ -151,7 +152,7 @@ def test_what_belongs_to_all_images_is_handed_on():
 
     inputs = (torch.randn(4, 3, 5, 5), torch.randn(7), {"each": [torch.randn(4)]}, "all")
     net = Mixed()
-    assert_same(relume.explain(net, inputs, 1, ["gradient"], chunk=3), relume.explain(net, inputs, 1, ["gradient"]))
+    assert_same(relume.explain(net, inputs, 1, ["gradient"], batch_size=3), relume.explain(net, inputs, 1, ["gradient"]))
 
 
 def test_a_generator_of_ones_own_draws_as_for_the_whole(net, x):
@@ -160,7 +161,7 @@ def test_a_generator_of_ones_own_draws_as_for_the_whole(net, x):
 
     one, other = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
     whole = relume.explain(net, x, 1, asked(one))
-    assert_same(relume.explain(net, x, 1, asked(other), chunk=2), whole)
+    assert_same(relume.explain(net, x, 1, asked(other), batch_size=2), whole)
     assert torch.equal(one.get_state(), other.get_state())
 
 
@@ -186,23 +187,23 @@ class Declared(Noisy):
 
 
 @pytest.mark.parametrize(("kind", "draws"), [(Noisy, 3), (Declared, 1)])
-def test_only_generators_that_a_wrapper_names_begin_anew_with_each_chunk(net, x, kind, draws):
+def test_only_generators_that_a_wrapper_names_begin_anew_with_each_part(net, x, kind, draws):
     """An attribute that happens to be called so is the caller's own business."""
     generator, same = (torch.Generator().manual_seed(7) for _ in range(2))
-    relume.explain(net, x, 1, [kind("gradient", generator=generator)], chunk=2)
+    relume.explain(net, x, 1, [kind("gradient", generator=generator)], batch_size=2)
     torch.rand(draws, generator=same)
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=same))
 
 
-def test_no_more_than_a_chunk_runs_at_once_copies_included(net, x):
+def test_no_more_than_batch_size_runs_at_once_copies_included(net, x):
     ran = []
     net.register_forward_pre_hook(lambda _, args: ran.append(len(args[0])))
-    relume.explain(net, x, 1, [Smooth("gradient", 5, batch_size=8)], chunk=4)
+    relume.explain(net, x, 1, [Smooth("gradient", 5, batch_size=8)], batch_size=4)
     assert ran == [4] + 5 * [4] + [1] + [4, 1]
     ran.clear()
-    e = relume.explain(net, x[:1], 1, [Smooth("gradient", 5, batch_size=8)], chunk=2)
+    e = relume.explain(net, x[:1], 1, [Smooth("gradient", 5, batch_size=8)], batch_size=2)
     assert ran == [1, 2, 2, 1]
-    assert e.source == {"chunk": 2}
+    assert e.batch_size == 2
 
 
 def test_the_layer_chosen_with_the_first_part_is_read_in_every_other(net, x, monkeypatch):
@@ -212,18 +213,18 @@ def test_the_layer_chosen_with_the_first_part_is_read_in_every_other(net, x, mon
         "run",
         classmethod(lambda cls, model, inputs, reading: asked.append(reading.layers) or run(cls, model, inputs, reading)),
     )
-    e = relume.explain(net, x, 1, ["gradcam"], chunk=2)
+    e = relume.explain(net, x, 1, ["gradcam"], batch_size=2)
     assert asked == [None, [e.layer], [e.layer]]
 
 
 def test_coverage_is_that_of_all_parts(net, x):
-    assert relume.coverage(net, x, chunk=2) == relume.coverage(net, x)
+    assert relume.coverage(net, x, batch_size=2) == relume.coverage(net, x)
 
     def uneven(x):
         y = F.relu(x)
         return (F.gelu(y) if len(x) == 1 else F.relu(y)).flatten(1)
 
-    rows = {row.kind: row.count for row in relume.coverage(uneven, x, 1, chunk=2).rows}
+    rows = {row.kind: row.count for row in relume.coverage(uneven, x, 1, batch_size=2).rows}
     assert rows == {"relu": 2, "gelu": 1}
 
 
@@ -240,46 +241,46 @@ def test_a_runner_up_without_a_map_leaves_no_comparison_for_any_image():
     whole = relume.explain(network, x, 0, ["gradient"])
     assert (whole.evidence.runner_up, whole.evidence.classes) == (None, {})
     assert relume.explain(network, x[:2], 0, ["gradient"]).evidence.runner_up == (1, 1)
-    assert_same(relume.explain(network, x, 0, ["gradient"], chunk=2), whole)
+    assert_same(relume.explain(network, x, 0, ["gradient"], batch_size=2), whole)
 
 
-def test_every_door_takes_a_chunk(net, x):
+def test_every_door_takes_a_batch_size(net, x):
     for kind in (relume.Gradient, relume.GuidedBackpropagation, relume.GradCAM, relume.GuidedGradCAM):
         attribution = kind(net, "body") if "CAM" in kind.__name__ else kind(net)
         torch.testing.assert_close(
-            attribution.attribute(x, [4, 0, 2, 5, 1], chunk=2), attribution.attribute(x, [4, 0, 2, 5, 1])
+            attribution.attribute(x, [4, 0, 2, 5, 1], batch_size=2), attribution.attribute(x, [4, 0, 2, 5, 1])
         )
     opened = models.open_model("demo")
     photos = [relume.demo.draw_scene(seed).picture for seed in range(3)]
-    whole, parts = opened.explain(photos), opened.explain(photos, chunk=2)
+    whole, parts = opened.explain(photos), opened.explain(photos, batch_size=2)
     torch.testing.assert_close(parts["gradcam"], whole["gradcam"], rtol=1e-3, atol=1e-5)
-    assert parts.source["chunk"] == 2
-    assert parts.source["model"] == "demo"
+    assert parts.batch_size == 2
+    assert parts.provenance["model"] == "demo"
 
 
-@pytest.mark.parametrize("chunk", [0, -1, True, 2.5, "4"])
-def test_a_chunk_is_a_number_of_images(net, x, chunk):
-    with pytest.raises(errors.InputError, match=f"how many images run at once, one at least, or None for all; got {chunk!r}"):
-        relume.explain(net, x, 1, chunk=chunk)
+@pytest.mark.parametrize("size", [0, -1, True, 2.5, "4"])
+def test_batch_size_is_a_number_of_images(net, x, size):
+    with pytest.raises(errors.InputError, match=f"how many images run at once, one at least, or None for all; got {size!r}"):
+        relume.explain(net, x, 1, batch_size=size)
 
 
 def test_targets_for_another_number_of_images(net, x):
     for target in ([1, 2], [1, 2, 3, 4, 5, 0], torch.tensor([1, 2]), [1]):
         with pytest.raises(errors.TargetError, match=f"{len(target)} targets were given for 5 samples"):
-            relume.explain(net, x, target, chunk=2)
+            relume.explain(net, x, target, batch_size=2)
     with pytest.raises(errors.TargetError, match="got 'cat'"):
-        relume.explain(net, x, "cat", chunk=2)
+        relume.explain(net, x, "cat", batch_size=2)
     with pytest.raises(errors.TargetError, match="class 1 of image 0 is contrasted with itself") as caught:
-        relume.explain(net, x, Contrast([4, 0, 2, 1, 1], 1), ["gradient"], chunk=3)
+        relume.explain(net, x, Contrast([4, 0, 2, 1, 1], 1), ["gradient"], batch_size=3)
     assert caught.value.__notes__ == ["(images are counted from image 3: they were explained 3 at a time)"]
 
 
-def test_inputs_that_are_none_say_so_with_a_chunk_too(net):
+def test_inputs_that_are_none_say_so_with_a_batch_size_too(net):
     for inputs in ("dog.jpg", torch.zeros(2, 3, dtype=torch.int64), torch.zeros(0, 3, 8, 8)):
         with pytest.raises(errors.InputError) as whole:
             relume.explain(net, inputs, 1)
         with pytest.raises(errors.InputError) as parts:
-            relume.explain(net, inputs, 1, chunk=2)
+            relume.explain(net, inputs, 1, batch_size=2)
         assert str(parts.value) == str(whole.value)
 
 
@@ -339,11 +340,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(x, when, kind):
         e = relume.explain(net, x, *asked)
     what = "memory of the device" if kind == "device" else "memory"
     assert [str(warning.message) for warning in caught] == [
-        f"{what} ran out on 5 images at once, and they were explained 1 at a time; give chunk=1 to begin with that"
+        f"{what} ran out on 5 images at once, and they were explained 1 at a time; give batch_size=1 to begin with that"
     ]
     assert caught[0].filename == __file__
     assert RAN == [5, 2, 1, 1, 1, 1, 1]
-    assert e.source == {"chunk": 1}
+    assert e.batch_size == 1
     net.room = 99
     assert_same(e, relume.explain(net, x, *asked))
 
@@ -395,8 +396,8 @@ def test_it_is_recorded_where_results_are_kept(x, tmp_path):
         e = relume.explain(Limited(2).eval(), x, 1, ["gradient"])
     assert "Limited, explained 2 at a time\n" in str(e)
     e.save(tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "explanation.json").read_text())["source"] == {"chunk": 2}
-    assert relume.Explanation.load(tmp_path / "out").source == {"chunk": 2}
+    assert json.loads((tmp_path / "out" / "explanation.json").read_text())["batch_size"] == 2
+    assert relume.Explanation.load(tmp_path / "out").batch_size == 2
 
 
 def test_coverage_is_halved_too(x):
@@ -417,12 +418,10 @@ def test_one_image_that_does_not_fit_is_the_original_error(x):
     assert RAN == [5, 2, 1]
 
 
-def test_a_chunk_that_does_not_fit_is_the_original_error(x):
+def test_a_batch_size_that_does_not_fit_is_the_original_error(x):
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        relume.explain(Limited(2).eval(), x, 1, ["gradient"], chunk=4)
-    assert (
-        "explained 4 images at once, as chunk=4 says, when memory ran out; give a smaller chunk" in caught.value.__notes__[-1]
-    )
+        relume.explain(Limited(2).eval(), x, 1, ["gradient"], batch_size=4)
+    assert "explained 4 images at once when memory ran out; give a smaller batch_size than 4" in caught.value.__notes__[-1]
     assert RAN == [4]
 
 
@@ -431,9 +430,9 @@ def test_a_callable_may_count_on_all_images_so_it_is_asked_for(x, target):
     net = Limited(2).eval()
     with pytest.raises(torch.OutOfMemoryError) as caught:
         relume.explain(net, x, target, ["gradient"])
-    assert "a callable target may count on all of its images; give chunk=2 if yours" in caught.value.__notes__[-1]
+    assert "a callable target may count on all of its images; give batch_size=2 if yours" in caught.value.__notes__[-1]
     assert RAN == [5]
-    parts = relume.explain(net, x, target, ["gradient"], chunk=2)
+    parts = relume.explain(net, x, target, ["gradient"], batch_size=2)
     net.room = 99
     assert_same(parts, relume.explain(net, x, target, ["gradient"]))
 
@@ -491,7 +490,7 @@ def test_the_graph_that_did_not_fit_is_gone_before_the_next(x, tangled, when, he
     gc.disable()  # only what is asked for is collected
     try:
         with pytest.warns(UserWarning, match="ran out"):
-            relume.explain(net, x[:4], 1, ["gradient"], evidence=False)
+            relume.explain(net, x[:4], 1, ["gradient"], evidence=None)
     finally:
         gc.enable()
     assert RAN[:3] == [4, 2, 1]
@@ -508,13 +507,13 @@ def network(x):
     return x.mean((2, 3))
 
 x = torch.randn(64, 3, 128, 128)
-expected = relume.explain(network, x, 1, ["guided_backprop"], chunk=4)["guided_backprop"]
+expected = relume.explain(network, x, 1, ["guided_backprop"], batch_size=4)["guided_backprop"]
 with open("/proc/self/status") as status:
     used = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 160 * 2**20, resource.RLIM_INFINITY))
 e = relume.explain(network, x, 1, ["guided_backprop"])
 assert torch.allclose(e["guided_backprop"], expected, rtol=1e-3, atol=1e-9)
-print(e.source["chunk"])
+print(e.batch_size)
 """
 
 

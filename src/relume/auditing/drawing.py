@@ -1,0 +1,101 @@
+"""What checks show of a map, as plain data: pictures side by side, and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from relume.measures.similarity import Values
+from relume.pictures import kinds
+from relume.pictures.scale import scale_of
+from relume.text import decimal
+
+__all__ = ["ROLES", "Chart", "Curve", "Role", "Strip", "Tile", "heat", "number", "similarity"]
+
+#: Whose curve it is: the map's own, or one of those it is measured against; a key of :data:`relume.pictures.palette.CURVES`.
+Role: TypeAlias = Literal["method", "random", "edges"]
+
+#: The name of each role in a legend.
+ROLES: Mapping[Role, str] = MappingProxyType({"method": "the map's order", "random": "random order", "edges": "order of edges"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """A picture under its ``name``, with a ``note`` below."""
+
+    name: str
+    note: str
+    picture: Image.Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """Pictures side by side, and the words for the scale that they are drawn at."""
+
+    tiles: Sequence[Tile]
+    scale: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A curve ``y`` over ``x``; NaN where there is a gap."""
+
+    role: Role
+    x: Values
+    y: Values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chart:
+    """Curves over one axis.
+
+    Attributes:
+        title: what it shows.
+        x, y: the titles of both axes.
+        curves: the curves; all begin and end at the same ``x``.
+        low, high: the ends of the axis of ``y``.
+        lines: the heights of horizontal lines, by name.
+        marks: the ``x`` above which the tiles of the strip before it stand, one for each; none if it belongs to no strip.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: Sequence[Curve]
+    low: float = 0.0
+    high: float = 1.0
+    lines: Mapping[str, float] = field(default_factory=dict)
+    marks: Sequence[int] = ()
+
+    @property
+    def ticks(self) -> list[float]:
+        """Return the values beside the axis of ``y``: halves up to 1; ends and middle of an axis that ends elsewhere."""
+        if self.high != 1:
+            return [self.low, (self.low + self.high) / 2, self.high]
+        return [tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= self.low]
+
+
+def number(value: float) -> str:
+    """Return a measure as it is read: two digits, with a minus sign that is one."""
+    return "undefined" if math.isnan(value) else decimal(value)
+
+
+def similarity(value: float, values: Values) -> str:
+    """Return the similarity of a map of these ``values``; or say that the map shows nothing."""
+    if not np.isfinite(values).all():
+        return "no map"
+    return number(value) if values.any() else "empty"
+
+
+def heat(values: Values, full: float | None = None) -> Image.Image:
+    """Draw saliency ``(H, W)`` at its own scale, or with ``full`` at full strength; plain grey where there is no map."""
+    if not np.isfinite(values).all():
+        return Image.new("RGB", values.shape[::-1], (128, 128, 128))
+    small = values.astype(np.float32)
+    return kinds.absolute(small, scale_of(small) if full is None else full)

@@ -1,0 +1,22 @@
+from .comparison import Comparison, compare
+from .quick_checks import Evidence
+from .request import Options, Request
+from .result import Explanation
+from .run import coverage, explain, explanations
+from .scales import share
+from .storage import WRITERS, SaveOptions
+
+__all__ = [
+    "WRITERS",
+    "Comparison",
+    "Evidence",
+    "Explanation",
+    "Options",
+    "Request",
+    "SaveOptions",
+    "compare",
+    "coverage",
+    "explain",
+    "explanations",
+    "share",
+]
