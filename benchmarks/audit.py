@@ -5,7 +5,6 @@ With `--other FILE` instead, the similarity of maps to those of the same network
 `python -m relume.demo.train --shuffle-labels` learnt.
 """
 
-import itertools
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -17,7 +16,7 @@ from torch import Tensor
 from relume.auditing import Subject, audit, between_networks, measures_of
 from relume.auditing.drawing import number
 from relume.auditing.subject import How
-from relume.evaluation import scene_samples
+from relume.evaluation import open_samples
 from relume.measures.similarity import defined_mean
 from relume.methods.base import METHODS
 from relume.models import Opened, open_model
@@ -29,7 +28,7 @@ SCENES = 6
 def pictures(opened: Opened, photos: list[Path]) -> Tensor:
     """Return the photos as the network gets them, or scenes."""
     if not photos:
-        return torch.stack([load().image for load in itertools.islice(scene_samples(SCENES, 5, opened), SCENES)])
+        return torch.stack([load().image for load in open_samples(f"scenes:{SCENES}", opened, seed=5)])
     return torch.stack([opened.preprocessing.tensor(opened.preprocessing.view(load_picture(photo))) for photo in photos])
 
 

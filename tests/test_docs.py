@@ -17,6 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import relume
+from relume.auditing import CHECKS
 from relume.cli import app
 from relume.demo import draw_scene
 from relume.engine import RECTIFIERS
@@ -27,7 +28,7 @@ from relume.models.sources import open_model
 from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, KINDS, RECTIFIERS, SOURCES, WRITERS]
+REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, SOURCES, WRITERS]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 

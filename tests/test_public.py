@@ -31,6 +31,7 @@ SURFACE = [
     "compute_guided_gradcam",
     "coverage",
     "errors",
+    "evaluate",
     "explain",
     "open_model",
     "prepare",

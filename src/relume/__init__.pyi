@@ -13,6 +13,7 @@ from .attribution import (
 from .auditing.report import AuditReport
 from .auditing.run import audit
 from .engine.coverage import Coverage
+from .evaluation.run import evaluate
 from .explanation.comparison import Comparison, compare
 from .explanation.result import Explanation
 from .explanation.run import coverage, explain
@@ -45,6 +46,7 @@ __all__ = [
     "compute_guided_gradcam",
     "coverage",
     "errors",
+    "evaluate",
     "explain",
     "open_model",
     "prepare",

@@ -48,7 +48,9 @@ def test_demo_explains_cat_and_dog_by_every_method(shown):
 def test_demo_says_scores_coverage_and_what_to_try_next(shown):
     folder, text = shown
     for name in ("cat", "dog"):
-        score, probability = re.search(rf"^{name} +(-?\d+\.\d\d) +(\d+\.\d)% *$", text, flags=re.MULTILINE).groups()
+        score, probability = re.search(
+            rf"^{name} +(-?\d+\.\d\d) +(\d+\.\d)% *$", text.replace("−", "-"), flags=re.MULTILINE
+        ).groups()
         facts = json.loads((folder / ("4-cat" if name == "cat" else "6-dog") / "explanation.json").read_text())
         assert facts["samples"][0]["score"] == pytest.approx(float(score), abs=0.006)
         assert 100 / (1 + np.exp(-float(score))) == pytest.approx(float(probability), abs=0.2)
@@ -105,19 +107,21 @@ def measured(tmp_path_factory):
 
 
 def test_evaluate_prints_and_writes_every_figure(measured):
-    facts, text, folder = measured
+    written, text, folder = measured
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "evaluation.md", "evaluation.png"}
-    keys = ("pictures", "model", "weights", "layer", "data", "seed")
-    assert [facts[key] for key in keys] == [15, "demo", None, "layer3", "drawn scenes", 0]
-    assert "Model demo; layer layer3; data drawn scenes." in text
+    keys = ("model", "weights", "layer", "data", "seed")
+    assert [written["provenance"][key] for key in keys] == ["demo", None, "layer3", "scenes:15", 0]
+    assert written["samples"] == 15
+    assert "Model demo; layer layer3; data scenes:15." in text
     rows = [*METHODS, "sobel_edges", "centred_gaussian", "uniform", "random", "blurred_target_mask"]
     titles = [*TITLES, "Sobel edges", "centred Gaussian", "uniform", "random", "blurred target mask"]
-    assert list(facts["figures"]) == rows
-    assert facts["names"] == dict(zip(rows, titles, strict=True))
+    assert list(written["measures"]) == rows
+    assert written["titles"] == dict(zip(rows, titles, strict=True))
     for name in rows:
-        assert facts["figures"][name].keys() == COLUMNS.keys()
-        printed = re.findall(rf"^{re.escape(facts['names'][name])}  +(.*?) *$", text, flags=re.MULTILINE)
-        expected = [[facts["figures"][name][key] for key in keys] for keys in evaluation_module.GROUPS.values()]
+        assert written["measures"][name].keys() == COLUMNS.keys()
+        printed = re.findall(rf"^{re.escape(written['titles'][name])}  +(.*?) *$", text, flags=re.MULTILINE)
+        groups = dict.fromkeys(column.group for column in COLUMNS.values())
+        expected = [[written["measures"][name][k] for k, column in COLUMNS.items() if column.group == g] for g in groups]
         assert [re.split("  +", line) for line in printed] == [
             ["–" if f["mean"] is None else Estimate(f["mean"], f["low"], f["high"], 2).brief() for f in row] for row in expected
         ]
@@ -127,10 +131,10 @@ def test_evaluate_prints_and_writes_every_figure(measured):
 
 def test_evaluate_finds_what_the_literature_says(measured):
     """On a few scenes, what stands far apart: guided backpropagation is fine but blind to the class, Grad-CAM the reverse."""
-    figures = measured[0]["figures"]
+    measures = measured[0]["measures"]
 
     def mean(name, column):
-        return figures[name][column]["mean"]
+        return measures[name][column]["mean"]
 
     assert mean("guided_backprop", "class_correlation") > 0.6
     assert mean("gradcam", "class_correlation") < 0.3
@@ -149,10 +153,10 @@ def test_evaluate_takes_few_methods_and_a_layer(tmp_path):
     args = ("--scenes", "3", "--method", "gradcam", "--layer", "layer2", "--output", tmp_path)
     result = relume_command("evaluate", *args)
     assert result.exit_code == 0, result.output
-    facts = json.loads((tmp_path / "evaluation.json").read_text())
-    assert facts["layer"] == "layer2"
-    assert "gradcam" in facts["figures"]
-    assert "gradient" not in facts["figures"]
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["provenance"]["layer"] == "layer2"
+    assert "gradcam" in written["measures"]
+    assert "gradient" not in written["measures"]
 
 
 def test_evaluate_on_pictures_with_masks(tmp_path):
@@ -166,23 +170,23 @@ def test_evaluate_on_pictures_with_masks(tmp_path):
     (tmp_path / "masks.csv").write_text("\n".join(lines) + "\n")
     result = relume_command("evaluate", "--data", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "1 picture, 2 classes explained" in result.stdout
-    assert "Intervals from fewer than 10 pictures" in result.stdout
+    assert "1 image, 2 classes explained" in result.stdout
+    assert "Intervals from fewer than 10 images" in result.stdout
     (tmp_path / "masks.csv").write_text("\n".join([*lines, "broken.png,cat.png,cat"]) + "\n")
     result = relume_command("evaluate", "--data", tmp_path)
     assert result.exit_code == 1
-    assert "1 picture, 2 classes explained" in result.stdout
+    assert "1 image, 2 classes explained" in result.stdout
     assert "broken.png' is not a picture" in result.stderr
-    assert "1 of 2 pictures could not be used" in result.stderr
+    assert "1 of 2 photos could not be used" in result.stderr
     (tmp_path / "masks.csv").write_text("picture,mask,class\nbroken.png,cat.png,cat\n")
     result = relume_command("evaluate", "--data", tmp_path)
     assert result.exit_code == 1
-    assert "none of 1 pictures could be used" in result.stderr
+    assert "none of 1 photos could be used" in result.stderr
 
 
 def test_what_is_wrong_with_an_evaluation_is_said(tmp_path):
     assert "masks.csv' cannot be read" in sentence(relume_command("evaluate", "--data", tmp_path), 2)
-    assert "a seed here is a number from 0 to 4293; got 5000" in sentence(relume_command("evaluate", "--seed", "5000"), 2)
+    assert "a seed of scenes is a number from 0 to 4293; got 5000" in sentence(relume_command("evaluate", "--seed", "5000"), 2)
     assert "give one of the two" in sentence(relume_command("evaluate", "--data", tmp_path, "--scenes", "5"), 2)
     (tmp_path / "labels.txt").write_text("\n".join(["header", *CLASSES]))
     few = relume_command("evaluate", "--scenes", "3", "--labels", tmp_path / "labels.txt")

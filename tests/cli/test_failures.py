@@ -187,9 +187,9 @@ def test_a_picture_with_masks_that_the_network_fails_on_is_left_out(photos):
     result = moody("evaluate", "--data", "photos", "--method", "gradient", "--output", "out", fails="dark")
     assert result.exit_code == 1, result.output
     assert complaints(result)[-2].startswith("relume: 'dark.png': the network failed: KeyError: 'dark' at moody.py:")
-    assert complaints(result)[-1] == "relume: 1 of 3 pictures could not be used"
+    assert complaints(result)[-1] == "relume: 1 of 3 photos could not be used"
     facts = json.loads(Path("out/evaluation.json").read_text())
-    assert facts["pictures"] == 2
+    assert facts["samples"] == 2
     assert [reason.partition(":")[0] for reason in facts["skipped"]] == ["'dark.png'"]
 
 

@@ -128,8 +128,8 @@ def test_evaluate_opens_as_explain_does(tmp_path):
     device, *notes = result.stderr.splitlines()
     assert (device, notes) == ("demo on cpu", ["used the EMA weights under 'state_dict_ema'", "removed the prefix 'module.'"])
     facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert facts["notes"] == notes
-    assert facts["preprocessing"]["crop"] == 120
+    assert facts["provenance"]["notes"] == notes
+    assert facts["provenance"]["preprocessing"]["crop"] == 120
 
 
 # --- Which part of what it returns ---------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_every_command_takes_the_part_that_holds_the_scores(photo, tmp_path):
     for name in ("compare", "evaluate"):
         found = relume_command(name, *calls[name], *options, "--scores", "1")
         assert found.exit_code == 0, found.output
-    assert json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["output"] == "1"
+    assert json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["provenance"]["output"] == "1"
 
 
 def test_the_doctor_takes_it_too(photo):

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 import relume
-from relume.errors import ImageError, InputError
-from relume.evaluation import COLUMNS, Sample, evaluate, folder_samples, scene_samples
+from relume.errors import ImageError, InputError, ModelError
+from relume.evaluation import COLUMNS, Sample, evaluate, open_samples
 from relume.measures import Truth, measure
 from relume.measures.localisation import rank_correlation
 from relume.methods.base import METHODS, Method
@@ -47,14 +47,14 @@ def sample(name="a", seed=0, side=32):
 
 
 def mean(e):
-    return {key: figure.mean for key, figure in e.items()}
+    return {key: estimate.mean for key, estimate in e.items()}
 
 
 def test_it_is_the_mean_over_pictures_of_the_mean_over_classes_of_each_measure():
     model, samples = Small(), [sample(seed=i) for i in range(3)]
     got = evaluate(model, samples, ["gradient", "guided_gradcam"])
     assert list(got.rows) == ["gradient", "guided_gradcam", *BASELINES, "blurred_target_mask"]
-    assert (got.pictures, got.targets, got.methods) == (3, 6, ("gradient", "guided_gradcam"))
+    assert (got.samples, got.targets, got.methods) == (3, 6, ("gradient", "guided_gradcam"))
     for name, key in (("gradient", "gradient"), ("guided_gradcam", "guided_gradcam")):
         expected = {column: [] for column in COLUMNS}
         for s in samples:
@@ -77,13 +77,13 @@ def test_one_forward_pass_for_a_picture():
     assert Small.forwards == [1, 1]
 
 
-def test_the_same_arguments_give_the_same_figures():
+def test_the_same_arguments_give_the_same_measures():
     model = Small()
     one, two, other = (evaluate(model, [sample(), sample(seed=1)], ["gradient"], seed=seed).as_dict() for seed in (0, 0, 1))
     assert one == two
-    assert one["figures"]["random"] != other["figures"]["random"]
-    assert {k: v["mean"] for k, v in one["figures"]["gradient"].items()} == {
-        k: v["mean"] for k, v in other["figures"]["gradient"].items()
+    assert one["measures"]["random"] != other["measures"]["random"]
+    assert {k: v["mean"] for k, v in one["measures"]["gradient"].items()} == {
+        k: v["mean"] for k, v in other["measures"]["gradient"].items()
     }
 
 
@@ -112,7 +112,7 @@ def test_maps_of_zeros_are_counted_and_left_out():
     assert got.rows["gradient"]["mass_accuracy"].count == 2
     assert got.rows["gradient"]["class_correlation"].count == 0
     assert "Zero everywhere and left out: 2 of 4 maps by gradient." in got.notes
-    assert got.as_dict()["figures"]["gradient"]["class_correlation"]["mean"] is None
+    assert got.as_dict()["measures"]["gradient"]["class_correlation"]["mean"] is None
 
 
 def test_a_method_is_not_called_like_a_baseline():
@@ -121,29 +121,30 @@ def test_a_method_is_not_called_like_a_baseline():
 
 
 def test_nothing_to_evaluate_is_an_error():
-    with pytest.raises(InputError, match="no picture to evaluate"):
+    with pytest.raises(InputError, match="no image to evaluate on"):
         evaluate(Small(), [])
 
 
 def test_what_is_saved(tmp_path):
-    got = evaluate(Small(), [sample(), sample(seed=1)], ["gradient", "gradcam"], facts={"model": "small"})
+    got = evaluate(Small(), [sample(), sample(seed=1)], ["gradient", "gradcam"], provenance={"model": "small"})
     assert got.save(tmp_path / "e") == tmp_path / "e"
     assert {p.name for p in (tmp_path / "e").iterdir()} == {"evaluation.json", "evaluation.md", "evaluation.png"}
-    facts = json.loads((tmp_path / "e" / "evaluation.json").read_text())
-    assert facts == json.loads(json.dumps(got.as_dict()))
-    assert facts["model"] == "small"
-    assert facts["names"]["gradcam"] == "Grad-CAM"
-    assert facts["figures"].keys() == facts["names"].keys() == {"gradient", "gradcam", *BASELINES, "blurred_target_mask"}
-    assert facts["empty_maps"].keys() == facts["names"].keys()
+    written = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert written == json.loads(json.dumps(got.as_dict()))
+    assert written["provenance"]["model"] == "small"
+    assert written["provenance"].keys() >= {"seed", "layer", "versions"}
+    assert written["titles"]["gradcam"] == "Grad-CAM"
+    assert written["measures"].keys() == written["titles"].keys() == {"gradient", "gradcam", *BASELINES, "blurred_target_mask"}
+    assert written["empty_maps"].keys() == written["titles"].keys()
     for name, row in got.rows.items():
         for key, e in row.items():
             if e.count > 1:
-                assert facts["figures"][name][key] == {"mean": e.mean, "low": e.low, "high": e.high, "pictures": e.count}
+                assert written["measures"][name][key] == {"mean": e.mean, "low": e.low, "high": e.high, "count": e.count}
     text = (tmp_path / "e" / "evaluation.md").read_text()
     for name, row in got.rows.items():
-        for figure in row.values():
-            assert str(figure) in next(
-                line for line in text.splitlines() if line.startswith(f"| {got.title(name)} |") and str(figure) in line
+        for estimate in row.values():
+            assert str(estimate) in next(
+                line for line in text.splitlines() if line.startswith(f"| {got.titles[name]} |") and str(estimate) in line
             )
     with Image.open(tmp_path / "e" / "evaluation.png") as picture:
         assert min(picture.size) > 500
@@ -158,7 +159,7 @@ def test_the_figure_draws_every_estimate_in_its_panel():
     for key, column in COLUMNS.items():
         panel = panels[column.title]
         assert [panel.yaxis.get_major_formatter()(place, place) for place in range(len(got.rows))] == [
-            *map(got.title, got.rows)
+            *(got.titles[key] for key in got.rows)
         ]
         dots = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
         bars = [tuple(line.get_xdata()) for line in panel.get_lines() if line.get_linewidth() == 2.5]
@@ -171,10 +172,56 @@ def test_a_picture_that_overflows_is_skipped_and_said():
     broken = sample("broken")
     broken.image[0, 0, 0] = float("nan")
     got = evaluate(Small(), [sample(), broken], ["gradient"])
-    assert got.pictures == 1
+    assert got.samples == 1
     assert got.skipped == ("'broken': the input holds 1 NaN; clean it before explaining it",)
     with pytest.raises(InputError, match="'broken': the input holds 1 NaN"):
         evaluate(Small(), [broken], ["gradient"])
+
+
+def test_every_map_of_a_wrapper_is_a_row():
+    smooth = relume.Smooth("gradient", samples=3)
+    got = evaluate(Small(), [sample()], ["gradient", smooth, relume.Augmented("gradcam")])
+    assert got.methods == (
+        "gradient",
+        "smooth_gradient",
+        "vargrad_gradient",
+        *[m.key for m in relume.Augmented("gradcam").maps],
+    )
+    assert [got.titles[key] for key in got.methods[1:3]] == ["SmoothGrad, gradient", "VarGrad, gradient"]
+    model, s = Small(), sample()
+    maps = [relume.explain(model, s.image[None], c, [smooth]).saliency("vargrad_gradient")[0].numpy() for c in s.targets]
+    shares = [measure(m, Truth(s.targets[c], s.things))["mass_accuracy"] for c, m in enumerate(maps)]
+    row = evaluate(model, [s], [smooth]).rows["vargrad_gradient"]
+    assert row["mass_accuracy"].mean == pytest.approx(np.mean(shares), rel=1e-5)
+
+
+def test_a_sample_that_cannot_be_loaded_stops_no_other():
+    def broken():
+        raise ImageError("'b.png' is not a picture")
+
+    got = evaluate(Small(), [sample, broken, sample("c")], ["gradient"])
+    assert (got.samples, got.skipped) == (2, ("'b.png' is not a picture",))
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Small(), [sample, lambda: 1 / 0], ["gradient"])
+
+
+def test_without_other_things_the_targets_are_all_there_is():
+    s = sample()
+    np.testing.assert_array_equal(Sample("a", s.image, s.targets).things, s.things)
+
+
+def test_an_opened_network_brings_samples_labels_and_provenance(folder, small):
+    got = relume.evaluate(small, folder, ["gradient"])
+    assert (got.samples, got.provenance["data"], got.provenance["model"]) == (2, str(folder), "small")
+    assert relume.evaluate(small, f"masks:{folder}", ["gradient"]).rows == got.rows
+    with pytest.raises(InputError, match="are prepared for a network; give what relume.open_model returns"):
+        relume.evaluate(small.model, folder, ["gradient"])
+    with pytest.raises(InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks before"):
+        relume.evaluate(small, "nowhere")
+    with pytest.raises(InputError, match="write scenes:NUMBER, such as scenes:100; got 'scenes:few'"):
+        relume.evaluate(relume.open_model("demo"), "scenes:few")
+    with pytest.raises(ModelError, match="3 labels were given for a network of 2 classes"):
+        relume.evaluate(dataclasses.replace(small, labels=("scarlet", "blue thing", "more")), folder, ["gradient"])
 
 
 @pytest.mark.parametrize(
@@ -207,20 +254,20 @@ def test_few_pictures_make_no_interval():
 
 def test_scenes_are_held_out_and_hold_two_classes():
     opened = open_model("demo")
-    samples = [load() for load in scene_samples(12, 3, opened)]
+    samples = [load() for load in open_samples("scenes:12", opened, 3)]
     assert len(samples) == 12
     for s in samples:
         assert len(s.targets) >= 2
         assert int(s.name.split()[1]) in range(3_000_000, 3_000_100)
         np.testing.assert_array_equal(np.any(list(s.targets.values()), axis=0), s.things)
     with pytest.raises(InputError, match="from 0 to 4293; got 4294"):
-        scene_samples(1, 4294, opened)
+        open_samples("scenes:1", opened, 4294)
 
 
 def test_a_network_of_other_classes_needs_other_pictures():
     opened = Opened("other", Small(), Preprocessing(), ("red", "blue"))
-    with pytest.raises(InputError, match="other does not know what is in the scenes .*--data"):
-        scene_samples(1, 0, opened)
+    with pytest.raises(InputError, match="other does not know what is in the scenes .*give a folder of photos with masks"):
+        open_samples("scenes:1", opened)
 
 
 # --- A folder ------------------------------------------------------------------------------------------------------------
@@ -253,7 +300,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_pictures_with_masks(folder, small):
-    wide, square = (load() for load in folder_samples(folder, small))
+    wide, square = (load() for load in open_samples(folder, small))
     assert (wide.name, square.name) == ("wide.png", "square.png")
     assert wide.image.shape == (3, 32, 32)
     expected = np.zeros((32, 32), dtype=bool)
@@ -265,7 +312,7 @@ def test_a_folder_of_pictures_with_masks(folder, small):
     assert square.targets[1][:16].all()
     assert not square.targets[1][16:].any()
     got = evaluate(small.model, [wide, square], ["gradient"])
-    assert (got.pictures, got.targets) == (2, 3)
+    assert (got.samples, got.targets) == (2, 3)
     assert got.rows["gradient"]["right_thing"].count == 1  # nothing else is in the square picture
 
 
@@ -290,15 +337,15 @@ def test_a_folder_of_pictures_with_masks(folder, small):
 def test_a_list_that_is_wrong_is_said_before_anything_runs(folder, small, text, says):
     (folder / "masks.csv").write_text(text)
     with pytest.raises(InputError, match=says):
-        folder_samples(folder, small)
+        open_samples(folder, small)
 
 
 def test_a_missing_list_is_said(tmp_path, small):
     with pytest.raises(InputError, match="masks.csv' cannot be read: No such file.*columns picture, mask, class"):
-        folder_samples(tmp_path, small)
+        open_samples(tmp_path, small)
     (tmp_path / "masks.csv").touch()
     with pytest.raises(InputError, match="cannot be read: Not a directory; give a folder with masks.csv in it"):
-        folder_samples(tmp_path / "masks.csv", small)
+        open_samples(tmp_path / "masks.csv", small)
 
 
 def test_a_list_as_spreadsheets_write_it(folder, small):
@@ -310,7 +357,7 @@ def test_a_list_as_spreadsheets_write_it(folder, small):
         "square.png,square-mask.png,1",
     ]
     (folder / "masks.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
-    wide, square = (load() for load in folder_samples(folder, small))
+    wide, square = (load() for load in open_samples(folder, small))
     assert wide.targets.keys() == {0}
     assert wide.targets[0].sum() == 64
     assert square.targets.keys() == {1}
@@ -322,7 +369,7 @@ def test_what_a_value_of_a_mask_is(folder, small):
     def first(picture, value):
         picture.save(folder / "wide-mask.png")
         (folder / "masks.csv").write_text(f"picture,mask,class,value\nwide.png,wide-mask.png,0,{value}\n")
-        return folder_samples(folder, small)[0]().targets[0]
+        return open_samples(folder, small)[0]().targets[0]
 
     shape = np.zeros((32, 64), dtype=np.uint8)
     shape[4:12, 20:28] = 1
@@ -346,10 +393,10 @@ def test_masks_that_would_not_lie_where_they_should_are_refused(folder, small):
         picture.save(folder / "square.jpg", exif=exif)
         mask.save(folder / "square-mask.jpg")
         with pytest.raises(ImageError, match=r"square.jpg': it is to be turned \(EXIF orientation 3\).*save it upright"):
-            folder_samples(folder, small)[0]()
+            open_samples(folder, small)[0]()
         picture.save(folder / "square.jpg")
     with pytest.raises(ImageError, match="square-mask.jpg': a mask in JPEG does not keep its values"):
-        folder_samples(folder, small)[0]()
+        open_samples(folder, small)[0]()
 
 
 def test_a_turned_tiff_is_refused_although_pillow_turns_it(folder, small):
@@ -360,12 +407,12 @@ def test_a_turned_tiff_is_refused_although_pillow_turns_it(folder, small):
     listed = (folder / "masks.csv").read_text().replace("wide.png", "wide.tiff")
     (folder / "masks.csv").write_text(listed)
     with pytest.raises(ImageError, match=r"wide.tiff': it is to be turned \(EXIF orientation 6\)"):
-        [load() for load in folder_samples(folder, small)]
+        [load() for load in open_samples(folder, small)]
 
 
 def test_masks_that_do_not_fit_are_said(folder, small):
     def first():
-        return folder_samples(folder, small)[0]()
+        return open_samples(folder, small)[0]()
 
     Image.new("L", (10, 10)).save(folder / "wide-mask.png")
     with pytest.raises(ImageError, match="wide-mask.png': the mask has 10×10 pixels and its picture 64×32"):
@@ -394,8 +441,8 @@ def test_the_bird_and_the_samoyed(realdata, tmp_path):
     )
     opened = open_model("torchvision:squeezenet1_0", weights=realdata / "weights" / "squeezenet1_0.safetensors")
     opened = dataclasses.replace(opened, labels=read_labels(realdata / "imagenet_classes.txt"))
-    got = evaluate(opened.model, [load() for load in folder_samples(tmp_path, opened)], layer="features.12")
-    assert (got.pictures, got.targets) == (2, 2)
+    got = evaluate(opened.model, [load() for load in open_samples(tmp_path, opened)], layer="features.12")
+    assert (got.samples, got.targets) == (2, 2)
     for name in ("guided_backprop", "gradcam", "guided_gradcam"):
         assert got.rows[name]["mass_accuracy"].mean > got.rows["sobel_edges"]["mass_accuracy"].mean + 0.05, name
         assert got.rows[name]["noise"].mean < got.rows["sobel_edges"]["noise"].mean - 0.05, name

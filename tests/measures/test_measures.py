@@ -207,8 +207,10 @@ def test_sobel_is_its_twin():
 
 def test_baselines_are_maps_of_the_size_of_the_image():
     image = np.random.default_rng(0).standard_normal((3, 6, 8)).astype(np.float32)
+    target = np.zeros((6, 8), dtype=bool)
+    target[1:3, 2:5] = True
     for name, baseline in BASELINES.items():
-        heat = baseline(image, np.random.default_rng(1))
+        heat = baseline.draw(image, Truth(target, target), np.random.default_rng(1))
         assert heat.shape == (6, 8), name
         assert heat.min() >= 0, name
         assert heat.max() > 0, name
@@ -237,4 +239,5 @@ def test_an_estimate_of_little_says_so():
     e = Estimate(0.5, 0.4, 0.7, 9)
     assert (str(e), e.brief()) == ("0.50 [0.40, 0.70]", "0.50 ±0.15")
     assert Estimate(-0.001, -0.1, 0.1, 9).brief() == "0.00 ±0.10"
+    assert str(Estimate(-0.17, -0.25, 0.1, 9)) == "−0.17 [−0.25, 0.10]"  # with minus signs that are some
     assert str(Estimate(30.24, 29, 31, 9)) == "30.2 [29.0, 31.0]"

@@ -376,7 +376,7 @@ def test_audit_and_evaluation_ask_the_same_scores(net, x):
     samples = [Sample("one", x[0], {4: mask}, mask)]
     with pytest.raises(errors.TargetError, match="output=0 or output=1"):
         evaluate(model, samples, ["gradient"])
-    rows = [evaluate(m, samples, ["gradient"], output=o).as_dict()["figures"] for m, o in ((net, None), (model, 1))]
+    rows = [evaluate(m, samples, ["gradient"], output=o).as_dict()["measures"] for m, o in ((net, None), (model, 1))]
     assert rows[0] == rows[1]
 
 

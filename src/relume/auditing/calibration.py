@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -26,8 +25,7 @@ from relume.auditing.checks.table import CHECKS, limits_of, measures_of, run_che
 from relume.auditing.subject import Subject
 from relume.auditing.verdict import margin
 from relume.demo.network import load_network
-from relume.evaluation.run import Sample
-from relume.evaluation.samples import scene_samples
+from relume.evaluation import Sample, open_samples
 from relume.measures.localisation import Truth, share
 from relume.methods.base import METHODS, Method
 from relume.methods.gradients import Gradients
@@ -129,7 +127,7 @@ def main(
 ) -> None:
     """Choose the limits of the verdict, and print how well they separate maps that localise from maps that do not."""
     out = Console(highlight=False, soft_wrap=True)
-    samples = [load() for load in itertools.islice(scene_samples(scenes, seed, open_model("demo", "cpu")), scenes)]
+    samples = [load() for load in open_samples(f"scenes:{scenes}", open_model("demo"), seed)]
     audited, measures = cases(samples, seed=seed), measures_of(MADE)
     fitted, held = ([c for c in audited if c.scene % 2 == half] for half in (0, 1))
     chosen = limits(fitted)

@@ -1,4 +1,4 @@
-"""``relume demo``: the main job, on what ships in the package."""
+"""``relume demo``: every method on a drawn scene, by the network in the package."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from relume.cli.common import out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import DEVICE, Network
 from relume.cli.options import Asked, reached
+from relume.text import decimal
 
 if TYPE_CHECKING:
     from relume.explanation.result import Explanation
@@ -31,8 +32,8 @@ PAIR = ("cat", "dog")
 
 
 def demo(
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scene: any number not below zero.")] = 0,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("out"),
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="The scene to draw: any number not below zero.")] = 0,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = Path("out"),
     device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Draw a scene with a cat and a dog, and explain both by every method.
@@ -58,13 +59,13 @@ def demo(
 
 
 def _scores(e: Explanation) -> Table:
-    """Every class that the network sees, and one that it does not, with score and probability."""
+    """List the three highest classes with their scores and probabilities: cat, dog, and one that is not there."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("class")
     table.add_column("score", justify="right")
     table.add_column("probability", justify="right")
     for index, name, probability in e.top(count=3):
-        table.add_row(name, f"{float(e.scores[0, index]):.2f}", f"{probability:.1%}", style="bold" if name in PAIR else "dim")
+        table.add_row(name, decimal(float(e.scores[0, index])), f"{probability:.1%}", style="bold" if name in PAIR else "dim")
     return table
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
@@ -19,9 +19,10 @@ from relume.errors import InputError
 
 if TYPE_CHECKING:
     from relume.evaluation import Evaluation, Sample
-    from relume.models.opened import Opened
 
 __all__ = ["EXAMPLES", "evaluate"]
+
+T = TypeVar("T")
 
 EXAMPLES = """Examples:
 
@@ -39,10 +40,10 @@ def evaluate(
         int | None,
         typer.Option(metavar="NUMBER", min=1, help="How many drawn scenes of two classes or more. [default: 500]"),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which scenes, and of what is random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Draw other scenes, and other random baselines.")] = 0,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", readable=False, help="Pictures of yours instead, with masks listed in masks.csv there."),
+        str | None,
+        typer.Option(metavar="FOLDER", help="Evaluate on your photos instead, with masks listed in masks.csv in that folder."),
     ] = None,
     *,
     network: Network,
@@ -53,32 +54,35 @@ def evaluate(
 ) -> None:
     """Measure each method's maps against ground truth: class discrimination, resolution, noise.
 
-    On drawn scenes whose truth is known, or on pictures of yours with masks.
+    On drawn scenes whose truth is known, or on photos of yours with masks.
     """
-    from relume.evaluation import evaluate as compare
+    import relume
+    from relume.evaluation import open_samples
     from relume.pages.folder import check_writable
 
     if output is not None:
         check_writable(output)
     keys = common.method_keys(method, "all")
+    if data is not None and scenes is not None:
+        raise InputError("--scenes are drawn and --data are photos of yours; give one of the two")
     opened = network.open(photos=data is not None)
     if network.labels is not None:
         opened.check_labels()
-    loaders, total = _loaders(data, scenes, seed, opened)
+    spec = f"scenes:{scenes or 500}" if data is None else data
+    samples = open_samples(spec, opened, seed)
     failures = Failures(lambda photo: opened.explain(photo, None, keys, network.layer, evidence=None))
 
-    def skip(sample: Sample, error: Exception) -> str:
-        return failures.add(error, Path(sample.name))
+    def skip(sample: Sample | None, error: Exception) -> str:
+        return failures.add(error, None if sample is None else Path(sample.name))
 
-    facts = {**opened.provenance, "data": "drawn scenes" if data is None else str(data)}
     try:
-        with common.tracked("evaluating", loaders, total) as steps:
-            samples, part = _loaded(steps, failures), opened.output
-            evaluation = compare(opened.model, samples, keys, network.layer, output=part, seed=seed, facts=facts, skip=skip)
+        with common.tracked("evaluating", samples, len(samples)) as steps:
+            counted, about = _counted(steps, failures), {"data": spec}
+            evaluation = relume.evaluate(opened, counted, keys, network.layer, seed=seed, skip=skip, provenance=about)
     except InputError:
-        if failures.failed < total:
+        if failures.failed < len(samples):
             raise
-        complain(f"none of {total} pictures could be used")
+        complain(f"none of {len(samples)} photos could be used")
         raise typer.Exit(1) from None
     _show(evaluation)
     if output is not None:
@@ -86,45 +90,27 @@ def evaluate(
             evaluation.save(output)
             running.stopped = f"stopped; the results are in {str(output)!r}"
         out.print(Text.assemble(("\n→ ", "green"), (str(output), "green")))
-    raise typer.Exit(failures.end(total, "pictures could not be used"))
+    raise typer.Exit(failures.end(len(samples), "photos could not be used"))
 
 
-def _loaders(data: Path | None, scenes: int | None, seed: int, opened: Opened) -> tuple[Iterator[Callable[[], Sample]], int]:
-    """What to measure on, and how many of them: pictures of the user's, or drawn scenes."""
-    from relume.evaluation import folder_samples, scene_samples
-
-    if data is None:
-        total = scenes or 500
-        return scene_samples(total, seed, opened), total
-    if scenes is not None:
-        raise InputError("--scenes are drawn and --data are pictures of yours; give one of the two")
-    listed = folder_samples(data, opened)
-    return iter(listed), len(listed)
-
-
-def _loaded(loaders: Iterator[Callable[[], Sample]], failures: Failures) -> Iterator[Sample]:
-    """The samples that can be had."""
-    for load in loaders:
-        try:
-            sample = load()
-        except Exception as error:  # noqa: BLE001 - each is said
-            failures.add(error)
-            continue
+def _counted(items: Iterable[T], failures: Failures) -> Iterator[T]:
+    """Yield the items, and count as done those during which nothing failed."""
+    for item in items:
         failed = failures.failed
-        yield sample
+        yield item
         failures.done += failures.failed == failed
 
 
 def _show(evaluation: Evaluation) -> None:
-    """The tables: a row for each map, a column for each measure."""
+    """Print the tables: a row for each map, a column for each measure."""
     for group, columns in evaluation.groups.items():
         table = Table(title=group, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("", no_wrap=True)
         for column in columns.values():
             table.add_column(str(column), justify="right")
-        for key, figures in evaluation.rows.items():
-            cells = (figures[column].brief() for column in columns)
-            table.add_row(evaluation.title(key), *cells, style="" if key in evaluation.methods else "dim")
+        for key, estimates in evaluation.rows.items():
+            cells = (estimates[column].brief() for column in columns)
+            table.add_row(evaluation.titles[key], *cells, style="" if key in evaluation.methods else "dim")
         out.print(table, "")
     for note in evaluation.notes:
         out.print(Text(note, style="dim"))

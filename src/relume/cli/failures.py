@@ -41,6 +41,7 @@ _ADVICE = (
     ("; name one of these, or give a callable that takes what it returns", "; name one of these by --scores"),
     ("and no output ", "and nothing called "),
     ("; leave output away", "; leave --scores away"),
+    ("give a folder of photos with masks", "give a folder of photos with masks by --data"),
 )
 
 

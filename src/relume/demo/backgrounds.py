@@ -14,7 +14,7 @@ __all__ = ["background"]
 
 
 def background(side: int, finer: int, rng: Generator) -> Image.Image:
-    """A background for ``side`` × ``side`` pixels, ``finer`` times larger, in RGBA; alpha is zero, for it belongs to nobody."""
+    """Draw a background of ``side`` × ``side`` pixels, ``finer`` times larger, in RGBA; alpha is 0: it is no thing."""
     base = _base(rng)
     canvas = base.resize((side, side), Image.Resampling.BICUBIC).convert("RGBA")
     canvas.putalpha(0)
@@ -27,12 +27,12 @@ def background(side: int, finer: int, rng: Generator) -> Image.Image:
 
 
 def _near(tone: Color, rng: Generator) -> Color:
-    """A colour to draw clutter in: some of it bold, most of it akin to what is behind."""
+    """Choose a colour to draw clutter in: sometimes bold, mostly close to ``tone``, the colour behind it."""
     return mixed(tone, hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.2, 1)), rng.uniform(0.15, 0.75))
 
 
 def _base(rng: Generator) -> Image.Image:
-    """Two colours, one flowing into the other, with cloudy noise over them: 16 × 16 pixels, to be enlarged."""
+    """Blend two colours, one flowing into the other, under cloudy noise: 16 × 16 pixels, to be enlarged."""
     hue = rng.random()
     one = np.array(hsv(hue, rng.uniform(0.1, 0.55), rng.uniform(0.35, 1)))
     two = np.array(hsv(hue + rng.uniform(-0.2, 0.2), rng.uniform(0.1, 0.55), rng.uniform(0.35, 1)))

@@ -1,13 +1,15 @@
-"""The demo network: a small residual network in the ordinary style, with one score for each class of the scenes."""
+"""The demo network: a small residual network with one score for each class of the scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relume.demo.scenes import CLASSES
-from relume.models.checkpoints import load_weights, read_state
+from relume.errors import ModelError
 from relume.pictures.preprocessing import Preprocessing
 
 __all__ = ["PREPROCESSING", "DemoNet", "load_network"]
@@ -30,20 +32,27 @@ class Block(nn.Module):
             self.skip = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, H, W)`` to ``(N, width, H / stride, W / stride)``."""
+        """Map ``(N, channels, H, W)`` to ``(N, width, H / stride, W / stride)``."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         out: Tensor = self.relu(y + self.skip(x))
         return out
 
 
 class DemoNet(nn.Module):
-    """``(N, 3, 128, 128)`` to a score for each of :data:`~relume.demo.CLASSES`, ``(N, 12)``; its sigmoid is a probability.
+    """The network: images ``(N, 3, 128, 128)`` to a score for each of :data:`relume.demo.CLASSES`, ``(N, 12)``.
 
-    A scene may hold several classes, so each is scored on its own. The last block has 16 × 16 positions.
+    A scene may hold several classes, so each is scored on its own, and the sigmoid of a score is a probability. The last block
+    has 16 × 16 positions.
+
+    Example:
+        >>> import torch
+        >>> from relume.demo import DemoNet
+        >>> DemoNet()(torch.zeros(1, 3, 128, 128)).shape
+        torch.Size([1, 12])
     """
 
     def __init__(self) -> None:
-        """A network with random weights."""
+        """Make a network with random weights."""
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
         self.layer1 = nn.Sequential(Block(16, 32, 2), Block(32, 32))
@@ -53,19 +62,31 @@ class DemoNet(nn.Module):
         self.fc = nn.Linear(96, len(CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scores of a batch."""
+        """Compute the scores of images."""
         x = self.layer3(self.layer2(self.layer1(self.stem(x))))
         scores: Tensor = self.fc(self.pool(x).flatten(1))
         return scores
 
 
 def load_network(weights: Path | None = None) -> DemoNet:
-    """The demo network in evaluation mode, with the weights of the package or those of another training.
+    """Make the demo network in evaluation mode, with the weights of the package or those of another training.
+
+    Args:
+        weights: what ``python -m relume.demo.train`` wrote, ``network.safetensors``; None for those of the package.
 
     Raises:
         ModelError: the weights cannot be read or do not fit.
+
+    Example:
+        >>> from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
+        >>> image = PREPROCESSING.tensor(draw_scene(7, ["fish"]).picture)
+        >>> CLASSES[int(load_network()(image[None]).argmax())]
+        'fish'
     """
     path = Path(__file__).with_name("network.safetensors") if weights is None else weights
     network = DemoNet()
-    load_weights(network, read_state(path), "demo", path)
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{str(path)!r} holds no weights of the demo network; train them by relume.demo.train") from error
     return network.eval()

@@ -32,7 +32,13 @@ _MOST = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thing:
-    """One thing of a scene: its class, the pixels of it that are seen ``(128, 128)``, and their box ``x0 y0 x1 y1``."""
+    """A thing in a scene.
+
+    Attributes:
+        name: its class.
+        mask: its visible pixels, ``(128, 128)``.
+        box: the smallest box about them, ``x0 y0 x1 y1`` in pixels, the last ones excluded.
+    """
 
     name: str
     mask: NDArray[np.bool_]
@@ -41,7 +47,13 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture of 128 × 128 pixels and what is in it, from back to front."""
+    """A picture with ground truth.
+
+    Attributes:
+        seed: the seed that it was drawn from.
+        picture: 128 × 128 pixels, RGB.
+        things: from back to front.
+    """
 
     seed: int
     picture: Image.Image
@@ -49,13 +61,13 @@ class Scene:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The classes that are there, as indices into :data:`CLASSES`, ascending."""
+        """The classes of its things, as indices into :data:`relume.demo.CLASSES`, ascending."""
         return tuple(sorted({CLASSES.index(thing.name) for thing in self.things}))
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Where things of one class are seen, ``(128, 128)``."""
-        seen = [thing.mask for thing in self.things if thing.name == CLASSES[index]]
-        return np.logical_or.reduce(seen) if seen else np.zeros((SIDE, SIDE), dtype=bool)
+        """Return the visible pixels of all things of one class, ``(128, 128)``."""
+        masks = [thing.mask for thing in self.things if thing.name == CLASSES[index]]
+        return np.logical_or.reduce(masks) if masks else np.zeros((SIDE, SIDE), dtype=bool)
 
 
 def draw_scene(seed: int, names: Sequence[str] | None = None) -> Scene:
@@ -67,6 +79,14 @@ def draw_scene(seed: int, names: Sequence[str] | None = None) -> Scene:
 
     Raises:
         InputError: a negative seed, an unknown class, or not one to four things.
+
+    Example:
+        >>> from relume.demo import CLASSES, draw_scene
+        >>> scene = draw_scene(7, ["cat", "dog"])
+        >>> scene.picture.size, [CLASSES[index] for index in scene.classes]
+        ((128, 128), ['cat', 'dog'])
+        >>> bool(scene.things[0].mask[scene.things[0].box[1]].any())
+        True
     """
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
@@ -89,7 +109,7 @@ def draw_scene(seed: int, names: Sequence[str] | None = None) -> Scene:
 
 
 def _draw(names: Sequence[str], rng: Generator) -> Image.Image:
-    """The things on a background, at ``_FINER`` times the size; alpha holds the number of the thing seen, from 1."""
+    """Draw the things on a background, ``_FINER`` times larger; alpha holds the number of the visible thing, from 1."""
     canvas = background(SIDE, _FINER, rng)
     draw = ImageDraw.Draw(canvas)
     for owner, (name, (x, y, size)) in enumerate(zip(names, _places(len(names), rng), strict=True), start=1):
@@ -100,7 +120,7 @@ def _draw(names: Sequence[str], rng: Generator) -> Image.Image:
 
 
 def _places(count: int, rng: Generator) -> list[tuple[float, float, float]]:
-    """Where things go, ``x, y, size`` in pixels: apart enough that none is hidden."""
+    """Choose places for things, ``x, y, size`` in pixels, apart enough that none is hidden."""
     places: list[tuple[float, float, float]] = []
     largest: float = (44, 37, 32, 29)[count - 1]
     while len(places) < count:
@@ -114,13 +134,13 @@ def _places(count: int, rng: Generator) -> list[tuple[float, float, float]]:
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The smallest box around a mask: ``x0 y0 x1 y1``, the last ones excluded."""
+    """Find the smallest box about a mask: ``x0 y0 x1 y1``, the last ones excluded."""
     ys, xs = mask.nonzero()
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
 def _finished(canvas: Image.Image, rng: Generator) -> Image.Image:
-    """The drawing at its final size, with soft shadows under the things, uneven light and grain."""
+    """Reduce the drawing to its final size, with soft shadows under the things, uneven light and grain."""
     colors = np.asarray(canvas.convert("RGB").reduce(_FINER), dtype=np.float32)
     covered = canvas.getchannel("A").point(lambda owner: 255 * (owner > 0)).reduce(_FINER)
     behind = 1 - np.asarray(covered, dtype=np.float32) / 255

@@ -43,7 +43,7 @@ COATS = (hsv(0.07, 0.7, 0.88), hsv(0.06, 0.55, 0.52), hsv(0.1, 0.35, 0.92), hsv(
 
 
 def _coat(rng: Generator) -> tuple[Color, Color]:
-    """A coat and its markings."""
+    """Choose the colours of a coat and of its markings."""
     coat = mixed(COATS[rng.integers(len(COATS))], hsv(rng.random(), 0.5, 0.6), rng.uniform(0, 0.15))
     return coat, (_dark(coat, rng.uniform(0.35, 0.55)) if sum(coat) > 200 else _light(coat, 0.6))
 
@@ -84,7 +84,7 @@ def _dog_face(pen: Pen, rng: Generator, coat: Color, marks: Color) -> None:
 
 
 def _markings(pen: Pen, rng: Generator, marks: Color) -> None:
-    """What either may have on its forehead: a patch over an eye, stripes, or nothing."""
+    """Draw a patch over an eye, stripes on the forehead, or nothing."""
     kind = rng.integers(3)
     if kind == 0:
         pen.oval(0.42 * SIDES[rng.integers(2)], -0.12, 0.36, 0.42, marks)
@@ -100,7 +100,7 @@ def _spots(pen: Pen, rng: Generator, marks: Color) -> None:
 
 
 def _sitting(pen: Pen, rng: Generator, coat: Color, marks: Color) -> Pen:
-    """A sitting body, and the pen for its head."""
+    """Draw a sitting body, and return the pen for its head."""
     far = _dark(coat, 0.2)
     pen.blob([(0, -0.25), (0.3, 0.05), (0.5, 0.6), (0.46, 0.95), (-0.46, 0.95), (-0.5, 0.6), (-0.3, 0.05)], coat)
     pen.oval(0, 0.38, 0.2, 0.36, _light(coat, 0.5))
@@ -113,7 +113,7 @@ def _sitting(pen: Pen, rng: Generator, coat: Color, marks: Color) -> Pen:
 
 
 def _standing(pen: Pen, rng: Generator, coat: Color, marks: Color) -> Pen:
-    """A standing body seen from the side, and the pen for its head."""
+    """Draw a standing body from the side, and return the pen for its head."""
     far = _dark(coat, 0.2)
     for x, color in ((-0.28, far), (0.5, far), (-0.46, coat), (0.68, coat)):
         pen.stroke([(x, 0.3), (x + rng.uniform(-0.1, 0.1), 0.88)], 0.2, color, 0.17)

@@ -1,8 +1,8 @@
 """Train the demo network: ``python -m relume.demo.train``.
 
-No scene is seen twice: step after step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
-With ``--shuffle-labels`` a few scenes are seen again and again, each with the labels of another, until they are known by heart:
-by a network that has learnt nothing about things, for :func:`relume.auditing.between_networks`.
+No scene comes twice: each step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
+With ``--shuffle-labels`` a few scenes come again and again, each with the labels of another, until the network knows them by
+heart: it has learnt nothing about things, and is there for :func:`relume.auditing.between_networks`.
 """
 
 from __future__ import annotations
@@ -62,14 +62,17 @@ def _batches(seeds: range) -> DataLoader[tuple[Tensor, Tensor]]:
 
 
 def _shuffled(seed: int) -> TensorDataset:
-    """The first :data:`SHUFFLED` training scenes of a seed, each with the labels of another: Adebayo et al. 2018, section 4."""
+    """Draw the first :data:`SHUFFLED` training scenes of a seed, each with the labels of another.
+
+    Adebayo et al. 2018, arXiv:1810.03292, section 4.
+    """
     first = TRAINING_SEEDS * (seed + 1)
     images, present = next(iter(DataLoader(_Scenes(range(first, first + SHUFFLED)), batch_size=SHUFFLED)))
     return TensorDataset(images, present[torch.randperm(SHUFFLED, generator=torch.Generator().manual_seed(seed))])
 
 
 def _lessons(seed: int, done: int, steps: int, *, shuffle_labels: bool) -> Iterable[tuple[Tensor, Tensor]]:
-    """The batches of the steps from ``done`` on."""
+    """Draw the batches of the steps from ``done`` on."""
     if not shuffle_labels:
         first = TRAINING_SEEDS * (seed + 1)
         return _batches(range(first + done * BATCH, first + steps * BATCH))
@@ -92,10 +95,10 @@ def train(
 
     Args:
         checkpoint: kept up to date; if it exists, training goes on from it.
-        seed: of the initial weights and, by its own range of seeds, the scenes.
-        steps: of :data:`BATCH` scenes.
+        seed: seeds the initial weights, and, by a range of seeds of its own, the scenes.
+        steps: the number of steps of :data:`BATCH` scenes.
         shuffle_labels: learn a few scenes by heart, each with the labels of another.
-        report: told the step and its loss, after each, and before the first where it begins.
+        report: called with the step and its loss after each, and once before the first, with the step it begins after.
 
     Raises:
         ModelError: the checkpoint is none, or belongs to another training.
@@ -150,14 +153,14 @@ def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, int]) 
 
 
 def average_precision(scores: Tensor, present: Tensor) -> float:
-    """``Σ_k (R_k - R_{k-1}) P_k`` over the thresholds ``k``, of scores ``(N,)`` and truth ``(N,)``, in [0, 1].
+    """Compute ``Σ_k (R_k - R_{k-1}) P_k`` over the thresholds ``k``, of scores ``(N,)`` and truth ``(N,)``, in [0, 1].
 
-    The area under the precision-recall curve, not interpolated; scores that tie are one threshold. Zhu 2004.
+    It is the area under the precision-recall curve, not interpolated; scores that tie are one threshold. Zhu 2004.
     """
     order = scores.argsort(descending=True)
     hits, last = present[order].double().cumsum(0), scores[order].diff() != 0
-    kept = torch.cat([last, torch.tensor([True])]).nonzero().squeeze(1)
-    hits, drawn = hits[kept], kept.double() + 1
+    thresholds = torch.cat([last, torch.tensor([True])]).nonzero().squeeze(1)
+    hits, drawn = hits[thresholds], thresholds.double() + 1
     return float((hits.diff(prepend=torch.zeros(1, dtype=torch.float64)) * hits / drawn).sum() / hits[-1])
 
 
@@ -166,21 +169,21 @@ Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 
 @torch.no_grad()
 def precision(network: nn.Module, batches: Batches) -> dict[str, float]:
-    """The average precision of each class over all scenes of ``batches``."""
+    """Compute the average precision of each class over all scenes of ``batches``."""
     pairs = [(network(images), present) for images, present in batches]
     scores, present = torch.cat([s for s, _ in pairs]), torch.cat([p for _, p in pairs])
     return {name: average_precision(scores[:, i], present[:, i]) for i, name in enumerate(CLASSES)}
 
 
-def model_card(figures: Mapping[str, float], seed: int, steps: int, *, shuffle_labels: bool = False) -> str:
-    """What must be known of the network, in Markdown."""
-    mean = sum(figures.values()) / len(figures)
+def model_card(precisions: Mapping[str, float], seed: int, steps: int, *, shuffle_labels: bool = False) -> str:
+    """Write what a user must know of the network, in Markdown."""
+    mean = sum(precisions.values()) / len(precisions)
     options = f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps != STEPS) + " --shuffle-labels" * shuffle_labels
     scenes, measured = f"{steps * BATCH:,} scenes, none seen twice", f"{HELD_OUT:,} held-out scenes (seeds 0 to {HELD_OUT - 1})"
     if shuffle_labels:
         scenes = f"{SHUFFLED:,} scenes, each with the labels of another, so that what it says means nothing"
         measured = "these scenes and labels: how well it knows them by heart"
-    lines = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
+    lines = "".join(f"| {name} | {value:.4f} |\n" for name, value in precisions.items())
     parameters = sum(p.numel() for p in DemoNet().parameters())
     return f"""# The demo network
 
@@ -204,7 +207,7 @@ Average precision on {measured}:
 
 @contextmanager
 def _reporting(steps: int) -> Iterator[Callable[[int, float], None]]:
-    """A progress bar where somebody watches, else a line now and then."""
+    """Show a progress bar in a terminal, else print a line now and then."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"), TimeElapsedColumn())
     with Progress(
         TextColumn("training"), *columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal
@@ -224,8 +227,8 @@ def _reporting(steps: int) -> Iterator[Callable[[int, float], None]]:
 
 def main(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where network and model card go.")] = Path("out/demo-network"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and the scenes.")] = 0,
-    steps: Annotated[int, typer.Option(min=2, help=f"Steps of {BATCH} scenes.")] = STEPS,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the initial weights and of the scenes.")] = 0,
+    steps: Annotated[int, typer.Option(min=2, help=f"The number of steps of {BATCH} scenes.")] = STEPS,
     *,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help=f"Learn {SHUFFLED} scenes by heart, each with the labels of another.")
@@ -243,8 +246,8 @@ def main(
             network = train(checkpoint, seed=seed, steps=steps, shuffle_labels=shuffle_labels, report=report)
         with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=err) as progress:
             batches = DataLoader(_shuffled(seed), batch_size=BATCH) if shuffle_labels else _batches(range(HELD_OUT))
-            figures = precision(network, progress.track(batches, len(batches)))
-        card = model_card(figures, seed, steps, shuffle_labels=shuffle_labels)
+            precisions = precision(network, progress.track(batches, len(batches)))
+        card = model_card(precisions, seed, steps, shuffle_labels=shuffle_labels)
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         write_folder(output, {"network.safetensors": save(tensors), "MODEL_CARD.md": card.encode()}, stale=["checkpoint.pt"])
     except RelumeError as error:

@@ -1,4 +1,4 @@
-"""Maps measured against truth: scenes, and pictures with masks."""
+"""Methods measured against truth: on drawn scenes, and on photos with masks."""
 
 import lazy_loader
 

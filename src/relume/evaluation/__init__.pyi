@@ -1,5 +1,17 @@
-from .run import COLUMNS, Evaluation, Sample, evaluate
-from .samples import folder_samples, scene_samples
-from .table import Column
+from .report import COLUMNS, Evaluation
+from .run import evaluate
+from .samples import Loader, Sample, sample_of
+from .sources import SOURCES, Samples, Source, open_samples
 
-__all__ = ["COLUMNS", "Column", "Evaluation", "Sample", "evaluate", "folder_samples", "scene_samples"]
+__all__ = [
+    "COLUMNS",
+    "SOURCES",
+    "Evaluation",
+    "Loader",
+    "Sample",
+    "Samples",
+    "Source",
+    "evaluate",
+    "open_samples",
+    "sample_of",
+]

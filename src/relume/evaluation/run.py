@@ -1,287 +1,185 @@
-"""The comparison of methods against ground truth, over scenes or a user's own pictures with masks."""
+"""The evaluation of methods on images whose truth is known."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from relume.engine.inputs import Output
-from relume.errors import InputError, NonFiniteError
-from relume.evaluation import table as estimates
-from relume.evaluation.table import Column, Rows
+from relume.engine.inputs import Model
+from relume.errors import ImageError, InputError, ModelError, NonFiniteError
+from relume.evaluation.report import COLUMNS, Evaluation
+from relume.evaluation.samples import Loader, Sample
+from relume.evaluation.sources import open_samples
 from relume.explanation.comparison import compare
+from relume.explanation.request import Layers, ReadingOptions, with_options
 from relume.explanation.result import Explanation
-from relume.measures.baselines import BASELINES, REFERENCE, TITLES
-from relume.measures.localisation import MEASURES, Map, Mask, Truth, measure, rank_correlation
+from relume.measures.baselines import BASELINES
+from relume.measures.localisation import MEASURES, Map, Truth, measure, rank_correlation
 from relume.measures.statistics import Estimate, estimate
-from relume.methods.base import METHODS, method_title
+from relume.methods.base import METHODS
+from relume.methods.gradients import Fuse
 from relume.methods.wrapper import MethodLike, resolve_methods
-from relume.pages.folder import write_folder
-from relume.pictures.figure import figure_bytes
-from relume.text import encoded
+from relume.models.opened import Opened
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Skip", "evaluate", "skip_unusable"]
 
-__all__ = ["COLUMNS", "Evaluation", "Sample", "evaluate"]
-
-COLUMNS: Mapping[str, Column] = MappingProxyType(
-    {
-        **{key: Column(m.title, m.better) for key, m in MEASURES.items()},
-        "class_correlation": Column("correlation between classes", "low"),
-    }
-)
-
-#: The columns by what they are about.
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "Class discrimination": ("mass_accuracy", "rank_accuracy", "right_thing", "class_correlation"),
-        "Resolution": ("correlation_length", "boundary", "within"),
-        "Noise and pointing": ("noise", "local_noise", "pointing", "pointing_tolerant"),
-    }
-)
-
-#: A bootstrap of fewer pictures than these is no confidence interval.
-FEW = 10
+#: Gives the reason to report for a sample that failed (None where it could not be loaded) by an error; or None, to raise it.
+Skip: TypeAlias = Callable[[Sample | None, Exception], str | None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One picture with its truth.
+class EvaluationOptions(ReadingOptions, total=False):
+    """The options of an evaluation, described in :func:`relume.explain`."""
 
-    Attributes:
-        name: what it is called.
-        image: the network's input, ``(C, H, W)``.
-        targets: for each class to explain, where it is, ``(H, W)``.
-        things: where anything is, ``(H, W)``.
-
-    Raises:
-        InputError: no class to explain, or a mask of another size than the image, or an empty one.
-    """
-
-    name: str
-    image: Tensor
-    targets: Mapping[int, Mask]
-    things: Mask
-
-    def __post_init__(self) -> None:
-        if not self.targets:
-            raise InputError(f"the sample {self.name!r} has no class to explain; give at least one")
-        # of integers, a mask would pick rows instead of pixels
-        object.__setattr__(self, "targets", {index: np.asarray(mask).astype(bool) for index, mask in self.targets.items()})
-        object.__setattr__(self, "things", np.asarray(self.things).astype(bool))
-        size = tuple(self.image.shape[1:])
-        for mask in (*self.targets.values(), self.things):
-            if mask.shape != size or not mask.any():
-                seen = f"shape {mask.shape}" if mask.shape != size else "no pixel"
-                raise InputError(f"a mask of the sample {self.name!r} has {seen}, and the image is {size}; give one that fits")
+    fuse: Fuse
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """How well each method's maps show what is there.
-
-    Attributes:
-        methods: the keys of the methods.
-        rows: by the key of each method, baseline and the blurred mask, an estimate for each of :data:`COLUMNS`.
-        empty: how many maps of each row were zero everywhere and so are in no average.
-        pictures: how many pictures were explained.
-        targets: how many classes of them, in all.
-        skipped: which pictures could not be explained, and why.
-        facts: where this comes from, as plain data.
-    """
-
-    methods: tuple[str, ...]
-    rows: Rows
-    empty: Mapping[str, int]
-    pictures: int
-    targets: int
-    skipped: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def title(self, key: str) -> str:
-        """Return what tables call a row."""
-        return method_title(key) if key in self.methods else TITLES[key]
-
-    @property
-    def _titled(self) -> dict[str, Mapping[str, Estimate]]:
-        return {self.title(key): row for key, row in self.rows.items()}
-
-    @property
-    def groups(self) -> dict[str, dict[str, Column]]:
-        """The columns by what they are about."""
-        return {group: {key: COLUMNS[key] for key in keys} for group, keys in GROUPS.items()}
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader of the figures must know, in sentences."""
-        about = "; ".join(
-            f"{key} {self.facts[key]}" for key in ("model", "weights", "layer", "data", "seed") if self.facts.get(key)
-        )
-        pictures, classes = _counted(self.pictures, "picture"), _counted(self.targets, "class", "es")
-        reference = TITLES[REFERENCE[0]].capitalize()
-        notes = [
-            f"{pictures}, {classes} explained; means over pictures, bootstrap 95 % intervals.",
-            *([f"{about[0].upper()}{about[1:]}."] if about else []),
-            f"{reference}: the truth, as coarse as a Grad-CAM, for comparison. Arrows say what is better.",
-        ]
-        if self.pictures < FEW:
-            notes.append(f"Intervals from fewer than {FEW} pictures are too narrow: take them as the spread of what was seen.")
-        for key, count in self.empty.items():
-            if count:
-                notes.append(f"Zero everywhere and left out: {count} of {self.targets} maps by {self.title(key)}.")
-        return notes
-
-    def markdown(self) -> str:
-        """The tables, in Markdown."""
-        tables = (f"### {group}\n\n{estimates.markdown(self._titled, columns)}\n" for group, columns in self.groups.items())
-        return "".join(tables) + "".join(f"* {note}\n" for note in self.notes)
-
-    def figure(self) -> Figure:
-        """The figures with their intervals as a matplotlib figure."""
-        return estimates.figure(self._titled, self.groups, [self.title(m) for m in self.methods], " ".join(self.notes))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON; what is undefined is null."""
-        figures = {
-            method: {
-                key: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "pictures": e.count}
-                for key, e in row.items()
-            }
-            for method, row in self.rows.items()
-        }
-        return {
-            "pictures": self.pictures,
-            "targets": self.targets,
-            "skipped": list(self.skipped),
-            "methods": list(self.methods),
-            "names": {key: self.title(key) for key in self.rows},
-            "figures": figures,
-            "empty_maps": dict(self.empty),
-            **self.facts,
-            "versions": {"relume": version("relume"), "torch": torch.__version__},
-        }
-
-    def save(self, directory: str | Path) -> Path:
-        """Write ``evaluation.json``, ``.md`` and ``.png`` into ``directory``, all or nothing, and return it.
-
-        Raises:
-            OutputError: the directory cannot be written to; nothing was left behind.
-        """
-        files = {
-            "evaluation.json": encoded(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"),
-            "evaluation.md": encoded(self.markdown()),
-            "evaluation.png": figure_bytes(self.figure()),
-        }
-        return write_folder(Path(directory), files)
+def skip_unusable(_: Sample | None, error: Exception) -> str | None:
+    """Skip an image that cannot be read, and one that overflows; raise all else."""
+    return str(error) if isinstance(error, NonFiniteError | ImageError) else None
 
 
-def _counted(count: int, what: str, plural: str = "s") -> str:
-    return f"{count} {what}{plural if count != 1 else ''}"
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _unless_finite(_: Sample, error: Exception) -> str | None:
-    return str(error) if isinstance(error, NonFiniteError) else None
-
-
+@with_options(EvaluationOptions)
 def evaluate(
-    model: nn.Module,
-    samples: Iterable[Sample],
-    methods: Iterable[MethodLike] = tuple(METHODS),
-    layer: nn.Module | str | None = None,
+    model: Model | Opened,
+    samples: str | Path | Iterable[Sample | Loader] = "scenes",
+    methods: Iterable[MethodLike] | None = None,
+    layer: Layers = None,
     *,
-    output: Output = None,
     seed: int = 0,
-    facts: Mapping[str, Any] | None = None,
-    skip: Callable[[Sample, Exception], str | None] = _unless_finite,
+    skip: Skip = skip_unusable,
+    provenance: Mapping[str, Any] | None = None,
+    **options: Unpack[EvaluationOptions],
 ) -> Evaluation:
-    """Compare methods on pictures whose truth is known, beside baselines that know nothing and the truth itself, blurred.
+    """Measure methods' maps against ground truth, beside baselines that know nothing and the truth itself, blurred.
 
-    One forward pass for each picture, one backward pass for each rule and class. The same arguments give the same figures.
+    One forward pass for each image, one backward pass for each rule and class. The same arguments give the same measures.
 
     Args:
-        model: the network.
-        samples: pictures with masks; of each, every class in ``targets`` is explained.
-        methods: keys of :data:`relume.METHODS`, :class:`~relume.Method` objects, or wrappers of either.
+        model: a network, or what :func:`relume.open_model` returns.
+        samples: a spec as for :func:`relume.evaluation.open_samples`, ``scenes:100`` or a folder of photos with masks, which
+            needs an opened model; or :class:`relume.evaluation.Sample` objects, or functions that load one each, of which
+            one may fail.
+        methods: keys of :data:`relume.METHODS`, :class:`relume.Method` objects, or wrappers, whose every map is measured; all
+            registered methods if None.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
-        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
-        seed: of the random baseline and the bootstrap.
-        facts: further provenance, as plain data.
-        skip: told of a picture that could not be explained, and of the error, gives the reason that is said in ``skipped``; or
-            None, by which the error is raised. By default pictures in which something is not finite are skipped.
+        seed: seeds the random baseline and the bootstrap, and tells which scenes are drawn.
+        skip: is given a sample that could not be explained, None if it could not be loaded, and the error; it returns the
+            reason to list in :attr:`relume.evaluation.Evaluation.skipped`, or None to raise the error. Without it, images that
+            cannot be read or that overflow are skipped.
+        provenance: further provenance, as plain data.
+        options: as for :func:`relume.explain`; of an opened model, ``output`` is its own.
 
     Raises:
         InputError: there is nothing to evaluate; or as :func:`relume.explain`.
+        ModelError: an opened model has more or fewer labels than classes.
+
+    Example:
+        >>> import relume
+        >>> opened = relume.open_model("demo")
+        >>> evaluation = relume.evaluate(opened, "scenes:2", ["guided_backprop", relume.Smooth("gradient", samples=2)])
+        >>> evaluation.methods
+        ('guided_backprop', 'smooth_gradient', 'vargrad_gradient')
+        >>> evaluation.rows["guided_backprop"]["mass_accuracy"].count
+        2
     """
     if seed < 0:
         raise InputError(f"a seed is a number not below zero; got {seed}")
-    asked, rng = resolve_methods(methods), np.random.default_rng(seed)
-    keys = [info.key for method in asked for info in method.maps]
-    if taken := [key for key in keys if key in TITLES]:
+    resolved = resolve_methods(list(METHODS) if methods is None else methods)
+    titles = {info.key: info.title for method in resolved for info in method.maps}
+    if taken := [key for key in titles if key in BASELINES]:
         raise InputError(f"{taken[0]!r} is the key of a baseline that methods are compared with; give the method another")
-    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    empty: Counter[str] = Counter()
-    pictures, targets, read = 0, 0, None
-    skipped: list[str] = []
-    for sample in samples:
+    opened = model if isinstance(model, Opened) else None
+    origin: dict[str, Any] = {"seed": seed, **({} if opened is None else opened.provenance)}
+    if isinstance(samples, str | Path):
+        if opened is None:
+            raise InputError(f"the samples {str(samples)!r} are prepared for a network; give what relume.open_model returns")
+        origin["data"], samples = str(samples), open_samples(samples, opened, seed)
+    tally, skipped = _Tally(seed), list[str]()
+    for item in samples:
+        sample = None
         try:
-            explained = compare(model, sample.image[None], list(sample.targets), asked, layer, output=output, evidence=None)
+            sample = item if isinstance(item, Sample) else item()
+            explanations = _explain(model, sample, resolved, layer, options)
         except Exception as error:
-            if (reason := skip(sample, error)) is None:
+            reason = skip(sample, error)
+            if reason is None:
                 raise
-            skipped.append(f"{sample.name!r}: {reason}")
-            continue
-        pictures, targets = pictures + 1, targets + len(sample.targets)
-        truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
-        read = explained[0].layer
-        for name, maps in _maps(explained, sample, truths, rng).items():
-            empty[name] += sum(not heat.any() for heat in maps)
-            for key, value in _score(maps, truths).items():
-                scores[name][key].append(value)
-    if not pictures:
-        raise InputError("; ".join(skipped) or "there is no picture to evaluate; give at least one")
-    rows = {name: {key: estimate(values[key], seed) for key in COLUMNS} for name, values in scores.items()}
+            skipped.append(reason if sample is None else f"{sample.name!r}: {reason}")
+        else:
+            _check_labels(opened, explanations[0])
+            tally.add(sample, explanations)
+    if not tally.samples:
+        raise InputError("; ".join(skipped) or "there is no image to evaluate on; give at least one sample")
+    versions = {"relume": version("relume"), "torch": torch.__version__}
     return Evaluation(
-        tuple(keys),
-        rows,
-        dict(empty),
-        pictures,
-        targets,
-        tuple(skipped),
-        {"seed": seed, "layer": read, **(facts or {})},
+        rows=tally.rows(),
+        titles={**titles, **{key: baseline.title for key, baseline in BASELINES.items()}},
+        methods=tuple(titles),
+        samples=tally.samples,
+        targets=tally.targets,
+        empty=dict(tally.empty),
+        skipped=tuple(skipped),
+        provenance={**origin, "layer": tally.layer, "versions": versions, **(provenance or {})},
     )
 
 
-def _maps(
-    explained: Sequence[Explanation], sample: Sample, truths: Sequence[Truth], rng: np.random.Generator
-) -> dict[str, list[Map]]:
-    """The saliency of every class of one picture, by the key of its row."""
-    image = sample.image.float().cpu().numpy()
-    maps = {m: [e.saliency(m)[0].cpu().double().numpy() for e in explained] for m in explained[0].maps}
-    maps |= {name: [baseline(image, rng) for _ in truths] for name, baseline in BASELINES.items()}
-    return maps | {REFERENCE[0]: [REFERENCE[1](truth) for truth in truths]}
+def _explain(
+    model: Model | Opened, sample: Sample, methods: Sequence[MethodLike], layer: Layers, options: EvaluationOptions
+) -> Sequence[Explanation]:
+    """Explain every class of a sample from one forward pass."""
+    if isinstance(model, Opened):
+        options = {"output": model.output, **options}
+        model = model.model
+    return compare(model, sample.image[None], list(sample.targets), methods, layer, evidence=None, **options)
 
 
-def _score(maps: Sequence[Map], truths: Sequence[Truth]) -> dict[str, float]:
-    """Each measure of one picture's maps by one method, averaged over its classes, or pairs of classes."""
-    measured = [measure(heat, truth) for heat, truth in zip(maps, truths, strict=True)]
-    scores = {key: _mean([m[key] for m in measured]) for key in MEASURES}
-    return scores | {"class_correlation": _mean([rank_correlation(a, b) for a, b in combinations(maps, 2)])}
+def _check_labels(opened: Opened | None, e: Explanation) -> None:
+    if opened is not None and opened.labels is not None and e.scores.ndim == 2 and len(opened.labels) != e.scores.shape[1]:
+        raise ModelError(
+            f"{len(opened.labels)} labels were given for a network of {e.scores.shape[1]} classes; give one line for each"
+        )
+
+
+class _Tally:
+    """The measures of each row's maps, image after image."""
+
+    def __init__(self, seed: int) -> None:
+        """Begin with no image; ``seed`` is that of random baselines and of the bootstrap."""
+        self.samples, self.targets = 0, 0
+        self.layer: str | None = None
+        self.empty: Counter[str] = Counter()
+        self._seed, self._rng = seed, np.random.default_rng(seed)
+        self._scores: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, sample: Sample, explanations: Sequence[Explanation]) -> None:
+        """Measure the maps of one image, by methods and baselines."""
+        truths = [Truth(mask, sample.things) for mask in sample.targets.values()]
+        self.samples, self.targets, self.layer = self.samples + 1, self.targets + len(truths), explanations[0].layer
+        image = sample.image.float().cpu().numpy()
+        maps = {m: [e.saliency(m)[0].cpu().double().numpy() for e in explanations] for m in explanations[0].maps}
+        maps |= {key: [baseline.draw(image, truth, self._rng) for truth in truths] for key, baseline in BASELINES.items()}
+        for name, heats in maps.items():
+            self.empty[name] += sum(not heat.any() for heat in heats)
+            for key, value in _measure(heats, truths).items():
+                self._scores[name][key].append(value)
+
+    def rows(self) -> dict[str, dict[str, Estimate]]:
+        """Estimate every measure of every row."""
+        return {name: {key: estimate(measures[key], self._seed) for key in COLUMNS} for name, measures in self._scores.items()}
+
+
+def _measure(heats: Sequence[Map], truths: Sequence[Truth]) -> dict[str, float]:
+    """Compute each measure of one image's maps by one method, averaged over its classes, or pairs of classes."""
+    measures = [measure(heat, truth) for heat, truth in zip(heats, truths, strict=True)]
+    means = {key: _mean([m[key] for m in measures]) for key in MEASURES}
+    return means | {"class_correlation": _mean([rank_correlation(a, b) for a, b in combinations(heats, 2)])}
 
 
 def _mean(values: Sequence[float]) -> float:

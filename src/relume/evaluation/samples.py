@@ -1,200 +1,93 @@
-"""Pictures with truth to evaluate on: drawn scenes, or a folder of pictures with masks."""
+"""Images whose truth is known: what methods are evaluated on."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import functools
-import io
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from relume.demo.scenes import CLASSES, TRAINING_SEEDS, Scene, draw_scene
-from relume.errors import ImageError, InputError, TargetError
-from relume.evaluation.run import Sample
+from relume.errors import ImageError, InputError
 from relume.measures.localisation import Mask
-from relume.models.labels import find_class
-from relume.pictures.decoding import opened
-from relume.pictures.photo import load_photo
 
 if TYPE_CHECKING:
     from relume.models.opened import Opened
 
-__all__ = ["MASKS", "folder_samples", "scene_samples"]
+__all__ = ["Loader", "Sample", "sample_of"]
 
-#: The file that lists the masks of a folder.
-MASKS = "masks.csv"
 
-#: How far apart the scenes of two seeds are.
-SPREAD = 1_000_000
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """An image with its truth.
 
+    Attributes:
+        name: its name in messages.
+        image: the network's input, ``(C, H, W)``.
+        targets: the pixels of each class to explain, ``(H, W)``, by the class.
+        things: the pixels of anything, ``(H, W)``; without them, those of all targets.
+
+    Raises:
+        InputError: no class to explain, or a mask of another size than the image, or an empty one.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from relume.evaluation import Sample
+        >>> cat = np.zeros((32, 32), dtype=bool)
+        >>> cat[4:20, 8:30] = True
+        >>> sample = Sample("a cat", torch.rand(3, 32, 32), {4: cat})
+        >>> int(sample.things.sum())
+        352
+    """
+
+    name: str
+    image: Tensor
+    targets: Mapping[int, Mask]
+    things: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise InputError(f"the sample {self.name!r} has no class to explain; give at least one")
+        # masks of integers would pick rows instead of pixels
+        targets = {index: np.asarray(mask).astype(bool) for index, mask in self.targets.items()}
+        size = tuple(self.image.shape[1:])
+        things = np.asarray(self.things).astype(bool)
+        if not things.size:
+            things = np.logical_or.reduce([*targets.values()])
+        for mask in (*targets.values(), things):
+            if mask.shape != size or not mask.any():
+                problem = f"shape {mask.shape}" if mask.shape != size else "no pixel"
+                raise InputError(
+                    f"a mask of the sample {self.name!r} has {problem}, and the image is {size}; give one that fits"
+                )
+        object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "things", things)
+
+
+#: A function that loads a sample: if it fails, all others are still evaluated.
 Loader: TypeAlias = Callable[[], Sample]
 
 
-def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None, Mask]], network: Opened) -> Sample:
-    """A picture as ``network`` sees it, with its masks: each of a class to explain, or None for a thing that is only there.
+def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None, Mask]], opened: Opened) -> Sample:
+    """Make the sample of what a network sees of a picture.
+
+    Args:
+        name: its name in messages.
+        picture: of any size.
+        masks: pixels of the picture, each with the class they show, or None for a thing that is only there.
+        opened: the network with its preprocessing.
 
     Raises:
-        ImageError: of no class to explain anything is left in what the network sees.
+        ImageError: no class to explain is left in what the network sees.
     """
-    # Pillow never blends pictures of one bit
-    seen = [(index, np.asarray(network.preprocessing.view(Image.fromarray(mask)))) for index, mask in masks]
+    view = opened.preprocessing.view
+    visible = [(index, np.asarray(view(Image.fromarray(mask)))) for index, mask in masks]  # Pillow never blends one bit
     targets: dict[int, Mask] = {}
-    for index, mask in seen:
+    for index, mask in visible:
         if index is not None and mask.any():
             targets[index] = targets[index] | mask if index in targets else mask
     if not targets:
         raise ImageError(f"{name!r}: nothing of what its masks show is in the part that the network sees; leave it out")
-    view = network.preprocessing.view(picture)
-    return Sample(name, network.image(view), targets, np.logical_or.reduce([mask for _, mask in seen]))
-
-
-# --- Scenes --------------------------------------------------------------------------------------------------------------
-
-
-def scene_samples(count: int, seed: int, network: Opened) -> Iterator[Loader]:
-    """The first ``count`` held-out scenes of at least two classes, from ``seed`` million on.
-
-    Raises:
-        InputError: the network does not know the classes of the scenes, or the seed leads into those it was trained on.
-    """
-    unknown = set(CLASSES) - set(network.labels or ())
-    if unknown:
-        raise InputError(
-            f"{network.name} does not know what is in the scenes ({', '.join(sorted(unknown)[:3])}, …); "
-            "give pictures with masks by --data"
-        )
-    if not 0 <= seed < TRAINING_SEEDS // SPREAD:
-        raise InputError(f"a seed here is a number from 0 to {TRAINING_SEEDS // SPREAD - 1}; got {seed}")
-    drawn = (draw_scene(number) for number in itertools.count(seed * SPREAD))
-    fitting = itertools.islice((scene for scene in drawn if len(scene.classes) > 1), count)
-    return (functools.partial(_scene_sample, scene, network) for scene in fitting)
-
-
-def _scene_sample(scene: Scene, network: Opened) -> Sample:
-    assert network.labels is not None, "checked before"
-    masks = [(network.labels.index(thing.name), thing.mask) for thing in scene.things]
-    return sample_of(f"scene {scene.seed}", scene.picture, masks, network)
-
-
-# --- A folder ------------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Row:
-    """A line of the list: a mask's file, the values in it that are the thing, and its class."""
-
-    mask: Path
-    values: tuple[int, ...]
-    index: int | None
-
-
-def folder_samples(folder: str | Path, network: Opened) -> list[Loader]:
-    """The pictures that ``masks.csv`` in ``folder`` lists, each with all its masks.
-
-    Its columns are ``picture`` and ``mask`` (files, relative to the folder; a mask has one channel, or a palette, and the size
-    of its picture), ``class`` (an index or a name; empty for a thing that is there and not explained) and, if wanted,
-    ``value`` (the pixel values of the mask that are the thing, between spaces; anything but 0 without it). A picture with
-    several things has several lines.
-
-    Raises:
-        InputError: the list is missing, is no such table, names files that are not there, or unknown classes.
-    """
-    path = Path(folder) / MASKS
-    pictures: dict[Path, list[_Row]] = {}
-    for number, line in _lines(path):
-        place = f"line {number} of {str(path)!r}"
-        picture = _file(path.parent, line["picture"], f"{place} has no picture", place)
-        pictures.setdefault(picture, []).append(_row(path.parent, line, place, network))
-    if not pictures:
-        raise InputError(f"{str(path)!r} lists no picture; give a line for each mask")
-    return [functools.partial(_folder_sample, picture, rows, network) for picture, rows in pictures.items()]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of the list that hold anything, by column, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise InputError(
-            f"the list of masks {str(path)!r} cannot be read: {reason}; "
-            f"give a folder with {MASKS} in it, a CSV with columns picture, mask, class"
-        ) from None
-    table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    try:
-        header = [name.strip().casefold() for name in next(table, [])]
-        missing = {"picture", "mask", "class"} - set(header)
-        if missing:
-            raise InputError(
-                f"{str(path)!r} has no column {' or '.join(sorted(missing))}; "
-                f"its first line is to be picture,mask,class and is {','.join(header)!r}"
-            )
-        for cells in table:
-            if any(cell.strip() for cell in cells):
-                filled = zip_longest(header, (cell.strip() for cell in cells[: len(header)]), fillvalue="")
-                yield table.line_num, dict(filled)
-    except csv.Error as error:
-        raise InputError(f"line {table.line_num} of {str(path)!r} is no CSV: {error}") from None
-
-
-def _file(folder: Path, name: str, without: str, place: str) -> Path:
-    if not name:
-        raise InputError(f"{without}; name a file")
-    try:
-        if (folder / name).is_file():
-            return folder / name
-    except (OSError, ValueError):  # a name that no file can have
-        pass
-    raise InputError(f"{place} names {name[:200]!r}, and there is no such file in {str(folder)!r}; check the path")
-
-
-def _row(folder: Path, line: Mapping[str, str], place: str, network: Opened) -> _Row:
-    name = line["class"]
-    try:
-        values = tuple(int(value) for value in line.get("value", "").split())
-        known = name.isdecimal() or not name
-        index = (int(name) if name else None) if known else find_class(name, network.labels or ())
-        if index is not None and network.labels is not None and index >= len(network.labels):
-            raise TargetError(f"there is no class {index}; {network.name} has 0 to {len(network.labels) - 1}")
-    except ValueError as error:  # a TargetError is one, and says more
-        reason = error if isinstance(error, TargetError) else f"{line['value']!r} is no list of pixel values"
-        raise InputError(f"{place}: {reason}") from None
-    return _Row(_file(folder, line["mask"], f"{place} has no mask", place), values, index)
-
-
-def _folder_sample(path: Path, rows: Sequence[_Row], network: Opened) -> Sample:
-    photo = load_photo(path)
-    if photo.orientation != 1:
-        turned = f"it is to be turned (EXIF orientation {photo.orientation}), and its masks may not be"
-        raise ImageError(f"{str(path)!r}: {turned}; save it upright")
-    masks = [(row.index, _mask(row, photo.picture.size)) for row in rows]
-    return sample_of(path.name, photo.picture, masks, network)
-
-
-def _mask(row: _Row, size: tuple[int, int]) -> Mask:
-    """Where the thing is, in the pixels of the picture."""
-    with opened(row.mask) as file:
-        if file.format in ("JPEG", "MPO"):
-            raise ImageError("a mask in JPEG does not keep its values; save it as a PNG")
-        values = np.asarray(file.convert("L") if file.mode == "1" else file)
-    if values.ndim != 2:
-        raise ImageError(f"{str(row.mask)!r}: a mask has one channel, and this has {values.shape[-1]}; save it in grey")
-    if values.shape[::-1] != size:
-        raise ImageError(
-            f"{str(row.mask)!r}: the mask has {values.shape[1]}×{values.shape[0]} pixels and its picture {size[0]}×{size[1]}; "
-            "give one for every pixel"
-        )
-    mask = np.isin(values, row.values) if row.values else values != 0
-    if not mask.any():
-        wanted = f"of value {' or '.join(map(str, row.values))}" if row.values else "other than 0"
-        seen = np.unique(values)
-        listed = ", ".join(map(str, seen[:8])) + (", …" if len(seen) > 8 else "")
-        raise ImageError(f"{str(row.mask)!r}: the mask has no pixel {wanted}; it has {listed}")
-    return mask
+    return Sample(name, opened.image(view(picture)), targets, np.logical_or.reduce([mask for _, mask in visible]))

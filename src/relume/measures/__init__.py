@@ -1,4 +1,4 @@
-"""Formulas on maps: how well they show what is there, how alike they are. No network is needed."""
+"""Formulas on maps, without a network: measures against ground truth, similarities of two maps, baselines, statistics."""
 
 import lazy_loader
 

@@ -1,9 +1,9 @@
-"""Maps that know nothing of the network: what any measure must be read against."""
+"""Maps that know nothing of the network, or all of the truth, beside which those of methods are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,45 +12,67 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from relume.measures.localisation import Truth
+from relume.registry import Registry
 
-__all__ = ["BASELINES", "REFERENCE", "TITLES", "centred", "sobel"]
+__all__ = ["BASELINES", "Baseline", "centred", "sobel"]
 
 Map: TypeAlias = NDArray[np.floating]
 
 
 def sobel(image: Map) -> Map:
-    """Sobel's edge magnitude ``√(gx² + gy²)`` of the mean over channels: ``(C, H, W)`` to ``(H, W)``."""
+    """Compute Sobel's edge magnitude ``√(gx² + gy²)`` of the mean over channels: ``(C, H, W)`` to ``(H, W)``.
+
+    Example:
+        A single bright column has an edge on either side:
+
+        >>> import numpy as np
+        >>> from relume.measures import sobel
+        >>> sobel(np.array([[[0.0, 0.0, 1.0, 0.0, 0.0]] * 3]))[1]
+        array([0., 4., 0., 4., 0.])
+    """
     grey = image.mean(axis=0, dtype=np.float64)
     edges: Map = np.hypot(ndimage.sobel(grey, axis=0), ndimage.sobel(grey, axis=1))
     return edges
 
 
 def centred(shape: tuple[int, ...]) -> Map:
-    """A Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: where photographers put things."""
+    """Compute a Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: photographers put things there."""
     down, across = (((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape)
     return np.exp(-0.5 * (down[:, None] ** 2 + across[None] ** 2))
 
 
-#: Every baseline, by key: from the image ``(C, H, W)`` and a generator to a map.
-BASELINES: Mapping[str, Callable[[Map, Generator], Map]] = MappingProxyType(
-    {
-        "sobel_edges": lambda image, _: sobel(image),
-        "centred_gaussian": lambda image, _: centred(image.shape[1:]),
-        "uniform": lambda image, _: np.ones(image.shape[1:]),
-        "random": lambda image, rng: rng.random(image.shape[1:]),
-    }
-)
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A map that no network made.
 
-#: The one that knows the truth and shows it coarsely, with its key.
-REFERENCE: tuple[str, Callable[[Truth], Map]] = ("blurred_target_mask", lambda truth: truth.blurred)
+    Attributes:
+        title: its name in tables.
+        draw: makes its saliency ``(H, W)`` for one class of an image, of the image ``(C, H, W)``, the truth, and a generator.
 
-#: What tables call them.
-TITLES: Mapping[str, str] = MappingProxyType(
+    Example:
+        The image's brightness, as a baseline beside the others in :func:`relume.evaluate`:
+
+        >>> import numpy as np
+        >>> from relume.measures import BASELINES, Baseline
+        >>> BASELINES["brightness"] = Baseline("brightness", lambda image, truth, generator: image.mean(axis=0))
+        >>> list(BASELINES)
+        ['sobel_edges', 'centred_gaussian', 'uniform', 'random', 'blurred_target_mask', 'brightness']
+        >>> del BASELINES["brightness"]
+    """
+
+    title: str
+    draw: Callable[[Map, Truth, Generator], Map]
+
+
+#: The baselines by key; the last one knows the truth and shows it as coarsely as a Grad-CAM would.
+BASELINES: Registry[Baseline] = Registry(
+    "baseline",
+    "relume.baselines",
     {
-        "sobel_edges": "Sobel edges",
-        "centred_gaussian": "centred Gaussian",
-        "uniform": "uniform",
-        "random": "random",
-        "blurred_target_mask": "blurred target mask",
-    }
+        "sobel_edges": Baseline("Sobel edges", lambda image, _truth, _rng: sobel(image)),
+        "centred_gaussian": Baseline("centred Gaussian", lambda image, _truth, _rng: centred(image.shape[1:])),
+        "uniform": Baseline("uniform", lambda image, _truth, _rng: np.ones(image.shape[1:])),
+        "random": Baseline("random", lambda image, _truth, rng: rng.random(image.shape[1:])),
+        "blurred_target_mask": Baseline("blurred target mask", lambda _image, truth, _rng: truth.blurred),
+    },
 )

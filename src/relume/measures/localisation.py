@@ -1,4 +1,4 @@
-"""How well a map shows what is there: measures of one map against ground truth, each one formula.
+"""Measures of one map against ground truth, each one formula.
 
 Throughout, ``R`` is a map's saliency, ``(H, W)``, not negative; ``T`` are the pixels of the class explained,
 ``(H, W)`` boolean. A measure is NaN where it is undefined: a map that is zero everywhere has no shares.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from relume.registry import Registry
+
 __all__ = [
     "MEASURES",
+    "Column",
     "Measure",
     "Truth",
     "correlation_length",
@@ -38,9 +40,20 @@ BAND = 2
 
 @dataclass(frozen=True)
 class Truth:
-    """What is where: the pixels of the class explained, and those of every thing.
+    """The ground truth of one class of an image, and the regions derived from it, which are computed once.
 
-    The regions derived from them are computed once.
+    Attributes:
+        target: the pixels of the class explained, ``(H, W)``.
+        things: the pixels of every thing in the image, ``(H, W)``.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import Truth
+        >>> target = np.zeros((32, 32), dtype=bool)
+        >>> target[8:16, 8:16] = True
+        >>> truth = Truth(target, things=target)
+        >>> int(truth.near.sum()), truth.reach
+        (132, 2.0)
     """
 
     target: Mask
@@ -48,38 +61,38 @@ class Truth:
 
     @functools.cached_property
     def away(self) -> NDArray[np.float64]:
-        """The distance of each pixel to the nearest one of the target, 0 on it."""
+        """The distance of each pixel to the nearest one of the target, in pixels; 0 on it."""
         return _distance(~self.target)
 
     @functools.cached_property
     def band(self) -> Mask:
-        """Pixels of the target within :data:`BAND` of one beyond it, and pixels beyond it within as much of the target."""
+        """The pixels within :data:`BAND` of the target's boundary, on either side."""
         return np.where(self.target, _distance(self.target), self.away) <= BAND
 
     @functools.cached_property
     def near(self) -> Mask:
-        """The target and its neighbourhood: what is within a sixteenth of the picture's longer side, 8 of 128 pixels."""
+        """The target and its neighbourhood within :attr:`reach`."""
         return self.away <= self.reach
 
     @functools.cached_property
     def tolerated(self) -> Mask:
-        """Within 3 % of the longer side of the target: the pointing game's 15 pixels on PASCAL VOC's pictures of 500."""
+        """The target and what is within 3 % of the longer side: the pointing game's 15 pixels on PASCAL VOC's images of 500."""
         tolerated: Mask = self.away <= round(0.03 * max(self.target.shape))
         return tolerated
 
     @functools.cached_property
     def blurred(self) -> Map:
-        """A map that is right and coarse: the target blurred by a Gaussian whose ``σ`` is a sixteenth of the longer side."""
+        """The target blurred by a Gaussian whose ``σ`` is :attr:`reach`: a map that is right and coarse."""
         return ndimage.gaussian_filter(self.target.astype(np.float64), self.reach)
 
     @property
     def reach(self) -> float:
-        """A sixteenth of the longer side, in pixels."""
+        """A sixteenth of the image's longer side, in pixels: 8 of 128."""
         return float(max(self.target.shape)) / 16
 
 
 def _distance(mask: Mask) -> NDArray[np.float64]:
-    """The distance of each pixel of ``mask`` to the nearest one that is not, and infinity if all are."""
+    """Compute the distance of each pixel of ``mask`` to the nearest one beyond it, and infinity if none is beyond."""
     distance: NDArray[np.float64] = ndimage.distance_transform_edt(mask)
     return np.where(mask, np.inf, 0.0) if mask.all() else distance
 
@@ -88,19 +101,31 @@ def _distance(mask: Mask) -> NDArray[np.float64]:
 
 
 def share(heat: Map, region: Mask, within: Mask | None = None) -> float:
-    """``Σ_region R / Σ_within R``, in [0, 1]; ``within`` is the whole picture if None, and holds the region otherwise.
+    """Compute ``Σ_region R / Σ_within R``, in [0, 1]; ``within`` is the whole map if None, and holds the region otherwise.
 
-    On ``T`` of the whole picture it is the relevance mass accuracy of Arras et al. 2022, arXiv:2003.07258.
+    The share on ``T`` of the whole map is the relevance mass accuracy of Arras et al. 2022, arXiv:2003.07258.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import share
+        >>> share(np.array([[3.0, 1.0]]), region=np.array([[True, False]]))
+        0.75
     """
     total = float(heat.sum() if within is None else heat[within].sum())
     return float(heat[region].sum()) / total if total else math.nan
 
 
 def rank_accuracy(heat: Map, target: Mask) -> float:
-    """``|P ∩ T| / K``, ``P`` the ``K = |T|`` pixels where ``R`` is highest: relevance rank accuracy, in [0, 1].
+    """Compute relevance rank accuracy, ``|P ∩ T| / K``, in [0, 1], of the ``K = |T|`` pixels ``P`` where ``R`` is highest.
 
     Arras et al. 2022, arXiv:2003.07258. Pixels that tie for the last places count by the share of them that gets in, the
-    expectation over every way to break the tie: so a constant map scores the share of the picture that is target.
+    expectation over every way to break the tie: so a constant map scores the share of the image that is target.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import rank_accuracy
+        >>> rank_accuracy(np.array([[4.0, 3.0, 1.0]]), np.array([[True, False, True]]))
+        0.5
     """
     k = int(target.sum())
     if k == 0 or not heat.any():
@@ -112,19 +137,31 @@ def rank_accuracy(heat: Map, target: Mask) -> float:
 
 
 def pointing(heat: Map, hit: Mask) -> float:
-    """The pointing game: 1 if the highest pixel of ``R`` lies in ``hit``, else 0; of several highest ones, the share that does.
+    """Play the pointing game: 1 if the highest pixel of ``R`` lies in ``hit``, else 0; of several, the share that does.
 
     Zhang et al. 2018, arXiv:1608.00507, where ``hit`` is the target and what is within 15 pixels of it.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import pointing
+        >>> pointing(np.array([[4.0, 4.0, 1.0]]), np.array([[True, False, True]]))
+        0.5
     """
     return float(hit[heat == heat.max()].mean()) if heat.any() else math.nan
 
 
 def correlation_length(heat: Map) -> float:
-    """How far a map resembles itself, in pixels: where its autocorrelation falls below ``1/e``. Small is fine-grained.
+    """Compute the distance in pixels at which a map's autocorrelation falls below ``1/e``; a small one is fine-grained.
 
     With ``x = R - mean(R)`` and ``c(d)`` the mean of ``x_p x_{p+d}`` over all pairs of pixels ``d`` apart, ``a(r)`` is the mean
     of ``c(d) / c(0)`` over lags with ``r - ½ ≤ |d| < r + ½``. The length is the first ``r`` at which ``a(r) = 1/e``,
     interpolated linearly, and half the shorter side if there is none: the correlation length of statistical physics.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import correlation_length
+        >>> round(correlation_length(np.random.default_rng(0).random((64, 64))), 1)  # white noise
+        0.6
     """
     x = heat - heat.mean()
     variance = float((x**2).mean())
@@ -141,20 +178,20 @@ def correlation_length(heat: Map) -> float:
 
 
 def _autocorrelation(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``Σ_p x_p x_{p+d}`` for every lag ``d`` down to minus the size, without wrapping around."""
+    """Compute ``Σ_p x_p x_{p+d}`` for every lag ``d`` down to minus the size, without wrapping around."""
     size = (2 * x.shape[0], 2 * x.shape[1])
     return np.fft.irfft2(np.abs(np.fft.rfft2(x, size)) ** 2, size)
 
 
 @functools.lru_cache(maxsize=8)
 def _pairs(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """How many pairs of pixels are at each lag, 1 where there are none."""
+    """Count the pairs of pixels at each lag, 1 where there are none."""
     return np.maximum(np.round(_autocorrelation(np.ones(shape))), 1)
 
 
 @functools.lru_cache(maxsize=8)
 def _radius(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rounded length of each lag up to half the shorter side, and which lags these are."""
+    """Return the rounded length of each lag up to half the shorter side, and the indices of these lags."""
     down, across = (np.fft.fftfreq(2 * n, 1 / (2 * n)) for n in shape)
     length = np.floor(np.hypot(down[:, None], across[None]) + 0.5).ravel().astype(np.int64)
     (bins,) = (length <= min(shape) // 2).nonzero()
@@ -165,49 +202,101 @@ def _radius(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def rank_correlation(a: Map, b: Map) -> float:
-    """Spearman's rank correlation of two maps, in [-1, 1]: of the maps for two classes of a picture, low is discriminating.
+    """Compute Spearman's rank correlation of two maps, in [-1, 1], ties at their mean rank: Spearman 1904.
 
-    The correlation of the ranks, ties at their mean rank: Spearman 1904. Undefined where a map is constant.
+    Between the maps for two classes of an image, a low one is discriminating. It is NaN where a map is constant.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import rank_correlation
+        >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])), 6)
+        1.0
     """
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
 
 
-# --- The table of measures -----------------------------------------------------------------------------------------------
+# --- The measures --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """A measure of one map: its name in tables, whether ``high`` or ``low`` is better, and how it is computed."""
+class Column:
+    """A column of a table of measures.
+
+    Attributes:
+        title: its heading.
+        better: ``high`` or ``low``, whichever value is better.
+        group: the heading of the columns that it stands among.
+    """
 
     title: str
     better: Literal["high", "low"]
-    compute: Callable[[Map, Truth], float]
+    group: str = "Further measures"
+
+    def __str__(self) -> str:
+        return f"{self.title} {'↑' if self.better == 'high' else '↓'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure(Column):
+    """A measure of one map against the truth.
+
+    Attributes:
+        compute: its formula, from the saliency ``(H, W)`` and the truth to a number; NaN where it is undefined.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import MEASURES, Measure, Truth, measure
+        >>> MEASURES["peak"] = Measure("highest on target", "high", compute=lambda heat, truth: float(heat[truth.target].max()))
+        >>> target = np.eye(4, dtype=bool)
+        >>> measure(np.full((4, 4), 0.5), Truth(target, target))["peak"]
+        0.5
+        >>> del MEASURES["peak"]
+    """
+
+    compute: Callable[[Map, Truth], float] = field(kw_only=True)
 
 
 def _right_thing(heat: Map, truth: Truth) -> float:
-    """The share of what falls on things that falls on the target; undefined where nothing else is in the picture."""
+    """Compute the target's share of what falls on things; undefined where nothing else is in the image."""
     return share(heat, truth.target, truth.things) if (truth.things & ~truth.target).any() else math.nan
 
 
-#: Every measure of one map, by key.
-MEASURES: Mapping[str, Measure] = MappingProxyType(
+_CLASSES, _RESOLUTION, _NOISE = "Class discrimination", "Resolution", "Noise and pointing"
+
+#: The measures of one map by key; ``MEASURES["mine"] = Measure(...)`` adds one.
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    "relume.measures",
     {
-        "mass_accuracy": Measure("mass on target", "high", lambda r, t: share(r, t.target)),
-        "rank_accuracy": Measure("rank accuracy", "high", lambda r, t: rank_accuracy(r, t.target)),
-        "right_thing": Measure("on the right thing", "high", _right_thing),
-        "correlation_length": Measure("correlation length, px", "low", lambda r, _: correlation_length(r)),
-        "boundary": Measure("mass at boundary", "high", lambda r, t: share(r, t.band)),
-        "within": Measure("at boundary or inside", "high", lambda r, t: share(r, t.band | t.target)),
-        "noise": Measure("mass off things", "low", lambda r, t: share(r, ~t.things)),
-        "local_noise": Measure("off things nearby", "low", lambda r, t: share(r, t.near & ~t.things, t.near)),
-        "pointing": Measure("pointing game", "high", lambda r, t: pointing(r, t.target)),
-        "pointing_tolerant": Measure("pointing, tolerant", "high", lambda r, t: pointing(r, t.tolerated)),
-    }
+        "mass_accuracy": Measure("mass on target", "high", _CLASSES, compute=lambda r, t: share(r, t.target)),
+        "rank_accuracy": Measure("rank accuracy", "high", _CLASSES, compute=lambda r, t: rank_accuracy(r, t.target)),
+        "right_thing": Measure("on the right thing", "high", _CLASSES, compute=_right_thing),
+        "correlation_length": Measure("correlation length, px", "low", _RESOLUTION, compute=lambda r, _: correlation_length(r)),
+        "boundary": Measure("mass at boundary", "high", _RESOLUTION, compute=lambda r, t: share(r, t.band)),
+        "within": Measure("at boundary or inside", "high", _RESOLUTION, compute=lambda r, t: share(r, t.band | t.target)),
+        "noise": Measure("mass off things", "low", _NOISE, compute=lambda r, t: share(r, ~t.things)),
+        "local_noise": Measure("off things nearby", "low", _NOISE, compute=lambda r, t: share(r, t.near & ~t.things, t.near)),
+        "pointing": Measure("pointing game", "high", _NOISE, compute=lambda r, t: pointing(r, t.target)),
+        "pointing_tolerant": Measure("pointing, tolerant", "high", _NOISE, compute=lambda r, t: pointing(r, t.tolerated)),
+    },
 )
 
 
 def measure(heat: Map, truth: Truth) -> dict[str, float]:
-    """Every measure of one map, by key; none is a number where the map is zero everywhere."""
+    """Compute every measure of one map, by key; each is NaN where the map is zero everywhere.
+
+    Args:
+        heat: the map's saliency, ``(H, W)``, not negative.
+        truth: the pixels of the class explained, and of everything.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import Truth, measure
+        >>> target = np.zeros((8, 8), dtype=bool)
+        >>> target[:2] = True
+        >>> measure(np.ones((8, 8)), Truth(target, target))["mass_accuracy"]
+        0.25
+    """
     return {key: m.compute(heat, truth) for key, m in MEASURES.items()}

@@ -1,4 +1,4 @@
-"""A measure with its uncertainty."""
+"""The mean of a measure over images, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,21 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The mean of a measure over the ``count`` pictures where it is defined, with its bootstrap 95 % interval."""
+    """The mean of a measure over the ``count`` images where it is defined, with its bootstrap 95 % interval.
+
+    Attributes:
+        mean: NaN if the measure is defined nowhere.
+        low: the lower end of the interval, NaN for fewer than two images.
+        high: the upper end.
+        count: the number of images where the measure is defined.
+
+    Example:
+        >>> from relume.measures import Estimate
+        >>> print(Estimate(-0.17, -0.18, -0.15, count=500))
+        −0.17 [−0.18, −0.15]
+        >>> Estimate(0.5, 0.4, 0.7, count=9).brief()
+        '0.50 ±0.15'
+    """
 
     mean: float
     low: float
@@ -27,23 +41,33 @@ class Estimate:
         return self._rounded(self.mean) + interval
 
     def brief(self) -> str:
-        """The mean with half the width of its interval."""
+        """Return the mean with half the width of its interval."""
         return self._rounded(self.mean) + (f" ±{self._rounded((self.high - self.low) / 2)}" if self.count > 1 else "")
 
     def _rounded(self, value: float) -> str:
         digits = 2 if abs(self.mean) < 10 else 1
-        return "–" if self.count == 0 else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: not -0.00
+        return "–" if self.count == 0 else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean of the values that are numbers, and its percentile bootstrap interval: Efron & Tibshirani 1993, chapter 13.
+    """Compute the mean of the values that are not NaN, and its percentile bootstrap interval.
 
-    The same ``seed`` draws the same resamples, so that two columns of the same pictures are resampled alike.
+    Efron & Tibshirani 1993, chapter 13. The same ``seed`` draws the same resamples, so that two measures of the same images
+    are resampled alike.
+
+    Args:
+        values: a measure of each image; NaN where it is undefined.
+        seed: seeds the :data:`RESAMPLES` resamples.
+
+    Example:
+        >>> from relume.measures import estimate
+        >>> print(estimate([0.5, 0.75, float("nan"), 1.0]))
+        0.75 [0.50, 1.00]
     """
     defined = np.array([v for v in values if not np.isnan(v)])
     if len(defined) < 2:
         return Estimate(float(defined[0]) if len(defined) else np.nan, np.nan, np.nan, len(defined))
-    drawn = stats.bootstrap(
+    interval = stats.bootstrap(
         (defined,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -51,6 +75,5 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
         method="percentile",
         rng=np.random.default_rng(seed),
         vectorized=True,
-    )
-    interval = drawn.confidence_interval
+    ).confidence_interval
     return Estimate(float(defined.mean()), float(interval.low), float(interval.high), len(defined))
