@@ -276,7 +276,7 @@ def test_advice_is_about_options_and_not_about_python(photos, fails, options, sa
 
 
 def test_a_fault_in_relume_is_a_sentence_with_a_code_of_its_own(photos, monkeypatch):
-    monkeypatch.setattr("relume.explanation.run.explain_targets", None)
+    monkeypatch.setattr("relume.explanation.comparison.compare", None)
     result = moody("explain", *photos)
     assert result.exit_code == 70
     assert re.fullmatch(

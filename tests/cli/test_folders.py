@@ -224,7 +224,7 @@ def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).provenance["file"] == str(photo)
-    assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
+    assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["provenance"]["file"] == str(photo)
     for page in ("two/compare.html", "three/index.html"):
         assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")
 
