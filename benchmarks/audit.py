@@ -19,7 +19,7 @@ from relume.auditing.subject import How
 from relume.evaluation import open_samples
 from relume.measures.similarity import defined_mean
 from relume.methods.base import METHODS
-from relume.models.opened import Opened, open_model
+from relume.models import Opened, open_model
 from relume.pictures.photo import load_picture
 
 SCENES = 6

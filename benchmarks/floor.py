@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import relume
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 ROUNDS = 9
 

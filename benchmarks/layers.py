@@ -14,7 +14,7 @@ from tests.reference import twin
 from torch import Tensor, nn
 
 import relume
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 SIDES = {"inception_v3": 299, "maxvit_t": 224, "vit_": 224}
 

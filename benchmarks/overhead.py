@@ -20,7 +20,7 @@ from relume.engine.graph import between, hooked, survey
 from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 ROUNDS = 40
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import relume
 from benchmarks.performance.report import insert
 from benchmarks.performance.timing import Pace, interleave
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 MARKS = "<!-- measured: python -m benchmarks.packing writes what follows -->\n", "<!-- end of what it measured -->"
 

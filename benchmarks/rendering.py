@@ -14,7 +14,7 @@ from PIL import Image
 
 import relume
 from relume.demo import draw_scene
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.pictures.canvas import seen
 from relume.pictures.kinds import KINDS
 from relume.pictures.photo import Photo

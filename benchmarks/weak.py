@@ -16,7 +16,7 @@ from relume.demo import CLASSES, draw_scene
 from relume.explanation.remarks import WEAK, overlap, positive_share
 from relume.methods.base import METHODS, Method
 from relume.methods.gradients import Gradients
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 
 SCENES = 100
 

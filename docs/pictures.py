@@ -21,7 +21,7 @@ from skimage import data
 import relume
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.sheet import sheet
-from relume.models.opened import Opened, open_model
+from relume.models import Opened, open_model
 from relume.pictures.figure import figure_bytes
 
 IMAGES = Path(__file__).with_name("images")

@@ -23,12 +23,13 @@ from relume.cli import app
 from relume.demo import draw_scene
 from relume.engine import RECTIFIERS
 from relume.explanation import WRITERS
-from relume.models.opened import open_model
-from relume.models.torchvision import import_torchvision
+from relume.models import SOURCES
+from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 from relume.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, WRITERS, evaluation.SOURCES]
+REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 

@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import relume
 from relume.auditing import CHECKS
@@ -15,10 +16,11 @@ from relume.errors import InputError
 from relume.evaluation import SOURCES as SAMPLES
 from relume.explanation import WRITERS
 from relume.measures import BASELINES, MEASURES, SIMILARITIES
+from relume.models import SOURCES as MODELS
 from relume.pictures import KINDS
 from tests.helpers.commands import relume_command
 
-REGISTRIES = (relume.METHODS, CHECKS, RECTIFIERS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
+REGISTRIES = (relume.METHODS, MODELS, CHECKS, RECTIFIERS, SAMPLES, WRITERS, BASELINES, MEASURES, SIMILARITIES, KINDS)
 
 #: Fewer lines than these add one of anything, its imports included.
 LINES = 15
@@ -91,6 +93,18 @@ def add_target():
             return self
 
     return Margin()
+
+
+def add_model_source():
+    from relume.models import SOURCES, Opened, Source
+    from relume.pictures.preprocessing import Preprocessing
+
+    def open_tiny(request):
+        width = int(request.name)
+        model = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+        return Opened(request.spec, model.eval(), Preprocessing(32, 32), ("red", "blue"))
+
+    SOURCES["tiny"] = Source("tiny:WIDTH", "two classes, one convolution", open_tiny)
 
 
 def add_check():
@@ -243,3 +257,10 @@ def test_a_package_that_is_installed_adds_a_method(tmp_path, monkeypatch, opened
     assert "squared" in relume.METHODS.names()
     assert list(opened.explain(photo, methods=["squared"]).maps) == ["squared"]
     assert "squared" in relume.METHODS
+
+
+def test_a_model_source_is_opened_by_its_spec(photo):
+    add_model_source()
+    opened = relume.open_model("tiny:4")
+    assert (opened.name, opened.model[0].out_channels) == ("tiny:4", 4)
+    assert opened.explain(photo, "blue", ["gradient"])["gradient"].shape == (1, 3, 32, 32)

@@ -9,7 +9,7 @@ from torch import nn
 
 import relume
 from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.targets import Channel
 
 METHODS = list(relume.METHODS)

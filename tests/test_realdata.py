@@ -10,7 +10,7 @@ from matplotlib import colormaps
 import relume
 from relume.models.checkpoints import load_weights, read_state
 from relume.models.labels import find_class, read_labels
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from relume.pictures import kinds as render
 from relume.pictures.photo import load_picture
 from relume.pictures.preprocessing import Preprocessing

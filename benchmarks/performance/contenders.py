@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import relume
 from benchmarks.performance.networks import Network
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 __all__ = ["CONTENDERS", "TASKS", "Contender"]
 

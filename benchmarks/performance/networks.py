@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 __all__ = ["NETWORKS", "Network", "wake"]
 

@@ -20,7 +20,7 @@ from .explanation.run import coverage, explain
 from .explanation.scales import share
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
-from .models.opened import open_model
+from .models.sources import open_model
 from .pictures.preprocessing import preprocess_image
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The doctor: what relume can do with a network, found by doing it once."""
+"""The doctor: tries on one input what relume can do with a network."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ __all__ = ["Checkup", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """What was found out about a network on one input.
+    """The findings about a network on one input.
 
     Attributes:
-        form: its class, and what it is wrapped in or made of.
-        parameters: how many it has.
-        dtype: of its weights; several between commas.
-        device: where they are; several between commas.
-        training: whether it is in training mode; it is explained as in evaluation mode all the same.
+        form: the network's class, with what it is wrapped in or made of.
+        parameters: the number of its parameters.
+        dtype: the floating-point types of its weights, between commas.
+        device: the devices of its weights, between commas.
+        training: True if it is in training mode. It is explained as in evaluation mode all the same.
         outputs: what it returned, in words.
-        activation: what makes probabilities of its scores; None if it returns no class scores, or several that can be.
-        are_probabilities: whether they are some as they are; None if nothing tells what they are.
-        coverage: which rectifiers ran, and which a rule reaches; None if it could not be found out.
+        activation: the activation that makes probabilities of its scores; None if it returns no class scores, or several
+            tensors that could be the scores.
+        are_probabilities: True if its scores are probabilities already; None if nothing tells what they are.
+        coverage: the rectifiers that ran, and those that a rule reaches; None if this could not be found out.
         layer: the layer that Grad-CAM reads; None if it reads none.
-        layer_choice: why it was chosen, in words; empty if it was named.
+        layer_choice: the reason for this layer, in words; empty if it was named.
         candidates: other layers with a map, the last first, without the parts of those that are named.
-        troubles: for each method that does not work, why.
-        backward_passes: how many those that work need together for one target, beside the one forward pass.
-        kept_bytes: how much memory the graph of this input keeps between forward and backward pass, weights apart.
-        preparation: what :func:`relume.prepare` does to it, or has done; None if it cannot be prepared.
-        unprepared: why it cannot.
+        troubles: the reason for each method that does not work, by key.
+        backward_passes: the number of backward passes that the working methods need together for one target.
+        kept_bytes: the memory that the graph of this input keeps between forward and backward pass, without weights.
+        preparation: what :func:`relume.prepare` does to the network, or has done; None if it cannot be prepared.
+        unprepared: the reason why it cannot be prepared.
     """
 
     form: str
@@ -71,11 +72,11 @@ class Checkup:
 
     @property
     def works(self) -> bool:
-        """Whether any method does."""
+        """Tell whether any method works."""
         return len(self.troubles) < len(METHODS)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data, for JSON."""
         return {
             "form": self.form,
             "parameters": self.parameters,
@@ -105,17 +106,26 @@ def check(
     activation: Activation = "auto",
     output: Output = None,
 ) -> Checkup:
-    """Try every method on ``images`` and say what works, what does not and why, and what it costs.
+    """Try every method on ``images``, and find out which work, why others do not, and what they cost.
 
     Args:
         model: the network.
         images: ``(N, C, *spatial)``, preprocessed as the network expects.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         activation: what its scores are, as for :func:`relume.explain`.
-        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
+        output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
 
     Raises:
         RelumeError: the network does not run on this input, or nothing it returns depends on it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.checkup import check
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> checkup = check(network, torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+        >>> checkup.works, checkup.outputs, checkup.layer, checkup.coverage.guided
+        (True, '(1, 2)', '1', 1)
     """
     check_activation(activation)
     kept = _Kept(model)
@@ -123,15 +133,10 @@ def check(
         trace = Trace.run(model, images, Reading())
     outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs)) or describe(trace.outputs)
     resolved = _activation(activation, trace, output)
-    troubles: dict[str, str] = {}
     chosen, candidates = _choice(model, images, output)
-    read = chosen.name if chosen and layer is None else None
-    for key in METHODS:
-        try:
-            read = explain(model, images, None, [key], layer, output=output, evidence=None).layer or read
-        except RelumeError as error:
-            troubles[key] = str(error)
-    made, unprepared = _prepared(model, images)
+    troubles, read = _troubles(model, images, layer, output)
+    read = read or (chosen.name if chosen and layer is None else None)
+    preparation, unprepared = _prepared(model, images)
     works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
     return Checkup(
@@ -150,12 +155,25 @@ def check(
         troubles=troubles,
         backward_passes=len({rule for method in works for _, rule in method.needs}),
         kept_bytes=kept.bytes,
-        preparation=made,
+        preparation=preparation,
         unprepared=unprepared,
     )
 
 
+def _troubles(model: nn.Module, images: Tensor, layer: LayerLike | None, output: Output) -> tuple[dict[str, str], str | None]:
+    """Try every method, and return the reasons of those that do not work, and the layer that was read."""
+    troubles: dict[str, str] = {}
+    read: str | None = None
+    for key in METHODS:
+        try:
+            read = explain(model, images, None, [key], layer, output=output, evidence=None).layer or read
+        except RelumeError as error:
+            troubles[key] = str(error)
+    return troubles, read
+
+
 def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[Resolved | None, bool | None]:
+    """Find what makes probabilities of the scores, and whether they are some already."""
     try:
         return resolve_activation(activation, class_scores(pick(trace.outputs, output), len(trace.images)))
     except TargetError:  # no class scores are among the outputs, or nothing tells which
@@ -163,6 +181,7 @@ def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[R
 
 
 def _prepared(model: nn.Module, images: Tensor) -> tuple[Preparation | None, str]:
+    """Prepare the network, or return the reason why it cannot be."""
     try:
         return preparation_of(model) or preparation_of(prepare(model, images)), ""
     except RelumeError as error:
@@ -170,16 +189,17 @@ def _prepared(model: nn.Module, images: Tensor) -> tuple[Preparation | None, str
 
 
 class _Kept:
-    """Adds up what a graph saves, each storage once, weights left out."""
+    """The memory that a graph saves: each storage counted once, without weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
-        self._seen = {t.untyped_storage().data_ptr() for t in chain(model.parameters(), model.buffers())}
+        self._storages = {t.untyped_storage().data_ptr() for t in chain(model.parameters(), model.buffers())}
 
     def pack(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that the graph saves."""
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
+        if storage.data_ptr() not in self._storages:
+            self._storages.add(storage.data_ptr())
             self.bytes += storage.nbytes()
         return tensor
 
@@ -194,6 +214,7 @@ def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | N
 
 
 def _others(candidates: tuple[str, ...], read: str | None) -> tuple[str, ...]:
+    """List the candidates without the parts of those before them, and of the layer that is read."""
     others: list[str] = []
     named = [read] if read else []
     for name in candidates:
@@ -204,6 +225,7 @@ def _others(candidates: tuple[str, ...], read: str | None) -> tuple[str, ...]:
 
 
 def _form(model: nn.Module) -> str:
+    """Name the class of a network, with what it is wrapped in or made of."""
     inner = unwrap(model)
     wrapped = "" if inner is model else f", inside {type(model).__name__}"
     if isinstance(inner, torch.jit.ScriptModule):
@@ -213,4 +235,5 @@ def _form(model: nn.Module) -> str:
 
 
 def _listed(values: Any) -> str:
+    """Write each value once, between commas."""
     return ", ".join(dict.fromkeys(str(value).removeprefix("torch.") for value in values)) or "none"

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 import relume
 from relume import errors
 from relume.engine.preparation import preparation_of
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from tests.helpers.networks import Small, assert_unchanged, snapshot
 
 ALL = list(relume.METHODS)

@@ -18,8 +18,8 @@ from relume.checkup import check
 from relume.demo.scenes import draw_scene
 from relume.measures.localisation import rank_correlation
 from relume.models.checkpoints import read_state
-from relume.models.opened import open_model
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
 from relume.pictures.preprocessing import Preprocessing
 from relume.targets import Channel, Contrast, Neuron, Segmentation

@@ -17,7 +17,7 @@ from relume.auditing.subject import Subject
 from relume.maps import upsample
 from relume.measures import similarity
 from relume.measures.similarity import Maps
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from tests.reference import audit as twin
 from tests.reference import measures
 

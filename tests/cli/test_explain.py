@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import relume
 from relume.cli import app
 from relume.models.labels import find_class, parse_targets, read_labels
-from relume.models.torchvision import import_torchvision, open_classifier
+from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 from relume.pictures.photo import load_photo, load_picture
 from relume.pictures.preprocessing import IMAGENET
 from tests.helpers.commands import complaints, relume_command, sentence
@@ -81,7 +82,7 @@ def test_what_it_writes(explain, files, tmp_path):
     assert result.exit_code == 0, result.output
     out = tmp_path / "out" / "one"
     assert sorted(p.name for p in out.iterdir()) == ["3-thing-3", "7-tabby", "overview.png"]
-    opened = open_classifier("squeezenet1_1", files / "weights.safetensors")
+    opened = open_model("torchvision:squeezenet1_1", weights=files / "weights.safetensors")
     x = IMAGENET.tensor(IMAGENET.view(load_picture(files / "one.jpg")))[None]
     for folder, target in (("3-thing-3", 3), ("7-tabby", 7)):
         e = relume.explain(opened.model, x, target, list(relume.METHODS), "features.12")
@@ -129,7 +130,7 @@ def test_no_target_explains_the_prediction_and_torch_checkpoints_load(explain, f
     assert again.exit_code == 0
     one, other = (sorted((tmp_path / o).rglob("maps.safetensors")) for o in ("out", "again"))
     assert one[0].read_bytes() == other[0].read_bytes()
-    opened = open_classifier("squeezenet1_1", files / "weights.safetensors")
+    opened = open_model("torchvision:squeezenet1_1", weights=files / "weights.safetensors")
     predicted = int(opened.model(IMAGENET.tensor(IMAGENET.view(load_picture(files / "one.jpg")))[None]).argmax())
     assert one[0].parent.name.startswith(f"{predicted}-")
 
@@ -190,7 +191,11 @@ USAGE = {
         {"weights": "other.safetensors"},
         "6 missing .features.3.squeeze.weight.*1 not in the network .odd.one",
     ),
-    "weights of another network": ([], {"model": "torchvision:resnet18"}, "do not fit resnet18: .*missing .conv1.weight"),
+    "weights of another network": (
+        [],
+        {"model": "torchvision:resnet18"},
+        "do not fit torchvision:resnet18: .*missing .conv1.weight",
+    ),
     "weights of another shape": (
         [],
         {"model": "torchvision:squeezenet1_0"},
@@ -362,7 +367,7 @@ def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monke
         return load_photo(path)
 
     monkeypatch.setattr("relume.pictures.photo.load_photo", interrupted)
-    result = explain(files / "one.jpg", files / "two.png", "--method", "gradient")
+    result = explain(files / "one.jpg", files / "two.png", "--method", "gradient", "--batch-size", "1")
     assert result.exit_code == 130
     assert "stopped after 1 of 2 photos" in result.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]
@@ -372,7 +377,7 @@ def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monke
 def test_weights_from_a_file_make_the_network_that_a_download_makes(tmp_path, name):
     model = import_torchvision().models.get_model(name, weights=None, init_weights=False)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    assert open_classifier(name, tmp_path / "weights.pth").model.transform_input
+    assert open_model(f"torchvision:{name}", weights=tmp_path / "weights.pth").model.transform_input
 
 
 def test_missing_options_are_usage():

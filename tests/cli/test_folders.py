@@ -13,15 +13,18 @@ import pytest
 from PIL import Image
 
 from relume.demo import draw_scene
+from relume.errors import OutputError
 from relume.explanation import saving
 from relume.explanation.result import Explanation
-from relume.explanation.saving import ResultFolders, address
+from relume.explanation.saving import ResultFolders
 from relume.pages import owner
 from tests.helpers.commands import complaints, relume_command
 
 
 def explain(*photos, output):
-    return relume_command("explain", *photos, "--method", "gradient", "--no-evidence", "--output", output)
+    # one by one, since the last bits of a map may depend on the photos beside it
+    options = ["--method", "gradient", "--no-evidence", "--batch-size", 1]
+    return relume_command("explain", *photos, *options, "--output", output)
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_the_same_photo_by_another_path_replaces_its_own_folder(scene, tmp_path,
 def folder_of(output, name, path, content="{}"):
     """A folder with the facts of the photo at ``path``."""
     (output / name / "0-cat").mkdir(parents=True)
-    facts = content if path is None else json.dumps({"provenance": {"path": address(path)}})
+    facts = content if path is None else json.dumps({"provenance": {"path": os.path.realpath(path)}})
     (output / name / "0-cat" / "explanation.json").write_text(facts)
 
 
@@ -128,6 +131,32 @@ def test_a_folder_that_another_run_made_meanwhile_is_left_alone(tmp_path):
     folders = ResultFolders(tmp_path)
     folder_of(tmp_path, "dog", tmp_path / "b" / "dog.png")
     assert folders.of(tmp_path / "a" / "dog.png") == tmp_path / "dog-2"
+
+
+def test_two_runs_that_see_a_new_folder_free_at_the_same_moment_do_not_share_it(tmp_path, monkeypatch):
+    one, other = ResultFolders(tmp_path / "out"), ResultFolders(tmp_path / "out")
+    real = saving.write_targets
+
+    def slow(folder, files):
+        """While the first run writes, the other one begins."""
+        monkeypatch.setattr(saving, "write_targets", real)
+        monkeypatch.setattr(other, "_is_free", lambda name: True)  # as it saw the folder a moment ago
+        assert other.write(tmp_path / "b" / "dog.png", {"a": b"b"}).name == "dog-2"
+        return real(folder, files)
+
+    monkeypatch.setattr(saving, "write_targets", slow)
+    assert one.write(tmp_path / "a" / "dog.png", {"a": b"a"}).name == "dog"
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == {
+        tmp_path / "out" / "dog" / "a": b"a",
+        tmp_path / "out" / "dog-2" / "a": b"b",
+    }
+    assert len(list((tmp_path / "out").rglob("*"))) == 4
+
+
+def test_a_write_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(OutputError):
+        ResultFolders(tmp_path / "out").write(tmp_path / "dog.png", {"a/b": b"", "a": b""})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(owner._start(os.getpid()) is None, reason="when a process began is not told here")
@@ -195,7 +224,7 @@ def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     (saved,) = (tmp_path / "one").glob("*/*/explanation.json")
     assert os.fsencode(saved.parent.parent.name) == b"caf\xe9\x1b"
     assert Explanation.load(saved.parent).provenance["file"] == str(photo)
-    assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["file"] == str(photo)
+    assert json.loads((tmp_path / "three" / "audit.json").read_bytes())["audits"][0]["provenance"]["file"] == str(photo)
     for page in ("two/compare.html", "three/index.html"):
         assert "caf\\udce9\\x1b.png" in (tmp_path / page).read_text(encoding="utf-8")
 

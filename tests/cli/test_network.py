@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import relume
-from relume.models.opened import open_model
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
+from relume.models.sources import open_model
 from relume.pictures.preprocessing import Preprocessing
 from tests.helpers.commands import relume_command
 from tests.helpers.networks import ResNet20

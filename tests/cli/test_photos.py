@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from relume.cli.photos import pictures_in
+from relume.models.photos import find_photos
 from tests.helpers.commands import complaints, relume_command
 
 CHEAP = {
@@ -45,13 +45,13 @@ FOUND = ["photos/2.PNG", "photos/10.png", "photos/cats/1.png", "photos/dogs/1.pn
 
 
 def test_what_is_found_in_a_folder(tree):
-    assert [str(path) for path in pictures_in([tree], Path("photos/out"))] == FOUND
-    assert str(pictures_in([tree], Path("out"))[-1]) == "photos/out/5.png"
+    assert [str(path) for path in find_photos([tree], Path("photos/out"))] == FOUND
+    assert str(find_photos([tree], Path("out"))[-1]) == "photos/out/5.png"
 
 
 def test_files_and_folders_mix_and_each_photo_is_once(tree):
     given = [Path("elsewhere/6.png"), Path("photos/10.png"), tree, Path("./elsewhere/../photos/2.PNG"), Path("missing.png")]
-    found = [str(path) for path in pictures_in([*given, *given], tree / "out")]
+    found = [str(path) for path in find_photos([*given, *given], tree / "out")]
     assert found == ["elsewhere/6.png", "photos/10.png", "photos/2.PNG", *FOUND[2:], "missing.png"]
 
 
@@ -79,11 +79,11 @@ def test_a_folder_whose_files_cannot_be_looked_at_ends_in_lines(tree, monkeypatc
         return real(self, **options)
 
     monkeypatch.setattr(Path, "stat", refused)
-    assert [str(path) for path in pictures_in([tree], tree / "out")] == FOUND
+    assert [str(path) for path in find_photos([tree], tree / "out")] == FOUND
 
 
 def test_folders_without_pictures_stay_to_fail(tree):
-    assert pictures_in([Path("nothing"), tree / "loop"], tree / "out")[0] == Path("nothing")
+    assert find_photos([Path("nothing"), tree / "loop"], tree / "out")[0] == Path("nothing")
 
 
 @pytest.mark.parametrize("command", CHEAP)
@@ -114,7 +114,7 @@ def test_a_folder_that_may_not_be_read_is_a_sentence(tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     monkeypatch.setattr(Path, "iterdir", listed)
-    assert [str(path) for path in pictures_in([tree], tree / "out")] == [*FOUND[:3], "photos/dogs"]
+    assert [str(path) for path in find_photos([tree], tree / "out")] == [*FOUND[:3], "photos/dogs"]
     result = relume_command("explain", tree, *CHEAP["explain"], "--output", "photos/out")
     assert result.exit_code == 1
     assert complaints(result)[0] == (

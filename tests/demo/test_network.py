@@ -19,7 +19,7 @@ from relume.demo import CLASSES, PREPROCESSING, DemoNet, draw_scene, load_networ
 from relume.demo.scenes import TRAINING_SEEDS
 from relume.errors import ModelError
 from relume.measures.localisation import share
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from tests.reference import measures as twin
 
 CARD = (Path(demo.__file__).parent / "MODEL_CARD.md").read_text()

@@ -12,7 +12,7 @@ import relume
 from relume.checkup import check
 from relume.engine.dense_predictions import predicting
 from relume.errors import LayerError
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.targets import Segmentation
 from tests.helpers.networks import Scales, Small, UNet
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import relume
 from relume.errors import LayerError, TargetError
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.targets import Channel
 from tests.reference import twin
 

@@ -12,7 +12,7 @@ import relume
 from relume.engine.graph import gradients
 from relume.engine.reading import Reading
 from relume.engine.trace import Trace
-from relume.models.timm import import_library
+from relume.models.libraries import import_library
 from tests.reference import twin
 
 METHODS = ["gradient", "deconvnet", "guided_backprop"]

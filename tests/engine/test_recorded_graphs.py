@@ -8,7 +8,7 @@ from torch import nn
 import relume
 from relume.engine.recorded_graphs import training_node
 from relume.errors import ModelError
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 SAYS = "as in training, whatever mode it is in; trace or export it after model.eval"
 aten = torch.ops.aten

@@ -8,7 +8,7 @@ from captum.attr import GuidedBackprop, GuidedGradCam
 from torch import nn
 
 import relume
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from tests.helpers.networks import torchvision_network as build
 from tests.reference import twin
 

@@ -15,8 +15,8 @@ from relume.evaluation import COLUMNS, Sample, evaluate, open_samples
 from relume.measures import Truth, measure
 from relume.measures.localisation import rank_correlation
 from relume.methods.base import METHODS, Method
+from relume.models import Opened, open_model
 from relume.models.labels import read_labels
-from relume.models.opened import Opened, open_model
 from relume.pictures.preprocessing import Preprocessing
 
 BASELINES = ["sobel_edges", "centred_gaussian", "uniform", "random"]

@@ -8,7 +8,7 @@ from torch import nn
 import relume
 from relume.engine.reading import Reading
 from relume.errors import GraphError, InputError, LayerError, NoRectifierError, TargetError
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from relume.models.torchvision import import_library
+from relume.models.libraries import import_library
 
 NETWORKS = {
     "vit": ("ViT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}, "ViT"),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 
 
 class Small(nn.Module):

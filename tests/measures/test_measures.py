@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from relume.measures import MEASURES, Estimate, Truth, estimate, measure
 from relume.measures.baselines import BASELINES, centred, sobel
 from relume.measures.localisation import correlation_length, pointing, rank_accuracy, rank_correlation, share
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from tests.reference import measures as twin
 
 SHAPE = (7, 9)

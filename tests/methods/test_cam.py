@@ -7,7 +7,7 @@ from torch import nn
 
 import relume
 from relume import errors
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from tests.helpers.networks import Small
 from tests.reference import twin
 from tests.reference.twin import slow_grad_cam

@@ -18,7 +18,7 @@ import relume
 from relume import Augmented, Smooth
 from relume.errors import InputError, NonFiniteError
 from relume.methods import Copy, Wrapper
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
 from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
 from tests.helpers.assertions import assert_near

@@ -9,7 +9,7 @@ import torch
 
 from relume.errors import ModelError
 from relume.models.checkpoints import read_checkpoint
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from tests.helpers.networks import Small
 
 SMALL = "tests.helpers.networks:Small"

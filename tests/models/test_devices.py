@@ -10,7 +10,7 @@ import relume
 from relume.errors import ModelError
 from relume.models import devices
 from relume.models.devices import find_device
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from tests.helpers.commands import relume_command
 from tests.helpers.networks import Small
 
@@ -45,6 +45,8 @@ def test_without_a_gpu(neither, monkeypatch):
     assert find_device("auto") == find_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert find_device("auto") == find_device("mps") == torch.device("mps")
+    assert find_device(torch.device("mps", 0)) == torch.device("mps", 0)
+    assert find_device("mps:0") == torch.device("mps", 0)
 
 
 @pytest.mark.parametrize("word", ["cuda", "cuda:0", "mps", torch.device("cuda", 1)])

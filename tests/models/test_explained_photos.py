@@ -1,15 +1,19 @@
 """An opened network explains photos: prepared as it wants them, drawn as they are, classes by their names."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
 from PIL import Image
 
 import relume
+from relume import Smooth
 from relume.demo import CLASSES, draw_scene
-from relume.errors import ImageError, ModelError, TargetError
+from relume.errors import ImageError, InputError, ModelError, TargetError
+from relume.models import Opened
 from relume.pictures.photo import Photo
+from relume.pictures.preprocessing import Preprocessing
 
 METHODS = ["guided_backprop", "gradcam"]
 
@@ -64,3 +68,96 @@ def test_what_does_not_fit_is_said(network, wide, tmp_path):
         network.explain(tmp_path / "missing.jpg")
     with pytest.raises(ImageError, match="a photo is a path or a PIL image; got int"):
         network.explain([3])
+
+
+# --- Many photos -----------------------------------------------------------------------------------------------------------
+
+
+class Fussy(torch.nn.Module):
+    """A network that fails on dark photos, or on batches, and counts the images of each forward pass, its copies' too."""
+
+    batches = []
+
+    def __init__(self, *, alone=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.alone = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3), alone
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        if self.alone and len(x) > 1:
+            raise RuntimeError("one image at a time")
+        if x.mean((1, 2, 3)).min() < -1.8:
+            raise ValueError("too dark")
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+
+def fussy(**options):
+    Fussy.batches.clear()
+    return Opened("fussy", Fussy(**options).eval(), Preprocessing(resize=16, crop=16))
+
+
+def shades(*values):
+    return [Image.effect_noise((20, 20), 20).point(lambda v, s=s: min(v // 8 + s, 255)).convert("RGB") for s in values]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_batches_give_the_maps_of_photos_explained_alone(network, batch_size):
+    photos = [draw_scene(seed).picture for seed in range(5)]
+    methods = [*METHODS, "guided_gradcam", Smooth("gradient", 3)]
+    together = list(network.explanations(photos, "cat", methods, batch_size=batch_size))
+    assert [photo for photo, _ in together] == photos
+    for photo, e in together:
+        alone = network.explain(photo, "cat", methods)
+        assert (e.title(), e.layer, len(e)) == (alone.title(), alone.layer, 1)
+        assert e.provenance.keys() == alone.provenance.keys()
+        assert e.strongest == pytest.approx(alone.strongest, rel=1e-4)
+        for method in e.maps:
+            torch.testing.assert_close(e[method], alone[method], rtol=1e-4, atol=1e-6 * float(alone[method].abs().max()))
+
+
+def test_a_photo_that_fails_stops_no_other(tmp_path):
+    light, dark, grey = shades(200, 0, 120)
+    dark = Image.new("RGB", (20, 20))
+    opened = fussy()
+    photos = [light, dark, tmp_path / "missing.png", grey, light]
+    results = list(opened.explanations(photos, 1, ["gradient"], batch_size=3, evidence=None))
+    assert [photo for photo, _ in results] == photos
+    assert [type(result).__name__ for _, result in results] == [
+        "Explanation",
+        "ValueError",
+        "ImageError",
+        "Explanation",
+        "Explanation",
+    ]
+    assert opened.model.batches == [2, 1, 1, 2]  # the second batch runs together again
+    torch.testing.assert_close(results[0][1]["gradient"], results[4][1]["gradient"])
+
+
+def test_a_network_that_takes_one_photo_at_a_time_is_asked_once_for_more():
+    opened = fussy(alone=True)
+    results = list(opened.explanations(shades(200, 150, 120, 90, 60), 1, ["gradient"], batch_size=2, evidence=None))
+    assert not [result for _, result in results if isinstance(result, Exception)]
+    assert opened.model.batches == [2, 1, 1, 1, 1, 1]
+
+
+def test_photos_are_read_when_their_turn_comes(network):
+    turns = []
+
+    def photos():
+        for seed in range(4):
+            turns.append(seed)
+            yield draw_scene(seed).picture
+
+    results = network.comparisons(photos(), ["cat", "dog"], ["gradient"], batch_size=2, evidence=None)
+    _, comparison = next(results)
+    assert turns == [0, 1]
+    assert [e.title().partition(" ")[0] for e in comparison] == ["cat", "dog"]
+    with pytest.raises(InputError, match="batch_size is the number of photos that run at once, from 1 on; got 0"):
+        next(network.explanations([], batch_size=0))
+
+
+def test_results_know_the_file_of_their_photo(network, wide):
+    ((path, e),) = network.explanations([wide], "cat", ["gradient"], evidence=None)
+    assert path == wide
+    assert (e.provenance["file"], e.provenance["path"]) == (str(wide), os.path.realpath(wide))

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from safetensors.torch import save_file
 
 import relume
 from relume.errors import ModelError
-from relume.models.opened import open_model
+from relume.models import SOURCES, Opened, Source, open_model
+from relume.models.libraries import import_library, import_torchvision
 from relume.models.timm import timm_preprocessing
-from relume.models.torchvision import import_library, import_torchvision
 from relume.pictures.preprocessing import IMAGENET, Preprocessing
 from tests.helpers.model_folders import NETWORKS, hugging_face_folder
 from tests.helpers.networks import Small
@@ -222,7 +223,7 @@ def test_a_network_that_was_not_trained_to_classify_is_refused(tmp_path):
 @pytest.mark.parametrize(("spec", "name"), [("timm:resnet18", "timm"), ("hf:some/vit", "transformers")])
 def test_a_library_that_is_not_installed(spec, name, monkeypatch):
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr("relume.models.torchvision.find_spec", lambda library: None if library == name else object())
+    monkeypatch.setattr("relume.models.libraries.find_spec", lambda library: None if library == name else object())
     with pytest.raises(ModelError, match=re.escape(f"{name} is not installed; run: pip install 'relume[{name}]'")):
         open_model(spec)
 
@@ -356,3 +357,41 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
 def test_specs_that_mean_nothing(spec, options, says):
     with pytest.raises(ModelError, match=says):
         open_model(spec, **options)
+
+
+# --- Other packages ----------------------------------------------------------------------------------------------------
+
+
+def test_a_source_from_outside(monkeypatch):
+    def open_tiny(request):
+        return Opened(request.spec, Small(classes=int(request.name)).eval(), IMAGENET, notes=("tiny",))
+
+    monkeypatch.setitem(SOURCES, "tiny", Source("tiny:CLASSES", "a tiny network", open_tiny))
+    assert open_model("tiny:4").model(torch.zeros(1, 3, 9, 9)).shape == (1, 4)
+    with pytest.raises(ModelError, match="write demo, .*, tiny:CLASSES"):
+        open_model("nothing")
+
+
+def test_a_source_from_outside_loads_checkpoints_and_moves(small, tmp_path, monkeypatch):
+    def open_tiny(request):
+        assert (request.weights, request.args) == (tmp_path / "c.pth", {"classes": 5})
+        return Opened(request.spec, Small(**request.args).eval(), IMAGENET)
+
+    monkeypatch.setitem(SOURCES, "tiny", Source("tiny:NAME", "a tiny network", open_tiny))
+    torch.save({"model": small.state_dict()}, tmp_path / "c.pth")
+    opened = open_model(tmp_path / "c.pth", "cpu", arch="tiny:a", model_args={"classes": 5}, activation="sigmoid")
+    assert same(opened.model, small, torch.randn(1, 3, 24, 24))
+    assert (opened.notes, opened.weights) == (("read the weights under 'model'",), tmp_path / "c.pth")
+    assert opened.activation == "sigmoid"
+
+
+def test_a_source_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    point = EntryPoint("tiny", "tests.models.test_sources:TINY", "relume.sources")
+    monkeypatch.setattr("relume.registry.entry_points", lambda group: [point] if group == "relume.sources" else [])
+    try:
+        assert open_model("tiny:anything").name == "tiny:anything"
+    finally:
+        SOURCES.pop("tiny", None)
+
+
+TINY = Source("tiny:NAME", "a tiny network", lambda request: Opened(request.spec, Small().eval(), IMAGENET))

@@ -15,7 +15,7 @@ from PIL import Image
 
 import relume
 from relume import errors
-from relume.models.torchvision import import_torchvision
+from relume.models.libraries import import_torchvision
 from relume.pictures.photo import as_photo, load_photo, load_picture
 from relume.pictures.preprocessing import IMAGENET, Preprocessing
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from relume.errors import ImageError, InputError, ModelError
+from relume.models.libraries import import_library, import_torchvision
 from relume.models.timm import timm_preprocessing
-from relume.models.torchvision import import_library, import_torchvision
 from relume.models.transformers import processor_preprocessing
 from relume.pictures.preprocessing import INTERPOLATIONS, Preprocessing
 

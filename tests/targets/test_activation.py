@@ -15,8 +15,8 @@ import relume
 from relume import errors
 from relume.checkup import check
 from relume.explanation import storage as stored
-from relume.models.opened import open_model
-from relume.models.torchvision import import_library, import_torchvision
+from relume.models.libraries import import_library, import_torchvision
+from relume.models.sources import open_model
 from relume.targets import Channel
 from relume.targets.activation import activated, last_activation, resolve_activation
 from tests.helpers.commands import relume_command, sentence

@@ -29,7 +29,7 @@ from relume.evaluation import Sample, open_samples
 from relume.measures.localisation import Truth, share
 from relume.methods.base import METHODS, Method
 from relume.methods.gradients import Gradients
-from relume.models.opened import open_model
+from relume.models.sources import open_model
 from relume.rules import gradient
 
 __all__ = ["LOCALISES", "Case", "auc", "cases", "halfway", "youden"]

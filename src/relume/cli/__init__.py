@@ -1,7 +1,7 @@
-"""The command ``relume``: it translates options into calls of the library, and results and errors into words.
+"""The command ``relume``: it turns options into calls of the library, and results and errors into words.
 
-Nothing heavy is imported until a command runs, so ``--help`` answers at once. Each command is a module, and what they share is
-in ``common``.
+Nothing heavy is imported until a command runs, so ``--help`` answers at once. Each command is a module; ``common`` holds what
+they share.
 """
 
 import io
@@ -47,7 +47,7 @@ def _relume(
 
 
 def main() -> None:
-    """The entry point of the command."""
+    """Run the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal cannot show, a file's name for one

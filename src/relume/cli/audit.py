@@ -18,8 +18,7 @@ from relume.cli import common
 from relume.cli.common import complain, err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
-from relume.cli.options import check_labels, explain_photo
-from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
+from relume.cli.photos import Failures, Photos, distinct_names, each_photo
 from relume.errors import InputError
 from relume.text import decimal, printable
 
@@ -154,24 +153,25 @@ def audit(
     """
     from relume.auditing.page import audit_files
     from relume.auditing.subject import check_how
+    from relume.models.photos import find_photos, in_batches
     from relume.pages.folder import check_writable
 
     check_writable(output)
     conditions = examined.conditions()
     check_how(examined.how)
     methods = examined.methods(common.method_keys(method, METHODS))
-    photos = pictures_in(photos, output)
+    photos = find_photos(photos, output)
     names = distinct_names(photos)
     opened = network.open()
     if network.labels is not None:
-        check_labels(opened)
+        opened.check_labels()
     target = examined.index(opened.labels)
     options = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
     options |= {"how": examined.how, "batch_size": examined.batch_size}
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []
-    failures = Failures(lambda photo: explain_photo(photo, opened, [target], methods, network.layer, {"evidence": None}))
+    failures = Failures(lambda photo: opened.explain(photo, target, methods, network.layer, evidence=None))
 
     def keep(reports: list[AuditReport], _: Path) -> None:
         nonlocal naming
@@ -180,11 +180,11 @@ def audit(
         groups.append(views)
         naming = reports[0].naming("--activation {}")
 
-    def ask(photo: Photo, path: Path) -> list[AuditReport]:
-        return [_audited(photo.picture, path, names[path], opened, method, options, progress) for method in methods]
+    def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
+        return [[_audited(p.picture, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
 
     with _bars(len(photos) * len(methods)) as progress:
-        each_photo(photos, failures, ask, keep)
+        each_photo(in_batches(photos, 1, lambda path: (common.read_photo(path), path), ask), failures, keep)
     broken = [line for audited in audits for line in _broken(audited, conditions)]
     data = {"audits": audits, "fail_if": [str(condition) for condition in conditions], "broken": broken}
     if groups:

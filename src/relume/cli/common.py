@@ -1,4 +1,4 @@
-"""What all commands share: how options are grouped, and how things are said."""
+"""Tools of all commands: options in groups, output, progress and errors."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [
     "out",
     "read_photo",
     "running",
+    "say_notes",
     "tracked",
 ]
 
@@ -40,9 +41,9 @@ out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highli
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """A command in which a parameter that is a dataclass of options stands for these options.
+    """Replace each parameter of a command that is a dataclass of options by these options.
 
-    An option of the same name that the command has itself, such as an argument, counts for the dataclass too.
+    An option of the same name that the command has itself, such as an argument, is used for the dataclass too.
     """
     own = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, Any] = {name: p.annotation for name, p in own.items() if dataclasses.is_dataclass(p.annotation)}
@@ -53,8 +54,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        made = {name: group(**{f.name: given[f.name] for f in dataclasses.fields(group)}) for name, group in groups.items()}
-        command(**made, **{name: value for name, value in given.items() if name in own})
+        filled = {name: group(**{f.name: given[f.name] for f in dataclasses.fields(group)}) for name, group in groups.items()}
+        command(**filled, **{name: value for name, value in given.items() if name in own})
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -62,11 +63,12 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options(group: Any) -> list[inspect.Parameter]:
+    """Return the options of a dataclass as parameters."""
     hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in dataclasses.fields(group)]
 
 
-#: The classes that a command is about.
+#: The classes that a command explains.
 Targets: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
@@ -74,14 +76,14 @@ Targets: TypeAlias = Annotated[
 
 
 def method_option(default: str) -> Any:
-    """The option that names methods, saying which a command takes without it."""
-    keys = "gradient, deconvnet, guided_backprop, gradcam, guided_gradcam, between commas, or 'all'."
+    """Return the option that names methods; its help says which the command takes without it."""
+    keys = "Methods, between commas: gradient, deconvnet, guided_backprop, gradcam, guided_gradcam; or 'all'."
     return typer.Option("--method", metavar="METHODS", help=f"{keys} [default: {default}]")
 
 
 @dataclasses.dataclass(slots=True)
 class Running:
-    """The state of the command that runs: whether tracebacks are shown, and what to say when it is interrupted."""
+    """The state of the command that runs: if tracebacks are shown, and the sentence for an interruption."""
 
     traceback: bool = False
     stopped: str = ""
@@ -91,35 +93,40 @@ running = Running()
 
 
 def complain(error: RelumeError | str, about: Path | None = None) -> None:
-    """Say what was wrong, on stderr; and about which file, unless the error says so itself."""
+    """Print an error on stderr, after the name of the file that it is about, unless the error names it."""
     words = str(error) if about is None or repr(str(about)) in str(error) else f"{str(about)!r}: {error}"
     err.print(Text.assemble(("relume: ", "bold red"), words))
     if running.traceback and isinstance(error, RelumeError):
-        # one that was never raised only tells of its cause
+        # an error that was never raised has a traceback only in its cause
         raised = error.__cause__ if error.__traceback__ is None else error
         err.print(Text("".join(traceback.format_exception(raised)), style="dim"))
 
 
 def read_photo(path: Path) -> Photo:
-    """Read a photo, and say on stderr what a reader must know of its file: that it holds more pictures, for one."""
-    from relume.pictures.photo import load_photo
+    """Read a photo, and print on stderr what a reader must know of its file."""
+    from relume.models.photos import read_photo
 
-    photo = load_photo(path)
-    for note in photo.notes:
-        err.print(Text(f"relume: {str(path)!r}: {note}", style="dim"))
+    photo = read_photo(path)
+    say_notes(path, photo.notes)
     return photo
 
 
+def say_notes(path: Path, notes: Iterable[str]) -> None:
+    """Print the notes of a photo on stderr: that its file holds more pictures, for one."""
+    for note in notes:
+        err.print(Text(f"relume: {str(path)!r}: {note}", style="dim"))
+
+
 @contextmanager
-def tracked(what: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
-    """The items one after the other, with a bar if there are several and somebody to see it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def tracked(title: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
+    """Iterate over the items, with a progress bar on a terminal if there are several."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=total < 2 or not err.is_terminal) as progress:
         yield iter(progress.track(items, total))
 
 
 def method_keys(method: Sequence[str] | None, default: str) -> list[str]:
-    """The methods asked for, known ones, before anything is opened for them."""
+    """Return the keys of the methods that ``--method`` names, or of ``default``, and refuse unknown ones."""
     from relume.methods.base import METHODS, resolve_method
 
     keys = [key.strip() for part in method or [default] for key in part.split(",")]

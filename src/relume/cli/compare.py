@@ -13,13 +13,12 @@ from relume.cli import common
 from relume.cli.common import out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
-from relume.cli.options import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached
-from relume.cli.photos import Failures, Photos, distinct_names, each_photo, pictures_in
+from relume.cli.options import METHODS, Asked, Drawing, nothing_shown, reached
+from relume.cli.photos import Failures, Photos, comparisons, distinct_names, each_photo
 from relume.text import printable
 
 if TYPE_CHECKING:
     from relume.explanation.comparison import Comparison
-    from relume.pictures.photo import Photo
 
 __all__ = ["EXAMPLES", "compare"]
 
@@ -47,34 +46,33 @@ def compare(
     """
     from relume.explanation.comparison import Comparison, comparison_files
     from relume.models.labels import parse_targets
+    from relume.models.photos import find_photos
     from relume.pages.folder import check_writable
 
     check_writable(output)
     drawing.check()
     methods = asked.methods(METHODS)
-    photos = pictures_in(photos, output)
+    photos = find_photos(photos, output)
     names = distinct_names(photos)
-    comparisons: list[Comparison] = []
+    compared: list[Comparison] = []
     opened = network.open()
     targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
-    failures = Failures(lambda photo: ask(photo, Path()))
+    failures = Failures(asked.attempt(opened, targets, methods, network.layer))
 
-    def ask(photo: Photo, path: Path) -> Comparison:
-        source = {"file": str(path), "name": names.get(path, ""), **asked.facts}
-        return Comparison(tuple(explain_photo(photo, opened, targets, methods, network.layer, source)))
+    def keep(comparison: Comparison, path: Path) -> None:
+        named = Comparison(tuple(asked.recorded(comparison, name=names[path])))
+        compared.append(named.lighter())  # a hundred photos of twelve megapixels do not fit into memory
 
-    def keep(comparison: Comparison, _: Path) -> None:
-        comparisons.append(comparison.lighter())  # a hundred photos of twelve megapixels do not fit into memory
-
-    with common.tracked("comparing", photos, len(photos)) as steps:
-        each_photo(steps, failures, ask, keep)
-    if comparisons:
-        comparisons = _together(comparisons, drawing)
-        files = comparison_files(comparisons, kind=drawing.kind)
+    results = comparisons(opened, photos, targets, methods, network.layer, asked)
+    with common.tracked("comparing", results, len(photos)) as steps:
+        each_photo(steps, failures, keep)
+    if compared:
+        compared = _together(compared, drawing)
+        files = comparison_files(compared, kind=drawing.kind)
         write_results(output, files)
-        without = [each for comparison in comparisons for e in comparison for each in e.without_gradcam()]
-        closing = reached(comparisons[0][0], without=without)
-        out.print(*map(_finding, comparisons), closing, _where(output, files, len(comparisons) * len(targets)), sep="\n")
+        without = [each for comparison in compared for e in comparison for each in e.without_gradcam()]
+        closing = reached(compared[0][0], without=without)
+        out.print(*map(_finding, compared), closing, _where(output, files, len(compared) * len(targets)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 

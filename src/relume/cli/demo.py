@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from relume.cli.common import out
+from relume.cli.common import out, running
+from relume.cli.failures import uninterrupted
 from relume.cli.network import DEVICE, Network
-from relume.cli.options import explain_photo, reached, write_explained
+from relume.cli.options import Asked, reached
 from relume.text import decimal
 
 if TYPE_CHECKING:
@@ -40,17 +41,20 @@ def demo(
     Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
     """
     from relume.demo import CLASSES, draw_scene
+    from relume.explanation.saving import folder_files, write_targets
     from relume.methods.base import METHODS
     from relume.pages.folder import check_writable
     from relume.pictures.canvas import png
-    from relume.pictures.photo import Photo
 
     check_writable(output)
     scene = draw_scene(seed, PAIR)
     opened = Network(device=device).open(photos=False)
     targets = [CLASSES.index(name) for name in PAIR]
-    explained = explain_photo(Photo.whole(scene.picture), opened, targets, list(METHODS), None, {"scene": seed})
-    write_explained(explained, output, extra={"scene.png": png(scene.picture)})
+    explained = Asked().recorded(opened.compare(scene.picture, targets, list(METHODS)), scene=seed)
+    files = folder_files(explained)
+    with uninterrupted():
+        write_targets(output, files | {"scene.png": png(scene.picture)})
+        running.stopped = f"stopped; the results are in {str(output)!r}"
     out.print(_scores(explained[0]), reached(explained[0]), _next_steps(output), sep="\n")
 
 

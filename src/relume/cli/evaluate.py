@@ -14,7 +14,6 @@ from relume.cli import common
 from relume.cli.common import complain, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
-from relume.cli.options import explain_photo
 from relume.cli.photos import Failures
 from relume.errors import InputError
 
@@ -67,9 +66,11 @@ def evaluate(
     if data is not None and scenes is not None:
         raise InputError("--scenes are drawn and --data are photos of yours; give one of the two")
     opened = network.open(photos=data is not None)
+    if network.labels is not None:
+        opened.check_labels()
     spec = f"scenes:{scenes or 500}" if data is None else data
     samples = open_samples(spec, opened, seed)
-    failures = Failures(lambda photo: explain_photo(photo, opened, [None], keys, network.layer, {"evidence": None}))
+    failures = Failures(lambda photo: opened.explain(photo, None, keys, network.layer, evidence=None))
 
     def skip(sample: Sample | None, error: Exception) -> str:
         return failures.add(error, None if sample is None else Path(sample.name))

@@ -1,4 +1,4 @@
-"""``relume explain``: photos to maps."""
+"""``relume explain``: makes maps of photos."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rich.text import Text
 
 from relume.cli import common
 from relume.cli.common import out, running
+from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
-from relume.cli.options import METHODS, Asked, Drawing, explain_photo, nothing_shown, reached, write_explained
-from relume.cli.photos import Failures, Photos, each_photo, pictures_in
+from relume.cli.options import METHODS, Asked, Drawing, nothing_shown, reached
+from relume.cli.photos import Failures, Photos, comparisons, each_photo
 from relume.errors import TargetError
 from relume.text import printable, significant
 
 if TYPE_CHECKING:
+    from relume.explanation.comparison import Comparison
     from relume.explanation.result import Explanation
     from relume.models.opened import Opened
-    from relume.pictures.photo import Photo
     from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "explain"]
@@ -45,14 +46,14 @@ def explain(
     network: Network,
     target: common.Targets = None,
     versus: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Why the target and not this class, by index or name?")
+        str | None, typer.Option(metavar="CLASS", help="Explain why the target and not this class, by index or name.")
     ] = None,
     neuron: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER:CHANNEL[:Y,X]",
-            help="What a unit looks for: at a place of its channel, or where it is highest; by gradient and guided_backprop "
-            "unless --method says otherwise. May be repeated.",
+            help="Explain a unit: at a place of its channel, or where it is highest; by gradient and guided_backprop, unless "
+            "--method names others. May be repeated.",
         ),
     ] = None,
     asked: Asked,
@@ -63,62 +64,54 @@ def explain(
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
-    """Explain photos: which pixels speak for a class?
+    """Explain photos: show which pixels speak for a class.
 
-    For each photo, target and method: a picture, the raw signed map (safetensors) and the facts (JSON).
+    Writes a picture for each photo, target and method, the raw signed maps (safetensors), and where they come from (JSON).
     """
     from relume.explanation.result import compared
-    from relume.explanation.saving import ResultFolders, address
+    from relume.explanation.saving import ResultFolders, folder_files
+    from relume.models.photos import find_photos
     from relume.pages.folder import check_writable
 
     check_writable(output)
     folders = ResultFolders(output)
     drawing.check()
     methods = asked.methods(UNITS if neuron else METHODS)
-    photos = pictures_in(photos, output)
+    photos = find_photos(photos, output)
     opened = network.open()
     targets = _targets(target, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
-    failures = Failures(lambda photo: ask(photo, Path()), (TargetError,) if versus and not target else ())
-    found, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
+    failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())
+    findings, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
 
-    def ask(photo: Photo, path: Path) -> list[Explanation]:
-        source = {"file": str(path), "path": address(path), **asked.facts}
-        try:
-            return explain_photo(photo, opened, targets, methods, network.layer, source)
-        except TargetError as error:
-            raise _with_names(error, targets, opened.labels) from error
-
-    def keep(explained: list[Explanation], path: Path) -> None:
+    def keep(comparison: Comparison, path: Path) -> None:
         nonlocal closing
-        explained = drawing.scaled(explained)
-        folder = folders.of(path)
-        so_far = compared(explained, strongest)  # on this photo's sheet are its own maps alone
-        finding = _finding(path, folder, so_far, brief=len(photos) > 4)
+        explanations = drawing.scaled(asked.recorded(comparison))
+        files = folder_files(explanations, kind=drawing.kind, size=size)
+        with uninterrupted():
+            folder = folders.write(path, files)
+            so_far = compared(explanations, strongest)  # the photo's own sheet knows its own maps alone
+            findings.append(_finding(path, folder, so_far, brief=len(photos) > 4))
+            running.stopped = f"stopped after {len(findings)} of {len(photos)} photos; their results are in {str(output)!r}"
         strongest.update(so_far[0].strongest)
-
-        def written() -> None:
-            found.append(finding)
-            running.stopped = f"stopped after {len(found)} of {len(photos)} photos; their results are in {str(output)!r}"
-
-        write_explained(explained, folder, kind=drawing.kind, size=size, then=written)
-        without.extend(each for e in explained for each in e.without_gradcam())
-        closing = reached(explained[0], without=without)
+        without.extend(each for e in explanations for each in e.without_gradcam())
+        closing = reached(explanations[0], without=without)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
+    results = comparisons(opened, photos, targets, methods, network.layer, asked)
     try:
-        with common.tracked("explaining", photos, len(photos)) as steps:
-            each_photo(steps, failures, ask, keep)
+        with common.tracked("explaining", results, len(photos)) as steps:
+            each_photo(steps, failures, keep)
     finally:
-        if found:
-            out.print(*found, closing, sep="\n")
+        if findings:
+            out.print(*findings, closing, sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 
 def _targets(
     target: Sequence[str] | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened
 ) -> list[TargetLike]:
-    """What is to be explained of each photo: classes, each against another if there is one; and units."""
+    """Return the targets for each photo: classes, each against another if one is given; and units."""
     from relume.models.labels import parse_targets
     from relume.targets import Contrast
 
@@ -132,30 +125,20 @@ def _targets(
     return [Contrast(index, others[0]) for index in classes] + units
 
 
-def _with_names(error: TargetError, targets: Sequence[TargetLike], labels: Sequence[str] | None) -> TargetError:
-    """Give the class its name where it is contrasted with itself."""
-    from relume.targets import Contrast
-
-    said = str(error)
-    for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
-        if labels is not None and 0 <= index < len(labels):
-            said = said.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
-    return type(error)(said)
-
-
 def _neuron(text: str) -> TargetLike:
+    """Read a unit from the text of ``--neuron``."""
     from relume.targets import Neuron
 
-    found = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())
-    if found is None:
+    unit = re.fullmatch(r"(?P<layer>[^:]+):(?P<channel>\d+)(:(?P<place>\d+(,\d+)*))?", text.strip())
+    if unit is None:
         raise TargetError(f"--neuron is LAYER:CHANNEL or LAYER:CHANNEL:Y,X, such as layer4:7:3,5; got {text!r}")
-    place = found["place"] and tuple(int(part) for part in found["place"].split(","))
-    return Neuron(found["layer"], int(found["channel"]), place or None)
+    place = unit["place"] and tuple(int(part) for part in unit["place"].split(","))
+    return Neuron(unit["layer"], int(unit["channel"]), place or None)
 
 
 def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, brief: bool) -> Text:
-    """What was found in one photo and where it is: a few lines, or one."""
-    titles, said = "; ".join(e.title() for e in explained), list[str]()
+    """Say in a few lines, or in one, what one photo's explanations show and where they are."""
+    titles, doubts = "; ".join(e.title() for e in explained), list[str]()
     if brief:
         return Text.assemble(
             (printable(photo), "bold"), f"  {titles}{nothing_shown(explained)}  → ", (printable(folder), "green")
@@ -165,7 +148,7 @@ def _finding(photo: Path, folder: Path, explained: Sequence[Explanation], *, bri
     top = [part for value, name in shown for part in ("\n  ", (value, "cyan"), f"  {name}")]
     for e in explained:
         whose = f", {e.title()}" if len(explained) > 1 else ""
-        said += [f"\n  {e.infos[m].title}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
+        doubts += [f"\n  {e.infos[m].title}{whose}: {words}" for m in e.maps if (words := e.doubt(m))]
     return Text.assemble(
-        (printable(photo), "bold"), *top, f"\n  explained: {titles}", *said, "\n  → ", (printable(folder), "green")
+        (printable(photo), "bold"), *top, f"\n  explained: {titles}", *doubts, "\n  → ", (printable(folder), "green")
     )

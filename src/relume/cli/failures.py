@@ -1,4 +1,4 @@
-"""Errors of a command in sentences: of the library, of the user's own network, and of relume itself; and interruptions."""
+"""Errors of a command as sentences, whether of the library, of the user's network or of relume itself; and interruptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -32,7 +32,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
 _SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose messages say by themselves what was wrong
 
-#: What an error advises in Python, and what does the same in a command.
+#: Advice of errors for Python, and the same advice for a command.
 _ADVICE = (
     (
         "pass a callable that takes the outputs and returns one score per sample",
@@ -58,23 +58,24 @@ class FaultError(RelumeError):
 
 
 def in_words(error: Exception | SystemExit) -> RelumeError:
-    """Turn any error into one whose message is a sentence for who uses a command, and whose cause it is."""
+    """Return an error whose message is a sentence for the user of a command, and whose cause is ``error``."""
     if isinstance(error, RelumeError):
-        said = functools.reduce(lambda text, advice: text.replace(*advice), _ADVICE, str(error))
-        if said == str(error):
+        sentence = functools.reduce(lambda text, advice: text.replace(*advice), _ADVICE, str(error))
+        if sentence == str(error):
             return error
-        told = type(error)(said)
+        failure = type(error)(sentence)
     else:
-        told = _told(error)
-    told.__cause__ = error
-    return told
+        failure = _failure(error)
+    failure.__cause__ = error
+    return failure
 
 
-def _told(error: Exception | SystemExit) -> RelumeError:
+def _failure(error: Exception | SystemExit) -> RelumeError:
+    """Return the error for one that relume did not raise: of memory, of the user's code or of relume's own."""
     from relume.engine.out_of_memory import out_of_memory
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    line = lines[-1] if "TorchScript" in lines[0] else lines[0]  # TorchScript tells its own story first
+    line = lines[-1] if "TorchScript" in lines[0] else lines[0]  # TorchScript begins with a traceback of its own
     named = f"{type(error).__name__}: {line}".rstrip(": ")
     if out_of_memory(error):
         return MemoryLimitError(f"memory ran out ({named}); a smaller --crop needs less, and so do fewer methods or targets")
@@ -103,7 +104,7 @@ def _hint(line: str) -> str:
 
 
 def _place(error: Exception | SystemExit) -> tuple[bool, str]:
-    """Find the innermost code that is no library's: True if it is the user's and not relume's, and where it is, in words."""
+    """Find the innermost code that is no library's; return True if it is the user's, and where it is, in words."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return True, f" at {_relative(error.filename)}:{error.lineno}"
     for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
@@ -116,11 +117,12 @@ def _place(error: Exception | SystemExit) -> tuple[bool, str]:
 
 
 def _relative(file: str) -> str:
+    """Return a path below the current directory without that directory."""
     return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command say every error in one sentence, with what Python says of it where ``--traceback`` is given."""
+    """Make a command print every error as one sentence, with Python's traceback if ``--traceback`` is given."""
     signature, kind = inspect.signature(command, eval_str=True), inspect.Parameter.KEYWORD_ONLY
     option = Annotated[bool, typer.Option("--traceback", help="Print Python's traceback and warnings too, to report an error.")]
 
@@ -135,10 +137,10 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             complain(running.stopped)
             raise typer.Exit(130) from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - each is said
-            told = in_words(error)
-            complain(told)
-            raise typer.Exit(SOFTWARE if isinstance(told, FaultError) else 2) from None
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - each is reported
+            failure = in_words(error)
+            complain(failure)
+            raise typer.Exit(SOFTWARE if isinstance(failure, FaultError) else 2) from None
 
     parameters = [*signature.parameters.values(), inspect.Parameter("traceback", kind, default=False, annotation=option)]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -148,7 +150,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _quiet(*, shown: bool) -> Iterator[None]:
-    """Keep the warnings and logs of libraries from the user, to whom they say nothing: unless they are to be ``shown``."""
+    """Hide the warnings and logs of libraries, unless they are to be ``shown``."""
     if shown:
         yield
         return
@@ -164,7 +166,7 @@ def _quiet(*, shown: bool) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold an interruption back until what is done here is whole; a second one is not held back."""
+    """Hold an interruption back until the body is done; a second one is not held back."""
     before, interrupted = signal.getsignal(signal.SIGINT), list[int]()
     # in the background interruptions are ignored, and threads have no say in it
     if not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -184,13 +186,10 @@ def uninterrupted() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def write_results(
-    folder: Path, files: Mapping[str, bytes], *, stale: Iterable[str] = (), then: Callable[[], None] = lambda: None
-) -> None:
-    """Write results as :func:`relume.pages.folder.write_folder` does, then call ``then``, both uninterrupted."""
+def write_results(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write results as :func:`relume.pages.folder.write_folder` does, uninterrupted."""
     from relume.pages.folder import write_folder
 
     with uninterrupted():
-        write_folder(folder, files, stale=stale)
+        write_folder(folder, files)
         running.stopped = f"stopped; the results are in {str(folder)!r}"
-        then()

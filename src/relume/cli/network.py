@@ -1,4 +1,4 @@
-"""The network a command speaks of: its options, written once for all commands, and how it is opened."""
+"""Options of the network, written once for all commands, and how it is opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from relume.cli.common import err
 from relume.errors import InputError, ModelError
+from relume.models.sources import specs
 
 if TYPE_CHECKING:
     from relume.models.opened import Opened
@@ -33,39 +34,42 @@ _PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What the command line says of the network."""
+    """The options of the network."""
 
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             metavar="SPEC",
-            help="The network: demo, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER, package.module:factory, or a file. "
-            "[default: demo]",
+            help=f"The network: {specs()}; or a checkpoint, with --arch. [default: demo]",
         ),
     ] = None
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", readable=False, help="Its weights, .safetensors or .pth. [default: the network's own]"),
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="Its weights, .safetensors or .pth. [default: the network's own]",
+        ),
     ] = None
     arch: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="Of a model that is a checkpoint, the network it belongs to: torchvision:resnet50."),
+        typer.Option(metavar="SPEC", help="Network that a checkpoint given as the model belongs to: torchvision:resnet50."),
     ] = None
     model_args: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="""Arguments for what builds the network: '{"num_classes": 10}'."""),
+        typer.Option(metavar="JSON", help="""Arguments for the function that builds the network: '{"num_classes": 10}'."""),
     ] = None
     device: Annotated[str, DEVICE] = "auto"
     layer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: chosen, and said why]"),
+        typer.Option(metavar="NAME", help="Grad-CAM's target layer. [default: chosen; the output says why]"),
     ] = None
     scores: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The part of what the network returns that holds its scores, by key, name or index. [default: the only one]",
+            help="Key, name or index of the scores in what the network returns. [default: the only part that can be]",
         ),
     ] = None
     labels: Annotated[
@@ -77,7 +81,8 @@ class Network:
         typer.Option(
             metavar="NAME",
             show_default=False,
-            help="What its scores are: softmax, if one class is true; sigmoid, if each may be; none. [default: as it is known]",
+            help="How scores become probabilities: softmax, if one class is true; sigmoid, if each may be; none. "
+            "[default: as known of the network]",
         ),
     ] = "auto"
     resize: Annotated[
@@ -98,11 +103,11 @@ class Network:
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="What is subtracted from pixels, 0 to 1. [default: the network's own]"),
+        typer.Option(metavar="R,G,B", help="Mean subtracted from pixels, which are from 0 to 1. [default: the network's own]"),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="What they are divided by then. [default: the network's own]"),
+        typer.Option(metavar="R,G,B", help="Standard deviation that pixels are divided by then. [default: the network's own]"),
     ] = None
     letterbox: Annotated[
         bool,
@@ -112,20 +117,20 @@ class Network:
         bool,
         typer.Option("--prepare", help="Make the network faster first: BatchNorm folded, convolutions packed."),
     ] = False
-    lean: Annotated[bool, typer.Option("--lean", help="Prepare it, and have it keep the least memory.")] = False
+    lean: Annotated[bool, typer.Option("--lean", help="Prepare the network so that it keeps the least memory.")] = False
     dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Prepare it, and have it compute in bfloat16, float16 or float64.")
+        str | None, typer.Option(metavar="NAME", help="Prepare the network to compute in bfloat16, float16 or float64.")
     ] = None
 
     def open(self, *, photos: bool = True) -> Opened:
-        """Open the network, with its labels, in which ``layer`` exists; the demo network if no ``model`` is given.
+        """Open the network with its labels, and check that ``layer`` exists; the demo network if no ``model`` is given.
 
-        Where it runs is said on stderr, and what had to be understood on the way; before anything else, that it is the demo
-        network although it is asked about ``photos``.
+        The device and the notes of opening are printed on stderr; before them, if the command is about ``photos`` and no
+        network was named, that this is the demo network.
         """
         from relume.engine.layers import layer_name
         from relume.models.labels import read_labels
-        from relume.models.opened import open_model
+        from relume.models.sources import open_model
 
         if self.model is None and photos:
             err.print(Text(DEMO, style="bold yellow"))
@@ -154,7 +159,7 @@ class Network:
         return self._prepared(opened) if self.prepare or self.lean or self.dtype is not None else opened
 
     def _prepared(self, opened: Opened) -> Opened:
-        """The network made faster, tried on a drawn scene."""
+        """Return the network made faster, tried on a drawn scene."""
         import torch
 
         from relume.demo import draw_scene
@@ -166,7 +171,7 @@ class Network:
 
 
 def _arguments(text: str | None) -> dict[str, Any]:
-    """The arguments in ``--model-args``."""
+    """Read the arguments in ``--model-args``."""
     try:
         args = json.loads(text or "{}")
     except json.JSONDecodeError as error:
@@ -177,7 +182,7 @@ def _arguments(text: str | None) -> dict[str, Any]:
 
 
 def _value(key: str, text: str) -> Any:
-    """What an option of preprocessing says: a name, one number or several."""
+    """Read the value of an option of preprocessing: a name, one number or several."""
     if key == "interpolation":
         return text.strip()
     kind = int if key in ("resize", "crop") else float

@@ -1,22 +1,21 @@
-"""A photo explained, drawn as the command line says, and written."""
+"""Options of the commands that explain photos, and lines about their results."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
-from relume.cli.failures import write_results
-from relume.errors import InputError, ModelError
+from relume.errors import InputError
 
 if TYPE_CHECKING:
+    from relume.explanation.request import Options
     from relume.explanation.result import Explanation
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
@@ -27,11 +26,8 @@ __all__ = [
     "METHODS",
     "Asked",
     "Drawing",
-    "check_labels",
-    "explain_photo",
     "nothing_shown",
     "reached",
-    "write_explained",
 ]
 
 METHODS = "guided_backprop,gradcam,guided_gradcam"
@@ -39,36 +35,45 @@ METHODS = "guided_backprop,gradcam,guided_gradcam"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the command line asks of each picture."""
+    """The options for how photos are explained."""
 
     method: Annotated[list[str] | None, method_option(METHODS)] = None
     smooth: Annotated[
         int | None,
         typer.Option(
             metavar="SAMPLES",
-            help="Smooth every method: mean (SmoothGrad) and variance (VarGrad) of its maps over so many noisy copies.",
+            help="Smooth every method: average its maps over so many noisy copies of the photo (SmoothGrad), beside their "
+            "variance (VarGrad).",
         ),
     ] = None
     noise: Annotated[
         float | None,
-        typer.Option(metavar="LEVEL", help="That noise, as a share of the range of the network's input. [default: 0.15]"),
+        typer.Option(
+            metavar="LEVEL", help="Noise of --smooth, as a share of the range of the network's input. [default: 0.15]"
+        ),
     ] = None
-    rectifiers: Annotated[str, typer.Option(metavar="WHICH", help="all, or relu: apply rules to the ReLU family alone.")] = (
-        "all"
-    )
+    rectifiers: Annotated[
+        str, typer.Option(metavar="WHICH", help="Where rules apply: all rectifiers, or relu, the ReLU family alone.")
+    ] = "all"
 
     evidence: Annotated[
         bool,
         typer.Option(
-            "--evidence/--no-evidence", help="Compare each map with the runner-up's and with edges, at twice the cost."
+            "--evidence/--no-evidence",
+            help="Compare each map with the one for the runner-up class and with edges; doubles the backward passes.",
         ),
     ] = True
 
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="NUMBER", min=1, help="How many photos run through the network at once; fewer need less memory."),
+    ] = 8
+
     def methods(self, default: str) -> list[MethodLike]:
-        """The methods, each of them smoothed if that is asked for.
+        """Return the methods, each of them smoothed with ``--smooth``.
 
         Raises:
-            InputError: an unknown method, or noise that is none.
+            InputError: an unknown method, or samples or noise out of range.
         """
         from relume.methods.averaged import Smooth
 
@@ -84,46 +89,59 @@ class Asked:
         return [*keys]
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What a result records of it."""
+    def options(self) -> Options:
+        """Return the options of :meth:`relume.models.Opened.compare`."""
+        return {
+            "rectifiers": cast('Literal["all", "relu"]', self.rectifiers),
+            "evidence": "quick" if self.evidence else None,
+            "batch_size": self.batch_size,
+        }
+
+    def attempt(
+        self, opened: Opened, targets: Sequence[TargetLike], methods: Sequence[MethodLike], layer: str | None
+    ) -> Callable[[Photo], object]:
+        """Return a function that explains one photo as all are explained."""
+        return lambda photo: opened.compare(photo, targets, methods, layer, **self.options)
+
+    def recorded(self, explanations: Iterable[Explanation], **more: Any) -> list[Explanation]:
+        """Return explanations whose provenance holds these options, and ``more``."""
         from relume.methods.averaged import Smooth
 
-        smooth = {"samples": self.smooth, "noise": Smooth.noise if self.noise is None else self.noise, "seed": 0}
-        return {"rectifiers": self.rectifiers, "evidence": "quick" if self.evidence else None} | (
-            {} if self.smooth is None else {"smooth": smooth}
-        )
+        noise = Smooth.noise if self.noise is None else self.noise
+        smooth = {} if self.smooth is None else {"smooth": {"samples": self.smooth, "noise": noise, "seed": 0}}
+        provenance = {"evidence": self.options["evidence"], **smooth, **more}
+        return [dataclasses.replace(e, provenance={**e.provenance, **provenance}) for e in explanations]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """What the command line says of the pictures."""
+    """The options for how maps are drawn."""
 
     kind: Annotated[
         str | None,
         typer.Option(
             metavar="KIND",
-            help="colour, diverging, positive, negative, absolute, over, masked or contours. [default: what suits each map]",
+            help="Kind of picture: colour, diverging, positive, negative, absolute, over, masked or contours. "
+            "[default: what suits each map]",
         ),
     ] = None
     scale: Annotated[
         str,
         typer.Option(
             metavar="SCALE",
-            help="own: each map's percentile at full strength; shared: the same for all pictures of a method; or the value.",
+            help="Value drawn at full strength: own, each map's percentile; shared, one for all maps of a method; or a number.",
         ),
     ] = "own"
     percentile: Annotated[
         float | None,
-        typer.Option(
-            metavar="NUMBER", help="Which percentile of a map's magnitudes is drawn at full strength. [default: 99.5]"
-        ),
+        typer.Option(metavar="NUMBER", help="Percentile of a map's magnitudes that is drawn at full strength. [default: 99.5]"),
     ] = None
 
     def check(self) -> None:
-        """Refuse what cannot be drawn, before any work is done for it.
+        """Refuse options that cannot be drawn by, before any work is done.
 
         Raises:
-            InputError: an unknown kind, a scale that is no scale, a percentile that is none.
+            InputError: an unknown kind, or a scale or percentile out of range.
         """
         from relume.pictures.kinds import KINDS
 
@@ -139,7 +157,7 @@ class Drawing:
             raise InputError(f"--scale is own, shared or a value above zero; got {self.scale!r}") from None
 
     def scaled(self, explained: Sequence[Explanation]) -> list[Explanation]:
-        """The explanations at the scale asked for; a shared one is shared among them."""
+        """Return the explanations drawn at the scale of ``--scale``; a shared one is shared among them."""
         from relume.explanation.result import Scale
         from relume.explanation.scales import share
         from relume.pictures.scale import PERCENTILE
@@ -149,80 +167,36 @@ class Drawing:
         return share(explained, scale, percentile=PERCENTILE if self.percentile is None else self.percentile)
 
 
-def explain_photo(
-    photo: Photo,
-    opened: Opened,
-    targets: Sequence[TargetLike],
-    methods: Sequence[MethodLike],
-    layer: str | None,
-    source: Mapping[str, Any],
-) -> list[Explanation]:
-    """A photo's explanations for each target, knowing where they come from: ``source``, which may say ``rectifiers``."""
-    rectifiers, evidence = source.get("rectifiers", "all"), source.get("evidence", "quick")
-    explained = opened.compare(photo, targets, methods, layer, rectifiers=rectifiers, evidence=evidence)
-    return [dataclasses.replace(e, provenance={**e.provenance, **source}) for e in explained]
-
-
-def check_labels(opened: Opened) -> None:
-    """Refuse labels that are not one for each class, before a long run begins: explains one empty picture.
-
-    Raises:
-        ModelError: there are more or fewer.
-    """
-    from PIL import Image
-
-    from relume.pictures.photo import Photo
-
-    try:
-        explain_photo(Photo.whole(Image.new("RGB", (256, 256))), opened, [None], ["gradient"], None, {"evidence": None})
-    except ModelError:
-        raise
-    except Exception:  # noqa: BLE001 - the photos may be other pictures, and what is wrong with them is said then
-        return
-
-
-def write_explained(
-    explained: Sequence[Explanation],
-    folder: Path,
-    *,
-    kind: str | None = None,
-    size: int | None = None,
-    extra: Mapping[str, bytes] | None = None,
-    then: Callable[[], None] = lambda: None,
-) -> None:
-    """Write a photo's explanations, a folder for each target, with their overview and ``extra`` files, all or nothing."""
-    from relume.explanation.saving import folder_files, stale_files
-    from relume.pages.folder import recover
-
-    recover(folder)  # before what is there is looked at
-    files = {**folder_files(explained, kind=kind, size=size), **(extra or {})}
-    write_results(folder, files, stale=stale_files(explained, folder) - files.keys(), then=then)
-
-
 def nothing_shown(explained: Sequence[Explanation]) -> str:
     """Name the methods whose map of a photo is empty, or weak beside others, for the end of a line; nothing if none is."""
+    empty: dict[str, list[str]] = {}  # titles of methods, by how many of the maps are so, and why
+    weak: dict[str, list[str]] = {}
+    for method, info in explained[0].infos.items():
+        without = [e for e in explained if any(e.empty(method))]
+        # the reason, without the advice that follows it
+        reasons = [re.split(r"[;:] | \(", e.remarks.get(method, ("",))[0])[0] for e in without]
+        _count(empty, info.title, len(without), len(explained), " or ".join(dict.fromkeys(reasons)))
+        _count(weak, info.title, sum(bool(e.weak_here(method)) for e in explained), len(explained))
+    return _listed("empty", empty) + _listed("weak here", weak)
 
-    def short(e: Explanation, method: str) -> str:
-        """The reason why a map is empty, without what to try."""
-        return re.split(r"[;:] | \(", e.remarks.get(method, ("",))[0])[0] if any(e.empty(method)) else ""
 
-    def named(said: str, found: Callable[[Explanation, str], bool]) -> str:
-        names: dict[str, list[str]] = {}  # by what is said of them
-        for m in explained[0].maps:
-            if some := [e for e in explained if found(e, m)]:
-                of = f"{len(some)} of {len(explained)}" if len(explained) > 1 else ""
-                why = " or ".join(dict.fromkeys(short(e, m) for e in some))
-                names.setdefault(": ".join(part for part in (of, why) if part), []).append(explained[0].infos[m].title)
-        groups = [", ".join(methods) + (f" ({words})" if words else "") for words, methods in names.items()]
-        return f"  {said}: {', '.join(groups)}" if groups else ""
+def _count(groups: dict[str, list[str]], title: str, count: int, total: int, reason: str = "") -> None:
+    """Add a method to the group of those with as many such maps for the same reason."""
+    if count:
+        share = f"{count} of {total}" if total > 1 else ""
+        groups.setdefault(": ".join(part for part in (share, reason) if part), []).append(title)
 
-    return named("empty", lambda e, m: any(e.empty(m))) + named("weak here", lambda e, m: bool(e.weak_here(m)))
+
+def _listed(word: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """Write groups of methods, each with its reason."""
+    parts = [", ".join(titles) + (f" ({reason})" if reason else "") for reason, titles in groups.items()]
+    return f"  {word}: {', '.join(parts)}" if parts else ""
 
 
 def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
-    """Say what is the same for every photo of one network: the layer read and why, the rectifiers guided, what scores are.
+    """Report what is the same for every photo: the layer that was read and why, the rectifiers, and what the scores are.
 
-    Where the layer chosen leaves most maps ``without`` Grad-CAM, another one is named.
+    If the chosen layer leaves most maps ``without`` Grad-CAM, another one is named.
     """
     how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []

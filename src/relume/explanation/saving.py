@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import json
 import os
 import re
+import secrets
+import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +20,18 @@ from relume.explanation import storage
 from relume.explanation.result import Explanation, Kinds
 from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
+from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
 
-__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "stale_files"]
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "write_targets"]
 
 #: The name of the figure of all targets of a photo.
 OVERVIEW = "overview.png"
 
 _LONGEST = 200  # bytes of a folder's name: file systems take 255, and a number may follow
+
+#: The errors by which a folder that another run has made meanwhile is known.
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 # --- Targets --------------------------------------------------------------------------------------------------------------
@@ -53,10 +60,7 @@ def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: K
         ...     sorted(path.name for path in save_all(explanations, folder).iterdir())
         ['4-cat', '6-dog', 'overview.png']
     """
-    folder = Path(folder)
-    recover(folder)  # before what is there is looked at
-    files = folder_files(explanations, kind=kind, size=size)
-    return write_folder(folder, files, stale=stale_files(explanations, folder) - files.keys())
+    return write_targets(Path(folder), folder_files(explanations, kind=kind, size=size))
 
 
 def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
@@ -69,10 +73,17 @@ def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, siz
     return files | {OVERVIEW: figure_bytes(sheet(explanations, kind=kind))}
 
 
-def stale_files(explanations: Sequence[Explanation], folder: Path) -> set[str]:
-    """List the files of earlier results for the same targets: pictures by other methods do not belong to the new facts."""
-    targets = {_target_folder(e) for e in explanations}
-    return {f"{target}/{name}" for target in targets for name in storage.written(folder / target)}
+def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write the files of one photo, all or nothing; those of earlier results for the same targets go.
+
+    Raises:
+        OutputError: the folder cannot be written to; it is as it was.
+    """
+    recover(folder)  # before what is there is looked at
+    targets = {Path(name).parts[0] for name in files if len(Path(name).parts) > 1}
+    # pictures by other methods do not belong to the new facts
+    stale = {f"{target}/{name}" for target in targets for name in storage.written(folder / target)}
+    return write_folder(folder, files, stale=stale - files.keys())
 
 
 def _target_folder(e: Explanation) -> str:
@@ -130,13 +141,45 @@ class ResultFolders:
                 self._there[name].append(entry)
 
     def of(self, photo: Path) -> Path:
-        """Return the folder of a photo. Call this right before its results are written."""
+        """Return the folder of a photo, which no other photo of this run gets. Call this right before it is written."""
         stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
         for entry in self._there[stem.casefold()]:
             if entry.name.casefold() not in self._taken and self._owner(entry) == own:
                 return self._take(entry.name)
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         return self._take(next(name for name in names if name.casefold() not in self._taken and self._is_free(name)))
+
+    def write(self, photo: Path, files: Mapping[str, bytes]) -> Path:
+        """Write the files of a photo, as :func:`folder_files` makes them, into its folder, all or nothing, and return that.
+
+        Raises:
+            OutputError: the folder cannot be written to; nothing was left behind.
+        """
+        folder, is_new = self.of(photo), not self._output.exists()
+        if self._owner(folder) == address(photo):
+            return write_targets(folder, files)
+        mark = f"{prefix()}claim"
+        folder = self._claim(photo, folder, mark)
+        try:
+            return write_targets(folder, files)
+        finally:
+            (folder / mark).rmdir()
+            with suppress(OSError):  # they are not empty if all went well
+                folder.rmdir()
+                if is_new:
+                    self._output.rmdir()
+
+    def _claim(self, photo: Path, folder: Path, mark: str) -> Path:
+        """Make the folder of a photo with a folder ``mark`` in it; or the next one, if another run has made it meanwhile."""
+        made = self._output / f"{prefix()}{secrets.token_hex(4)}"
+        try:
+            (made / mark).mkdir(parents=True)
+            while not _moved(made, folder):
+                folder = self.of(photo)
+        except OSError as error:
+            shutil.rmtree(made, ignore_errors=True)
+            raise OutputError(f"cannot write results to {str(folder)!r}: {error.strerror}; name a writable folder") from error
+        return folder
 
     def _take(self, name: str) -> Path:
         self._taken.add(name.casefold())
@@ -145,6 +188,17 @@ class ResultFolders:
     def _is_free(self, name: str) -> bool:
         same = [entry for entry in self._there[name.casefold()] if entry.name.casefold() == name.casefold()]
         return all(map(_is_empty, {*same, self._output / name}))
+
+
+def _moved(made: Path, folder: Path) -> bool:
+    """Move a folder to the place of an empty one or none, which succeeds for one run only; return False for all others."""
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
 
 
 def _unnumbered(name: str) -> str:

@@ -1,3 +1,4 @@
-from .opened import Opened, open_model
+from .opened import Opened
+from .sources import SOURCES, ModelRequest, Source, open_model
 
-__all__ = ["Opened", "open_model"]
+__all__ = ["SOURCES", "ModelRequest", "Opened", "Source", "open_model"]

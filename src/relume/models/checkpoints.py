@@ -1,4 +1,4 @@
-"""Checkpoints: read without executing anything in them, and load with the keys that do not fit named."""
+"""Checkpoints: files of weights, read without executing anything in them, and loaded only where every key fits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relume.errors import ModelError
-from relume.models.user_files import check_file
 
-__all__ = ["Checkpoint", "archive_kind", "load_weights", "read_checkpoint", "read_state"]
+__all__ = ["Checkpoint", "archive_kind", "check_file", "load_weights", "read_checkpoint", "read_state"]
 
-#: Under which names training scripts keep the moving average of the weights, which is what they evaluate with.
+#: The names under which training scripts keep the moving average of the weights, which they evaluate with.
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 
-#: Under which names they keep the weights themselves; tried in this order, after the moving average.
+#: The names under which they keep the weights themselves; tried in this order, after the moving average.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
 
 # Bytes that are no checkpoint are opcodes to an unpickler, which then fails in any of these ways.
@@ -42,14 +41,20 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """The tensors by name that a file holds, and what had to be understood to find them."""
+    """The named tensors of a file.
+
+    Attributes:
+        path: the file.
+        tensors: the tensors by name.
+        notes: where in the file they were found, in words.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
 
     def load_into(self, model: nn.Module, name: str) -> tuple[str, ...]:
-        """Load into ``model``, which ``name`` names in errors; everything that was understood comes back as notes.
+        """Load the tensors into ``model``, which errors call ``name``, and return notes of where they were found.
 
         Raises:
             ModelError: the tensors do not fit.
@@ -58,7 +63,7 @@ class Checkpoint:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors by name in ``path``, without the notes of :func:`read_checkpoint`."""
+    """Read the tensors by name in ``path``, without the notes of :func:`read_checkpoint`."""
     return read_checkpoint(path).tensors
 
 
@@ -70,8 +75,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     check_file(path, "weights file")
     if (kind := archive_kind(path)) != "checkpoint":
-        what = "a TorchScript archive" if kind == "torchscript" else "an exported program"
-        raise ModelError(f"{str(path)!r} is {what}, a network with its weights; give it as the model itself")
+        archive = "a TorchScript archive" if kind == "torchscript" else "an exported program"
+        raise ModelError(f"{str(path)!r} is {archive}, a network with its weights; give it as the model itself")
     try:
         if path.suffix == ".safetensors":
             return Checkpoint(path, load_file(path))
@@ -93,8 +98,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, dict(tensors), notes)
 
 
+def check_file(path: Path, kind: str) -> None:
+    """Refuse a path that is no file with something in it; ``kind`` is the word for the file, such as "weights file".
+
+    Raises:
+        ModelError: nothing is there, it is a folder or a pipe, it may not be read, or it is empty.
+    """
+    name = f"the {kind} {str(path)!r}"
+    try:
+        if path.is_dir():
+            hint = f"; it may be a network of transformers: --model hf:{path}" if (path / "config.json").is_file() else ""
+            raise ModelError(f"{name} is a folder; name a file in it{hint}")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{name} is a pipe or a device; name a file")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise ModelError(f"there is no {kind} {str(path)!r}; check the path") from None
+    except PermissionError:
+        raise ModelError(f"{name} cannot be read: you have no permission to; change its permissions, or copy it") from None
+    except OSError as error:
+        raise ModelError(f"{name} cannot be read: {error.strerror or error}; check the path") from error
+    if empty:
+        raise ModelError(f"{name} is empty; it may have been cut short: copy or download it again")
+
+
 def archive_kind(path: Path) -> Literal["torchscript", "exported", "checkpoint"]:
-    """What a file is by its content: a TorchScript archive, an exported program, or else a checkpoint."""
+    """Tell by the content of a file if it is a TorchScript archive, an exported program, or else a checkpoint."""
     if not zipfile.is_zipfile(path):
         return "checkpoint"
     try:
@@ -111,7 +141,7 @@ def archive_kind(path: Path) -> Literal["torchscript", "exported", "checkpoint"]
 
 
 def _unwrapped(content: Any, depth: int = 2) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...]]:
-    """The named tensors in what a training script saved, and where they were found."""
+    """Find the named tensors in what a training script saved, and say where they were."""
     if not isinstance(content, Mapping) or not content or depth < 0:
         return None, ()
     if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
@@ -131,9 +161,9 @@ def _unwrapped(content: Any, depth: int = 2) -> tuple[Mapping[str, Tensor] | Non
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> tuple[str, ...]:
-    """Load ``state`` into ``model``, every key and shape fitting; other dtypes are cast.
+    """Load ``state`` into ``model``, where every key and shape fits; other floating-point types are cast.
 
-    A prefix that all keys share is removed if they fit without it; the note of it is returned.
+    A prefix that all keys share is removed if they fit without it, and a note of it returned.
 
     Raises:
         ModelError: keys are missing, left over, of another shape or no floats; the message names them.
@@ -148,22 +178,22 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], name: str, path:
     ]
     integers = [k for k in wanted if k in state and wanted[k].is_floating_point() and not state[k].is_floating_point()]
     if missing or extra or misfits or integers:
-        found = (
-            ("missing", missing),
-            ("not in the network", extra),
-            ("of another shape", misfits),
-            ("with integers for floats", integers),
-        )
+        misfits_by_kind = {
+            "missing": missing,
+            "not in the network": extra,
+            "of another shape": misfits,
+            "with integers for floats": integers,
+        }
         raise ModelError(
             f"the weights in {str(path)!r} do not fit {name}: "
-            + "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in found if keys)
+            + "; ".join(f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in misfits_by_kind.items() if keys)
         )
     model.load_state_dict(state, strict=False)
     return notes
 
 
 def _without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """``state`` without the prefix that keeps all its keys from fitting, and a note of it; as it is where that does not help.
+    """Remove the prefix that keeps all keys of ``state`` from fitting, if they then fit, and return a note of it.
 
     torch's ``AveragedModel`` counts its steps in ``n_averaged`` beside the network in ``module``.
     """
@@ -179,11 +209,12 @@ def _without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
 
 
 def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """The keys that ``state`` lacks, and those that are too many."""
+    """List the keys that ``state`` lacks, and those that are too many."""
     # BatchNorm's batch counter is absent from old checkpoints and has no effect in evaluation mode
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     return missing, [k for k in state if k not in wanted]
 
 
 def _few(keys: Sequence[str]) -> str:
+    """Write the first keys of a list."""
     return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")

@@ -1,4 +1,4 @@
-"""Where a network runs: a device by its name, and a network moved there."""
+"""Devices: found by name, and networks moved to them."""
 
 from __future__ import annotations
 
@@ -19,45 +19,52 @@ def find_device(device: str | torch.device = "auto") -> torch.device:
 
     Raises:
         ModelError: it is no name of a device, or this machine has no such device.
+
+    Example:
+        >>> from relume.models.devices import find_device
+        >>> find_device("cpu")
+        device(type='cpu')
     """
     devices = _devices()
     if device == "auto":
         return torch.device(devices[-1])
     if isinstance(device, torch.device) and device.type not in ("cuda", "mps"):
         return device
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", str(device)):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps(:0)?", str(device)):
         raise ModelError(f"a device is auto, cpu, cuda, cuda:NUMBER or mps; got {device!s:.80}, and {_has(devices)}")
-    if str(device) not in ("cuda", *devices) or (str(device) == "cuda" and "cuda:0" not in devices):
+    name = {"cuda": "cuda:0", "mps:0": "mps"}.get(str(device), str(device))
+    if name not in devices:
         raise ModelError(f"there is no device {str(device)!r} here: {_has(devices)}; name one of these, or auto")
     return torch.device(device)
 
 
 def _devices() -> list[str]:
     """List the devices of this machine that torch can use, the one to prefer last."""
-    found = ["cpu"]
+    devices = ["cpu"]
     if torch.backends.mps.is_available():
-        found.append("mps")
+        devices.append("mps")
     if torch.cuda.is_available():
-        found += [f"cuda:{number}" for number in reversed(range(torch.cuda.device_count()))]
-    return found
+        devices += [f"cuda:{number}" for number in reversed(range(torch.cuda.device_count()))]
+    return devices
 
 
 def _has(devices: list[str]) -> str:
+    """Say which devices torch sees."""
     return f"torch {torch.__version__} sees {', '.join(devices)}"
 
 
 def move(model: nn.Module, device: str | torch.device, name: str) -> nn.Module:
-    """Move ``model`` to ``device``; by ``auto``, a network that is elsewhere than on the CPU already stays where it is.
+    """Move ``model`` to ``device``; with ``auto``, a network that is not on the CPU stays where it is.
 
     Raises:
         ModelError: there is no such device, or the network does not fit into its memory.
     """
-    found, now = find_device(device), model_device(model)
-    if now == found or (device == "auto" and (now is None or now.type != "cpu")):
+    place, now = find_device(device), model_device(model)
+    if now == place or (device == "auto" and (now is None or now.type != "cpu")):
         return model
     try:
-        return model.to(found)
+        return model.to(place)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise ModelError(f"{name} does not fit into the memory of {found}; give another device, such as cpu") from error
+        raise ModelError(f"{name} does not fit into the memory of {place}; give another device, such as cpu") from error

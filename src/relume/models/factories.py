@@ -1,4 +1,4 @@
-"""``package.module:factory``: a network that a function of yours returns."""
+"""Networks that a function or class of yours returns, ``package.module:factory``."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from relume.errors import RAISED_BY_FACTORY, ModelError
-from relume.models.checkpoints import read_checkpoint
 from relume.models.opened import ASSUMED, Opened
+from relume.models.sources import SOURCES, ModelRequest
 from relume.pictures.preprocessing import IMAGENET
 
 __all__ = ["open_factory"]
 
 
-def open_factory(spec: str, weights: Path | None, args: dict[str, Any]) -> Opened:
-    """Import the module, call the factory with ``args``, load ``weights`` if given.
+def open_factory(request: ModelRequest) -> Opened:
+    """Import the module and call the factory with the request's arguments.
 
-    What the module or the factory itself raises comes through as it is.
+    An error that the module or the factory itself raises comes through as it is.
 
     Raises:
-        ModelError: no such module or factory, arguments it does not take, no network returned, or weights that do not fit.
+        ModelError: there is no such module or factory, it does not take these arguments, or it returns no network.
     """
-    checkpoint = None if weights is None else read_checkpoint(weights)  # first: a wrong path should execute nothing
+    spec, args = request.spec, request.args
     try:
         with _current_directory():
             factory = _find(*spec.split(":"))
@@ -47,15 +47,12 @@ def open_factory(spec: str, weights: Path | None, args: dict[str, Any]) -> Opene
         raise
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module")
-    notes: tuple[str, ...] = (f"{spec} was imported and run", ASSUMED)
-    if checkpoint is not None:
-        notes += checkpoint.load_into(model, spec)
-    return Opened(spec, model.eval(), IMAGENET, None, notes=notes)
+    return Opened(spec, model.eval(), IMAGENET, notes=(f"{spec} was imported and run", ASSUMED))
 
 
 @contextmanager
 def _current_directory() -> Iterator[None]:
-    """Modules that lie in the current directory can be imported, as they can in ``python -m``."""
+    """Let modules in the current directory be imported, as ``python -m`` does."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -65,28 +62,28 @@ def _current_directory() -> Iterator[None]:
 
 
 def _find(module: str, attribute: str) -> Callable[..., Any]:
+    """Import the factory."""
     try:
-        found: Any = importlib.import_module(module)
+        factory: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and misses one of its own
-        close = difflib.get_close_matches(module, ("torchvision", "timm", "hf"), n=1, cutoff=0.8)
+        close = difflib.get_close_matches(module, [key for key in SOURCES if SOURCES[key].recognises is None], n=1, cutoff=0.8)
         instead = f"did you mean {close[0]}:{attribute}?" if close else "check the name, or go to where it lies"
         raise ModelError(f"there is no module {module!r}, here or installed; {instead}") from error
     try:
-        found = functools.reduce(getattr, attribute.split("."), found)
+        factory = functools.reduce(getattr, attribute.split("."), factory)
     except AttributeError as error:
         raise ModelError(
             f"the module {module!r} has no {attribute!r}; name a function or class that makes a network"
         ) from error
-    if not callable(found):
-        raise ModelError(f"{module}:{attribute} is a {type(found).__name__}, and cannot be called to make a network")
-    factory: Callable[..., Any] = found
-    return factory
+    if not callable(factory):
+        raise ModelError(f"{module}:{attribute} is a {type(factory).__name__}, and cannot be called to make a network")
+    return cast("Callable[..., Any]", factory)
 
 
 def _check(spec: str, factory: Callable[..., Any], args: dict[str, Any]) -> None:
-    """Arguments that do not fit are told from an error inside the factory."""
+    """Refuse arguments that do not fit, which an error inside the factory could not be told from."""
     try:
         signature = inspect.signature(factory)
     except ValueError:  # some builtins have none

@@ -1,4 +1,4 @@
-"""Class names: read them from a file, and find the class that a name means."""
+"""Class names: read from a file, and looked up."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relume.errors import ModelError, TargetError
-from relume.models.user_files import check_file
+from relume.models.checkpoints import check_file
 
 __all__ = ["class_index", "find_class", "parse_targets", "read_labels"]
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Class names, one a line; the line is the class index.
+    """Read class names, one a line; the number of the line, from 0 on, is the class index.
 
     Raises:
-        ModelError: the file is missing, no text, or empty.
+        ModelError: the file is missing, is no text, or is empty.
     """
     check_file(Path(path), "labels file")
     try:
@@ -31,18 +31,23 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 
 def find_class(name: str, labels: Sequence[str]) -> int:
-    """The class called ``name``: its whole label, or one of the synonyms that a label lists between commas.
+    """Find the class called ``name``: by its whole label, or by one of the synonyms that a label lists between commas.
 
     Raises:
         TargetError: no class, or several, go by that name; the message suggests the nearest.
+
+    Example:
+        >>> from relume.models.labels import find_class
+        >>> find_class("tabby cat", ["Egyptian cat", "tabby, tabby cat"])
+        1
     """
     wanted = name.strip().casefold()
     for known in ([[label.casefold()] for label in labels], [_synonyms(label) for label in labels]):
-        found = [index for index, names in enumerate(known) if wanted in names]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(f"{i} ({labels[i]})" for i in found)
+        classes = [index for index, names in enumerate(known) if wanted in names]
+        if len(classes) == 1:
+            return classes[0]
+        if classes:
+            listed = ", ".join(f"{i} ({labels[i]})" for i in classes)
             raise TargetError(f"several classes are called {name!r}: {listed}; give the index")
     near = [repr(called) for called in _nearest(wanted, labels)]
     hint = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?" if near else "give a class index"
@@ -51,23 +56,29 @@ def find_class(name: str, labels: Sequence[str]) -> int:
 
 def _nearest(wanted: str, labels: Sequence[str], most: int = 5) -> list[str]:
     """Find the names that hold ``wanted``, whole words first and shorter before longer; else those that look alike."""
-    called = {part.casefold(): part for label in labels for part in map(str.strip, label.split(","))}
-    holding = sorted((name for name in called if wanted and wanted in name), key=len)
+    names = {part.casefold(): part for label in labels for part in map(str.strip, label.split(","))}
+    holding = sorted((name for name in names if wanted and wanted in name), key=len)
     word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
     holding.sort(key=lambda name: word.search(name) is None)
-    found = holding or difflib.get_close_matches(wanted, called, n=3, cutoff=0.5)
-    return [called[name] for name in found[:most]]
+    nearest = holding or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    return [names[name] for name in nearest[:most]]
 
 
 def _synonyms(label: str) -> list[str]:
+    """List the names that a label holds between commas."""
     return [part.strip().casefold() for part in label.split(",")]
 
 
 def parse_targets(text: str, labels: Sequence[str] | None) -> list[int]:
-    """The classes in ``text``: indices or names between commas, or one name that itself holds commas.
+    """Read the classes in ``text``: indices or names between commas, or one name that itself holds commas.
 
     Raises:
         TargetError: a name is unknown, or no labels are known to find it in.
+
+    Example:
+        >>> from relume.models.labels import parse_targets
+        >>> parse_targets("dog, 0", ["cat", "dog"])
+        [1, 0]
     """
     if labels is not None and text.strip().casefold() in (label.casefold() for label in labels):
         return [find_class(text, labels)]
@@ -78,7 +89,7 @@ def parse_targets(text: str, labels: Sequence[str] | None) -> list[int]:
 
 
 def class_index(part: str, labels: Sequence[str] | None) -> int:
-    """The class that an index or a name means.
+    """Return the class that an index or a name means.
 
     Raises:
         TargetError: the name is unknown, or no labels are known to find it in.

@@ -1,16 +1,16 @@
-"""Open a network from a spec string, with the preprocessing and the labels that belong to it."""
+"""An opened network: with its preprocessing and its class names, it explains photos rather than tensors."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
-from relume.errors import ModelError
+from relume.errors import ModelError, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -30,57 +30,67 @@ if TYPE_CHECKING:
     from relume.targets.activation import Activation
 
     Picture: TypeAlias = str | Path | Image | Photo
-    Pictures: TypeAlias = Picture | Sequence[Picture]
 
-__all__ = ["Opened", "open_model"]
+__all__ = ["BATCH_SIZE", "METHODS", "Opened"]
 
-#: By the endings of these a spec is known to be a file.
-FILES = (".pth", ".pt", ".pt2", ".safetensors", ".ckpt", ".bin", ".tar")
+P = TypeVar("P", bound="Picture")
 
-SPECS = (
-    "demo, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER, package.module:factory, "
-    "or a file: .pt (TorchScript), .pt2 (exported), .pth or .safetensors with the architecture beside it"
-)
-
-#: Said where a source knows nothing of preprocessing.
+#: The note where a source knows nothing of preprocessing.
 ASSUMED = "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std"
+
+#: The methods that photos are explained by where none is named.
+METHODS = ("guided_backprop", "gradcam", "guided_gradcam")
+
+#: The number of photos that run at once where nothing else is said.
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A network ready to run: in evaluation mode, with how it wants its pictures and what it calls its classes.
+    """A network ready to run, with how it wants its pictures and the names of its classes.
 
     Attributes:
-        name: what was opened, as results call it.
-        model: the network.
-        preprocessing: from picture to input.
+        name: the name that results call it by: the spec it was opened by.
+        model: the network, in evaluation mode.
+        preprocessing: makes the network's input of a picture.
         labels: a name for each class, where the source has them.
         activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
-        notes: what was understood on the way and must be said: where weights were found, what was executed.
+        notes: what the user must know of how it was opened: where weights were found, which code was run.
         weights: the file whose weights were loaded in place of the network's own.
-        output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
-        dtype: of its input; None: that of its parameters, if they have one, else float32.
+        output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
+        dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
+
+    Example:
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> demo = relume.open_model("demo", "cpu")
+        >>> photo = draw_scene(0, ["cat", "dog"]).picture
+        >>> e = demo.explain(photo, "cat", ["gradcam"])
+        >>> e.name(int(e.target[0])), tuple(e["gradcam"].shape)
+        ('cat', (1, 16, 16))
     """
 
     name: str
     model: nn.Module
     preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = None
     activation: Activation = "auto"
     notes: tuple[str, ...] = ()
     weights: Path | None = None
     output: Output = None
     dtype: torch.dtype | None = None
 
+    # --- Photos -----------------------------------------------------------------------------------------------------------
+
     def explain(
         self,
-        photos: Pictures,
-        target: int | str | TargetLike = None,
-        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        photos: Picture | Sequence[Picture],
+        target: str | TargetLike = None,
+        methods: Iterable[MethodLike] = METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Explanation:
-        """Explain photos: prepared as the network wants them, drawn as they are, classes by their names.
+        """Explain one photo, or several in one batch: prepared as the network wants them, and drawn on as they are.
 
         Args:
             photos: a picture file, a PIL image or a :class:`relume.pictures.photo.Photo`, or several.
@@ -88,6 +98,9 @@ class Opened:
             methods: as for :func:`relume.explain`.
             layer: as for :func:`relume.explain`.
             options: as for :func:`relume.explain`; an ``activation`` of ``auto`` is that of :attr:`activation`.
+
+        Returns:
+            The explanation of all photos together; :meth:`explanations` explains many, one after the other.
 
         Raises:
             ImageError: a photo cannot be read or used.
@@ -98,13 +111,27 @@ class Opened:
 
     def compare(
         self,
-        photos: Pictures,
-        targets: Sequence[int | str | TargetLike],
-        methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
+        photos: Picture | Sequence[Picture],
+        targets: Sequence[str | TargetLike],
+        methods: Iterable[MethodLike] = METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Comparison:
-        """Explain several targets of the same photos, which share the forward pass: arguments and errors of :meth:`explain`."""
+        """Explain several targets of the same photos, which share one forward pass.
+
+        Arguments and errors are those of :meth:`explain`, with several targets.
+
+        Returns:
+            An explanation for each target, which together make a contact sheet and a page.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> photo = draw_scene(0, ["cat", "dog"]).picture
+            >>> [e.title().partition(",")[0] for e in demo.compare(photo, ["cat", "dog"], ["gradient"])]
+            ['cat (4)', 'dog (6)']
+        """
         import torch
 
         from relume.explanation.comparison import Comparison, compare
@@ -114,67 +141,161 @@ class Opened:
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
         framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
         images = torch.stack([self.image(self.preprocessing.view(photo.picture)) for photo in framed])
-        asked = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
+        wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
         options = {"output": self.output, **options}
-        explained = compare(self.model, images.to(self.device), asked, methods, layer, **options)
-        facts = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
-        facts |= {"file": str(photos)} if isinstance(photos, str | Path) else {}
-        return Comparison(tuple(self._named(e, framed, facts) for e in explained))
+        try:
+            explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
+        except TargetError as error:
+            raise self._with_names(error, wanted) from error
+        provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
+        if len(several) == 1:
+            provenance |= _file(several[0])
+        return Comparison(tuple(self._named(e, framed, provenance) for e in explained))
 
-    def _named(self, e: Explanation, photos: Sequence[Photo], facts: Mapping[str, Any]) -> Explanation:
-        """An explanation that knows what the network is called, its classes and its photos."""
-        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a unit's network may have none
+    def explanations(
+        self,
+        photos: Iterable[P],
+        target: str | TargetLike = None,
+        methods: Iterable[MethodLike] = METHODS,
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[P, Explanation | Exception]]:
+        """Explain any number of photos in batches; yield each with its explanation, or with what went wrong, in order.
+
+        A photo that cannot be read, or that the network fails on, stops no other. Maps are those of photos explained alone, up
+        to rounding, unless the network mixes the images of a batch.
+
+        Args:
+            photos: as for :meth:`explain`, any number; they are read when their turn comes.
+            target: as for :meth:`explain`.
+            methods: as for :meth:`explain`.
+            layer: as for :meth:`explain`.
+            options: as for :meth:`explain`. ``batch_size`` is the number of photos in one forward pass, at most; 8 if None.
+                More need more memory, and are faster on a GPU.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> photos = [draw_scene(0, ["cat"]).picture, "missing.jpg", draw_scene(1, ["cat"]).picture]
+            >>> for photo, e in demo.explanations(photos, "cat", ["gradcam"], batch_size=2):
+            ...     print(e if isinstance(e, Exception) else e.title().partition(",")[0])
+            cat (4)
+            there is no file 'missing.jpg'; check the path
+            cat (4)
+        """
+        for photo, result in self.comparisons(photos, [target], methods, layer, **options):
+            yield photo, result if isinstance(result, Exception) else result[0]
+
+    def comparisons(
+        self,
+        photos: Iterable[P],
+        targets: Sequence[str | TargetLike],
+        methods: Iterable[MethodLike] = METHODS,
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        *,
+        read: Callable[[P], Photo] | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[P, Comparison | Exception]]:
+        """Explain several targets of any number of photos in batches, as :meth:`explanations` does for one target.
+
+        ``read``, if given, reads a photo in place of :func:`relume.pictures.photo.as_photo`.
+        """
+        from relume.models.photos import in_batches
+        from relume.pictures.photo import as_photo
+
+        methods, batch_size = [*methods], options.pop("batch_size", None)
+
+        def load(photo: P) -> tuple[P, Photo]:
+            return photo, as_photo(photo) if read is None else read(photo)
+
+        def run(batch: Sequence[tuple[P, Photo]]) -> list[Comparison]:
+            explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
+            return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
+
+        return in_batches(photos, BATCH_SIZE if batch_size is None else batch_size, load, run)
+
+    def check_labels(self) -> None:
+        """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.
+
+        Raises:
+            ModelError: there are more or fewer labels than classes.
+        """
+        from PIL import Image
+
+        try:
+            self.explain(Image.new("RGB", (256, 256)), methods=["gradient"], evidence=None)
+        except ModelError:
+            raise
+        except Exception:  # noqa: BLE001 - it may be wrong with this picture alone, and is an error of the run if not
+            return
+
+    def _named(self, e: Explanation, photos: Sequence[Photo], provenance: Mapping[str, Any]) -> Explanation:
+        """Return an explanation that knows the network's name, its classes and the photos."""
+        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a network of which a unit is explained may have none
         if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
         known = {"model": self.name, "labels": self.labels, "photos": photos}
-        return dataclasses.replace(e, provenance={**e.provenance, **facts}, **known)  # type: ignore[arg-type]
+        return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
+
+    def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
+        """Return the error with the name of a class that is contrasted with itself."""
+        from relume.targets import Contrast
+
+        sentence, labels = str(error), self.labels or ()
+        for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+            if 0 <= index < len(labels):
+                sentence = sentence.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
+        return type(error)(sentence)
+
+    # --- The network ------------------------------------------------------------------------------------------------------
 
     def prepared(self, photo: Picture, **options: Unpack[Preparing]) -> Opened:
-        """The same with its network made fast: see :func:`relume.prepare`, which has the options and the errors.
+        """Return the same with a faster network: see :func:`relume.prepare`, which has the options and the errors.
 
         Args:
-            photo: an example of what it will be given.
+            photo: an example of the photos that it will be given.
             options: as for :func:`relume.prepare`.
         """
         from relume.acceleration.prepared import prepare
         from relume.pictures.photo import as_photo
 
-        view = self.preprocessing.view(as_photo(photo).picture)
-        image = self.image(view)
+        image = self.image(self.preprocessing.view(as_photo(photo).picture))
         return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
 
     def image(self, view: Image) -> torch.Tensor:
-        """What :attr:`preprocessing` makes of a view, in the floating-point type that the network computes in.
+        """Return the network's input for a view, ``(3, H, W)``, in the floating-point type that the network computes in.
 
         Args:
-            view: what the network sees of a picture, by :meth:`relume.pictures.preprocessing.Preprocessing.view`.
+            view: the part of a picture that the network sees, as
+                :meth:`relume.pictures.preprocessing.Preprocessing.view` makes it.
         """
         import torch
 
-        held = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
-        dtype = self.dtype or (held.pop() if len(held) == 1 else torch.float32)
+        dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
+        dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
         return self.preprocessing.tensor(view).to(dtype)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and its input goes; where it is spread over several devices, where its first weights are."""
+        """Return the device of the network and its input; of one on several devices, the device of its first weights."""
         import torch
 
-        held = chain(self.model.parameters(), self.model.buffers())
-        return next((tensor.device for tensor in held), torch.device("cpu"))
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a result records of the network it came from, as plain data."""
+        """Return what a result records of its network, as plain data."""
         from relume.engine.preparation import preparation_of
 
-        made = preparation_of(self.model)
+        preparation = preparation_of(self.model)
         return {
             "model": self.name,
             "device": str(self.device),
-            "prepared": None if made is None else str(made),
+            "prepared": None if preparation is None else str(preparation),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
             "output": None if self.output is None else str(self.output),
@@ -182,115 +303,16 @@ class Opened:
         }
 
 
-def open_model(
-    spec: str | Path,
-    device: str | torch.device = "auto",
-    *,
-    weights: str | Path | None = None,
-    arch: str | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    activation: Activation = "auto",
-) -> Opened:
-    """Open the network that ``spec`` names.
+def _alone(comparison: Comparison, i: int, photo: Picture) -> Comparison:
+    """Return what one photo of a batch would give alone: its weak maps are compared with its own maps."""
+    from relume.explanation.comparison import Comparison
+    from relume.explanation.result import compared
 
-    Args:
-        spec: ``demo``, the network in the package; ``torchvision:NAME``, ``timm:NAME`` or ``hf:NAME-OR-FOLDER``, a
-            classification network of a library; ``package.module:factory``, what a function of yours returns; or a file, a
-            TorchScript archive, an exported program, or a checkpoint for ``arch``.
-        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; or ``auto``, a GPU where there is one.
-        weights: a checkpoint, ``.safetensors`` or ``.pth``; without one, the network's own.
-        arch: of a checkpoint given as ``spec``, the network it belongs to: any spec that is no file.
-        model_args: keyword arguments for what builds the network.
-        activation: what its scores are, ``softmax``, ``sigmoid`` or ``none``; ``auto`` is what the source knows.
-
-    Raises:
-        ModelError: unknown spec or device, missing library, or weights that cannot be had or do not fit.
-        InputError: there is no such activation.
-    """
-    from relume.models.devices import find_device
-    from relume.targets.activation import check_activation
-
-    check_activation(activation)
-    find_device(device)  # a wrong word should not cost the time to open a network
-    opened = _open(spec, device, weights, arch, model_args)
-    return opened if activation == "auto" else dataclasses.replace(opened, activation=activation)
+    ones = (e[i] for e in comparison)
+    ones = (dataclasses.replace(e, provenance={**e.provenance, **_file(photo)}, strongest={}) for e in ones)
+    return Comparison(tuple(compared([*ones])))
 
 
-def _open(
-    spec: str | Path,
-    device: str | torch.device,
-    weights: str | Path | None,
-    arch: str | None,
-    model_args: Mapping[str, Any] | None,
-) -> Opened:
-    """Open a file or a network by name."""
-    from relume.models.devices import move
-
-    spec, path = str(spec), None if weights is None else Path(weights)
-    args = dict(model_args or {})
-    if _is_file(spec):
-        from relume.models.programs import open_program
-
-        opened = open_program(Path(spec), device, {"weights": path, "an architecture": arch, "arguments": args})
-        if opened is not None:
-            return opened
-        if arch is None:
-            raise ModelError(
-                f"{spec!r} holds weights and no network; name its architecture by --arch, such as torchvision:resnet50"
-            )
-        if path is not None or _is_file(arch):
-            raise ModelError(
-                "a checkpoint is given with its architecture, and neither with other weights nor with another file"
-            )
-        spec, path = arch, Path(spec)
-    elif arch is not None:
-        raise ModelError(
-            f"an architecture is for a checkpoint, and {spec!r} is none; leave out --arch, or give the file as the model"
-        )
-    opened = _open_network(spec, path, args)
-    return dataclasses.replace(opened, model=move(opened.model, device, opened.name), weights=path)
-
-
-def _is_file(spec: str) -> bool:
-    source, colon, _ = spec.partition(":")
-    library = bool(colon) and source in ("torchvision", "timm", "hf")
-    return not library and (spec.endswith(FILES) or Path(spec).is_file())
-
-
-def _open_network(spec: str, weights: Path | None, args: dict[str, Any]) -> Opened:
-    """A network by name, with its own weights or those of a checkpoint."""
-    source, _, name = spec.partition(":")
-    if spec == "demo":
-        return _open_demo(weights, args)
-    if source == "torchvision" and name:
-        from relume.models.torchvision import open_classifier
-
-        return open_classifier(name, weights, args)
-    if source == "timm" and name:
-        from relume.models.timm import open_image_model
-
-        return open_image_model(name, weights, args)
-    if source == "hf" and name:
-        from relume.models.transformers import open_pretrained
-
-        return open_pretrained(name, weights, args)
-    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", spec):
-        from relume.models.factories import open_factory
-
-        return open_factory(spec, weights, args)
-    if spec and Path(spec).is_dir():
-        raise ModelError(f"the model {spec!r} is a folder; write hf:{spec} if save_pretrained wrote it, or name a file in it")
-    raise ModelError(f"the model {spec!r} is of no known source; write {SPECS}")
-
-
-def _open_demo(weights: Path | None, args: dict[str, Any]) -> Opened:
-    from relume.demo import CLASSES, PREPROCESSING, load_network
-    from relume.models.checkpoints import read_checkpoint
-
-    if args:
-        raise ModelError(f"the demo network takes no arguments; got {', '.join(args)}")
-    checkpoint = None if weights is None else read_checkpoint(weights)
-    opened = Opened("demo", load_network(), PREPROCESSING, CLASSES, activation="sigmoid")
-    if checkpoint is None:
-        return opened
-    return dataclasses.replace(opened, notes=checkpoint.load_into(opened.model, "demo"))
+def _file(photo: Picture) -> dict[str, str]:
+    """Return what a result records of a photo's file: its path as given, and with links followed."""
+    return {"file": str(photo), "path": os.path.realpath(photo)} if isinstance(photo, str | Path) else {}

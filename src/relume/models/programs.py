@@ -1,10 +1,9 @@
-"""Networks that are files by themselves: TorchScript archives and exported programs."""
+"""Networks in a file, ``FILE.pt`` or ``FILE.pt2``: TorchScript archives and exported programs."""
 
 from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from relume.errors import ModelError
 from relume.models.checkpoints import archive_kind
 from relume.models.devices import find_device
 from relume.models.opened import ASSUMED, Opened
-from relume.models.user_files import check_file
+from relume.models.sources import ModelRequest
 from relume.pictures.preprocessing import IMAGENET, Preprocessing
 from relume.text import first_line
 
@@ -32,46 +31,39 @@ class Scripted(nn.Module):
     """
 
     def __init__(self, network: torch.jit.ScriptModule) -> None:
-        """Around ``network``."""
+        """Hold ``network``."""
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Any) -> Any:
-        """What the network returns."""
+        """Run the network."""
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.network(*inputs)
 
 
-def open_program(path: Path, device: str | torch.device, given: Mapping[str, Any]) -> Opened | None:
-    """Open the network in ``path`` on ``device``; ``given`` is what only other networks take.
-
-    Returns:
-        None if the file is no archive of a network.
+def open_program(request: ModelRequest) -> Opened:
+    """Open the network in a file, on the device that the request names.
 
     Raises:
-        ModelError: the file is missing or damaged, or something was given that it has no use for.
+        ModelError: the file is damaged, was exported in a form that cannot be explained, or came with weights or arguments.
     """
-    check_file(path, "file")
-    kind = archive_kind(path)
-    if kind == "checkpoint":
-        if path.suffix == ".pt2":
-            raise ModelError(f"{str(path)!r} is no exported program, or is damaged; write it with torch.export.save")
-        return None
-    what = "TorchScript" if kind == "torchscript" else "an exported program"
-    for name, value in given.items():
+    path = Path(request.spec)
+    kind = "TorchScript" if archive_kind(path) == "torchscript" else "an exported program"
+    for name, value in (("weights", request.weights), ("arguments", request.args)):
         if value:
-            raise ModelError(f"{str(path)!r} is {what}, a network with its weights, and takes no {name}; leave that out")
-    run = f"{path.name} is {what}: code, which is run as you gave it; open only files that you trust"
-    if kind == "exported":
-        model, preprocessing, said = _exported(path, device)
-        return Opened(str(path), model, preprocessing, None, notes=(run, said))
-    return Opened(str(path), _scripted(path, find_device(device)), IMAGENET, None, notes=(run, NO_LAYERS, ASSUMED))
+            raise ModelError(f"{str(path)!r} is {kind}, a network with its weights, and takes no {name}; leave that out")
+    warning = f"{path.name} is {kind}: code, which is run as you gave it; open only files that you trust"
+    if kind == "TorchScript":
+        return Opened(request.spec, _scripted(path, find_device(request.device)), IMAGENET, notes=(warning, NO_LAYERS, ASSUMED))
+    model, preprocessing, note = _exported(path, request.device)
+    return Opened(request.spec, model, preprocessing, notes=(warning, note))
 
 
 def _scripted(path: Path, device: torch.device) -> nn.Module:
+    """Load a TorchScript archive."""
     try:
         with warnings.catch_warnings():
-            # TorchScript is deprecated in favour of torch.export; who has such a file knows or need not
+            # TorchScript is deprecated in favour of torch.export, which is no news for who was given such a file
             warnings.filterwarnings("ignore", r".*torch\.jit")  # a DeprecationWarning, from torch 2.14 on a FutureWarning
             return Scripted(torch.jit.load(path, map_location=device)).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -79,10 +71,14 @@ def _scripted(path: Path, device: torch.device) -> nn.Module:
 
 
 def _exported(path: Path, device: str | torch.device) -> tuple[nn.Module, Preprocessing, str]:
-    """The network with the modules it was exported from, so that Grad-CAM finds its layers, and how it wants pictures."""
+    """Load an exported program with the modules it was exported from, so that Grad-CAM finds its layers.
+
+    Returns:
+        The network, how it wants its pictures, and that in words.
+    """
     try:
         with warnings.catch_warnings():
-            # torch before 2.13 says so of every archive, and copies what is in it
+            # torch before 2.13 warns about every archive, and copies what is in it
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
             program = torch.export.load(path)
     except (OSError, RuntimeError, LookupError, ValueError, zipfile.BadZipFile) as error:
@@ -90,16 +86,16 @@ def _exported(path: Path, device: str | torch.device) -> tuple[nn.Module, Prepro
             f"the exported program {str(path)!r} cannot be read: it is damaged, or was written by another version of torch "
             f"than {torch.__version__}"
         ) from error
-    preprocessing, said = _input(path, program)
+    preprocessing, note = _input(path, program)
     if name := training_node(program.graph):
         raise ModelError(f"{str(path)!r} was exported in training mode ({name}); call model.eval() before torch.export.export")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch about its own way of calling itself
-        return torch.export.unflatten(_moved(program, find_device(device), path)), preprocessing, said
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own calls
+        return torch.export.unflatten(_moved(program, find_device(device), path)), preprocessing, note
 
 
 def _moved(program: torch.export.ExportedProgram, device: torch.device, path: Path) -> torch.export.ExportedProgram:
-    """Move a program to ``device``: not its weights alone, since its operations name the device that it was exported on.
+    """Move a program to ``device``, with its operations, which name the device that it was exported on.
 
     Raises:
         ModelError: this torch cannot do it.
@@ -117,7 +113,7 @@ def _moved(program: torch.export.ExportedProgram, device: torch.device, path: Pa
 
 
 def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[Preprocessing, str]:
-    """How the network wants its pictures, as far as the shape that it was exported for tells.
+    """Read from the shape that a program was exported for how it wants its pictures, and say that in words.
 
     Raises:
         ModelError: it takes something else than one picture.
@@ -135,5 +131,5 @@ def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[Preproces
         return IMAGENET, ASSUMED
     side = min(height, width)
     crop = height if height == width else (height, width)
-    said = f"it takes {height}×{width} pixels, to which pictures are resized and cropped, with ImageNet's mean and std"
-    return Preprocessing(resize=side if height == width else (height, width), crop=crop), said
+    note = f"it takes {height}×{width} pixels, to which pictures are resized and cropped, with ImageNet's mean and std"
+    return Preprocessing(resize=side if height == width else (height, width), crop=crop), note

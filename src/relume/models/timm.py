@@ -1,59 +1,53 @@
-"""Networks of timm: its own builder and weights, its data configuration, its ImageNet labels."""
+"""Networks of timm, ``timm:NAME``: its own builder and weights, its data configuration, its ImageNet labels."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from relume.errors import ModelError
-from relume.models.checkpoints import read_checkpoint
+from relume.models.libraries import import_library
 from relume.models.opened import Opened
-from relume.models.torchvision import import_library
+from relume.models.sources import ModelRequest
 from relume.pictures.preprocessing import INTERPOLATIONS, Preprocessing
 from relume.targets.activation import Activation
 
-__all__ = ["open_image_model", "timm_preprocessing"]
+__all__ = ["open_timm", "timm_preprocessing"]
 
 
-def open_image_model(name: str, weights: Path | None, args: Mapping[str, Any]) -> Opened:
-    """Build the classification network ``name`` with timm's pretrained weights, or with those in a file.
+def open_timm(request: ModelRequest) -> Opened:
+    """Build the classification network that timm lists under the request's name.
 
-    Args:
-        name: as timm lists it, with the tag of its weights or without: ``resnet18``, ``resnet18.a1_in1k``.
-        weights: a checkpoint; without one, timm's own.
-        args: keyword arguments of ``timm.create_model``, such as ``num_classes``.
+    The name may have the tag of its weights: ``resnet18`` or ``resnet18.a1_in1k``.
 
     Raises:
-        ModelError: no such network, no way to download its weights, or weights or arguments that do not fit.
+        ModelError: there is no such network, its weights cannot be downloaded, or weights or arguments do not fit.
     """
-    timm = import_library("timm")
-    config = _known(timm, name)
-    checkpoint = None if weights is None else read_checkpoint(weights)
-    classes = args.get("num_classes", config.get("num_classes"))
-    if checkpoint is None and classes != config.get("num_classes"):
-        # timm would put a layer of random weights at the end and say nothing
+    timm, name, args = import_library("timm"), request.name, request.args
+    config = _pretrained_config(timm, name)
+    classes, pretrained = args.get("num_classes", config.get("num_classes")), request.weights is None
+    if pretrained and classes != config.get("num_classes"):
+        # timm would put a layer of random weights at the end without a warning
         raise ModelError(
             f"timm's weights for {name!r} are of {config.get('num_classes')} classes, not {classes}; bring others by --weights"
         )
     try:
-        model = _pretrained(timm, name, args) if checkpoint is None else timm.create_model(name, pretrained=False, **args)
+        model = _pretrained(timm, request, config) if pretrained else timm.create_model(name, pretrained=False, **args)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if not args or isinstance(error, ModelError):
             raise
-        raise ModelError(f"timm cannot build {name!r} with the arguments {dict(args)}: {error}") from error
-    notes = () if checkpoint is None else checkpoint.load_into(model, name)
-    preprocessing = timm_preprocessing(timm.data.resolve_model_data_config(model), f"timm:{name}")
+        raise ModelError(f"timm cannot build {name!r} with the arguments {args}: {error}") from error
+    preprocessing = timm_preprocessing(timm.data.resolve_model_data_config(model), request.spec)
     activation: Activation = "softmax" if classes else "none"  # with num_classes=0 it returns features
-    return Opened(f"timm:{name}", model.eval(), preprocessing, _labels(timm, model), activation=activation, notes=notes)
+    return Opened(request.spec, model.eval(), preprocessing, _labels(timm, model), activation=activation)
 
 
-def _known(timm: Any, name: str) -> Mapping[str, Any]:
-    """What timm knows of the weights of ``name``.
+def _pretrained_config(timm: Any, name: str) -> Mapping[str, Any]:
+    """Return what timm knows of the weights of ``name``.
 
     Raises:
         ModelError: it knows no such network, or no such weights of it.
@@ -72,14 +66,13 @@ def _known(timm: Any, name: str) -> Mapping[str, Any]:
     return config
 
 
-def _pretrained(timm: Any, name: str, args: Mapping[str, Any]) -> nn.Module:
-    """With timm's own weights, which it downloads."""
-    config = timm.get_pretrained_cfg(name).to_dict()
-    hub, url = config.get("hf_hub_id"), config.get("url")
+def _pretrained(timm: Any, request: ModelRequest, config: Mapping[str, Any]) -> nn.Module:
+    """Build the network with timm's own weights, which it downloads."""
+    name, hub, url = request.name, config.get("hf_hub_id"), config.get("url") or ""
     if not (hub or url):
         raise ModelError(f"timm has no pretrained weights for {name!r}; bring some by --weights")
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **args)
+        model: nn.Module = timm.create_model(name, pretrained=True, **request.args)
     except OSError as error:
         file = f"model.safetensors of https://huggingface.co/{hub}" if hub else url.rpartition("/")[2]
         reason = str(error).partition(".")[0].partition("\n")[0]
@@ -90,10 +83,10 @@ def _pretrained(timm: Any, name: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def timm_preprocessing(config: Mapping[str, Any], name: str) -> Preprocessing:
-    """The data configuration of timm as plain data.
+    """Read a data configuration of timm as preprocessing.
 
     Raises:
-        ModelError: it prepares pictures in a way that cannot be said so.
+        ModelError: it prepares pictures in a way that :class:`Preprocessing` cannot express.
     """
     channels, height, width = config["input_size"]
     mode, interpolation = config["crop_mode"], config["interpolation"]
@@ -115,7 +108,7 @@ def timm_preprocessing(config: Mapping[str, Any], name: str) -> Preprocessing:
 
 
 def _labels(timm: Any, model: nn.Module) -> tuple[str, ...] | None:
-    """The names of the ImageNet that has as many classes as the network, as timm tells them apart; None if there is none."""
+    """Return the class names of the ImageNet with as many classes as the network, by timm's own choice; None without one."""
     subset = timm.data.infer_imagenet_subset(model)
     if subset is None:
         return None

@@ -1,4 +1,4 @@
-"""Networks of the Hugging Face hub, or of a folder in its format: transformers' image classification."""
+"""Networks of the Hugging Face hub or of a folder in its format, ``hf:NAME-OR-FOLDER``, by the library transformers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 
 from relume.errors import ModelError
-from relume.models.checkpoints import read_checkpoint
+from relume.models.libraries import import_library
 from relume.models.opened import Opened
+from relume.models.sources import ModelRequest
 from relume.models.timm import timm_preprocessing
-from relume.models.torchvision import import_library
 from relume.pictures.preprocessing import Interpolation, Preprocessing
 from relume.targets.activation import Activation
 
-__all__ = ["open_pretrained", "processor_preprocessing"]
+__all__ = ["open_transformers", "processor_preprocessing"]
 
-#: Pillow's numbers of its ways to resize, which processors write down.
+#: Pillow's numbers for its interpolations, which processors write down.
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
-#: What the scores are of networks for other problems than one class among several.
+#: The activation of networks for other problems than one class among several.
 ACTIVATIONS: dict[str, Activation] = {"multi_label_classification": "sigmoid", "regression": "none"}
 
 Size: TypeAlias = int | tuple[int, int]
@@ -33,25 +33,23 @@ Size: TypeAlias = int | tuple[int, int]
 TOLERANCE = 1.0
 
 
-def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) -> Opened:
-    """Open a network with its own weights, or with those in a file for the architecture of its configuration.
+def open_transformers(request: ModelRequest) -> Opened:
+    """Open a network for image classification with its own weights, or the architecture of its configuration without them.
 
-    Args:
-        name: of the hub, or a folder.
-        weights: a checkpoint; without one, the network's own.
-        args: entries of the network's configuration, such as ``num_labels``.
+    The request's arguments are entries of the network's configuration, such as ``num_labels``.
 
     Raises:
         ModelError: transformers is missing, nothing of that name can be had, or something in it does not fit.
     """
-    transformers = import_library("transformers")
-    checkpoint = None if weights is None else read_checkpoint(weights)
+    transformers, name = import_library("transformers"), request.name
     remote = {"trust_remote_code": False}  # a network on the hub may come with code of its own
     with _quiet(transformers, bars=not Path(name).is_dir()):
         try:
-            config, unused = transformers.AutoConfig.from_pretrained(name, return_unused_kwargs=True, **remote, **args)
+            config, unused = transformers.AutoConfig.from_pretrained(name, return_unused_kwargs=True, **remote, **request.args)
             processor = transformers.AutoImageProcessor.from_pretrained(name, **remote)
-            model, lacking = _model(transformers.AutoModelForImageClassification, name, config, pretrained=checkpoint is None)
+            model, lacking = _model(
+                transformers.AutoModelForImageClassification, name, config, pretrained=request.weights is None
+            )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise _unavailable(name, error) from error
     if unused := set(unused) - remote.keys():
@@ -61,28 +59,26 @@ def open_pretrained(name: str, weights: Path | None, args: Mapping[str, Any]) ->
             f"the weights of {name!r} lack {', '.join(lacking[:3])}{', …' if len(lacking) > 3 else ''}, or hold them in "
             "another shape; name a network that was trained to classify, or bring weights by --weights"
         )
-    notes = () if checkpoint is None else checkpoint.load_into(model, f"hf:{name}")
     preprocessing = processor_preprocessing(processor, name)
     if getattr(processor, "do_flip_channel_order", False):
-        # turned round inside the network, pictures and maps stay in RGB
+        # the network turns the channels round, so that pictures and maps stay in RGB
         model.register_forward_pre_hook(_flip_channels)
     return Opened(
-        f"hf:{name}",
+        request.spec,
         model.float().eval(),  # some are stored in half precision
         preprocessing,
         _labels(config),
         activation=ACTIVATIONS.get(config.problem_type, "softmax"),
-        notes=notes,
     )
 
 
 def _flip_channels(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """RGB to BGR."""
+    """Turn RGB into BGR."""
     return inputs[0].flip(1), *inputs[1:]
 
 
 def _model(auto: Any, name: str, config: Any, *, pretrained: bool) -> tuple[Any, list[str]]:
-    """The network, and which weights it has at random because there were none: a map of those would mean nothing."""
+    """Return the network, and the names of the weights that are random because there were none: their maps mean nothing."""
     if not pretrained:
         return auto.from_config(config, trust_remote_code=False), []
     model, report = auto.from_pretrained(
@@ -94,7 +90,7 @@ def _model(auto: Any, name: str, config: Any, *, pretrained: bool) -> tuple[Any,
 
 @contextmanager
 def _quiet(transformers: Any, *, bars: bool) -> Iterator[None]:
-    """Without reports of loading, since what is wrong is said once, as an error; bars are for what may be downloaded."""
+    """Silence transformers' reports of loading, since an error tells what is wrong; show ``bars`` for downloads."""
     logging = transformers.utils.logging
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
@@ -109,6 +105,7 @@ def _quiet(transformers: Any, *, bars: bool) -> Iterator[None]:
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:
+    """Return the error that tells what to do where ``name`` cannot be opened."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
     if Path(name).is_dir():
         return ModelError(
@@ -124,7 +121,7 @@ def _unavailable(name: str, error: Exception) -> ModelError:
 
 
 def _labels(config: Any) -> tuple[str, ...] | None:
-    """The classes' names, if they were given any: a configuration without writes LABEL_0, LABEL_1, …."""
+    """Return the class names, None if they are only LABEL_0, LABEL_1, …, which a configuration without names writes."""
     names = [str(config.id2label.get(index, "")) for index in range(config.num_labels)]
     return None if names == [f"LABEL_{index}" for index in range(len(names))] else tuple(names)
 
@@ -133,27 +130,28 @@ def _labels(config: Any) -> tuple[str, ...] | None:
 
 
 def processor_preprocessing(processor: Any, name: str) -> Preprocessing:
-    """An image processor's configuration as plain data, compared with what the processor does.
+    """Read an image processor's configuration as preprocessing, and compare that with what the processor does.
 
-    Channels in the order BGR are no part of it: pictures stay in RGB.
+    The order BGR of channels is no part of it: pictures stay in RGB.
 
     Raises:
-        ModelError: it does something that cannot be said so.
+        ModelError: it does something that :class:`Preprocessing` cannot express.
     """
     config = processor.to_dict()
     wrapped = config.get("data_config")  # a network of timm in transformers' clothes
-    found = timm_preprocessing(wrapped, f"hf:{name}") if wrapped else _read(config, name)
-    _compare(processor, found, name)
-    return found
+    preprocessing = timm_preprocessing(wrapped, f"hf:{name}") if wrapped else _read(config, name)
+    _compare(processor, preprocessing, name)
+    return preprocessing
 
 
 def _read(config: Mapping[str, Any], name: str) -> Preprocessing:
+    """Read the configuration of one of transformers' own processors."""
     resize, crop = _sizes(config)
     if resize is None or crop is None or config.get("do_pad"):
-        told = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_pad")}
-        said = ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+        entries = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_pad")}
+        listed = ", ".join(f"{key} {value}" for key, value in entries.items() if value is not None)
         raise ModelError(
-            f"hf:{name} prepares pictures in a way that relume does not ({said}); it resizes, and crops to one size"
+            f"hf:{name} prepares pictures in a way that relume does not ({listed}); it resizes, and crops to one size"
         )
     # the processor computes (pixel · rescale - shift - mean) / std, and relume (pixel / 255 - mean) / std
     scale = 255 * (config.get("rescale_factor") or 1 / 255) if config.get("do_rescale") else 255.0
@@ -174,7 +172,7 @@ def _read(config: Mapping[str, Any], name: str) -> Preprocessing:
 
 
 def _sizes(config: Mapping[str, Any]) -> tuple[Size | None, Size | None]:
-    """Resize and crop; None for what is of no fixed size."""
+    """Return the sizes to resize and to crop to, None where there is no fixed size."""
     size = dict(config.get("size") or {})
     edge, both = size.get("shortest_edge"), _both(size)
     cropped = _both(config.get("crop_size") or {}) if config.get("do_center_crop") else both
@@ -192,12 +190,13 @@ def _sizes(config: Mapping[str, Any]) -> tuple[Size | None, Size | None]:
 
 
 def _both(size: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return height and width, None if one of them is missing."""
     height, width = size.get("height"), size.get("width")
     return (int(height), int(width)) if height and width else None
 
 
-def _compare(processor: Any, found: Preprocessing, name: str) -> None:
-    """Prepare one drawn picture both ways.
+def _compare(processor: Any, preprocessing: Preprocessing, name: str) -> None:
+    """Prepare one drawn picture by the processor and by ``preprocessing``.
 
     Raises:
         ModelError: the processor gives another shape, or other pixels than resizing by other arithmetic can explain.
@@ -205,7 +204,7 @@ def _compare(processor: Any, found: Preprocessing, name: str) -> None:
     y, x = np.mgrid[0:90, 0:120]
     waves = [128 + 100 * np.sin(x / 9), 128 + 100 * np.cos(y / 7), 128 + 100 * np.sin((x + y) / 11)]
     picture = Image.fromarray(np.stack(waves, -1).astype(np.uint8))
-    ours = found.tensor(found.view(picture))
+    ours = preprocessing.tensor(preprocessing.view(picture))
     try:
         theirs: Any = processor(picture, return_tensors="pt").get("pixel_values")
     except (RuntimeError, TypeError, ValueError) as error:
@@ -213,7 +212,7 @@ def _compare(processor: Any, found: Preprocessing, name: str) -> None:
     if isinstance(theirs, torch.Tensor) and theirs.shape == (1, *ours.shape):
         if getattr(processor, "do_flip_channel_order", False):
             theirs = theirs.flip(1)
-        std = torch.tensor(found.std)[:, None, None]
+        std = torch.tensor(preprocessing.std)[:, None, None]
         if float(((theirs[0] - ours) * std).abs().mean()) * 255 <= TOLERANCE:
             return
     raise ModelError(

@@ -1,0 +1,154 @@
+"""Photos: found in folders, read, and explained in batches, so that one that fails stops no other."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from relume.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from relume.pictures.photo import Photo
+
+__all__ = ["find_photos", "in_batches", "read_photo"]
+
+P = TypeVar("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+#: Formats that Pillow tells by their suffixes and reads only with another program, or not at all.
+_UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+
+def find_photos(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[Path]:
+    """List the photos in ``paths``: the files, and in place of each folder the pictures in it and in the folders inside.
+
+    Pictures are known by the suffixes of Pillow's formats, and are in natural order: ``2.jpg`` before ``10.jpg``. Each photo
+    is listed once. Hidden files and folders, and links to folders, are left out. A folder without pictures, or that cannot be
+    read, stays in the list, so that reading it fails as reading a photo does.
+
+    Args:
+        paths: files and folders.
+        leave_out: a folder that is not looked into, such as one that results are written to.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from relume.models.photos import find_photos
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("10.png", "2.png"):
+        ...         Image.new("RGB", (8, 8)).save(Path(folder, name))
+        ...     print([path.name for path in find_photos([folder])])
+        ['2.png', '10.png']
+    """
+    photos: dict[str, Path] = {}
+    for given in map(Path, paths):
+        for path in _pictures(given, leave_out) if given.is_dir() else [given]:
+            photos.setdefault(os.path.realpath(path), path)
+    return [*photos.values()]
+
+
+def _pictures(folder: Path, leave_out: str | Path | None) -> list[Path]:
+    """List the pictures in a folder and in the folders inside; the folder itself if there are none."""
+    from PIL import Image
+
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
+    paths: list[Path] = []
+    unread: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=unread.append):
+        inside = Path(root)
+        folders[:] = [name for name in folders if name[0] != "." and not _is_same(inside / name, leave_out)]
+        pictures = (inside / name for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes)
+        paths += [path for path in pictures if _may_be_file(path)]
+    paths += [Path(error.filename) for error in unread]
+    return sorted(paths, key=_natural) or [folder]
+
+
+def _may_be_file(path: Path) -> bool:
+    """Tell whether a path is a file, or cannot be looked at: a link to nothing, which fails when it is read."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _is_same(path: Path, other: str | Path | None) -> bool:
+    """Tell whether two paths are the same folder."""
+    return other is not None and Path(other).exists() and path.samefile(other)
+
+
+def _natural(path: Path) -> list[list[tuple[int, str]]]:
+    """Make a key by which numbers in names are in the order of numbers."""
+    parts = (re.split(r"(\d+)", part.casefold()) for part in path.parts)
+    return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Read a photo that :func:`find_photos` listed.
+
+    Raises:
+        ImageError: it cannot be read or used, or is a folder without pictures.
+    """
+    from relume.pictures import photo
+
+    path = Path(path)
+    if not path.is_dir():
+        return photo.load_photo(path)
+    try:
+        next(path.iterdir(), None)
+    except OSError as error:
+        raise ImageError(f"the folder {str(path)!r} cannot be read: {error.strerror}; check its permissions") from error
+    raise ImageError(f"the folder {str(path)!r} holds no pictures that Pillow reads; name one that does, or the files")
+
+
+def in_batches(
+    photos: Iterable[P], batch_size: int, read: Callable[[P], S], run: Callable[[Sequence[S]], Sequence[R]]
+) -> Iterator[tuple[P, R | Exception]]:
+    """Read photos and run them in batches; yield each with its result, or with the error that it alone raises, in order.
+
+    A batch that raises an error is run again one by one. A network that takes photos only one by one, as an exported program
+    may, gets all later ones so.
+
+    Args:
+        photos: the photos, in any form that ``read`` takes.
+        batch_size: the number of photos that run together, at most.
+        read: reads one photo.
+        run: runs photos that were read, and returns a result for each.
+
+    Raises:
+        InputError: ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is the number of photos that run at once, from 1 on; got {batch_size}")
+    remaining = iter(photos)
+    while batch := list(islice(remaining, batch_size)):
+        inputs = [_attempt(read, photo) for photo in batch]
+        readable = [one for one in inputs if not isinstance(one, Exception)]
+        together = _attempt(run, readable) if len(readable) > 1 else None
+        results = None if together is None or isinstance(together, Exception) else iter(together)
+        failed = False
+        for photo, one in zip(batch, inputs, strict=True):
+            if isinstance(one, Exception):
+                yield photo, one
+            elif results is not None:
+                yield photo, next(results)
+            else:
+                alone = _attempt(run, [one])
+                failed = failed or isinstance(alone, Exception)
+                yield photo, alone if isinstance(alone, Exception) else alone[0]
+        if isinstance(together, Exception) and not failed:
+            batch_size = 1
+
+
+def _attempt(function: Callable[[P], R], argument: P) -> R | Exception:
+    """Call ``function``, and return its result or its error."""
+    try:
+        return function(argument)
+    except Exception as error:  # noqa: BLE001 - the caller gets it
+        return error
