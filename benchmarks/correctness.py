@@ -35,7 +35,7 @@ NETWORKS = (
 
 
 def off(got: Tensor, expected: Tensor) -> float:
-    """The relative error."""
+    """Return the relative error."""
     return float((got - expected).detach().norm() / expected.norm())
 
 

@@ -52,7 +52,7 @@ def networks() -> list[str]:
 
 
 def build(name: str) -> tuple[nn.Module, int]:
-    """A network with random weights, none of them all zero, and the side of a picture for it."""
+    """Return a network with random weights, none of them all zero, and the side of a picture for it."""
     torch.manual_seed(0)
     torchvision = import_torchvision()
     source, _, short = name.rpartition(":")
@@ -73,7 +73,7 @@ def build(name: str) -> tuple[nn.Module, int]:
 
 
 def row(name: str) -> str:
-    """The line of the table for one network."""
+    """Return the line of the table for one network."""
     model, side = build(name)
     x = torch.randn(1, 3, side, side, dtype=next(model.parameters()).dtype)
     e = relume.explain(model, x, [0], ["guided_backprop", "gradcam"])
@@ -93,18 +93,18 @@ class Totals(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """The totals, ``(N, classes)``."""
+        """Return the totals, ``(N, classes)``."""
         return prediction(self.model(x)).flatten(2).sum(2)
 
 
 def prediction(outputs: Any) -> Tensor:
-    """The dense prediction ``(N, classes, ...)`` in what a network returned."""
+    """Return the dense prediction ``(N, classes, ...)`` in what a network returned."""
     found: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits" if "logits" in outputs else "out"]
     return found
 
 
 def build_dense(name: str) -> tuple[nn.Module, int]:
-    """A network that segments or detects, with random weights, and the side of a picture for it."""
+    """Return a network that segments or detects, with random weights, and the side of a picture for it."""
     torch.manual_seed(0)
     model: nn.Module
     if name == "transformers:segformer":
@@ -122,7 +122,7 @@ def build_dense(name: str) -> tuple[nn.Module, int]:
 
 
 def dense_row(name: str) -> str:
-    """The line of the second table for one network."""
+    """Return the line of the second table for one network."""
     model, side = build_dense(name)
     x = torch.randn(1, 3, side, side, dtype=torch.float64)
     last = Totals(model)(x).shape[1] - 1

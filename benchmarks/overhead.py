@@ -29,7 +29,7 @@ NETWORKS = {"resnet50": "layer3", "densenet121": "features.denseblock3", "mobile
 
 
 def runs_of(model: nn.Module, layer: str) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Return the calls to time, by name."""
     images = torch.randn(1, 3, 32, 32)
 
     def bare() -> Tensor:
@@ -81,7 +81,7 @@ COLUMNS = (
 
 
 def row(name: str) -> str:
-    """The line of the table for one network."""
+    """Return the line of the table for one network."""
     torch.manual_seed(0)
     model = import_torchvision().models.get_model(name, weights=None).eval().requires_grad_(False)
     runs = runs_of(model, NETWORKS[name])

@@ -32,7 +32,7 @@ RATIOS = {
 
 
 def runs_of(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed, by name: `a for b` is prepared with `a` images and explains `b` of the eight."""
+    """Return the calls to time, by name: `a for b` is prepared with `a` images and explains `b` of the eight."""
     prepared = {count: relume.prepare(model, images[:count]) for count in (1, 2, 3, 8)}
     # not those that other sizes are asked of: what these have packed must be of their one size
     foreign = {count: relume.prepare(model, images[:count]) for count in (1, 8)}
@@ -52,7 +52,7 @@ def runs_of(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]
 
 
 def table(samples: Mapping[str, Sequence[float]]) -> str:
-    """The ratios of each round's runs: medians, with quartiles."""
+    """Return the ratios of each round's runs: medians, with quartiles."""
     rows = ["| | ms | over a network prepared for it (quartiles) |", "|---|---|---|"]
     for name, (run, against) in RATIOS.items():
         low, middle, high = statistics.quantiles(

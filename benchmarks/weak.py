@@ -22,7 +22,7 @@ SCENES = 100
 
 
 def shares(model: torch.nn.Module, image: torch.Tensor, classes: list[int], layer: str | None) -> list[tuple[float, float]]:
-    """The share of the Grad-CAM and of the Guided Grad-CAM of one image that is left, for each class."""
+    """Return the share of the Grad-CAM and of the Guided Grad-CAM of one image that is left, for each class."""
     found: list[tuple[float, float]] = []
 
     def look(gathered: Gradients) -> torch.Tensor:

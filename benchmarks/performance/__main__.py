@@ -20,7 +20,7 @@ from benchmarks.performance.report import insert, markdown
 
 
 def write(record: Record, output: Path) -> list[Path]:
-    """The record and what is drawn from it, in the folder ``output``."""
+    """Write the record, and the tables and the figure of it, into the folder ``output``."""
     output.mkdir(parents=True, exist_ok=True)
     stored, page = output / "performance.json", output / "performance.md"
     stored.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -177,7 +177,7 @@ def _ask(contender: Contender, model: nn.Module | Exception, network: Network, i
 def _expected(
     case: Case, model: nn.Module, images: Tensor, dtypes: Iterable[torch.dtype]
 ) -> tuple[Maps, dict[torch.dtype, dict[str, float]]]:
-    """The right maps of the first image, in float64, and each method's limit in each precision."""
+    """Return the right maps of the first image, in float64, and each method's limit in each precision."""
     methods = tuple(dict.fromkeys(method for task in case.tasks for method in TASKS[task]))
     if not case.defined:
         found = CONTENDERS["relume"].ask(model, case.network, images[:1], methods)
@@ -196,7 +196,7 @@ def _expected(
 def reference(
     network: Network, model: nn.Module, image: Tensor, methods: Sequence[str], dtype: torch.dtype = torch.float64
 ) -> Maps:
-    """Maps of one image by the slow twin of the tests, run in ``dtype``, returned in float64."""
+    """Return maps of one image by the slow twin of the tests, computed in ``dtype``, in float64."""
     exact, x = copy.deepcopy(model).cpu().to(dtype), image.cpu().to(dtype)
     found = {key: twin.attribution(exact, x, [network.target], rule)[0] for key, rule in RULES.items() if _needed(key, methods)}
     if _needed("gradcam", methods):

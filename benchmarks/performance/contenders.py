@@ -98,7 +98,7 @@ def _captum(model: nn.Module, network: Network, images: Tensor, methods: Sequenc
 
 
 def _pytorch_grad_cam(model: nn.Module, network: Network, images: Tensor, _methods: Sequence[str]) -> Maps:
-    """It returns ``(H, W, C)``; on the same tensor twice it would add the gradients up, hence a new one each time."""
+    """Return ``(H, W, C)`` of a new tensor each time: on the same tensor twice the gradients would add up."""
     import_torchvision()
     from pytorch_grad_cam import GuidedBackpropReLUModel
 

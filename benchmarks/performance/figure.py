@@ -31,7 +31,7 @@ AXES = {"batch": "images in the batch", "side": "side of the image, pixels", "de
 
 
 def draw(record: Record) -> Figure:
-    """The figure of a run, from its record alone."""
+    """Draw the figure of a run, from its record alone."""
     across = [point for point in record["points"] if point["group"] == "networks"]
     slots = max((len(_shown(record, point, "guided")) for point in across), default=0) + 0.8
     height = max(3.2, 0.19 * slots * len(across))

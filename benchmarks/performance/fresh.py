@@ -29,7 +29,7 @@ MIB = 2**20
 
 
 def peak(network: Network, task: str, contender: str, batch: int, rounds: int, device: str, threads: int) -> Peak:
-    """The highest memory while one call runs, above what was held before it, in as many processes made for it as rounds."""
+    """Measure the most memory that one call adds, in a new process for each round."""
     images = 1 if CONTENDERS[contender].single else batch
     found = Peak(network=network.name, task=task, contender=contender, batch=images, mib=[], word="")
     try:

@@ -15,7 +15,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine(device: torch.device) -> dict[str, str | int | float | bool]:
-    """The processor, the device, and how many threads compute."""
+    """Describe the processor, the device, and how many threads compute."""
     info = CPUINFO.read_text() if CPUINFO.is_file() else ""
     fields = dict(line.replace("\t", "").split(": ", 1) for line in info.splitlines() if ": " in line)
     return {

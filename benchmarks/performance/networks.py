@@ -34,7 +34,7 @@ class Network:
     layers: int = 0  # in its name, of a family that differs in depth alone
 
     def build(self, *, calibrated: bool = True) -> nn.Module:
-        """The network in evaluation mode; ``calibrated`` gives BatchNorm the statistics that its activations have."""
+        """Return the network in evaluation mode; ``calibrated`` gives BatchNorm the statistics that its activations have."""
         torch.manual_seed(0)
         model = wake(self.make())
         if calibrated:
@@ -59,7 +59,7 @@ def wake(model: nn.Module) -> nn.Module:
 
 
 def _calibrate(model: nn.Module, images: Tensor) -> None:
-    """Running statistics that are those of activations: as initialised, a deep network's would overflow or die out."""
+    """Set running statistics to those of activations: as initialised, a deep network's would overflow or die out."""
     norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     if not norms:
         return

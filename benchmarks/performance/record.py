@@ -99,12 +99,12 @@ class Record(TypedDict):
 
 
 def median(samples: list[float]) -> float | None:
-    """The median, None of nothing."""
+    """Return the median, None if there are no values."""
     return statistics.median(samples) if samples else None
 
 
 def quartiles(samples: list[float]) -> tuple[float, float]:
-    """The first and the third quartile; of a single sample, itself."""
+    """Return the first and the third quartile; a single sample is both."""
     if len(samples) < 2:
         return samples[0], samples[0]
     low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -112,25 +112,25 @@ def quartiles(samples: list[float]) -> tuple[float, float]:
 
 
 def find(record: Record, group: str, network: str, batch: int | None = None) -> Point | None:
-    """The point of ``network`` in ``group``, at ``batch`` if that is said."""
+    """Find the point of ``network`` in ``group``, at ``batch`` if one is given."""
     fits = (p for p in record["points"] if p["group"] == group and p["network"] == network and batch in (None, p["batch"]))
     return next(fits, None)
 
 
 def timing(point: Point | None, task: str, contender: str) -> Timing | None:
-    """What ``contender`` did with ``task``."""
+    """Find the run of ``task`` by ``contender``."""
     runs: Iterable[Timing] = () if point is None else point["runs"]
     return next((run for run in runs if (run["task"], run["contender"]) == (task, contender)), None)
 
 
 def fastest_peer(record: Record, point: Point, task: str) -> tuple[str, float] | None:
-    """The peer with the lowest median among those that are right, and its seconds per image."""
+    """Return the peer with the lowest median among those that are right, and its seconds per image."""
     timed = [(run["contender"], median(run["seconds"])) for run in point["runs"] if run["task"] == task]
     right = [(name, seconds) for name, seconds in timed if name in record["peers"] and seconds is not None]
     return min(right, key=lambda pair: pair[1], default=None)
 
 
 def gemm_rate(point: Point) -> tuple[str, float] | None:
-    """The fastest kernel of those timed in the same rounds, and its operations per second."""
+    """Return the fastest kernel of those timed in the same rounds, and its operations per second."""
     rates = [(name, rate["flops"] / statistics.median(rate["seconds"])) for name, rate in point["rates"].items()]
     return max(rates, key=lambda pair: pair[1], default=None)

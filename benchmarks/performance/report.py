@@ -23,7 +23,7 @@ START, END = "<!-- measured: python -m benchmarks.performance writes what follow
 
 
 def markdown(record: Record) -> str:
-    """The tables of a run, from its record alone."""
+    """Return the tables of a run, from its record alone."""
     parts = [_machine(record), "## Asked and measured", _targets(record)]
     across = [point for point in record["points"] if point["group"] == "networks"]
     for task, title in TITLES.items():

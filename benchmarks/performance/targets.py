@@ -81,7 +81,7 @@ def _memory(record: Record, face: str) -> float | None:
 
 
 def slowest(record: Record, face: str) -> tuple[float, str, str] | None:
-    """The fastest right peer over relume where that is lowest, with its network and task; -inf where relume was not timed."""
+    """Return the lowest ratio of the fastest right peer to relume, with its network and task; -inf if relume was not timed."""
     ratios = []
     for point in (p for p in record["points"] if p["group"] == "networks"):
         for task in dict.fromkeys(run["task"] for run in point["runs"]):
