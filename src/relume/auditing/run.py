@@ -46,7 +46,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         images: ``(N, C, H, W)``, preprocessed as the network expects.
         target: None (each image's predicted class), a class, or one class per image; decided once, and kept.
         method: a key of :data:`relume.METHODS`, a :class:`relume.Method`, or a wrapper such as ``relume.Smooth("gradient")``,
-            whose first map is audited.
+            whose first map is audited. Give ``Smooth`` no generator of its own: each call would draw other noise.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
         checks: the checks to make: keys of :data:`relume.auditing.CHECKS`, or of their measures, such as ``cascade``; all of
             them if None.
