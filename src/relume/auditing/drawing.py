@@ -27,7 +27,14 @@ ROLES: Mapping[Role, str] = MappingProxyType({"method": "the map's order", "rand
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """A picture under its ``name``, with a ``note`` below."""
+    """A picture under its ``name``, with a ``note`` below.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.auditing import Tile
+        >>> Tile("cat", "the class explained", Image.new("RGB", (8, 8))).name
+        'cat'
+    """
 
     name: str
     note: str
@@ -36,7 +43,15 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
-    """Pictures side by side, and the words for the scale that they are drawn at."""
+    """Pictures side by side, and the words for the scale that they are drawn at.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.auditing import Strip, Tile
+        >>> tiles = [Tile(name, "", Image.new("RGB", (8, 8))) for name in ("cat", "dog")]
+        >>> len(Strip(tiles, "each at its own scale").tiles)
+        2
+    """
 
     tiles: Sequence[Tile]
     scale: str
@@ -44,7 +59,14 @@ class Strip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A curve ``y`` over ``x``; NaN where there is a gap."""
+    """A curve ``y`` over ``x``; NaN where there is a gap.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.auditing import Curve
+        >>> Curve("method", np.array([0, 0.5, 1]), np.array([0.9, np.nan, 0.1])).role
+        'method'
+    """
 
     role: Role
     x: Values
@@ -62,6 +84,13 @@ class Chart:
         low, high: the ends of the axis of ``y``.
         lines: the heights of horizontal lines, by name.
         marks: the ``x`` above which the tiles of the strip before it stand, one for each; none if it belongs to no strip.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.auditing import Chart, Curve
+        >>> curve = Curve("method", np.array([0, 1]), np.array([0.9, 0.1]))
+        >>> Chart("Deletion", "share of pixels removed", "probability", [curve]).ticks
+        [0, 0.5, 1]
     """
 
     title: str

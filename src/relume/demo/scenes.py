@@ -38,6 +38,12 @@ class Thing:
         name: its class.
         mask: its visible pixels, ``(128, 128)``.
         box: the smallest box about them, ``x0 y0 x1 y1`` in pixels, the last ones excluded.
+
+    Example:
+        >>> from relume.demo import draw_scene
+        >>> cat, dog = draw_scene(7, ["cat", "dog"]).things
+        >>> cat.name, cat.mask.shape, len(cat.box)
+        ('cat', (128, 128), 4)
     """
 
     name: str
@@ -53,6 +59,12 @@ class Scene:
         seed: the seed that it was drawn from.
         picture: 128 × 128 pixels, RGB.
         things: from back to front.
+
+    Example:
+        >>> from relume.demo import CLASSES, draw_scene
+        >>> scene = draw_scene(7, ["cat", "dog"])
+        >>> bool(scene.mask(CLASSES.index("cat")).any()), bool(scene.mask(CLASSES.index("cup")).any())
+        (True, False)
     """
 
     seed: int

@@ -81,6 +81,16 @@ def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None,
 
     Raises:
         ImageError: no class to explain is left in what the network sees.
+
+    Example:
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> from relume.evaluation import sample_of
+        >>> scene = draw_scene(7, ["cat", "dog"])
+        >>> masks = [(index, scene.mask(index)) for index in scene.classes]
+        >>> sample = sample_of("scene 7", scene.picture, masks, relume.open_model("demo"))
+        >>> sample.image.shape, list(sample.targets) == list(scene.classes)
+        (torch.Size([3, 128, 128]), True)
     """
     view = opened.preprocessing.view
     visible = [(index, np.asarray(view(Image.fromarray(mask)))) for index, mask in masks]  # Pillow never blends one bit

@@ -19,7 +19,22 @@ __all__ = ["SOURCES", "Samples", "Source", "open_samples"]
 
 
 class Samples(Iterable[Loader], Sized, Protocol):
-    """A known number of functions that load a sample each; such as a list of them."""
+    """A known number of functions that load a sample each; such as a list of them.
+
+    Example:
+        A list of functions will do:
+
+        >>> import relume
+        >>> from relume.demo import draw_scene
+        >>> from relume.evaluation import sample_of
+        >>> demo = relume.open_model("demo")
+        >>> def load():
+        ...     scene = draw_scene(7, ["cat", "dog"])
+        ...     return sample_of("scene 7", scene.picture, [(index, scene.mask(index)) for index in scene.classes], demo)
+        >>> samples = [load]
+        >>> samples[0]().name
+        'scene 7'
+    """
 
 
 #: Opens samples: from what stands after the colon, for an opened network, by a seed.

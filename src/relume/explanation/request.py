@@ -55,6 +55,12 @@ class Request(Reading):
         evidence: ``quick`` for the cheap checks of each map, None for none.
         activation: how probabilities follow from the network's scores.
         batch_size: how many images run at once, at most; None for all of them.
+
+    Example:
+        >>> from relume.explanation import Request
+        >>> request = Request.of([0, 1], ["gradient"], batch_size=8)
+        >>> len(request.targets), request.methods[0].key, request.evidence
+        (2, 'gradient', 'quick')
     """
 
     methods: Sequence[AnyMethod] = ()

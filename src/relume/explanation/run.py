@@ -94,6 +94,14 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
     """Explain the targets of ``request``, which share the forward pass: an explanation for each.
 
     Arguments and errors are those of :func:`explain`.
+
+    Example:
+        >>> import torch
+        >>> from relume.explanation import Request, explanations
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        >>> first, second = explanations(network, torch.rand(2, 3, 4, 4), Request.of([0, 1], ["gradient"]))
+        >>> first["gradient"].shape
+        torch.Size([2, 3, 4, 4])
     """
     run = Unwritten(functools.partial(Trace.run, model), model)
     batches = Batches(images, request)

@@ -60,6 +60,11 @@ class SaveOptions:
     Attributes:
         kind: the kind of picture, for all methods or by method; what suits each map if None.
         size: the longest side of a picture in pixels; that of the photo if None.
+
+    Example:
+        >>> from relume.explanation import SaveOptions
+        >>> SaveOptions(kind={"gradcam": "over"}, size=512).size
+        512
     """
 
     kind: Kinds = None

@@ -36,7 +36,14 @@ def sobel(image: Map) -> Map:
 
 
 def centred(shape: tuple[int, ...]) -> Map:
-    """Compute a Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: photographers put things there."""
+    """Compute a Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: photographers put things there.
+
+    Example:
+        >>> from relume.measures import centred
+        >>> values = centred((5, 7))
+        >>> values.shape, float(values[2, 3])
+        ((5, 7), 1.0)
+    """
     down, across = (((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape)
     return np.exp(-0.5 * (down[:, None] ** 2 + across[None] ** 2))
 

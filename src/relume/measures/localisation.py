@@ -228,6 +228,11 @@ class Column:
         title: its heading.
         better: ``high`` or ``low``, whichever value is better.
         group: the heading of the columns that it stands among.
+
+    Example:
+        >>> from relume.measures import Column
+        >>> str(Column("share on the thing", "high"))
+        'share on the thing ↑'
     """
 
     title: str

@@ -82,7 +82,18 @@ class Method:
 
 
 def backpropagation(key: str, rule: Rule, title: str = "", citation: str = "") -> Method:
-    """Make the method whose map is the gradient with respect to the input by ``rule``: signed, ``(N, C, *spatial)``."""
+    """Make the method whose map is the gradient with respect to the input by ``rule``: signed, ``(N, C, *spatial)``.
+
+    Example:
+        A rule of your own makes a method:
+
+        >>> import relume, torch
+        >>> from relume.methods import backpropagation
+        >>> absolute = backpropagation("absolute", lambda gradient, rectifier: rectifier.pull(gradient).abs())
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+        >>> relume.explain(network, torch.rand(1, 3, 4, 4), 0, [absolute])["absolute"].shape
+        torch.Size([1, 3, 4, 4])
+    """
     return Method(key, frozenset({("input", rule)}), functools.partial(_input_gradient, rule), title=title, citation=citation)
 
 

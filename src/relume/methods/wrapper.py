@@ -187,6 +187,12 @@ def resolve_methods(methods: Iterable[MethodLike]) -> list[AnyMethod]:
 
     Raises:
         InputError: an unknown key, something that is no method, two methods that make a map of one key, or none at all.
+
+    Example:
+        >>> from relume import Smooth
+        >>> from relume.methods import resolve_methods
+        >>> [info.key for method in resolve_methods(["gradient", Smooth("gradcam")]) for info in method.maps]
+        ['gradient', 'smooth_gradcam', 'vargrad_gradcam']
     """
     given = [] if isinstance(methods, str) else list(methods)
     if not given:

@@ -40,6 +40,11 @@ class ModelRequest:
         weights: the checkpoint whose weights :func:`open_model` loads afterwards; None if the network's own are wanted.
         args: keyword arguments for the function that builds the network.
         device: the device where it will run. :func:`open_model` moves it there, if the source has not done so.
+
+    Example:
+        >>> from relume.models import ModelRequest
+        >>> ModelRequest("torchvision:resnet18", "resnet18", weights=None, args={"num_classes": 10}, device="cpu").name
+        'resnet18'
     """
 
     spec: str

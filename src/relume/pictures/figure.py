@@ -41,6 +41,12 @@ class Cell:
         bar: its colours in a row, if they stand for values.
         low, high: the values at the ends of the bar, as text.
         note: a remark below it.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.pictures import Cell
+        >>> Cell("Grad-CAM", Image.new("RGB", (64, 64)), low="0", high="0.2").note
+        ''
     """
 
     name: str
@@ -53,7 +59,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Pictures under a title."""
+    """Pictures under a title.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.pictures import Cell, Row
+        >>> Row("cat, 93 %", [Cell("Grad-CAM", Image.new("RGB", (64, 64)))]).title
+        'cat, 93 %'
+    """
 
     title: str
     cells: Sequence[Cell]
@@ -167,7 +180,16 @@ def _room(inches: float, size: float) -> int:
 
 
 def figure_bytes(sheet: Figure, form: Literal["png", "pdf", "svg"] = "png", *, transparent: bool = False) -> bytes:
-    """Return a figure as the bytes of a file; text stays text where the format has it."""
+    """Return a figure as the bytes of a file; text stays text where the format has it.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.pictures import Cell, Row, figure_bytes
+        >>> from relume.pictures.figure import figure
+        >>> sheet = figure([Row("A row", [Cell("red", Image.new("RGB", (64, 64), "red"))])], "a caption", dpi=50)
+        >>> figure_bytes(sheet, "pdf")[:4]
+        b'%PDF'
+    """
     options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}}  # the default takes twice the time for a tenth of the size
     if form != "png":
         options = {"metadata": {"Date" if form == "svg" else "CreationDate": None}}

@@ -34,6 +34,15 @@ class ClassSensitivity:
         classes: by ``runner_up``, ``random_other`` and ``least_likely``, the class taken in each image, ``(N,)``.
         similarity: the same, for each of :data:`relume.measures.SIMILARITIES`, ``(N,)``. High is insensitive.
         maps: the maps of each.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, class_sensitivity
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = class_sensitivity(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> list(result.classes), result.similarity["runner_up"]["absolute"].shape
+        (['runner_up', 'random_other', 'least_likely'], (2,))
     """
 
     classes: Mapping[str, Tensor]

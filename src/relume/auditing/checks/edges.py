@@ -32,6 +32,15 @@ class EdgeSimilarity:
         similarity: to the ``sobel`` and ``canny`` edges of the image and to the ``input`` itself, less its mean colour (Nie et
             al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in an image of one colour.
         maps: these pictures.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, edge_similarity
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = edge_similarity(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> list(result.similarity), result.similarity["sobel"]["absolute"].shape
+        (['sobel', 'canny', 'input'], (2,))
     """
 
     similarity: Mapping[str, Similarities]

@@ -55,6 +55,15 @@ class Faithfulness:
             where the map knows better which pixels matter; NaN where it is the same everywhere, and has no order. In [-1, 1]
             for probabilities, in the unit of the score for scores.
         quantity: ``probability``, or ``score`` where the network has no probabilities.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, measure_faithfulness
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = measure_faithfulness(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> list(result.curves), list(result.gain["road"]), result.quantity
+        (['deletion', 'insertion', 'road'], ['random', 'edges'], 'score')
     """
 
     curves: Mapping[str, Mapping[str, Values]]

@@ -34,6 +34,15 @@ class Health:
         dead: the share of the channels of maps ``(N, C, H, W)`` that are silent at every place in every image of a batch.
         blank: the share of each map's pixels that are exactly zero, ``(N,)``.
         trouble: why rectifiers could not be looked into, if so.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, measure_health
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = measure_health(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> 0 <= result.silent <= 1, result.saturated, result.blank.shape
+        (True, 0.0, (2,))
     """
 
     coverage: Coverage

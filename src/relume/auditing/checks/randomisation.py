@@ -52,6 +52,15 @@ class Randomisation:
         stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``.
         lost: the stages at which the random network gave no map for an image: it overflowed, or its score did not respond,
             however often the layer was drawn. They are in no average.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, randomise
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = randomise(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> result.how, result.stages.shape, result.lost
+        ('reset', (2, 2, 8, 8), ())
     """
 
     layers: tuple[str, ...]

@@ -26,6 +26,15 @@ class Stability:
         noise: under small noise; the ceiling of what any other comparison can reach.
         shift: when the image moves by one pixel and the map is moved back.
         largest: the highest :func:`sensitivity` to the noise, ``(N,)``: max-sensitivity, Yeh et al. 2019, arXiv:1901.09392.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from relume.auditing import Subject, measure_stability
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> result = measure_stability(Subject.of(network, torch.rand(2, 3, 8, 8), 0))
+        >>> result.shift["absolute"].shape, result.largest.shape
+        ((2,), (2,))
     """
 
     noise: Similarities
