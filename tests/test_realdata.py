@@ -8,7 +8,7 @@ import torch
 from matplotlib import colormaps
 
 import relume
-from relume.models.checkpoints import load_weights, read_state
+from relume.models.checkpoints import load_weights, read_checkpoint
 from relume.models.labels import find_class, read_labels
 from relume.models.sources import open_model
 from relume.pictures import kinds as render
@@ -127,7 +127,7 @@ def test_photographs_are_recognised(squeezenet, realdata, photo, label):
 def test_cifar_resnet_of_functional_relus(realdata):
     net = ResNet20()
     path = realdata / "weights" / "cifar_resnet20.safetensors"
-    load_weights(net, read_state(path), "ResNet20", path)
+    load_weights(net, read_checkpoint(path).tensors, "ResNet20", path)
     net = net.double().eval()
     preprocessing = Preprocessing(resize=32, crop=32)
     photos = sorted((realdata / "images" / "cifar10").glob("*.jpg"))

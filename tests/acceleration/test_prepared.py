@@ -17,7 +17,7 @@ from relume import errors
 from relume.checkup import check
 from relume.demo.scenes import draw_scene
 from relume.measures.localisation import rank_correlation
-from relume.models.checkpoints import read_state
+from relume.models.checkpoints import read_checkpoint
 from relume.models.libraries import import_torchvision
 from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
@@ -86,7 +86,7 @@ def test_networks_of_timm(name):
 
 def cifar(realdata):
     net = ResNet20().eval()
-    net.load_state_dict(read_state(realdata / "weights" / "cifar_resnet20.safetensors"))
+    net.load_state_dict(read_checkpoint(realdata / "weights" / "cifar_resnet20.safetensors").tensors)
     photos = sorted((realdata / "images" / "cifar10").glob("*.jpg"))[::3]
     return net, torch.stack([Preprocessing(resize=32, crop=32).tensor(view(path)) for path in photos])
 

@@ -22,7 +22,7 @@ from relume.methods.gradients import Gradients
 from relume.registry import Registry
 from relume.rules import Rule
 
-__all__ = ["METHODS", "Method", "Need", "backpropagation", "method_title", "resolve_method"]
+__all__ = ["METHODS", "Method", "Need", "backpropagation", "resolve_method"]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
 
@@ -131,11 +131,6 @@ METHODS: Registry[Method] = Registry(
         )
     },
 )
-
-
-def method_title(key: str) -> str:
-    """Return the title of the method registered under ``key``; the key of any other."""
-    return METHODS[key].maps[0].title if key in METHODS else key
 
 
 def resolve_method(method: str | Method) -> Method:

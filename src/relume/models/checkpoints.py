@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from relume.errors import ModelError
 
-__all__ = ["Checkpoint", "archive_kind", "check_file", "load_weights", "read_checkpoint", "read_state"]
+__all__ = ["Checkpoint", "archive_kind", "check_file", "load_weights", "read_checkpoint"]
 
 #: The names under which training scripts keep the moving average of the weights, which they evaluate with.
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -60,11 +60,6 @@ class Checkpoint:
             ModelError: the tensors do not fit.
         """
         return self.notes + load_weights(model, self.tensors, name, self.path)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors by name in ``path``, without the notes of :func:`read_checkpoint`."""
-    return read_checkpoint(path).tensors
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
