@@ -76,6 +76,7 @@ def test_it_is_the_explanation(network, layer):
     assert_flat_graph_is_eager(network().double().eval(), layer)
 
 
+@pytest.mark.slow
 def test_a_network_of_torchvision():
     assert_flat_graph_is_eager(torchvision_network("shufflenet_v2_x0_5").double().eval(), "stage3")
 
