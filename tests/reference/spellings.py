@@ -34,8 +34,8 @@ def rectifier(f, rule):
 class Spelling:
     """One way to write ``function``.
 
-    ``told_by`` is what tells it: the ``graph`` alone; the ``comparisons`` made in the forward pass; ``nothing``, so it is listed;
-    or ``rectifiers``, its own, which are guided as they are.
+    ``told_by`` is what tells it: the ``graph`` alone; the ``comparisons`` of the forward pass; ``nothing``, so it is listed; or
+    ``rectifiers``, its own, which are guided as they are.
     """
 
     written: Any
@@ -165,8 +165,16 @@ SPELLINGS = {
         ("x*0.5*(1 + tanh(x/2))", lambda x: x * 0.5 * (1 + torch.tanh(x / 2)), silu),
         ("x*tanh(softplus(x))", lambda x: x * torch.tanh(F.softplus(x)), mish),
         ("x*tanh(log(1 + exp(x)))", lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))), mish),
-        ("serf: x*erf(log1p(exp(x)))", lambda x: x * torch.erf(torch.log1p(torch.exp(x))), lambda x: x * torch.erf(softplus(x))),
-        ("logish: x*log1p(sigmoid(x))", lambda x: x * torch.log1p(x.sigmoid()), lambda x: x * torch.log1p(1 / (1 + torch.exp(-x)))),
+        (
+            "serf: x*erf(log1p(exp(x)))",
+            lambda x: x * torch.erf(torch.log1p(torch.exp(x))),
+            lambda x: x * torch.erf(softplus(x)),
+        ),
+        (
+            "logish: x*log1p(sigmoid(x))",
+            lambda x: x * torch.log1p(x.sigmoid()),
+            lambda x: x * torch.log1p(1 / (1 + torch.exp(-x))),
+        ),
         ("tanhexp: x*tanh(exp(x))", lambda x: x * torch.tanh(torch.exp(x)), lambda x: x * torch.tanh(torch.exp(x))),
         ("log1p(exp(x))", lambda x: torch.log1p(torch.exp(x)), softplus),
         ("log(1 + exp(x))", lambda x: torch.log(1 + torch.exp(x)), softplus),
@@ -193,7 +201,11 @@ SPELLINGS = {
         ("relu2", lambda x: torch.square(F.relu(x)), relu_squared),
         ("relu(x)*relu(x)", lambda x: F.relu(x) * F.relu(x), relu_squared),
         ("relu(x)*x", lambda x: F.relu(x) * x, relu_squared),
-        ("clamp(x, min=0) + minimum(zeros, expm1(x))", lambda x: x.clamp(min=0) + torch.minimum(_zeros(x), torch.expm1(x)), elu),
+        (
+            "clamp(x, min=0) + minimum(zeros, expm1(x))",
+            lambda x: x.clamp(min=0) + torch.minimum(_zeros(x), torch.expm1(x)),
+            elu,
+        ),
         ("relu(x) + clamp(exp(x) - 1, max=0)", lambda x: F.relu(x) + torch.clamp(torch.exp(x) - 1, max=0), elu),
         ("where(x > 0, x, expm1(x))", lambda x: torch.where(x > 0, x, torch.expm1(x)), elu),
         # behind a linear layer, which keeps nothing of x, these two take the comparisons
@@ -230,7 +242,11 @@ SPELLINGS = {
         ("x*heaviside(x.detach(), 0)", lambda x: x * torch.heaviside(x.detach(), x.new_zeros(())), relu),
         ("x*where(x > 0, 1, 0)", lambda x: x * torch.where(x > 0, 1.0, 0.0).to(x), relu),
         ("x*where(x > 0, 1, 0.1)", lambda x: x * torch.where(x > 0, 1.0, 0.1).to(x), leaky),
-        ("smelu: where(|x| < 1, (x + 1)**2/4, relu(x))", lambda x: torch.where(x.abs() < 1, (x + 1) ** 2 / 4, F.relu(x)), smelu),
+        (
+            "smelu: where(|x| < 1, (x + 1)**2/4, relu(x))",
+            lambda x: torch.where(x.abs() < 1, (x + 1) ** 2 / 4, F.relu(x)),
+            smelu,
+        ),
     ),
     **_spellings("rectifiers", ("relu(x) - 0.1*relu(-x)", lambda x: F.relu(x) - 0.1 * F.relu(-x), leaky)),
 }
