@@ -80,11 +80,11 @@ def tanh_gelu(x, root=ROOT):
 
 
 def silu(x):
-    return x / (1 + torch.exp(-x))
+    return x * torch.sigmoid(x)
 
 
 def quick_gelu(x):
-    return x / (1 + torch.exp(-1.702 * x))
+    return x * torch.sigmoid(1.702 * x)
 
 
 def softplus(x):
@@ -272,8 +272,9 @@ def _prelu(x):
 
 def _acon(x):
     # Ma et al. 2021, arXiv:2009.04759, equation 5: (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x
-    p, q, beta = _per_channel(x, 0.9, 1.2), _per_channel(x, 0.0, 0.2), _per_channel(x, 0.8, 1.5)
-    return (p - q) * x * torch.sigmoid(beta * ((p - q) * x)) + q * x
+    p, q, beta = _per_channel(x, 0.9, 1.2), _per_channel(x, 0.05, 0.2), _per_channel(x, 0.8, 1.5)
+    difference = (p - q) * x
+    return difference * torch.sigmoid(beta * difference) + q * x
 
 
 PER_CHANNEL = _spellings(
