@@ -88,7 +88,9 @@ def test_the_table_of_the_docs_is_that_of_the_tests():
 
 
 def test_constants_of_each_channel():
-    assert set(outcomes(PER_CHANNEL, Convolutional).values()) == {"guided"}
+    found = outcomes(PER_CHANNEL, Convolutional)
+    assert {found.pop("ACON-C"), found.pop("ACON-C, difference twice")} <= {"guided", "listed"}  # a swish, and a line beside it
+    assert set(found.values()) == {"guided"}
 
 
 @pytest.mark.parametrize("table", [FUNCTIONS, MASKS], ids=["functions", "masks"])

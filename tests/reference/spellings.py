@@ -277,6 +277,11 @@ def _acon(x):
     return difference * torch.sigmoid(beta * difference) + q * x
 
 
+def _acon_twice(x):
+    p, q, beta = _per_channel(x, 0.9, 1.2), _per_channel(x, 0.05, 0.2), _per_channel(x, 0.8, 1.5)
+    return (p - q) * x * torch.sigmoid(beta * (p - q) * x) + q * x
+
+
 PER_CHANNEL = _spellings(
     "graph",
     ("swish with beta", _swish, _swish),
@@ -287,6 +292,7 @@ PER_CHANNEL = _spellings(
         _prelu,
     ),
     ("ACON-C", _acon, _acon),
+    ("ACON-C, difference twice", _acon_twice, _acon),
 )
 
 
