@@ -8,7 +8,7 @@ import torch
 import relume
 from relume.maps import MapInfo
 from relume.methods import Copy, Wrapper
-from relume.targets import Class, Target
+from relume.targets import Class
 from tests.helpers.networks import Small
 
 
@@ -85,16 +85,16 @@ class Here(Class):
 class Replaced(relume.Augmented):
     """An augmentation that explains another target in place of the one that was asked for."""
 
-    by: Target = Class(1)
+    by: type[Class] = Class
 
     def targets(self, target, outputs):
-        return [self.by]
+        return [self.by(1)]
 
 
 def test_a_target_with_a_place_is_refused_in_copies_that_move_also_where_a_wrapper_gives_it(net, x):
     assert relume.explain(net, x, 2, [Replaced("gradient")])["augmented_gradient"].any()
     with pytest.raises(relume.errors.TargetError, match="Replaced shows things in other places, and Here asks about one;"):
-        relume.explain(net, x, 2, [Replaced("gradient", by=Here(1))])
+        relume.explain(net, x, 2, [Replaced("gradient", by=Here)])
 
 
 def test_a_map_is_described_by_its_wrapper(net, x):
