@@ -394,7 +394,8 @@ def scenes(tmp_path):
 
 def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, tmp_path):
     def run(command, *args):
-        result = relume_command(command, *scenes, "--target", "boat", "--output", tmp_path / "out", *args)
+        args = ["--target", "boat", "--method", "gradcam,guided_gradcam", "--output", tmp_path / "out", *args]
+        result = relume_command(command, *scenes, *args)
         assert result.exit_code == 0, result.output
         return result.stdout
 
