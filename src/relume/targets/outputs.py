@@ -13,15 +13,15 @@ from relume.errors import TargetError
 __all__ = ["class_scores", "pixel_scores", "tensors_in"]
 
 
-def class_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
+def class_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be class scores, or several tensors can.
     """
     returned = _distinct(outputs)
     flat = [(name, t) for name, t in returned if t.ndim == 2 and t.is_floating_point()]
-    if fitting := [(name, t) for name, t in flat if len(t) == batch and t.shape[1]]:
+    if fitting := [(name, t) for name, t in flat if len(t) == count and t.shape[1]]:
         return _the_one(fitting, ("logits",), outputs)
     if not flat:
         raise TargetError(
@@ -31,20 +31,20 @@ def class_scores(outputs: Any, batch: int) -> Tensor:
         )
     if all(t.shape[1] for _, t in flat):
         raise TargetError(
-            f"the network returned scores for {len(flat[0][1])} samples and was given {batch}; "
+            f"the network returned scores for {len(flat[0][1])} samples and was given {count}; "
             "pass a batch of shape (N, C, H, W)"
         )
     raise TargetError(f"the network returned {_listed(flat)}, which is no class at all; build it with one class or more")
 
 
-def pixel_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K, H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
+def pixel_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K, H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be such scores, or several tensors can.
     """
     returned = _distinct(outputs)
-    if fitting := [(name, t) for name, t in returned if t.ndim == 4 and t.is_floating_point() and len(t) == batch]:
+    if fitting := [(name, t) for name, t in returned if t.ndim == 4 and t.is_floating_point() and len(t) == count]:
         return _the_one(fitting, ("out", "logits"), outputs)
     raise TargetError(
         "a segmentation target needs scores of shape (N, classes, H, W), and the network returned "
