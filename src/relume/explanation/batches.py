@@ -187,7 +187,15 @@ def join_coverage(parts: Sequence[Coverage]) -> Coverage:
     """Join what ran: of each kind the highest count, where the network does not do the same for all images."""
     counts = [Counter({(row.kind, row.guided, row.why): row.count for row in part.rows}) for part in parts]
     rows = functools.reduce(operator.or_, counts)
-    return Coverage(tuple(CoverageRow(kind, count, guided, why) for (kind, guided, why), count in rows.items()))
+    places: dict[str, dict[str, None]] = {}
+    for row in (row for part in parts for row in part.rows if row.places):
+        places.setdefault(row.kind, {}).update(dict.fromkeys(row.places))
+    return Coverage(
+        tuple(
+            CoverageRow(kind, count, guided, why, tuple(places.get(kind, ())) if guided else ())
+            for (kind, guided, why), count in rows.items()
+        )
+    )
 
 
 def _join_evidence(parts: Sequence[Evidence]) -> Evidence | None:

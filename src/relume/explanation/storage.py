@@ -371,7 +371,7 @@ def _read_evidence(data: dict[str, Any]) -> Evidence:
 
 
 def _coverage(row: dict[str, Any]) -> CoverageRow:
-    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
+    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]), tuple(map(str, row["places"])))
 
 
 def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo:
