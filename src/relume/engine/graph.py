@@ -27,7 +27,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from relume.engine.by_hand import Region, Tape, hook_region, suspects
 from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
 from relume.engine.saved_tensors import LEAN, Saved, is_lean, looking
-from relume.errors import GraphError, HiddenRegionError, HookError, NoRectifierError
+from relume.errors import GraphError, HiddenRegionError, HookError, LayerError, NoRectifierError
 
 __all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
@@ -164,7 +164,9 @@ def _by_hand(nodes: Sequence[Node], tape: Tape, ends: Collection[Node]) -> tuple
     running = set(nodes)
     regions, doubtful = {}, {node: f"{_BY_HAND}; {why}" for node, why in tape.doubtful.items()}
     for end, region in tape.regions.items():
-        if region in reading or not running.issuperset(region.nodes) or any(node in ends for node in region.nodes[:-1]):
+        if any(node in ends for node in region.nodes[:-1]):
+            raise LayerError(f"the layer lies in the middle of a {region.label}, which a rule treats as one; name another layer")
+        if region in reading or not running.issuperset(region.nodes):
             doubtful[end] = _READ_INSIDE
         else:
             regions[end] = region

@@ -42,7 +42,7 @@ from relume.errors import (
     NonFiniteError,
     TargetError,
 )
-from relume.rules import Rule, gradient
+from relume.rules import Rule, deconvnet, gradient, guided
 from relume.targets.base import Target, TargetLike
 from relume.targets.conversion import as_target
 from relume.targets.outputs import tensors_in
@@ -232,9 +232,11 @@ class Trace:
         """
         with translated(self.model, self.written):
             rectifiers = () if rule is gradient else score.survey(wrt, relu_only=self.relu_only).guidable()
+            # at a rectifier written by hand, a rule of the user's may pull a gradient through nodes that ran before
+            may_pull = rule not in (guided, deconvnet) and any(isinstance(kind, Region) for _, kind in rectifiers)
             _, nodes = score.between([self.images])  # those on the way to a layer are among them
             with full_precision(self.images.device.type), hooked(rectifiers, rule):
-                pulled = gradients(score.value, wrt, nodes, keep=not last)
+                pulled = gradients(score.value, wrt, nodes, keep=not last or may_pull)
         missing = [tensor for tensor, gradient in zip(wrt, pulled, strict=True) if gradient is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")

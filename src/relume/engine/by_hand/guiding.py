@@ -61,8 +61,7 @@ class RegionLocal:
 
     def pull_positive(self, grad: Tensor) -> Tensor:
         """``max(grad, 0) · f'(x)``."""
-        # f does not fall where it is positive, which the grid was judged by, and rules look nowhere else
-        return self._grad_in.clamp(min=0) if grad is self._grad_out else self.pull(grad.clamp(min=0))
+        return self._grad_in * (grad > 0) if grad is self._grad_out else self.pull(grad.clamp(min=0))
 
     def where_active(self, grad: Tensor) -> Tensor:
         """``grad · 1[f(x) > 0]``."""

@@ -67,6 +67,7 @@ class Tape(TorchDispatchMode):
     def __init__(self, images: Tensor, *, lean: bool = False) -> None:
         """Begin before a network runs on ``images``; if ``lean``, keep no more of an output than where it is positive."""
         super().__init__()
+        self._executor = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
         self.regions: dict[Node, Region] = {}
         self.doubtful: dict[Node, str] = {}
         self.nodes: set[Node] = set()
@@ -90,9 +91,16 @@ class Tape(TorchDispatchMode):
                 module.register_forward_pre_hook(functools.partial(before, name))
                 module.register_forward_hook(after, always_call=True)
 
+    def __enter__(self) -> Tape:
+        """Begin the record; TorchScript fuses no operations meanwhile."""
+        self._executor.__enter__()
+        super().__enter__()
+        return self
+
     def __exit__(self, *error: object) -> None:
         """End the record, and let go of all but what was found."""
         super().__exit__(*error)
+        self._executor.__exit__(*error)
         self._settle()
         self._known, self._formulas = WeakIdKeyDictionary(), Formulas()
 
