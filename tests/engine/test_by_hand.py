@@ -30,7 +30,6 @@ from tests.helpers.by_hand import (
     images,
     outcome,
 )
-from tests.helpers.networks import torchvision_network
 from tests.helpers.random_formulas import random_formula
 from tests.reference import twin
 from tests.reference.spellings import FUNCTIONS, MASKS, PER_CHANNEL, SPELLINGS, derivative, gelu, rectifier, relu, silu
@@ -476,7 +475,7 @@ def test_random_formulas():
     assert counts["untouched"] > 100
 
 
-# --- Real networks ---
+# --- Transformers ---
 
 
 class Applied(nn.Module):
@@ -520,78 +519,3 @@ def test_every_activation_of_transformers_in_a_vision_transformer():
         assert e.coverage.complete, (name, str(e.coverage))
         assert distance(e["guided_backprop"], expected) <= 1e-11, name
     assert by_formula >= {"gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh", "gelu_python", "quick_gelu"}
-
-
-TIMM = ["convnext_atto", "mobilenetv3_small_050", "resmlp_12_224", "vit_tiny_patch16_224"]
-HOLDING_ONE = {"resnetv2_50d_evos", "regnetz_b16_evos"}  # x*sigmoid(v*x), inside their EvoNorm
-
-
-def timm_network(name):
-    torch.manual_seed(0)
-    model = import_library("timm").create_model(name, pretrained=False).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model, torch.randn(1, *model.default_cfg["input_size"])
-
-
-def is_as_without_recognition(model, x, monkeypatch):
-    """Compare the guided map with that of an engine that looks for no activation written by hand, to the last bit."""
-
-    def guided():
-        try:
-            e = relume.explain(model, x, 0, ["guided_backprop"])
-        except errors.NoRectifierError:
-            return torch.zeros(()), ""
-        return e["guided_backprop"], str(e.coverage)
-
-    map_, coverage = guided()
-    with monkeypatch.context() as patch:
-        patch.setattr("relume.engine.by_hand.recognised", lambda *_, **__: ())  # the switch, if the module calls it otherwise
-        plain, before = guided()
-    return torch.equal(map_, plain) and coverage == before
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
-def test_networks_of_torchvision_are_as_without_recognition(name, monkeypatch):
-    assert is_as_without_recognition(torchvision_network(name), torch.randn(1, 3, 64, 64), monkeypatch)
-
-
-@pytest.mark.filterwarnings("ignore")  # timm's own
-@pytest.mark.parametrize("name", TIMM[:2])
-def test_networks_of_timm_are_as_without_recognition(name, monkeypatch):
-    model, x = timm_network(name)
-    assert is_as_without_recognition(model, x[..., :64, :64], monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the libraries' own
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_all_networks_are_as_without_recognition(library, monkeypatch):
-    """The smallest network of each family."""
-    different = set()
-    for name in {"torchvision": _torchvision_names, "timm": _timm_names}[library]():
-        if library == "torchvision":
-            model, x = torchvision_network(name), torch.randn(1, 3, 96, 96)
-            x = F.interpolate(x, 224) if "vit" in name or "maxvit" in name else x
-        else:
-            model, x = timm_network(name)
-        if not is_as_without_recognition(model, x, monkeypatch):
-            different.add(name)
-    assert different <= HOLDING_ONE
-
-
-def _torchvision_names():
-    names = import_library("torchvision").models.list_models(module=import_library("torchvision").models)
-    return [name for name in names if name not in ("vit_h_14", "regnet_y_128gf")]  # of half a gigabyte and more
-
-
-def _timm_names():
-    """The smallest network of each module of timm, and those that hold an activation written by hand."""
-    timm, smallest = import_library("timm"), {}
-    for name in timm.list_models():
-        with torch.device("meta"), contextlib.suppress(Exception):
-            size = sum(p.numel() for p in timm.create_model(name).parameters())
-            family = timm.models._registry._model_to_module[name]
-            smallest[family] = min(smallest.get(family, (size, name)), (size, name))
-    return sorted({name for _, name in smallest.values()} | HOLDING_ONE)
