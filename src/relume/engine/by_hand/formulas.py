@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from relume.engine.by_hand.operations import IDENTITIES, name_of
+from relume.engine.by_hand.operations import Operation
 from relume.engine.by_hand.steps import Constant, Step
 
 __all__ = ["Formulas", "Verdict"]
 
 _FAR = 30.0
-_SIDE = torch.logspace(-3, math.log10(_FAR), 60, dtype=torch.float64)
+_SIDE = torch.logspace(-3, math.log10(_FAR), 80, dtype=torch.float64)
 _GRID = torch.cat([-_SIDE.flip(0), torch.zeros(1, dtype=torch.float64), _SIDE])
 _HALFWAY = int((_GRID - _FAR / 2).abs().argmin())
 
@@ -45,83 +46,89 @@ class Verdict:
         return one[0] < two[0] or (one[0] == two[0] and one[1] < two[1] - 1e-6)
 
 
+_MOST_VERDICTS = 10_000
+_VERDICTS: dict[bytes, Verdict] = {}  # of formulas by their digests
+
+
 class Formulas:
-    """Formulas by number: the same formula is replayed and judged once, wherever it was written."""
+    """The formulas of a forward pass, each known by a digest of its operations and constants."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._numbers: dict[Hashable, int] = {}
-        self._values: list[Tensor | None] = []
-        self._verdicts: dict[int, Verdict] = {}
+        self._values: dict[bytes, Tensor | None] = {}
 
     def judge(self, end: Step, source: Step) -> Verdict:
-        """Judge ``end`` as a function of ``source``."""
-        with _disable_current_modes(), torch.no_grad():
-            number = self._number(end, source)
-            if number is None:
-                return Verdict(doubt="its constants differ from place to place, or were overwritten")
-            if number not in self._verdicts:
-                values = self._values[number]
-                self._verdicts[number] = _judged(values) if values is not None else Verdict(doubt="it cannot be replayed")
-            return self._verdicts[number]
+        """Judge ``end`` as a function of ``source``; the same formula is judged once, wherever it was written."""
+        digest = self._digest(end, source)
+        if digest is None:
+            return Verdict(doubt="its constants differ from place to place, or were overwritten")
+        if digest not in _VERDICTS:
+            with _disable_current_modes(), torch.no_grad():
+                values = self.values(end, source)
+                verdict = _judged(values) if values is not None else Verdict(doubt="it cannot be replayed")
+            if len(_VERDICTS) >= _MOST_VERDICTS:
+                _VERDICTS.clear()
+            _VERDICTS[digest] = verdict
+        return _VERDICTS[digest]
 
-    def values(self, end: Step, source: Step) -> Tensor | None:
-        """Replay ``end`` as a function of ``source`` on the grid."""
-        number = self._number(end, source)
-        return None if number is None else self._values[number]
-
-    def _number(self, step: Step, source: Step) -> int | None:
-        if step is source:
-            places = _GRID.reshape(-1, *[1] * len(step.shape))
-            return self._numbered(("x", len(step.shape)), lambda: places)
-        if source not in step.numbers:
-            step.numbers[source] = self._replayed(step, source)
-        return step.numbers[source]
-
-    def _replayed(self, step: Step, source: Step) -> int | None:
-        names: list[Hashable] = []
+    def values(self, step: Step, source: Step) -> Tensor | None:
+        """Replay ``step`` as a function of ``source`` on the grid; None if it does not run."""
+        digest = self._digest(step, source)
+        if digest is None or digest in self._values:
+            return None if digest is None else self._values[digest]
 
         def value(operand: Any) -> Any:
             if isinstance(operand, tuple):
                 return [value(o) for o in operand]
             if isinstance(operand, Step):
-                number = self._number(operand, source)
-                if number is None:
-                    raise LookupError
-                names.append(("number", number))
-                return self._values[number]
-            if isinstance(operand, Constant):
+                return self.values(operand, source)
+            return operand.value(step.shape) if isinstance(operand, Constant) else operand
+
+        if step is source:
+            result: Tensor | None = _GRID.reshape(-1, *[1] * len(step.shape))
+        else:
+            assert step.operation is not None, "only formulas have digests"
+            result = _replay(step.operation, [value(operand) for operand in step.operands], step.options)
+        self._values[digest] = result
+        return result
+
+    def _digest(self, step: Step, source: Step) -> bytes | None:
+        """Tell formulas apart; None if ``step`` is no function of ``source`` whose constants are known."""
+        if source not in step.digests:
+            step.digests[source] = self._digested(step, source)
+        return step.digests[source]
+
+    def _digested(self, step: Step, source: Step) -> bytes | None:
+        if step is source:
+            return b"%d" % len(step.shape)
+        parts = [repr((str(step.operation and step.operation.function), step.options)).encode()]
+
+        def add(operand: Any) -> bool:
+            part: bytes | None = repr(operand).encode() if not isinstance(operand, tuple | Step | Constant) else b""
+            if isinstance(operand, tuple):
+                return all(map(add, operand))
+            if isinstance(operand, Step):
+                part = self._digest(operand, source)
+            elif isinstance(operand, Constant):
                 constant = operand.value(step.shape)
-                if constant is None:
-                    raise LookupError
-                names.append(("number", float(constant)) if constant.ndim == 0 else ("tensor", id(operand.tensor)))
-                return constant
-            names.append((type(operand), operand))
-            return operand
+                part = None if constant is None else repr(constant.shape).encode() + constant.numpy().tobytes()
+            parts.append(part or b"")
+            return part is not None
 
-        try:
-            operands = [value(operand) for operand in step.operands]
-        except LookupError:
-            return None
-        key = (step.function, *names, *((k, str(v)) for k, v in step.options.items()))
-        return self._numbered(key, lambda: _replay(step.function, operands, step.options))
-
-    def _numbered(self, key: Hashable, values: Callable[[], Tensor | None]) -> int:
-        if key not in self._numbers:
-            self._numbers[key] = len(self._values)
-            self._values.append(values())
-        return self._numbers[key]
+        known = step.operation is not None and all(map(add, step.operands))
+        return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest() if known else None
 
 
-def _replay(function: Any, operands: list[Any], options: Mapping[str, Any]) -> Tensor | None:
+def _replay(operation: Operation, operands: list[Any], options: Mapping[str, Any]) -> Tensor | None:
     """Run an operation on values of the grid, in double precision whatever dtype it ran in; None if it does not run."""
     try:
-        if name_of(function) in IDENTITIES:
+        if operation.identity:
             dtype = options.get("dtype") or operands[0].dtype
             result = operands[0].to(torch.float64 if dtype.is_floating_point else dtype)
         else:
             given = {key: options[key] for key in ("alpha", "approximate", "rounding_mode") if key in options}
-            result = function(*([operands[0].clone(), *operands[1:]] if function._schema.is_mutable else operands), **given)
+            first = operands[0].clone() if operation.writing else operands[0]
+            result = operation.function(first, *operands[1:], **given)
     except (AttributeError, IndexError, RuntimeError, TypeError):  # also of what could not be replayed itself
         return None
     values: Tensor = result[0] if isinstance(result, tuple) else result
@@ -145,7 +152,7 @@ def _judged(values: Tensor) -> Verdict:
         & (up > 0)
         & (y[middle + 1 :] >= 0).all(0)  # active wherever its input is positive: relu(x) - 2 * sigmoid(x) is not
         & (down.abs() <= 0.35 * up)  # tanh and sigmoid: 1; x + relu(x): 0.5
-        & ~((y[:10] == y[0]).all(0) & (y[0] != 0))  # cut off at another bound than zero is arithmetic
+        & ~((y[:12] == y[0]).all(0) & (y[0] != 0))  # cut off at another bound than zero is arithmetic
         & (steep.amax(0) <= 6 * far)  # no jump: x * (x > 0.3)
         & (up >= 1.4 * half)  # saturating: below; growing like an exponential: above
         & (up <= 9 * half)

@@ -1,56 +1,79 @@
-"""Torch's elementwise operations, by their names and by those of their nodes in a graph."""
+"""Torch's operations as formulas need them: which are elementwise, by their names and by those of their nodes in a graph."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.autograd.graph import Node
 
-__all__ = ["AFFINE", "IDENTITIES", "REARRANGING", "is_elementwise", "made_by", "name_of", "operation_of"]
+__all__ = ["Operation", "elementwise_operation", "operation_of"]
 
-#: Operations that hand values on.
-IDENTITIES = frozenset(
+_IDENTITIES = frozenset(
     {"_lazy_clone", "_to_copy", "_unsafe_view", "alias", "clone", "detach", "expand", "lift_fresh", "permute", "view"}
 )
-#: Operations that do no more than scale, shift and add up.
-AFFINE = IDENTITIES | {"add", "div", "mul", "neg", "rsub", "sub"}
-#: Operations whose results have the origin of what they rearrange, but are no function of it place by place.
-REARRANGING = frozenset(
-    {"as_strided", "cat", "index", "index_put", "masked_scatter", "masked_select", "select", "slice", "squeeze", "stack"}
+_AFFINE = _IDENTITIES | {"add", "div", "mul", "neg", "rsub", "sub"}
+# elementwise, though torch does not mark them so
+_UNMARKED = _IDENTITIES | {"_prelu_kernel", "fill", "hardswish", "log_sigmoid_forward"}
+_REARRANGING = frozenset(
+    {"as_strided", "index", "index_put", "masked_scatter", "masked_select", "select", "slice", "squeeze"}
     | {"t", "transpose", "unsqueeze"}
 )
-# elementwise, though torch does not mark them so
-_UNMARKED = IDENTITIES | {"_prelu_kernel", "fill", "hardswish", "log_sigmoid_forward"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """An operation of torch.
+
+    Attributes:
+        function: runs it.
+        name: its name, the same for all its overloads and in place.
+        elementwise: each place of the result depends on that place of the operands alone.
+        rearranging: the result has the origin of its operands, but is no function of them place by place.
+        affine: it does no more than scale, shift and add up.
+        identity: it hands values on.
+        creating: the result does not depend on the values of the operands.
+        writing: it writes into its first operand.
+    """
+
+    function: Any
+    name: str
+    elementwise: bool
+    rearranging: bool
+    affine: bool
+    identity: bool
+    creating: bool
+    writing: bool
 
 
 @functools.cache
-def name_of(function: Any) -> str:
-    """Return the name of an operation, the same for all its overloads and in place."""
-    return str(function.overloadpacket.__name__).removesuffix("_")
+def operation_of(function: Any) -> Operation:
+    """Describe the operation that ``function``, an overload of it, runs."""
+    name = str(function.overloadpacket.__name__).removesuffix("_")
+    out_of_place = getattr(getattr(torch.ops.aten, name, None), function._overloadname, function)
+    tags = {*function.tags, *out_of_place.tags}  # in place, it has not all of them
+    marked = torch.Tag.pointwise in tags or name in _UNMARKED
+    return Operation(
+        function=function,
+        name=name,
+        elementwise=marked and torch.Tag.nondeterministic_seeded not in tags,
+        rearranging=name in _REARRANGING,
+        affine=name in _AFFINE,
+        identity=name in _IDENTITIES,
+        creating=name.endswith("_like") or name.startswith("new_"),
+        writing=bool(function._schema.is_mutable),
+    )
 
 
 @functools.cache
-def is_elementwise(function: Any) -> bool:
-    """Tell whether each place of the result depends on that place of the operands alone."""
-    name, overload = name_of(function), function._overloadname
-    tags = {*function.tags, *getattr(getattr(torch.ops.aten, name, None), overload, function).tags}  # in place, it has none
-    return (torch.Tag.pointwise in tags or name in _UNMARKED) and torch.Tag.nondeterministic_seeded not in tags
-
-
-@functools.cache
-def operation_of(name: str) -> str | None:
+def elementwise_operation(node_name: str) -> Operation | None:
     """Find the elementwise operation whose nodes have this name, such as "MulBackward0"; None if there is none."""
-    words = name.rpartition("Backward")[0]
+    words = node_name.rpartition("Backward")[0]
     snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in words).removeprefix("_")
-    for candidate in (snake, f"_{snake}", snake.replace("_", ""), f"{snake}_forward") if snake else ():
-        packet = getattr(torch.ops.aten, candidate, None)
-        if packet is not None and any(is_elementwise(getattr(packet, overload)) for overload in packet.overloads()):
-            return candidate
+    for name in (snake, f"_{snake}", snake.replace("_", ""), f"{snake}_forward") if snake else ():
+        packet = getattr(torch.ops.aten, name, None)
+        for overload in packet.overloads() if packet is not None else ():
+            if (operation := operation_of(getattr(packet, overload))).elementwise:
+                return operation
     return None
-
-
-def made_by(node: Node, function: Any) -> bool:
-    """Tell whether a node belongs to the operation, and not to a function that somebody wrote around it."""
-    return node.name().rpartition("Backward")[0].lower() == name_of(function).replace("_", "").removesuffix("forward")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from relume.engine.by_hand.operations import AFFINE, operation_of
+from relume.engine.by_hand.operations import elementwise_operation
 from relume.engine.by_hand.steps import Value
 from relume.engine.rectifiers import Saved, rectifier_of
 
@@ -39,7 +39,7 @@ def suspects(nodes: Iterable[Node], look: Callable[[Node], Saved]) -> Iterator[N
         name = node.name()
         if _is_greatest_of_stack(node, name):
             yield node
-        operation = operation_of(name)
+        operation = elementwise_operation(name)
         edges = [(source, i) for source, i in node.next_functions if source is not None]
         begins = {origins.get(edge, edge) for edge in edges}
         if operation is None or len(begins) != 1:
@@ -47,12 +47,12 @@ def suspects(nodes: Iterable[Node], look: Callable[[Node], Saved]) -> Iterator[N
                 yield node
             continue
         before = max(bends.get(edge, 0) for edge in edges)
-        joins, bent = len(edges) > 1, operation not in AFFINE
-        product = joins and operation in ("mul", "div")
+        joins, bent = len(edges) > 1, not operation.affine
+        product = joins and operation.name in ("mul", "div")
         origins[node, 0], bends[node, 0] = begins.pop(), before + (bent or product)
         if rectifier_of(name, look(node)) is not None:
             continue
-        if (joins and (before or bent)) or (before and operation in _FLATTENING) or _may_rectify_alone(node, name, look):
+        if (joins and (before or bent)) or (before and operation.name in _FLATTENING) or _may_rectify_alone(node, name, look):
             yield node
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from relume.engine.by_hand.formulas import Formulas, Verdict
-from relume.engine.by_hand.operations import IDENTITIES, REARRANGING, is_elementwise, made_by, name_of
+from relume.engine.by_hand.operations import Operation, operation_of
 from relume.engine.by_hand.steps import Constant, Step, Value, between, meeting, steps_in
 from relume.engine.rectifiers import Saved
 from relume.engine.tensor_state import memory_key, version
@@ -62,7 +62,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         regions: the rectifiers, by the node that makes their output.
         doubtful: the nodes that may make the output of another, with what cannot be told.
-        nodes: the nodes whose operations were seen.
+        nodes: the nodes of elementwise operations that were seen.
     """
 
     def __init__(self, images: Tensor, *, lean: bool = False) -> None:
@@ -73,9 +73,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.doubtful: dict[Node, str] = {}
         self.nodes: set[Node] = set()
         self._lean, self._modules, self._formulas = lean, [""], Formulas()
-        self._known: Any = WeakIdKeyDictionary()  # from a tensor to the step or constant that it is
-        self._known[images] = Step.of(images)
-        self._last: tuple[Any, tuple[Any, ...], Mapping[str, Any], Any, str] | None = None
+        # the steps and constants that tensors are, by their ids; the id of a tensor that is gone may be that of another
+        self._known: dict[int, tuple[weakref.ref[Tensor], Step | Constant]] = {}
+        self._last: tuple[Operation, tuple[Any, ...], Mapping[str, Any], Any, str] | None = None
+        self._note(images, Step.of(images))
 
     def watch(self, modules: Mapping[nn.Module, str]) -> None:
         """Note which of the ``modules`` of a private replica, given with their names, runs."""
@@ -103,20 +104,31 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__exit__(kind, error, at)  # type: ignore[no-untyped-call]
         self._executor.__exit__(kind, error, at)
         self._settle()
-        self._known, self._formulas = WeakIdKeyDictionary(), Formulas()
+        self._known, self._formulas = {}, Formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Run an operation, and note what it was given."""
         self._settle()
-        operands = tuple(map(self._operand, args))
-        if func._schema.is_mutable and isinstance(args[0], Tensor):
+        operation = operation_of(func)
+        if operation.writing and self.regions:
             memory = memory_key(args[0].untyped_storage())
             for region in self.regions.values():
                 if memory_key(region.output.untyped_storage()) == memory:
                     region.output = region.output.clone()
+        if not (operation.elementwise or operation.rearranging):
+            depends = not operation.creating and self._depends(args)
+            result = func(*args, **(kwargs or {}))
+            self._note_unfollowed(result, depends=depends)
+            return result
+        operands = tuple(map(self._operand, args))
         result = func(*args, **(kwargs or {}))
-        self._last = func, operands, kwargs or {}, result, self._modules[-1]
+        self._last = operation, operands, kwargs or {}, result, self._modules[-1]
         return result
+
+    # --- What tensors are -------------------------------------------------------------------------------------------------
+
+    def _note(self, tensor: Tensor, what: Step | Constant) -> None:
+        self._known[id(tensor)] = weakref.ref(tensor), what
 
     def _operand(self, value: Any) -> Any:
         """Find the step or constant that a tensor is."""
@@ -124,63 +136,89 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return tuple(map(self._operand, value))
         if not isinstance(value, Tensor):
             return value
-        known = self._known.get(value)
-        if known is None and value.grad_fn is None:
+        known = self._known.get(id(value))
+        if known is not None and known[0]() is value:
+            what = known[1]
+            if what.version == version(value) and (
+                isinstance(what, Constant) or what.edge is not None or value.grad_fn is None
+            ):
+                return what
+        elif value.grad_fn is None:
             return Constant(value, version(value), computed=False)
-        if known is None or known.version != version(value):  # made elsewhere, or written to by way of a view
-            self._known[value] = known = Step.of(value)
-        return known
+        step = Step.of(value)  # of an operation that is not followed, or written to by way of a view
+        self._note(value, step)
+        return step
+
+    def _note_unfollowed(self, result: Any, *, depends: bool) -> None:
+        """Note what an operation made that is not followed; what has a gradient is a step as soon as it is used."""
+        for tensor in [result] if isinstance(result, Tensor) else [t for t in tree_iter(result) if isinstance(t, Tensor)]:
+            if not depends:
+                self._note(tensor, Constant(tensor, version(tensor), computed=True))
+            elif not tensor.is_floating_point() or not torch.is_grad_enabled():
+                self._note(tensor, Step(tensor.shape, None, version(tensor)))
+
+    def _depends(self, value: Any) -> bool:
+        """Tell whether a tensor, or one in a list, depends on the input."""
+        if isinstance(value, list | tuple):
+            return any(map(self._depends, value))
+        if not isinstance(value, Tensor):
+            return False
+        known = self._known.get(id(value))
+        if known is not None and known[0]() is value and known[1].version == version(value):
+            return isinstance(known[1], Step)
+        return known is not None or value.grad_fn is not None
 
     def _settle(self) -> None:
         """Note what the last operation made, which has its node by now."""
         if self._last is None:
             return
-        (function, operands, options, result, module), self._last = self._last, None
-        steps = steps_in(operands)
-        for i, tensor in enumerate(t for t in tree_iter(result) if isinstance(t, Tensor)):
-            if not steps or name_of(function).endswith("_like") or name_of(function).startswith("new_"):
-                self._known[tensor] = Constant(tensor, version(tensor), computed=True)
-                continue
-            self._known[tensor] = step = Step.of(tensor)
-            if step.edge is not None and (is_elementwise(function) or name_of(function) == "index_put"):
-                self.nodes.add(step.edge[0])
-            if i == 0 and (step.edge is None or made_by(step.edge[0], function)):
-                self._place(step, function, operands, options)
-                if step.edge is not None and tensor.is_floating_point():
-                    self._look(step, steps, tensor, module)
+        (operation, operands, options, result, module), self._last = self._last, None
+        tensor = result[0] if isinstance(result, tuple) else result
+        if steps := steps_in(operands):
+            self._note(tensor, step := Step.of(tensor))
+            self._follow(step, operation, operands, options, steps, tensor, module)
+        else:
+            self._note(tensor, Constant(tensor, version(tensor), computed=True))
 
-    @staticmethod
-    def _place(step: Step, function: Any, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        """Find what a step is a function of."""
-        name, steps = name_of(function), steps_in(operands)
-        elementwise = is_elementwise(function) or (name == "index_put" and _writes_a_number(operands))
-        if not elementwise and name not in REARRANGING:
+    def _follow(
+        self,
+        step: Step,
+        operation: Operation,
+        operands: tuple[Any, ...],
+        options: Mapping[str, Any],
+        steps: Sequence[Step],
+        tensor: Tensor,
+        module: str,
+    ) -> None:
+        """Find what a ``step`` is a function of, and whether a rectifier written by hand ends there."""
+        node = None if step.edge is None else step.edge[0]
+        if node is not None and not _belongs(node.name(), operation):
             return
-        origins = {s.origin or s for s in steps}
-        step.origin = origins.pop() if len(origins) == 1 else None
-        if name == "permute" and list(operands[1]) != sorted(operands[1]):
+        origin = steps[0].origin or steps[0]
+        step.origin = origin if all((s.origin or s) is origin for s in steps) else None
+        elementwise = operation.elementwise or (operation.name == "index_put" and _writes_a_number(operands))
+        rearranged = operation.name == "permute" and list(operands[1]) != sorted(operands[1])
+        if elementwise and not rearranged and all(s.shape == step.shape for s in steps):
+            nearest = steps[0] if len(steps) == 1 else meeting(steps)
+            if nearest is not None:
+                step.set_formula(operation, operands, options, steps, nearest)
+        if node is None or not tensor.is_floating_point():
             return
-        if elementwise and all(s.shape == step.shape for s in steps):
-            step.nearest = meeting(steps)
-        if step.nearest is not None:
-            step.function, step.operands, step.options, step.depth = function, operands, options, step.nearest.depth + 1
+        if elementwise:
+            self.nodes.add(node)
+        if step.nearest is None:
+            masked = any(s.edge is None for s in steps) and any(s.edge is not None and s.shape == step.shape for s in steps)
+            if step.origin is not None and masked:
+                self.doubtful[node] = "it meets a mask of its own, of which one was rearranged"
+        elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in operands):
+            self.doubtful[node] = "its mask was made where operations cannot be seen"
+        elif (step.bends or len(steps) > 1 or step.scales) and not operation.identity:
+            self._judge(step, node, tensor, module)
 
     # --- Judging ----------------------------------------------------------------------------------------------------------
 
-    def _look(self, step: Step, steps: Sequence[Step], tensor: Tensor, module: str) -> None:
-        """Find whether a rectifier written by hand ends at a ``step``, which made ``tensor`` of ``steps`` in ``module``."""
-        assert step.edge is not None, "only what has a gradient is guided"
-        node = step.edge[0]
-        if step.nearest is None:
-            masked = {s.edge is None for s in steps} == {True, False} and any(s.shape == step.shape for s in steps)
-            if step.origin is not None and masked:
-                self.doubtful[node] = "it meets a mask of its own, of which one was rearranged"
-        elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in step.operands):
-            self.doubtful[node] = "its mask was made where operations cannot be seen"
-        elif step.bends or len(step.steps) > 1 or (step.scales and name_of(step.function) not in IDENTITIES):
-            self._judge(step, tensor, module)
-
-    def _judge(self, end: Step, tensor: Tensor, module: str) -> None:
+    def _judge(self, end: Step, node: Node, tensor: Tensor, module: str) -> None:
+        """Find the rectifier written by hand that ends at a step, whose ``node`` made ``tensor`` in ``module``."""
         best: tuple[Step, list[Step], Verdict] | None = None
         doubt, source = "", end.nearest
         for _ in range(_REACH):
@@ -198,7 +236,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if best is not None:
             self._take(*best, tensor, module)
         elif doubt:
-            self.doubtful[end.edge[0]] = doubt  # type: ignore[index]
+            self.doubtful[node] = doubt
 
     def _take(self, source: Step, window: Sequence[Step], verdict: Verdict, tensor: Tensor, module: str) -> None:
         """Make a region of a ``window``, in place of those in it, unless it only scales one of them the wrong way."""
@@ -216,6 +254,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             step.region = region
         for node in nodes:
             self.doubtful.pop(node, None)
+
+
+@functools.cache
+def _belongs(node_name: str, operation: Operation) -> bool:
+    """Tell whether nodes of this name belong to the operation, and not to a function that somebody wrote around it."""
+    words = node_name.rpartition("Backward")[0].lower()
+    return words == operation.name.replace("_", "").removesuffix("forward")
 
 
 def _writes_a_number(operands: Sequence[Any]) -> bool:
