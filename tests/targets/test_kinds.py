@@ -7,7 +7,7 @@ from torch import nn
 import relume
 from relume.engine import RECTIFIERS, Rectifier
 from relume.errors import TargetError
-from relume.targets import Box, Channel, Class, Contrast, Neuron, Segmentation, Target, as_target
+from relume.targets import Channel, Class, Contrast, Detection, Neuron, Segmentation, Target, as_target
 from tests.helpers.networks import Small
 
 
@@ -68,7 +68,7 @@ def test_what_holds_something_for_each_image_refuses_another_number_of_them():
         as_target(target).check(2)
         with pytest.raises(TargetError, match="were given for 3 samples"):
             as_target(target).check(3)
-    for target in (None, 3, len, Channel("body", 1), Segmentation(1, torch.ones(4, 4)), Box(1)):
+    for target in (None, 3, len, Channel("body", 1), Segmentation(1, torch.ones(4, 4)), Detection(1)):
         as_target(target).check(3)
 
 

@@ -144,7 +144,7 @@ class Opened:
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
-        options = {"output": self.output, **options}
+        options = {"output": self.output, "labels": self.labels, **options}
         try:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
@@ -233,11 +233,8 @@ class Opened:
             return
 
     def _named(self, e: Explanation, photos: Sequence[Photo], provenance: Mapping[str, Any]) -> Explanation:
-        """Return an explanation that knows the network's name, its classes and the photos."""
-        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a network of which a unit is explained may have none
-        if self.labels is not None and classes is not None and len(self.labels) != classes:
-            raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
-        known = {"model": self.name, "labels": self.labels, "photos": photos}
+        """Return an explanation that knows the network's name and the photos."""
+        known = {"model": self.name, "photos": photos}
         return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
 
     def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
@@ -245,7 +242,8 @@ class Opened:
         from relume.targets import Contrast
 
         sentence, labels = str(error), self.labels or ()
-        for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+        others = (target.against for target in targets if isinstance(target, Contrast))
+        for index in {other for other in others if isinstance(other, int)}:
             if 0 <= index < len(labels):
                 sentence = sentence.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
         return type(error)(sentence)

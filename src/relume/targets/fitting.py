@@ -1,0 +1,93 @@
+"""The targets that fit what a network returns, and errors that name one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+
+from relume.errors import TargetError
+
+__all__ = ["fitting", "misfit", "shape_in_letters"]
+
+_SIZES = {4: "H, W", 5: "D, H, W"}
+
+
+def misfit(needs: str, outputs: Any, count: int | None) -> TargetError:
+    """Say that a target ``needs`` something else than the ``outputs`` for ``count`` images, and which target would fit."""
+    from relume.targets.outputs import distinct, tensors_in
+
+    count = next((len(t) for _, t in tensors_in(outputs) if t.ndim), 0) if count is None else count
+    returned = ", ".join(f"{name} {shape_in_letters(tensor, count)}".strip() for name, tensor in distinct(outputs))
+    returned = returned or type(outputs).__name__
+    options = [f"relume.targets.{words}" for words in fitting(outputs, count)]
+    advice = options[0] if options else "give a callable that takes the outputs and returns one score per sample"
+    return TargetError(f"{needs}, and this network returns {returned}: {advice}")
+
+
+def shape_in_letters(tensor: Tensor, count: int) -> str:
+    """Write a shape as ``(N, 21, H, W)``, N being the ``count`` images."""
+    sizes = [str(size) for size in tensor.shape]
+    if tensor.ndim and len(tensor) == count:
+        sizes = ["N", *sizes[1:]]
+        sizes = [*sizes[:2], _SIZES[tensor.ndim]] if tensor.ndim in _SIZES else sizes
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def fitting(outputs: Any, count: int) -> list[str]:
+    """List the targets that fit the ``outputs`` for ``count`` images, as they are written, the most usual first.
+
+    The class in each is one that the network predicts, so that it has a score.
+
+    Example:
+        >>> import torch
+        >>> fitting(torch.rand(2, 1), 2)
+        ['Binary(True)', "Regression('up')"]
+        >>> fitting(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1), 1)
+        ['Segmentation(2)']
+    """
+    from relume.targets.detection import fitting_label
+    from relume.targets.outputs import candidates, the_one
+
+    def boxes() -> list[str]:
+        label = fitting_label(outputs, count)
+        return [] if label is None else [f"Detection({label})"]
+
+    def flat() -> list[str]:
+        scores = the_one(candidates(outputs, count, (1, 2)), ("logits",), outputs)
+        if scores.ndim == 1 or scores.shape[1] == 1:
+            return ["Binary(True)", "Regression('up')"]
+        best, others = int(scores.detach()[0].argmax()), scores.shape[1] - 1
+        return [f"Class({best})", f"Probability({best})", f"Contrast({best}, Nearest({min(3, others)}))", "Embedding(vector)"]
+
+    def pixels() -> list[str]:
+        scores = the_one(candidates(outputs, count, (4, 5)), ("out", "logits"), outputs)
+        return [f"Segmentation({int(scores.detach().argmax(1).flatten().mode().values)})"]
+
+    names: list[str] = []
+    for find in (boxes, flat, pixels):
+        with suppress(TargetError):  # several can be the one that is meant
+            names += find()
+    return names
+
+
+def check_class(index: int, classes: int) -> None:
+    """Refuse a class that a network of so many ``classes`` has not.
+
+    Raises:
+        TargetError: it is out of range.
+    """
+    if not 0 <= index < classes:
+        raise TargetError(f"class {index} is out of range: the network has {classes} classes, 0 to {classes - 1}")
+
+
+def check_count(values: Sequence[Any] | Tensor, what: str, count: int) -> None:
+    """Refuse values for each of another number of images than ``count``.
+
+    Raises:
+        TargetError: they are.
+    """
+    if len(values) != count:
+        raise TargetError(f"{len(values)} {what} were given for {count} samples; give one, or one per sample")
