@@ -316,7 +316,7 @@ def test_what_is_no_question_is_refused(small, images):
         relume.audit(lambda x: x.mean((2, 3)), images)
     with pytest.raises(InputError, match=r"a tensor \(N, C, H, W\); got shape \(3, 32, 32\)"):
         relume.audit(small, images[0])
-    with pytest.raises(TargetError, match="an audit is about one class of each image"):
+    with pytest.raises(TargetError, match="an audit asks about outputs of the network"):
         relume.audit(small, images, lambda outputs: outputs.sum(1))
 
 

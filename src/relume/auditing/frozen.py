@@ -25,14 +25,15 @@ class Parts(Target):
         """Keep the target of each part of ``size`` images."""
         self._targets, self._size = targets, size
 
-    def scores(self, outputs: Any) -> Tensor:
+    def scores(self, outputs: Any) -> Tensor:  # noqa: ARG002 - as every target has it
         """Refuse: the parts are asked one by one."""
         raise TargetError("the parts of a target are asked one by one")
 
     def rows(self, some: slice) -> Target:
         """Give the target for ``some`` of the images, which are in one part."""
-        part, start = divmod(some.start, self._size)
-        return self._targets[part].rows(slice(start, start + some.stop - some.start))
+        part, start = divmod(int(some.start), self._size)
+        target: Target = self._targets[part].rows(slice(start, start + some.stop - some.start))
+        return target
 
     def repeated(self, times: int) -> Target | None:
         """Give nothing: the parts are repeated one by one."""
@@ -49,8 +50,8 @@ def freeze(model: Model, images: Tensor, target: TargetLike, request: Request) -
     known.check(len(images))
     if known.layer is not None or known.repeated(1) is None:
         raise TargetError(
-            f"an audit is about one score of each image's own outputs, and the target was {target!r}; give a class, or one of "
-            "relume.targets that reads outputs"
+            f"an audit asks about outputs of the network, for any number of images, and the target was {target!r}; "
+            "give a class, or one of relume.targets that is no unit"
         )
     size = request.batch_size or len(images)
     reading, targets = Reading(output=request.output), list[Target]()

@@ -61,9 +61,8 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
             them one by one.
 
     Raises:
-        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no images, the target is no score of the
-            outputs. A
-            check that this network cannot be put to is left out, and the report says why.
+        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no images, the target is no score of
+            the outputs. A check that this network cannot be put to is left out, and the report says why.
 
     Example:
         >>> import torch

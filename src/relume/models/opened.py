@@ -263,6 +263,27 @@ class Opened:
         image = self.image(self.preprocessing.view(as_photo(photo).picture))
         return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
 
+    def embedding(self, photo: Picture) -> torch.Tensor:
+        """Return the network's embedding of a photo, ``(D,)``, as a reference for :class:`relume.targets.Embedding`.
+
+        Raises:
+            ImageError: the photo cannot be read.
+            TargetError: the network returns no embedding, or several tensors that may be one.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo", "cpu").embedding(draw_scene(0).picture).shape
+            torch.Size([12])
+        """
+        from relume.engine.reading import Reading
+        from relume.engine.trace import Trace
+        from relume.pictures.photo import as_photo
+        from relume.targets.outputs import embeddings
+
+        image = self.image(self.preprocessing.view(as_photo(photo).picture))[None].to(self.device)
+        return embeddings(Trace.run(self.model, image, Reading(output=self.output)).outputs, 1)[0].detach()
+
     def image(self, view: Image) -> torch.Tensor:
         """Return the network's input for a view, ``(3, H, W)``, in the floating-point type that the network computes in.
 

@@ -49,6 +49,10 @@ class Binary(Target):
         values = single_values(outputs)
         return values if self.positive else -values
 
+    def repeated(self, times: int) -> Binary:
+        """Give the target itself, which means the same in every image."""
+        return self
+
     def words(self, image: int, labels: Sequence[str] | None) -> str:
         """Say which answer it is, by the class names of no and yes if there are such."""
         return named(int(self.positive), labels) if labels is not None and len(labels) == 2 else str(self)

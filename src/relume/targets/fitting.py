@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from relume.errors import TargetError
+from relume.targets.base import Target
 
 __all__ = ["fitting", "misfit", "shape_in_letters"]
 
@@ -36,41 +37,61 @@ def shape_in_letters(tensor: Tensor, count: int) -> str:
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 
-def fitting(outputs: Any, count: int) -> list[str]:
-    """List the targets that fit the ``outputs`` for ``count`` images, as they are written, the most usual first.
+def fitting(outputs: Any, count: int) -> dict[str, Target]:
+    """List the targets that fit the ``outputs`` for ``count`` images, by how they are written, the most usual first.
 
-    The class in each is one that the network predicts, so that it has a score.
+    The class in each is one that the network predicts in the first image, so that it has a score.
 
     Example:
         >>> import torch
-        >>> fitting(torch.rand(2, 1), 2)
+        >>> list(fitting(torch.rand(2, 1), 2))
         ['Binary(True)', "Regression('up')"]
-        >>> fitting(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1), 1)
+        >>> list(fitting(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1), 1))
         ['Segmentation(2)']
     """
-    from relume.targets.detection import fitting_label
+    targets: dict[str, Target] = {}
+    for find in (_of_boxes, _of_scores, _of_pixels):
+        with suppress(TargetError):  # several tensors can be the one that is meant
+            targets |= find(outputs, count)
+    return targets
+
+
+def _of_boxes(outputs: Any, count: int) -> dict[str, Target]:
+    from relume.targets.detection import Detection, fitting_label
+
+    label = fitting_label(outputs, count)
+    return {} if label is None else {f"Detection({label})": Detection(label)}
+
+
+def _of_scores(outputs: Any, count: int) -> dict[str, Target]:
+    from relume.targets.binary import Binary
+    from relume.targets.classes import Class
+    from relume.targets.contrast import Contrast
+    from relume.targets.embedding import Embedding
+    from relume.targets.nearest import Nearest
     from relume.targets.outputs import candidates, the_one
+    from relume.targets.probability import Probability
+    from relume.targets.regression import Regression
 
-    def boxes() -> list[str]:
-        label = fitting_label(outputs, count)
-        return [] if label is None else [f"Detection({label})"]
+    scores = the_one(candidates(outputs, count, (1, 2)), ("logits",), outputs).detach()
+    if scores.ndim == 1 or scores.shape[1] == 1:
+        return {"Binary(True)": Binary(), "Regression('up')": Regression()}
+    best, nearest = int(scores[0].argmax()), min(3, scores.shape[1] - 1)
+    return {
+        f"Class({best})": Class(best),
+        f"Probability({best})": Probability(best),
+        f"Contrast({best}, Nearest({nearest}))": Contrast(best, Nearest(nearest)),
+        "Embedding(vector)": Embedding(scores[0]),
+    }
 
-    def flat() -> list[str]:
-        scores = the_one(candidates(outputs, count, (1, 2)), ("logits",), outputs)
-        if scores.ndim == 1 or scores.shape[1] == 1:
-            return ["Binary(True)", "Regression('up')"]
-        best, others = int(scores.detach()[0].argmax()), scores.shape[1] - 1
-        return [f"Class({best})", f"Probability({best})", f"Contrast({best}, Nearest({min(3, others)}))", "Embedding(vector)"]
 
-    def pixels() -> list[str]:
-        scores = the_one(candidates(outputs, count, (4, 5)), ("out", "logits"), outputs)
-        return [f"Segmentation({int(scores.detach().argmax(1).flatten().mode().values)})"]
+def _of_pixels(outputs: Any, count: int) -> dict[str, Target]:
+    from relume.targets.outputs import candidates, the_one
+    from relume.targets.segmentation import Segmentation
 
-    names: list[str] = []
-    for find in (boxes, flat, pixels):
-        with suppress(TargetError):  # several can be the one that is meant
-            names += find()
-    return names
+    scores = the_one(candidates(outputs, count, (4, 5)), ("out", "logits"), outputs).detach()
+    most = int(scores[0].argmax(0).flatten().mode().values)
+    return {f"Segmentation({most})": Segmentation(most)}
 
 
 def check_class(index: int, classes: int) -> None:

@@ -53,5 +53,9 @@ class Regression(Target):
             return values if self.towards == "up" else -values
         return -((values - self.towards) ** 2)
 
+    def repeated(self, times: int) -> Regression:
+        """Give the target itself, which means the same in every image."""
+        return self
+
     def __str__(self) -> str:
         return f"the value {self.towards if isinstance(self.towards, str) else f'towards {significant(self.towards)}'}"
