@@ -143,7 +143,6 @@ def check(
     troubles, read = _troubles(model, images, target, layer, output)
     read = read or (chosen.name if chosen and layer is None else None)
     preparation, unprepared = _prepared(model, images)
-    works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
     return Checkup(
         form=_form(model),
@@ -160,7 +159,7 @@ def check(
         layer_choice=chosen.why if chosen and layer is None else "",
         candidates=_others(candidates, read),
         troubles=troubles,
-        backward_passes=len({rule for method in works for _, rule in method.needs}),
+        backward_passes=len({rule for key in METHODS.keys() - troubles for _, rule in METHODS[key].needs}),
         kept_bytes=kept.bytes,
         preparation=preparation,
         unprepared=unprepared,

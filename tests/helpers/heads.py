@@ -5,6 +5,8 @@ from torch import nn
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BOXES = 16  # more than twice the values of one, so that the shape tells the layout
+#: The number of values that the last layer of each head returns; that of pixels is a map.
+VALUES = {"classes": 4, "one": 1, "embedding": 5, "yolo5": BOXES * 8, "yolo8": BOXES * 7, "detr": BOXES * 8, "listed": 12}
 
 
 class Headed(nn.Module):

@@ -84,7 +84,7 @@ def traced(net, x):
 FORMS = {
     "module": lambda net, _: net,
     "training": lambda net, _: net.train(),
-    "function": lambda net, _: lambda x: net(x),
+    "function": lambda net, _: net.forward,
     "prepared": relume.prepare,
     "traced": traced,
 }

@@ -162,7 +162,8 @@ class AuditReport:
         """Return the name of what is explained in image ``i``."""
         if self.descriptions is not None:
             return self.descriptions[i]
-        return "score" if self.classes is None else self.class_name(int(self.classes[i]))
+        assert self.classes is not None, "a class is explained where nothing else is described"
+        return self.class_name(int(self.classes[i]))
 
     @property
     def _about(self) -> list[str]:

@@ -94,7 +94,7 @@ def _report(
         scores=explanation.score.cpu().double().numpy(),
         probabilities=_probabilities(explanation, subject.classes),
         outputs=explanation.scores.shape[1] if explanation.scores.ndim == 2 else 1,
-        descriptions=explanation.description,
+        descriptions=_descriptions(subject),
         are_probabilities=explanation.are_probabilities,
         images=subject.images,
         maps=subject.maps,
@@ -104,6 +104,12 @@ def _report(
         provenance={"activation": explanation.activation, "seed": subject.seed, "how": subject.how},
         remarks=explanation.remarks.get(subject.info.key, ()),
     )
+
+
+def _descriptions(subject: Subject) -> Sequence[str] | None:
+    """Say what is explained in each image; nothing where it is a class, which has a name."""
+    e = subject.explanation
+    return None if subject.classes is not None else [e.title(i).rpartition(", ")[0] for i in range(len(e))]
 
 
 def _probabilities(explanation: Explanation, classes: Tensor | None) -> Values | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from relume.errors import TargetError
+from relume.errors import RelumeError, TargetError
 from relume.models.labels import class_index, parse_targets
 from relume.targets import (
     Binary,
@@ -51,7 +51,9 @@ def parse_question(text: str, opened: Opened) -> Target:
     form, read = QUESTIONS[kind]
     try:
         return read(rest.strip(), opened)
-    except (ValueError, IndexError):
+    except RelumeError:
+        raise
+    except ValueError:
         raise TargetError(f"--ask {kind} is written {form}; got {text!r}") from None
 
 

@@ -140,8 +140,8 @@ class Contrast(Target):
         if self.versus is not None and self.gamma == 1:
             return None
         own, *others = (_called(side, image, labels) for side in (self._own, *self._others))
-        weight = "" if self.gamma == 1 else f" × {significant(self.gamma)}"
-        return f"{own} rather than {', '.join(others)}{weight}"
+        weight = "" if self.gamma == 1 else f"{significant(self.gamma)} × "
+        return f"{own} rather than {weight}{' and '.join(others)}"
 
     def __str__(self) -> str:
         others = self.against if isinstance(self.against, Nearest) else " and ".join(map(str, self._others))

@@ -23,9 +23,18 @@ def misfit(needs: str, outputs: Any, count: int | None) -> TargetError:
     count = next((len(t) for _, t in tensors_in(outputs) if t.ndim), 0) if count is None else count
     returned = ", ".join(f"{name} {shape_in_letters(tensor, count)}".strip() for name, tensor in distinct(outputs))
     returned = returned or type(outputs).__name__
-    options = [f"relume.targets.{words}" for words in fitting(outputs, count)]
-    advice = options[0] if options else "give a callable that takes the outputs and returns one score per sample"
+    written = next(iter(fitting(outputs, count)), None)
+    if written is None:
+        advice = "give a callable that takes the outputs and returns one score per sample"
+    else:
+        advice = f"relume.targets.{written} ({_in_command(written)} in the command)"
     return TargetError(f"{needs}, and this network returns {returned}: {advice}")
+
+
+def _in_command(written: str) -> str:
+    """Write a target as for the command: ``Segmentation(15)`` is ``--ask segmentation:15``."""
+    kind, _, argument = written.rstrip(")").partition("(")
+    return f"--target {argument}" if kind == "Class" else f"--ask {kind.lower()}:{argument.replace('True', 'yes')}"
 
 
 def shape_in_letters(tensor: Tensor, count: int) -> str:
@@ -101,7 +110,8 @@ def check_class(index: int, classes: int) -> None:
         TargetError: it is out of range.
     """
     if not 0 <= index < classes:
-        raise TargetError(f"class {index} is out of range: the network has {classes} classes, 0 to {classes - 1}")
+        one = "; one value is asked about by relume.targets.Binary(True) or Regression('up')" if classes == 1 else ""
+        raise TargetError(f"class {index} is out of range: the network has {classes} classes, 0 to {classes - 1}{one}")
 
 
 def check_count(values: Sequence[Any] | Tensor, what: str, count: int) -> None:

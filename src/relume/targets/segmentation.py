@@ -69,7 +69,11 @@ class Segmentation(Target):
             )
         region = region.to(scores.device).expand(count, *size)
         if empty := [i for i, some in enumerate(region.flatten(1).any(1).tolist()) if not some]:
-            raise TargetError(f"no pixel of image {empty[0]} belongs to class {self.index} or its region; give another")
+            predicted = sorted(set(scores[empty[0]].detach().argmax(0).flatten().tolist()))
+            raise TargetError(
+                f"no pixel of image {empty[0]} belongs to class {self.index} or its region; the network gives pixels to "
+                f"{', '.join(map(str, predicted))}"
+            )
         return replace(self, region=region, axes=len(size))
 
     def _predicted(self, scores: Tensor) -> Tensor:
