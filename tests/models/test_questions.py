@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-import relume
+from relume.demo import draw_scene
 from relume.errors import ImageError, TargetError
 from relume.models.opened import Opened
 from relume.models.questions import QUESTIONS, parse_question
@@ -59,9 +59,9 @@ def test_a_question_is_the_target_that_it_says(text):
 
 
 def test_an_embedding_is_that_of_the_photo(tmp_path):
-    photo = relume.demo.draw_scene(0).picture
+    photo = draw_scene(0).picture
     photo.save(tmp_path / "a:b.png")
-    expected = OPENED.model(OPENED.preprocessing.tensor(photo)[None])[0]
+    expected = OPENED.model(OPENED.preprocessing.tensor(OPENED.preprocessing.view(photo))[None])[0]
     for text, kind in (("", "cosine"), (":dot", "dot"), (":cosine", "cosine")):
         got = parse_question(f"embedding:{tmp_path / 'a:b.png'}{text}", OPENED)
         assert isinstance(got, Embedding)
@@ -95,7 +95,7 @@ def test_the_kinds_are_those_that_are_written():
 
 def test_the_command_asks(tmp_path):
     photo = tmp_path / "scene.png"
-    relume.demo.draw_scene(0, ["cat"]).picture.save(photo)
+    draw_scene(0, ["cat"]).picture.save(photo)
     asked = ["--ask", "contrast:cat:nearest2", "--ask", f"embedding:{photo}", "--target", "dog"]
     for command in ("explain", "compare"):
         output = ["--output", str(tmp_path / command), "--method", "gradient", "--no-evidence"]
@@ -108,15 +108,14 @@ def test_the_command_asks(tmp_path):
     options = ["--checks", "edges", "--method", "gradient", "--output", str(tmp_path / "audit")]
     result = relume_command("audit", str(photo), "--ask", "probability:cat", *options)
     assert result.exit_code == 0, result.output
-    assert "cat (4)" in result.output or "cat," in result.output
+    assert "cat (4)" in result.output
     for args, says in (
         (
             ["explain", "--ask", "segmentation:1"],
-            "this network returns (N, 12): relume.targets.Class(4) (--target 4 in the command)",
+            "returns (N, 12): relume.targets.Class(4) (--target 4 in the command)",
         ),
         (["explain", "--ask", "binary:yes", "--versus", "dog"], "--versus contrasts classes"),
         (["audit", "--ask", "binary:yes", "--target", "dog"], "give --target or --ask"),
     ):
         result = relume_command(args[0], str(photo), *args[1:], "--output", str(tmp_path / "none"))
-        assert result.exit_code == 2
-        assert says in sentence(result)
+        assert says in sentence(result, 2)

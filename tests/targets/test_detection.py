@@ -133,7 +133,7 @@ def test_the_detr_family_of_transformers():
         f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in (("attention_heads", 2), ("ffn_dim", 16))
     }
     config = transformers.DetrConfig(
-        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, **sizes, **heads
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, **sizes
     )
     model, x = transformers.DetrForObjectDetection(config).eval(), torch.rand(2, 3, 64, 64)
     returned = model(x)
