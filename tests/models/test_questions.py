@@ -112,7 +112,7 @@ def test_the_command_asks(tmp_path):
     for args, says in (
         (
             ["explain", "--ask", "segmentation:1"],
-            "returns (N, 12): relume.targets.Class(4) (--target 4 in the command)",
+            "returns (N, 12): relume.targets.Class(11) (--target 11 in the command)",
         ),
         (["explain", "--ask", "binary:yes", "--versus", "dog"], "--versus contrasts classes"),
         (["audit", "--ask", "binary:yes", "--target", "dog"], "give --target or --ask"),

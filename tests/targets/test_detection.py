@@ -129,9 +129,7 @@ def test_the_detr_family_of_transformers():
         embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", out_features=["stage2"]
     )
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 6, "num_labels": 4}
-    heads = {
-        f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in (("attention_heads", 2), ("ffn_dim", 16))
-    }
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     config = transformers.DetrConfig(
         backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, **sizes
     )

@@ -88,7 +88,7 @@ def _lines(opened: Opened, checkup: Checkup, known_by: str) -> dict[str, list[Te
         "targets": [", ".join(checkup.targets) or "a callable: no other target fits"],
         "activation": [_activation(opened, checkup, known_by)],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
-        "rectifiers": [f"{r.count} {r.kind} {'guided' if r.guided else f'not guided: {r.why}'}" for r in rows],
+        "rectifiers": list(map(str, rows)),
         "layer": [f"{checkup.layer or 'none'}{chosen}", *others],
         "cost": [f"{passes}; {memory} kept between them"] if checkup.works else [],
         "prepared": _prepared(checkup),

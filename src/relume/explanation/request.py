@@ -19,7 +19,7 @@ from relume.targets.activation import Activation, check_activation
 from relume.targets.base import TargetLike
 from relume.targets.conversion import as_target
 
-__all__ = ["Layers", "Options", "ReadingOptions", "Request", "with_options"]
+__all__ = ["Layers", "Options", "ReadingOptions", "Request", "check_places", "with_options"]
 
 Layers: TypeAlias = "LayerLike | Sequence[LayerLike] | None"
 
@@ -100,13 +100,7 @@ class Request(Reading):
             raise InputError(
                 f"batch_size is how many images run at once, one at least, or None for all; got {self.batch_size!r}"
             )
-        local = [type(target).__name__ for target in self.targets if as_target(target).is_local]
-        moving = [type(wrapper).__name__ for wrapper in self.wrappers if wrapper.moves]
-        if local and moving:
-            raise TargetError(
-                f"{moving[0]} shows things in other places, and {local[0]} asks about one; "
-                "explain a class or a channel, or use Smooth"
-            )
+        check_places(self.targets, self.wrappers)
 
     @property
     def wrappers(self) -> list[Wrapper]:
@@ -121,6 +115,21 @@ def _layers(layer: Layers) -> Sequence[LayerLike] | None:
     if not layer:
         raise LayerError("no target layer is in an empty list; name at least one, or give None to choose")
     return layer
+
+
+def check_places(targets: Sequence[TargetLike], wrappers: Sequence[Wrapper]) -> None:
+    """Refuse targets that have a place, if a wrapper's copies show it elsewhere.
+
+    Raises:
+        TargetError: they do.
+    """
+    local = [type(target).__name__ for target in targets if as_target(target).is_local]
+    moving = [type(wrapper).__name__ for wrapper in wrappers if wrapper.moves]
+    if local and moving:
+        raise TargetError(
+            f"{moving[0]} shows things in other places, and {local[0]} asks about one; "
+            "explain a class or a channel, or use Smooth"
+        )
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

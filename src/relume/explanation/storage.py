@@ -382,7 +382,7 @@ def _descriptions(samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | Non
 
 
 def _coverage(row: dict[str, Any]) -> CoverageRow:
-    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
+    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]), tuple(map(str, row["places"])))
 
 
 def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo:

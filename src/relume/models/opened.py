@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
-from relume.errors import ModelError, TargetError
+from relume.errors import ImageError, ModelError, TargetError
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ class Opened:
             The explanation of all photos together; :meth:`explanations` explains many, one after the other.
 
         Raises:
-            ImageError: a photo cannot be read or used.
+            ImageError: a photo cannot be read or used, or photos have different sizes once they are prepared.
             ModelError: there are more or fewer labels than classes.
             RelumeError: as :func:`relume.explain`.
         """
@@ -140,7 +140,13 @@ class Opened:
 
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
         framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
-        images = torch.stack([self.image(self.preprocessing.view(photo.picture)) for photo in framed])
+        views = [self.preprocessing.view(photo.picture) for photo in framed]
+        if len(sizes := dict.fromkeys(view.size for view in views)) > 1:
+            raise ImageError(
+                "photos that are explained together have one size as the network sees them, and these have "
+                f"{', '.join(f'{width}×{height}' for width, height in sizes)}; explain them one by one, or by explanations"
+            )
+        images = torch.stack([self.image(view) for view in views])
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
@@ -165,7 +171,8 @@ class Opened:
         """Explain any number of photos in batches; yield each with its explanation, or with what went wrong, in order.
 
         A photo that cannot be read, or that the network fails on, stops no other. Maps are those of photos explained alone, up
-        to rounding, unless the network mixes the images of a batch.
+        to rounding, unless the network mixes the images of a batch. A generator that a wrapper draws from, such as that of
+        :class:`relume.Smooth`, begins with the same state for each of them.
 
         Args:
             photos: as for :meth:`explain`, any number; they are read when their turn comes.
@@ -203,15 +210,18 @@ class Opened:
 
         ``read``, if given, reads a photo in place of :func:`relume.pictures.photo.as_photo`.
         """
+        from relume.methods.wrapper import rewinding
         from relume.models.photos import in_batches
         from relume.pictures.photo import as_photo
 
         methods, batch_size = [*methods], options.pop("batch_size", None)
+        rewind = rewinding(methods)
 
         def load(photo: P) -> tuple[P, Photo]:
             return photo, as_photo(photo) if read is None else read(photo)
 
         def run(batch: Sequence[tuple[P, Photo]]) -> list[Comparison]:
+            rewind()
             explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
             return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
 

@@ -14,7 +14,7 @@ from relume.errors import TargetError
 from relume.targets.activation import Activation
 from relume.targets.base import Target, is_index, named
 from relume.targets.boxes import LAYOUTS, Boxes, Layout, Listed, boxes_in, detections_in, find_boxes, overlap
-from relume.targets.fitting import check_class
+from relume.targets.fitting import EXAMPLE, check_class
 
 __all__ = ["Detection", "Meant", "fitting_label"]
 
@@ -225,18 +225,18 @@ def _is_box(box: Any) -> bool:
     return math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1
 
 
-def fitting_label(outputs: Any, count: int) -> int | None:
-    """Find a class that is detected in the first of ``count`` images; None if there is none.
+def fitting_label(outputs: Any, count: int, predicted: bool) -> int | None:
+    """Find a class that is detected in the first of ``count`` images, or an example of one; None if there is none.
 
     Raises:
         TargetError: several tensors can be the boxes, or one is laid out in either of two ways.
     """
     if lists := detections_in(outputs, count):
         labels = lists[0]["labels"]
-        return int(labels[0]) if len(labels) else None
+        return (int(labels[0]) if predicted else EXAMPLE) if len(labels) else None
     boxes = find_boxes(outputs, count, (1, 1))
     if boxes is None:
         return None
     scores = boxes.scores.detach()[0]
     classes = scores[:, :-1] if boxes.has_no_object and scores.shape[1] > 1 else scores
-    return int(classes.amax(0).argmax())
+    return int(classes.amax(0).argmax()) if predicted else min(EXAMPLE, classes.shape[1] - 1)

@@ -13,6 +13,9 @@ from relume.targets.base import Target
 
 __all__ = ["fitting", "misfit", "shape_in_letters"]
 
+#: The class in the examples of errors, or the last one if there are fewer: an error of every photo is the same sentence.
+EXAMPLE = 15
+
 _SIZES = {4: "H, W", 5: "D, H, W"}
 
 
@@ -23,7 +26,7 @@ def misfit(needs: str, outputs: Any, count: int | None) -> TargetError:
     count = next((len(t) for _, t in tensors_in(outputs) if t.ndim), 0) if count is None else count
     returned = ", ".join(f"{name} {shape_in_letters(tensor, count)}".strip() for name, tensor in distinct(outputs))
     returned = returned or type(outputs).__name__
-    written = next(iter(fitting(outputs, count)), None)
+    written = next(iter(fitting(outputs, count, predicted=False)), None)
     if written is None:
         advice = "give a callable that takes the outputs and returns one score per sample"
     else:
@@ -46,10 +49,11 @@ def shape_in_letters(tensor: Tensor, count: int) -> str:
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 
-def fitting(outputs: Any, count: int) -> dict[str, Target]:
+def fitting(outputs: Any, count: int, *, predicted: bool = True) -> dict[str, Target]:
     """List the targets that fit the ``outputs`` for ``count`` images, by how they are written, the most usual first.
 
-    The class in each is one that the network predicts in the first image, so that it has a score.
+    The class in each is one that the network predicts in the first image, so that it has a score; if not ``predicted``, it is
+    an example, the same for all images.
 
     Example:
         >>> import torch
@@ -61,18 +65,18 @@ def fitting(outputs: Any, count: int) -> dict[str, Target]:
     targets: dict[str, Target] = {}
     for find in (_of_boxes, _of_scores, _of_pixels):
         with suppress(TargetError):  # several tensors can be the one that is meant
-            targets |= find(outputs, count)
+            targets |= find(outputs, count, predicted)
     return targets
 
 
-def _of_boxes(outputs: Any, count: int) -> dict[str, Target]:
+def _of_boxes(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
     from relume.targets.detection import Detection, fitting_label
 
-    label = fitting_label(outputs, count)
+    label = fitting_label(outputs, count, predicted)
     return {} if label is None else {f"Detection({label})": Detection(label)}
 
 
-def _of_scores(outputs: Any, count: int) -> dict[str, Target]:
+def _of_scores(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
     from relume.targets.binary import Binary
     from relume.targets.classes import Class
     from relume.targets.contrast import Contrast
@@ -85,7 +89,7 @@ def _of_scores(outputs: Any, count: int) -> dict[str, Target]:
     scores = the_one(candidates(outputs, count, (1, 2)), ("logits",), outputs).detach()
     if scores.ndim == 1 or scores.shape[1] == 1:
         return {"Binary(True)": Binary(), "Regression('up')": Regression()}
-    best, nearest = int(scores[0].argmax()), min(3, scores.shape[1] - 1)
+    best, nearest = int(scores[0].argmax()) if predicted else min(EXAMPLE, scores.shape[1] - 1), min(3, scores.shape[1] - 1)
     return {
         f"Class({best})": Class(best),
         f"Probability({best})": Probability(best),
@@ -94,12 +98,12 @@ def _of_scores(outputs: Any, count: int) -> dict[str, Target]:
     }
 
 
-def _of_pixels(outputs: Any, count: int) -> dict[str, Target]:
+def _of_pixels(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
     from relume.targets.outputs import candidates, the_one
     from relume.targets.segmentation import Segmentation
 
     scores = the_one(candidates(outputs, count, (4, 5)), ("out", "logits"), outputs).detach()
-    most = int(scores[0].argmax(0).flatten().mode().values)
+    most = int(scores[0].argmax(0).flatten().mode().values) if predicted else min(EXAMPLE, scores.shape[1] - 1)
     return {f"Segmentation({most})": Segmentation(most)}
 
 

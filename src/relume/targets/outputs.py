@@ -14,49 +14,49 @@ from relume.targets.fitting import misfit
 __all__ = ["candidates", "class_scores", "distinct", "embeddings", "pixel_scores", "single_values", "tensors_in", "the_one"]
 
 
-def class_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
+def class_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be class scores, or several tensors can.
     """
-    if fitting := candidates(outputs, batch, (2,)):
+    if fitting := candidates(outputs, count, (2,)):
         return the_one(fitting, ("logits",), outputs)
     flat = [(name, t) for name, t in distinct(outputs) if t.ndim == 2 and t.is_floating_point()]
     if flat and all(t.shape[1] for _, t in flat):
         raise TargetError(
-            f"the network returned scores for {len(flat[0][1])} samples and was given {batch}; "
+            f"the network returned scores for {len(flat[0][1])} samples and was given {count}; "
             "pass a batch of shape (N, C, H, W)"
         )
     if flat:
         raise TargetError(f"the network returned {_listed(flat)}, which is no class at all; build it with one class or more")
-    raise misfit("a class target needs class scores of shape (N, classes)", outputs, batch)
+    raise misfit("a class target needs class scores of shape (N, classes)", outputs, count)
 
 
-def pixel_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K, [D,] H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
+def pixel_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K, [D,] H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be such scores, or several tensors can.
     """
-    if fitting := candidates(outputs, batch, (4, 5)):
+    if fitting := candidates(outputs, count, (4, 5)):
         return the_one(fitting, ("out", "logits"), outputs)
-    raise misfit("a segmentation target needs scores of shape (N, classes, H, W) or (N, classes, D, H, W)", outputs, batch)
+    raise misfit("a segmentation target needs scores of shape (N, classes, H, W) or (N, classes, D, H, W)", outputs, count)
 
 
-def single_values(outputs: Any, batch: int | None = None) -> Tensor:
-    """Find the one value for each image, ``(batch,)``, in what a network returned as ``(batch,)`` or ``(batch, 1)``.
+def single_values(outputs: Any, count: int | None = None) -> Tensor:
+    """Find the one value for each image, ``(count,)``, in what a network returned as ``(count,)`` or ``(count, 1)``.
 
     Raises:
         TargetError: nothing that was returned is one value for each image, or several tensors are.
     """
-    if fitting := [(name, t) for name, t in candidates(outputs, batch, (1, 2)) if t.ndim == 1 or t.shape[1] == 1]:
+    if fitting := [(name, t) for name, t in candidates(outputs, count, (1, 2)) if t.ndim == 1 or t.shape[1] == 1]:
         return the_one(fitting, ("logits",), outputs).reshape(-1)
-    raise misfit("this target needs a head of one value, (N, 1)", outputs, batch)
+    raise misfit("this target needs a head of one value, (N, 1)", outputs, count)
 
 
-def embeddings(outputs: Any, batch: int | None = None) -> Tensor:
-    """Find the embedding of each image, ``(batch, D)``: what the network calls so, else the only one.
+def embeddings(outputs: Any, count: int | None = None) -> Tensor:
+    """Find the embedding of each image, ``(count, D)``: what the network calls so, else the only one.
 
     Raises:
         TargetError: nothing that was returned can be embeddings, or several tensors can.
@@ -67,17 +67,17 @@ def embeddings(outputs: Any, batch: int | None = None) -> Tensor:
         >>> embeddings(returned, 2).shape
         torch.Size([2, 8])
     """
-    if fitting := candidates(outputs, batch, (2,)):
+    if fitting := candidates(outputs, count, (2,)):
         return the_one(fitting, ("image_embeds", "pooler_output", "embeddings", "embedding"), outputs)
-    raise misfit("an embedding target needs an embedding of each image, (N, D)", outputs, batch)
+    raise misfit("an embedding target needs an embedding of each image, (N, D)", outputs, count)
 
 
-def candidates(outputs: Any, batch: int | None, axes: Sequence[int]) -> list[tuple[str, Tensor]]:
+def candidates(outputs: Any, count: int | None, axes: Sequence[int]) -> list[tuple[str, Tensor]]:
     """List the floating-point tensors with so many ``axes`` and a row for each image, of any number of them if None."""
     return [
         (name, t)
         for name, t in distinct(outputs)
-        if t.ndim in axes and t.is_floating_point() and batch in (None, len(t)) and t.numel()
+        if t.ndim in axes and t.is_floating_point() and count in (None, len(t)) and t.numel()
     ]
 
 

@@ -1,0 +1,235 @@
+"""A tape: the operations of a forward pass with all that they were given, and the rectifiers written by hand among them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from relume.engine.by_hand.formulas import Formulas, Verdict
+from relume.engine.by_hand.operations import IDENTITIES, REARRANGING, is_elementwise, made_by, name_of
+from relume.engine.by_hand.steps import Constant, Step, Value, between, meeting, steps_in
+from relume.engine.rectifiers import Saved
+from relume.engine.tensor_state import memory_key, version
+from relume.engine.trees import tree_iter
+
+__all__ = ["Region", "Tape"]
+
+_REACH = 6  # as many values back a formula may begin
+
+
+@dataclass(eq=False, slots=True)
+class Region:
+    """A rectifier written by hand ``y = f(x)``.
+
+    Attributes:
+        verdict: what is known of ``f``.
+        module: the module in which it ran, by its dotted name.
+        source: the value ``x``.
+        nodes: its nodes, producers before consumers; the last one makes ``y``.
+        output: ``y``; where it is positive, if ``lean``.
+        lean: True if no more of ``y`` is kept than that.
+    """
+
+    verdict: Verdict
+    module: str
+    source: Value
+    nodes: tuple[Node, ...]
+    output: Tensor
+    lean: bool
+
+    @property
+    def label(self) -> str:
+        """What it is, in words."""
+        return f"{self.verdict.label} written by hand"
+
+    def relu(self, _: Saved) -> bool:
+        """Tell whether it is of the ReLU family."""
+        return self.verdict.label in ("ReLU", "ReLU6")
+
+
+class Tape(TorchDispatchMode):
+    """A record of the operations of a forward pass, which finds the rectifiers written by hand among them.
+
+    Attributes:
+        regions: the rectifiers, by the node that makes their output.
+        doubtful: the nodes that may make the output of another, with what cannot be told.
+        nodes: the nodes whose operations were seen.
+    """
+
+    def __init__(self, images: Tensor, *, lean: bool = False) -> None:
+        """Begin before a network runs on ``images``; if ``lean``, keep no more of an output than where it is positive."""
+        super().__init__()
+        self._executor = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        self.regions: dict[Node, Region] = {}
+        self.doubtful: dict[Node, str] = {}
+        self.nodes: set[Node] = set()
+        self._lean, self._modules, self._formulas = lean, [""], Formulas()
+        self._known: Any = WeakIdKeyDictionary()  # from a tensor to the step or constant that it is
+        self._known[images] = Step.of(images)
+        self._last: tuple[Any, tuple[Any, ...], Mapping[str, Any], Any] | None = None
+
+    def watch(self, modules: Mapping[nn.Module, str]) -> None:
+        """Note which of the ``modules`` of a private replica, given with their names, runs."""
+        running = self._modules
+
+        def before(name: str, *_: Any) -> None:
+            running.append(name)
+
+        def after(*_: Any) -> None:
+            running.pop()
+
+        for module, name in modules.items():
+            if not isinstance(module, torch.jit.ScriptModule):
+                module.register_forward_pre_hook(functools.partial(before, name))
+                module.register_forward_hook(after, always_call=True)
+
+    def __enter__(self) -> Tape:
+        """Begin the record; TorchScript fuses no operations meanwhile."""
+        self._executor.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the record, and let go of all but what was found."""
+        super().__exit__(*error)
+        self._executor.__exit__(*error)
+        self._settle()
+        self._known, self._formulas = WeakIdKeyDictionary(), Formulas()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Run an operation, and note what it was given."""
+        self._settle()
+        operands = tuple(map(self._operand, args))
+        if func._schema.is_mutable and isinstance(args[0], Tensor):
+            memory = memory_key(args[0].untyped_storage())
+            for region in self.regions.values():
+                if memory_key(region.output.untyped_storage()) == memory:
+                    region.output = region.output.clone()
+        result = func(*args, **(kwargs or {}))
+        self._last = func, operands, kwargs or {}, result
+        return result
+
+    def _operand(self, value: Any) -> Any:
+        """Find the step or constant that a tensor is."""
+        if isinstance(value, list | tuple):
+            return tuple(map(self._operand, value))
+        if not isinstance(value, Tensor):
+            return value
+        known = self._known.get(value)
+        if known is None and value.grad_fn is None:
+            return Constant(value, version(value), computed=False)
+        if known is None or known.version != version(value):  # made elsewhere, or written to by way of a view
+            self._known[value] = known = Step.of(value)
+        return known
+
+    def _settle(self) -> None:
+        """Note what the last operation made, which has its node by now."""
+        if self._last is None:
+            return
+        (function, operands, options, result), self._last = self._last, None
+        steps = steps_in(operands)
+        for i, tensor in enumerate(t for t in tree_iter(result) if isinstance(t, Tensor)):
+            if not steps or name_of(function).endswith("_like") or name_of(function).startswith("new_"):
+                self._known[tensor] = Constant(tensor, version(tensor), computed=True)
+                continue
+            self._known[tensor] = step = Step.of(tensor)
+            if step.edge is not None and (is_elementwise(function) or name_of(function) == "index_put"):
+                self.nodes.add(step.edge[0])
+            if i == 0 and (step.edge is None or made_by(step.edge[0], function)):
+                self._place(step, function, operands, options)
+                if step.edge is not None and tensor.is_floating_point():
+                    self._look(step, steps, tensor)
+
+    @staticmethod
+    def _place(step: Step, function: Any, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        """Find what a step is a function of."""
+        name, steps = name_of(function), steps_in(operands)
+        elementwise = is_elementwise(function) or (name == "index_put" and _writes_a_number(operands))
+        if not elementwise and name not in REARRANGING:
+            return
+        origins = {s.origin or s for s in steps}
+        step.origin = origins.pop() if len(origins) == 1 else None
+        if name == "permute" and list(operands[1]) != sorted(operands[1]):
+            return
+        if elementwise and all(s.shape == step.shape for s in steps):
+            step.nearest = functools.reduce(meeting, steps)
+        if step.nearest is not None:
+            step.function, step.operands, step.options, step.depth = function, operands, options, step.nearest.depth + 1
+
+    # --- Judging ----------------------------------------------------------------------------------------------------------
+
+    def _look(self, step: Step, steps: Sequence[Step], tensor: Tensor) -> None:
+        """Find whether a rectifier written by hand ends at a ``step``, which made ``tensor`` of ``steps``."""
+        assert step.edge is not None, "only what has a gradient is guided"
+        node = step.edge[0]
+        if step.nearest is None:
+            masked = {s.edge is None for s in steps} == {True, False} and any(s.shape == step.shape for s in steps)
+            if step.origin is not None and masked:
+                self.doubtful[node] = "it meets a mask of its own, of which one was rearranged"
+        elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in step.operands):
+            self.doubtful[node] = "its mask was made where operations cannot be seen"
+        elif step.bends or len(step.steps) > 1 or (step.scales and name_of(step.function) not in IDENTITIES):
+            self._judge(step, tensor)
+
+    def _judge(self, end: Step, tensor: Tensor) -> None:
+        best: tuple[Step, list[Step], Verdict] | None = None
+        doubt, source = "", end.nearest
+        for _ in range(_REACH):
+            if source is None:
+                break
+            window = between(source, end)
+            if best is not None and not all(step.scales for step in window if step not in best[1]):
+                break
+            if source.edge is not None and _may_be_one(end, source, window):
+                verdict = self._formulas.judge(end, source)
+                if verdict.rectifies and (best is None or verdict.nearer(best[2])):
+                    best = source, window, verdict
+                doubt = doubt or verdict.doubt
+            source = source.nearest
+        if best is not None:
+            self._take(*best, tensor)
+        elif doubt:
+            self.doubtful[end.edge[0]] = doubt  # type: ignore[index]
+
+    def _take(self, source: Step, window: Sequence[Step], verdict: Verdict, tensor: Tensor) -> None:
+        """Make a region of a ``window``, in place of those in it, unless it only scales one of them the wrong way."""
+        inner = {step.region for step in window if step.region is not None}
+        if window[-1].scales and any(not verdict.nearer(region.verdict) for region in inner):
+            return
+        for region in inner:
+            self.regions.pop(region.nodes[-1], None)
+        nodes = tuple(step.edge[0] for step in window if step.edge is not None)
+        output = tensor.detach() > 0 if self._lean else tensor.detach()
+        assert source.edge is not None, "only what has a gradient is guided"
+        region = Region(verdict, self._modules[-1], source.edge, nodes, output, self._lean)
+        self.regions[nodes[-1]] = region
+        for step in window:
+            step.region = region
+        for node in nodes:
+            self.doubtful.pop(node, None)
+
+
+def _writes_a_number(operands: Sequence[Any]) -> bool:
+    """Tell whether ``index_put`` writes one number, where a mask of the full shape is set: ``y[y < 0] = 0``."""
+    written, places, values, *_ = operands
+    masked = len(places) == 1 and isinstance(places[0], Step) and isinstance(written, Step) and places[0].shape == written.shape
+    return masked and isinstance(values, Constant) and values.tensor.numel() == 1
+
+
+def _may_be_one(end: Step, source: Step, window: Sequence[Step]) -> bool:
+    """Tell whether a window may be one rectifier, and is more than others in a row, or added up."""
+    if not any(step.bends and not step.rectifies for step in window):
+        return False
+    inner = [step for step in window[:-1] if step.region is not None or step.rectifies]
+    if not inner or (len(end.steps) > 1 and source is end.nearest):
+        return True
+    # a factor before or behind a rectifier may belong to it: (x + |x|) / 2
+    return end.scales and all(step.region is not None or step.scales for step in window)
