@@ -1,6 +1,9 @@
 """Questions in words, as the command's ``--ask`` has them."""
 
 import dataclasses
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,3 +122,30 @@ def test_the_command_asks(tmp_path):
     ):
         result = relume_command(args[0], str(photo), *args[1:], "--output", str(tmp_path / "none"))
         assert says in sentence(result, 2)
+
+
+HEADS = """
+from tests.helpers.heads import Headed
+def multilabel(): return Headed("classes").eval()
+def regression(): return Headed("one").eval()
+def detector(): return Headed("yolo8").eval()
+def embedder(): return Headed("embedding").eval()
+def segmenter(): return Headed("pixels").eval()
+"""
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "targets.md"
+    commands = re.findall(r"^\$ relume (explain .*)$", page.read_text(), flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("heads.py").write_text(HEADS)
+    Path("labels.txt").write_text("cat\ndog\nmouse\nowl\n")
+    Path("names.txt").write_text("person\ndog\ncar\n")
+    for seed, name in enumerate(("photo", "other")):
+        draw_scene(seed).picture.save(f"{name}.png")
+    shown = ["dog (1)", "the value up", "dog (1) in the box", "cosine with the reference", "class 2 in"]
+    for command, words in zip(commands, shown, strict=True):
+        result = relume_command(*shlex.split(command), "--method", "gradient", "--no-evidence")
+        assert result.exit_code == 0, result.output
+        assert f"{words}" in result.output

@@ -127,6 +127,7 @@ def test_batches_copies_and_files_ask_the_same(name, tmp_path):
     head, target, _ = TARGETS[name]
     net, x = headed(head), images()
     methods = ["guided_backprop", relume.Smooth("gradient", 2, 1e-6)]
+    methods += [relume.Augmented("gradient")] if name in FLAT else []
     labels = ["cat", "a dog", "mouse", "owl"][: 3 if name in PLACED else 4] if head not in ("one", "embedding") else None
     whole = relume.explain(net, x, target(), methods, labels=labels)
     parts = relume.explain(net, x, target(), methods, labels=labels, batch_size=2)
@@ -134,6 +135,7 @@ def test_batches_copies_and_files_ask_the_same(name, tmp_path):
     torch.testing.assert_close(whole["guided_backprop"], parts["guided_backprop"], rtol=1e-9, atol=1e-12)
     plain = relume.explain(net, x, target(), ["gradient"], evidence=None)["gradient"]
     torch.testing.assert_close(whole["smooth_gradient"], plain, rtol=1e-3, atol=1e-4)
+    assert all(values.any() for values in whole.maps.values())
     back = relume.Explanation.load(whole.save(tmp_path / "out"))
     assert [back.title(i) for i in range(3)] == [whole.title(i) for i in range(3)] == [parts.title(i) for i in range(3)]
     assert back[1].title() == whole.title(1)

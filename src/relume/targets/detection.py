@@ -225,7 +225,7 @@ def _is_box(box: Any) -> bool:
     return math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1
 
 
-def fitting_label(outputs: Any, count: int, predicted: bool) -> int | None:
+def fitting_label(outputs: Any, count: int, *, predicted: bool) -> int | None:
     """Find a class that is detected in the first of ``count`` images, or an example of one; None if there is none.
 
     Raises:

@@ -65,18 +65,18 @@ def fitting(outputs: Any, count: int, *, predicted: bool = True) -> dict[str, Ta
     targets: dict[str, Target] = {}
     for find in (_of_boxes, _of_scores, _of_pixels):
         with suppress(TargetError):  # several tensors can be the one that is meant
-            targets |= find(outputs, count, predicted)
+            targets |= find(outputs, count, predicted=predicted)
     return targets
 
 
-def _of_boxes(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
+def _of_boxes(outputs: Any, count: int, *, predicted: bool) -> dict[str, Target]:
     from relume.targets.detection import Detection, fitting_label
 
-    label = fitting_label(outputs, count, predicted)
+    label = fitting_label(outputs, count, predicted=predicted)
     return {} if label is None else {f"Detection({label})": Detection(label)}
 
 
-def _of_scores(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
+def _of_scores(outputs: Any, count: int, *, predicted: bool) -> dict[str, Target]:
     from relume.targets.binary import Binary
     from relume.targets.classes import Class
     from relume.targets.contrast import Contrast
@@ -98,7 +98,7 @@ def _of_scores(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
     }
 
 
-def _of_pixels(outputs: Any, count: int, predicted: bool) -> dict[str, Target]:
+def _of_pixels(outputs: Any, count: int, *, predicted: bool) -> dict[str, Target]:
     from relume.targets.outputs import candidates, the_one
     from relume.targets.segmentation import Segmentation
 
