@@ -34,18 +34,13 @@ def rectifier(f, rule):
 class Spelling:
     """One way to write ``function``.
 
-    ``told_by`` is what tells it: the ``graph`` alone; the ``comparisons`` of the forward pass; ``nothing``, so it is listed; or
-    ``rectifiers``, its own, which are guided as they are.
+    The ``outcome`` is ``guided``; ``listed``, since nothing tells it; or ``its rectifiers``, which are guided as they are.
     """
 
     written: Any
     function: Any
-    told_by: str
+    outcome: str
     tolerance: float = 1e-12
-
-    @property
-    def outcome(self):
-        return {"nothing": "listed", "rectifiers": "its rectifiers"}.get(self.told_by, "guided")
 
 
 # --- The functions, from their definitions ---
@@ -138,13 +133,13 @@ def _zeros(x):
     return torch.zeros_like(x)
 
 
-def _spellings(told_by, *rows):
-    return {name: Spelling(written, function, told_by) for name, written, function in rows}
+def _spellings(outcome, *rows):
+    return {name: Spelling(written, function, outcome) for name, written, function in rows}
 
 
 SPELLINGS = {
     **_spellings(
-        "graph",
+        "guided",
         ("gelu_new", lambda x: 0.5 * x * (1.0 + torch.tanh(ROOT * (x + 0.044715 * torch.pow(x, 3.0)))), tanh_gelu),
         (
             "gelu_fast",
@@ -208,12 +203,8 @@ SPELLINGS = {
         ),
         ("relu(x) + clamp(exp(x) - 1, max=0)", lambda x: F.relu(x) + torch.clamp(torch.exp(x) - 1, max=0), elu),
         ("where(x > 0, x, expm1(x))", lambda x: torch.where(x > 0, x, torch.expm1(x)), elu),
-        # behind a linear layer, which keeps nothing of x, these two take the comparisons
         ("where(x > 0, x, exp(x) - 1)", lambda x: torch.where(x > 0, x, torch.exp(x) - 1), elu),
         ("selu", lambda x: SELU[0] * torch.where(x > 0, x, SELU[1] * (torch.exp(x) - 1)), selu),
-    ),
-    **_spellings(
-        "comparisons",
         ("x*(x > 0)", lambda x: x * (x > 0), relu),
         ("x*(x > 0).float()", lambda x: x * (x > 0).float(), relu),
         ("x*(x > 0).to(x)", lambda x: x * (x > 0).to(x), relu),
@@ -227,14 +218,6 @@ SPELLINGS = {
         ("y.masked_fill_(y < 0, 0)", _filled, relu),
         ("y[y < 0] = 0", _assigned, relu),
         ("lerp(zeros, x, (x > 0).to(x))", lambda x: torch.lerp(_zeros(x), x, (x > 0).to(x)), relu),
-    ),
-    **_spellings(
-        "nothing",
-        ("y[x < 0] *= 0.1", _scaled, leaky),
-        ("y[x > 0] = x[x > 0]", _picked, relu),
-        ("zeros.masked_scatter(x > 0, x[x > 0])", lambda x: _zeros(x).masked_scatter(x > 0, x[x > 0]), relu),
-        ("stack([x, zeros]).amax(0)", lambda x: torch.stack([x, _zeros(x)]).amax(0), relu),
-        ("stack([x, zeros]).max(0)[0]", lambda x: torch.stack([x, _zeros(x)]).max(0)[0], relu),
         ("addcmul(zeros, x, (x > 0).to(x))", lambda x: torch.addcmul(_zeros(x), x, (x > 0).to(x)), relu),
         ("einsum(x, (x > 0).to(x))", lambda x: torch.einsum("...,...->...", x, (x > 0).to(x)), relu),
         ("(x + copysign(x, ones))/2", lambda x: (x + torch.copysign(x, torch.ones_like(x))) / 2, relu),
@@ -248,10 +231,18 @@ SPELLINGS = {
             smelu,
         ),
     ),
-    **_spellings("rectifiers", ("relu(x) - 0.1*relu(-x)", lambda x: F.relu(x) - 0.1 * F.relu(-x), leaky)),
+    **_spellings(
+        "listed",
+        ("y[x < 0] *= 0.1", _scaled, leaky),
+        ("y[x > 0] = x[x > 0]", _picked, relu),
+        ("zeros.masked_scatter(x > 0, x[x > 0])", lambda x: _zeros(x).masked_scatter(x > 0, x[x > 0]), relu),
+        ("stack([x, zeros]).amax(0)", lambda x: torch.stack([x, _zeros(x)]).amax(0), relu),
+        ("stack([x, zeros]).max(0)[0]", lambda x: torch.stack([x, _zeros(x)]).max(0)[0], relu),
+    ),
+    **_spellings("its rectifiers", ("relu(x) - 0.1*relu(-x)", lambda x: F.relu(x) - 0.1 * F.relu(-x), leaky)),
 }
 # the backward pass of torch's hardsigmoid has 1/6 in float32
-SPELLINGS["x*hardsigmoid(x)"] = Spelling(lambda x: x * F.hardsigmoid(x), hardswish, "graph", 1e-7)
+SPELLINGS["x*hardsigmoid(x)"] = Spelling(lambda x: x * F.hardsigmoid(x), hardswish, "guided", 1e-7)
 
 
 # --- Constants per channel ---
@@ -283,7 +274,7 @@ def _acon_twice(x):
 
 
 PER_CHANNEL = _spellings(
-    "graph",
+    "guided",
     ("swish with beta", _swish, _swish),
     ("max(x, slope*x)", lambda x: torch.max(x, _per_channel(x, 0.05, 0.3) * x), _prelu),
     (

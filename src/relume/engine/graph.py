@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -153,7 +153,7 @@ def survey(nodes: Sequence[Node], *, relu_only: bool = False, tape: Tape | None 
 
 
 def _by_hand(nodes: Sequence[Node], tape: Tape, ends: Collection[Node]) -> tuple[dict[Node, Region], dict[Node, str]]:
-    """Find the rectifiers written by hand of which every node is among ``nodes``, and the nodes that may end another."""
+    """Find the rectifiers written by hand that end among ``nodes``, and the nodes that may end another."""
     inner = {node: region for region in tape.regions.values() for node in region.nodes[:-1]}
     reading: set[Region] = set()
     for node in nodes:
@@ -165,11 +165,13 @@ def _by_hand(nodes: Sequence[Node], tape: Tape, ends: Collection[Node]) -> tuple
     regions, doubtful = {}, {node: f"{_BY_HAND}; {why}" for node, why in tape.doubtful.items()}
     for end, region in tape.regions.items():
         if any(node in ends for node in region.nodes[:-1]):
-            raise LayerError(f"the layer lies in the middle of a {region.label}, which a rule treats as one; name another layer")
-        if region in reading or not running.issuperset(region.nodes):
+            raise LayerError(
+                f"the layer lies in the middle of a {region.label}, which a rule treats as one; name another layer"
+            )
+        if region in reading:
             doubtful[end] = _READ_INSIDE
-        else:
-            regions[end] = region
+        elif end in running:  # without what only a mask was made of, which has no gradient
+            regions[end] = replace(region, nodes=tuple(node for node in region.nodes if node in running))
     known = tape.nodes.union(*(region.nodes for region in regions.values()))
     doubtful.update((node, _UNSEEN) for node in suspects(nodes, Saved) if node not in known)
     return regions, doubtful

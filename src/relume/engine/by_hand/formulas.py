@@ -115,20 +115,17 @@ class Formulas:
 
 def _replay(function: Any, operands: list[Any], options: Mapping[str, Any]) -> Tensor | None:
     """Run an operation on values of the grid, in double precision whatever dtype it ran in; None if it does not run."""
-    first, dtype = operands[0], options.get("dtype")
-    if any(operand is None for operand in operands[:1]):
-        return None
-    if name_of(function) in IDENTITIES:
-        if dtype is None or (first.is_floating_point() and dtype.is_floating_point):
-            return first  # type: ignore[no-any-return]
-        return first.to(torch.float64 if dtype.is_floating_point else dtype)  # type: ignore[no-any-return]
-    if function._schema.is_mutable:
-        operands = [first.clone(), *operands[1:]]
     try:
-        result = function(*operands, **{k: v for k, v in options.items() if k in ("alpha", "approximate", "rounding_mode")})
-    except (RuntimeError, TypeError, IndexError):
+        if name_of(function) in IDENTITIES:
+            dtype = options.get("dtype") or operands[0].dtype
+            result = operands[0].to(torch.float64 if dtype.is_floating_point else dtype)
+        else:
+            given = {key: options[key] for key in ("alpha", "approximate", "rounding_mode") if key in options}
+            result = function(*([operands[0].clone(), *operands[1:]] if function._schema.is_mutable else operands), **given)
+    except (AttributeError, IndexError, RuntimeError, TypeError):  # also of what could not be replayed itself
         return None
-    return result[0] if isinstance(result, tuple) else result
+    values: Tensor = result[0] if isinstance(result, tuple) else result
+    return values
 
 
 def _judged(values: Tensor) -> Verdict:
@@ -146,7 +143,7 @@ def _judged(values: Tensor) -> Verdict:
     rectifies = (
         torch.isfinite(y).all(0)
         & (up > 0)
-        & (y[-1] > 0)
+        & (y[middle + 1 :] >= 0).all(0)  # active wherever its input is positive: relu(x) - 2 * sigmoid(x) is not
         & (down.abs() <= 0.35 * up)  # tanh and sigmoid: 1; x + relu(x): 0.5
         & ~((y[:10] == y[0]).all(0) & (y[0] != 0))  # cut off at another bound than zero is arithmetic
         & (steep.amax(0) <= 6 * far)  # no jump: x * (x > 0.3)

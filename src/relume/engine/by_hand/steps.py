@@ -124,13 +124,15 @@ def steps_in(operands: Sequence[Any]) -> list[Step]:
     return [o for some in nested for o in some if isinstance(o, Step)]
 
 
-def meeting(one: Step | None, other: Step | None) -> Step | None:
-    """Find the nearest value that two are functions of."""
-    while one is not other:
-        if one is None or other is None:
+def meeting(steps: Sequence[Step]) -> Step | None:
+    """Find the nearest value that all ``steps`` are functions of."""
+    values = set(steps)
+    while len(values) > 1:
+        furthest = max(values, key=lambda step: step.depth)
+        if furthest.nearest is None:
             return None
-        one, other = (one.nearest, other) if one.depth >= other.depth else (one, other.nearest)
-    return one
+        values = (values - {furthest}) | {furthest.nearest}
+    return values.pop()
 
 
 def between(source: Step, end: Step) -> list[Step]:

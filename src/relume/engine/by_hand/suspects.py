@@ -20,6 +20,8 @@ __all__ = ["is_known", "remember", "suspects"]
 _ALONE = frozenset(
     {"Copysign", "Fmin", "Hypot", "IndexPut", "LogSigmoid", "Logaddexp", "MaskedFill", "MaskedScatter", "Minimum", "Where"}
 )
+# operations that turn what grows like an exponential into what grows like its input: log(1 + exp(x))
+_FLATTENING = frozenset({"acosh", "asinh", "log", "log10", "log1p", "log2"})
 # what they and products keep of their constants
 _CONSTANTS = ("self", "other", "weight", "tensor1", "tensor2")
 
@@ -50,7 +52,7 @@ def suspects(nodes: Iterable[Node], look: Callable[[Node], Saved]) -> Iterator[N
         origins[node, 0], bends[node, 0] = begins.pop(), before + (bent or product)
         if rectifier_of(name, look(node)) is not None:
             continue
-        if bends[node, 0] > 1 or (joins and (before or bent)) or _may_rectify_alone(node, name, look):
+        if (joins and (before or bent)) or (before and operation in _FLATTENING) or _may_rectify_alone(node, name, look):
             yield node
 
 

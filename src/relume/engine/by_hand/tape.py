@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Region:
         return self.verdict.label in ("ReLU", "ReLU6")
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A record of the operations of a forward pass, which finds the rectifiers written by hand among them.
 
     Attributes:
@@ -66,7 +67,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, images: Tensor, *, lean: bool = False) -> None:
         """Begin before a network runs on ``images``; if ``lean``, keep no more of an output than where it is positive."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._executor = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
         self.regions: dict[Node, Region] = {}
         self.doubtful: dict[Node, str] = {}
@@ -74,7 +75,7 @@ class Tape(TorchDispatchMode):
         self._lean, self._modules, self._formulas = lean, [""], Formulas()
         self._known: Any = WeakIdKeyDictionary()  # from a tensor to the step or constant that it is
         self._known[images] = Step.of(images)
-        self._last: tuple[Any, tuple[Any, ...], Mapping[str, Any], Any] | None = None
+        self._last: tuple[Any, tuple[Any, ...], Mapping[str, Any], Any, str] | None = None
 
     def watch(self, modules: Mapping[nn.Module, str]) -> None:
         """Note which of the ``modules`` of a private replica, given with their names, runs."""
@@ -91,16 +92,16 @@ class Tape(TorchDispatchMode):
                 module.register_forward_pre_hook(functools.partial(before, name))
                 module.register_forward_hook(after, always_call=True)
 
-    def __enter__(self) -> Tape:
+    def __enter__(self) -> Self:
         """Begin the record; TorchScript fuses no operations meanwhile."""
         self._executor.__enter__()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the record, and let go of all but what was found."""
-        super().__exit__(*error)
-        self._executor.__exit__(*error)
+        super().__exit__(kind, error, at)  # type: ignore[no-untyped-call]
+        self._executor.__exit__(kind, error, at)
         self._settle()
         self._known, self._formulas = WeakIdKeyDictionary(), Formulas()
 
@@ -114,7 +115,7 @@ class Tape(TorchDispatchMode):
                 if memory_key(region.output.untyped_storage()) == memory:
                     region.output = region.output.clone()
         result = func(*args, **(kwargs or {}))
-        self._last = func, operands, kwargs or {}, result
+        self._last = func, operands, kwargs or {}, result, self._modules[-1]
         return result
 
     def _operand(self, value: Any) -> Any:
@@ -134,7 +135,7 @@ class Tape(TorchDispatchMode):
         """Note what the last operation made, which has its node by now."""
         if self._last is None:
             return
-        (function, operands, options, result), self._last = self._last, None
+        (function, operands, options, result, module), self._last = self._last, None
         steps = steps_in(operands)
         for i, tensor in enumerate(t for t in tree_iter(result) if isinstance(t, Tensor)):
             if not steps or name_of(function).endswith("_like") or name_of(function).startswith("new_"):
@@ -146,7 +147,7 @@ class Tape(TorchDispatchMode):
             if i == 0 and (step.edge is None or made_by(step.edge[0], function)):
                 self._place(step, function, operands, options)
                 if step.edge is not None and tensor.is_floating_point():
-                    self._look(step, steps, tensor)
+                    self._look(step, steps, tensor, module)
 
     @staticmethod
     def _place(step: Step, function: Any, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -160,14 +161,14 @@ class Tape(TorchDispatchMode):
         if name == "permute" and list(operands[1]) != sorted(operands[1]):
             return
         if elementwise and all(s.shape == step.shape for s in steps):
-            step.nearest = functools.reduce(meeting, steps)
+            step.nearest = meeting(steps)
         if step.nearest is not None:
             step.function, step.operands, step.options, step.depth = function, operands, options, step.nearest.depth + 1
 
     # --- Judging ----------------------------------------------------------------------------------------------------------
 
-    def _look(self, step: Step, steps: Sequence[Step], tensor: Tensor) -> None:
-        """Find whether a rectifier written by hand ends at a ``step``, which made ``tensor`` of ``steps``."""
+    def _look(self, step: Step, steps: Sequence[Step], tensor: Tensor, module: str) -> None:
+        """Find whether a rectifier written by hand ends at a ``step``, which made ``tensor`` of ``steps`` in ``module``."""
         assert step.edge is not None, "only what has a gradient is guided"
         node = step.edge[0]
         if step.nearest is None:
@@ -177,9 +178,9 @@ class Tape(TorchDispatchMode):
         elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in step.operands):
             self.doubtful[node] = "its mask was made where operations cannot be seen"
         elif step.bends or len(step.steps) > 1 or (step.scales and name_of(step.function) not in IDENTITIES):
-            self._judge(step, tensor)
+            self._judge(step, tensor, module)
 
-    def _judge(self, end: Step, tensor: Tensor) -> None:
+    def _judge(self, end: Step, tensor: Tensor, module: str) -> None:
         best: tuple[Step, list[Step], Verdict] | None = None
         doubt, source = "", end.nearest
         for _ in range(_REACH):
@@ -195,11 +196,11 @@ class Tape(TorchDispatchMode):
                 doubt = doubt or verdict.doubt
             source = source.nearest
         if best is not None:
-            self._take(*best, tensor)
+            self._take(*best, tensor, module)
         elif doubt:
             self.doubtful[end.edge[0]] = doubt  # type: ignore[index]
 
-    def _take(self, source: Step, window: Sequence[Step], verdict: Verdict, tensor: Tensor) -> None:
+    def _take(self, source: Step, window: Sequence[Step], verdict: Verdict, tensor: Tensor, module: str) -> None:
         """Make a region of a ``window``, in place of those in it, unless it only scales one of them the wrong way."""
         inner = {step.region for step in window if step.region is not None}
         if window[-1].scales and any(not verdict.nearer(region.verdict) for region in inner):
@@ -209,7 +210,7 @@ class Tape(TorchDispatchMode):
         nodes = tuple(step.edge[0] for step in window if step.edge is not None)
         output = tensor.detach() > 0 if self._lean else tensor.detach()
         assert source.edge is not None, "only what has a gradient is guided"
-        region = Region(verdict, self._modules[-1], source.edge, nodes, output, self._lean)
+        region = Region(verdict, module, source.edge, nodes, output, self._lean)
         self.regions[nodes[-1]] = region
         for step in window:
             step.region = region
