@@ -358,7 +358,7 @@ def test_a_network_of_one_class(images):
     assert "classes was left out: the network has one score" in str(report)
     assert "leave" not in report.skipped["classes"]  # it was
     brief = relume.audit(Small(classes=1).eval(), images, checks=["edges", "classes"])
-    end = "a network of one output has no other class to compare with."
+    end = "there is no other class to compare with."
     assert brief.verdict.text.endswith(f"not enough for a verdict; not measured: cascade, stability, shift; {end}")
     whole = judge({**STEADY, "cascade": 0.1}, one_output=True)
     assert (whole.level, whole.text[-len(end) - 26 :]) == ("undecided", f"not enough for a verdict; {end}")

@@ -308,10 +308,8 @@ class Explanation:
             'cat (4)'
         """
         score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
-        if self.description is not None:
-            return f"{self.description[sample]}, {score}"
-        if self.target is None:
-            return score
+        if self.description is not None or self.target is None:
+            return f"{self.description[sample]}, {score}" if self.description else score
         index = int(self.target[sample])
         if self.versus is not None:
             return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"
