@@ -85,6 +85,7 @@ def _lines(opened: Opened, checkup: Checkup, known_by: str) -> dict[str, list[Te
         "network": [f"{opened.name}: {checkup.form}, {size}{mode}"],
         "preprocessing": [", ".join(f"{key} {value}" for key, value in opened.preprocessing.as_dict().items())],
         "returns": [checkup.outputs],
+        "targets": [", ".join(checkup.targets) or "a callable: no other target fits"],
         "activation": [_activation(opened, checkup, known_by)],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": list(map(str, rows)),

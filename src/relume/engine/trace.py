@@ -198,7 +198,7 @@ class Trace:
             NonFiniteError: a score is NaN or infinite.
             GraphError: the score does not depend on the explained input.
         """
-        target, values = as_target(target), self.outputs
+        target, values = as_target(target).known(self.images.shape[2:], "auto"), self.outputs
         if target.layer is not None:
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]

@@ -65,9 +65,10 @@ class Batches:
             InputError: the inputs are none.
         """
         self._inputs, self._request = inputs, request
-        self._targets = [as_target(target) for target in request.targets]
         self._start, self._ran_out = 0, ""
         self._images = _images(inputs, request.wrt)
+        size = () if self._images is None else self._images.shape[2:]
+        self._targets = [as_target(target).known(size, request.activation) for target in request.targets]
         self._count = 1 if self._images is None else len(self._images)
         self._whole = max([self._count, *(wrapper.batch_size for wrapper in request.wrappers)])
         self._size = min(request.batch_size or self._whole, self._whole)
@@ -177,6 +178,7 @@ def _joined(parts: Sequence[Explanation], images: Tensor, batch_size: int) -> Ex
         images=images,
         **{key: joined([getattr(part, key) for part in parts]) for key in ("target", "score", "scores", "versus")},
         coverage=join_coverage([part.coverage for part in parts]),
+        description=None if first.description is None else tuple(words for part in parts for words in part.description or ()),
         evidence=_join_evidence([part.evidence for part in parts if part.evidence is not None]),
         remarks={key: tuple(words for part in parts for words in part.remarks[key]) for key in first.remarks},
         batch_size=batch_size,

@@ -43,6 +43,7 @@ class Options(ReadingOptions, total=False):
     fuse: Fuse
     evidence: Literal["quick"] | None
     activation: Activation
+    labels: Sequence[str] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +55,7 @@ class Request(Reading):
         fuse: how several layers' heat maps become one: their ``mean`` or ``max``.
         evidence: ``quick`` for the cheap checks of each map, None for none.
         activation: how probabilities follow from the network's scores.
+        labels: the class names by index.
         batch_size: how many images run at once, at most; None for all of them.
 
     Example:
@@ -67,6 +69,7 @@ class Request(Reading):
     fuse: Fuse = "mean"
     evidence: Literal["quick"] | None = "quick"
     activation: Activation = "auto"
+    labels: Sequence[str] | None = None
     batch_size: int | None = None
 
     @classmethod
@@ -91,6 +94,8 @@ class Request(Reading):
             raise InputError("evidence='full' is an audit: call relume.audit, and leave evidence at 'quick' or None here")
         _check_choice("evidence", self.evidence, ("quick", None))
         check_activation(self.activation)
+        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
+            raise InputError(f"labels are a list of class names; got {self.labels!r}")
         if self.batch_size is not None and (type(self.batch_size) is not int or self.batch_size < 1):
             raise InputError(
                 f"batch_size is how many images run at once, one at least, or None for all; got {self.batch_size!r}"

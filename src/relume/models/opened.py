@@ -150,7 +150,7 @@ class Opened:
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
-        options = {"output": self.output, **options}
+        options = {"output": self.output, "labels": self.labels, **options}
         try:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
@@ -243,11 +243,8 @@ class Opened:
             return
 
     def _named(self, e: Explanation, photos: Sequence[Photo], provenance: Mapping[str, Any]) -> Explanation:
-        """Return an explanation that knows the network's name, its classes and the photos."""
-        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a network of which a unit is explained may have none
-        if self.labels is not None and classes is not None and len(self.labels) != classes:
-            raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
-        known = {"model": self.name, "labels": self.labels, "photos": photos}
+        """Return an explanation that knows the network's name and the photos."""
+        known = {"model": self.name, "photos": photos}
         return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
 
     def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
@@ -255,7 +252,8 @@ class Opened:
         from relume.targets import Contrast
 
         sentence, labels = str(error), self.labels or ()
-        for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+        others = (target.against for target in targets if isinstance(target, Contrast))
+        for index in {other for other in others if isinstance(other, int)}:
             if 0 <= index < len(labels):
                 sentence = sentence.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
         return type(error)(sentence)
@@ -274,6 +272,27 @@ class Opened:
 
         image = self.image(self.preprocessing.view(as_photo(photo).picture))
         return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
+
+    def embedding(self, photo: Picture) -> torch.Tensor:
+        """Return the network's embedding of a photo, ``(D,)``, as a reference for :class:`relume.targets.Embedding`.
+
+        Raises:
+            ImageError: the photo cannot be read.
+            TargetError: the network returns no embedding, or several tensors that may be one.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo", "cpu").embedding(draw_scene(0).picture).shape
+            torch.Size([12])
+        """
+        from relume.engine.reading import Reading
+        from relume.engine.trace import Trace
+        from relume.pictures.photo import as_photo
+        from relume.targets.outputs import embeddings
+
+        image = self.image(self.preprocessing.view(as_photo(photo).picture))[None].to(self.device)
+        return embeddings(Trace.run(self.model, image, Reading(output=self.output)).outputs, 1)[0].detach()
 
     def image(self, view: Image) -> torch.Tensor:
         """Return the network's input for a view, ``(3, H, W)``, in the floating-point type that the network computes in.
