@@ -48,7 +48,7 @@ class Region:
 
     @property
     def label(self) -> str:
-        """What it is, in words."""
+        """The name of the rectifier, with how it was written."""
         return f"{self.verdict.label} written by hand"
 
     def relu(self, _: Saved) -> bool:
