@@ -305,7 +305,7 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
         "        return torch.stack([torch.where(s > 0, s, s / 300), s / 2], 1)\n"
     )
     photos = [tmp_path / "a.png", tmp_path / "b.png"]
-    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--no-evidence"]
+    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--evidence", "none"]
     said = "weak here: 300 times weaker than the strongest gradient of these"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

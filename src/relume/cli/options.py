@@ -57,12 +57,13 @@ class Asked:
     ] = "all"
 
     evidence: Annotated[
-        bool,
+        str,
         typer.Option(
-            "--evidence/--no-evidence",
-            help="Compare each map with the one for the runner-up class and with edges; doubles the backward passes.",
+            metavar="WHICH",
+            help="Comparisons of maps: quick, of each with edges, and of Grad-CAM with the one for the runner-up class; full, of "
+            "each with the one for the runner-up, which doubles the backward passes; or none.",
         ),
-    ] = True
+    ] = "quick"
 
     batch_size: Annotated[
         int,
@@ -93,9 +94,16 @@ class Asked:
         """Return the options of :meth:`relume.models.Opened.compare`."""
         return {
             "rectifiers": cast('Literal["all", "relu"]', self.rectifiers),
-            "evidence": "quick" if self.evidence else None,
+            "evidence": self._evidence,
             "batch_size": self.batch_size,
         }
+
+    @property
+    def _evidence(self) -> Literal["quick", "full"] | None:
+        choices: dict[str, Literal["quick", "full"] | None] = {"quick": "quick", "full": "full", "none": None}
+        if self.evidence not in choices:
+            raise InputError(f"--evidence is {', '.join(choices)}; got {self.evidence!r}")
+        return choices[self.evidence]
 
     def attempt(
         self, opened: Opened, targets: Sequence[TargetLike], methods: Sequence[MethodLike], layer: str | None
