@@ -138,7 +138,7 @@ def test_a_unit_has_no_other_class(x):
 
 def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, ["gradcam", "gradient"])
-    assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.classes, e.evidence.edges))
+    assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.coarse, e.evidence.edges))
     words = e.doubt("gradcam", 1)
     assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
@@ -154,9 +154,10 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert sample["remark"] == {"gradcam": e.remarks["gradcam"][3], "gradient": ""}
 
 
-def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x):
-    e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
-    assert np.isnan(e.evidence.classes["gradcam"]).all()
+@pytest.mark.parametrize("evidence", ["quick", "full"])
+def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x, evidence):
+    e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late", evidence=evidence)
+    assert np.isnan((e.evidence.coarse or e.evidence.classes)["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
     assert re.fullmatch(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)", e.doubt("gradcam"))
 

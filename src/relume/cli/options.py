@@ -60,8 +60,8 @@ class Asked:
         str,
         typer.Option(
             metavar="WHICH",
-            help="Comparisons of maps: quick, of each with edges, and of Grad-CAM with the one for the runner-up class; full, of "
-            "each with the one for the runner-up, which doubles the backward passes; or none.",
+            help="Compare maps: quick, each with edges, and Grad-CAM with the one for the runner-up class; full, each with the "
+            "one for the runner-up too, which doubles the backward passes; or none.",
         ),
     ] = "quick"
 
