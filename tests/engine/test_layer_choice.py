@@ -444,7 +444,7 @@ def test_a_layer_without_a_heat_map_does_not_spoil_the_others():
     torch.testing.assert_close(relume.GradCAM(net, ["0", "1"]).attribute(x, 0), fine / fine.max() / 2)
     product = relume.explain(net, x, 0, ["gradcam", "guided_gradcam"], ["0", "1"], fuse="product")  # one of them empties it
     assert product.empty("gradcam") == product.empty("guided_gradcam") == [True]
-    assert product.remarks["gradcam"][0].startswith("its weighted sum is nowhere positive at one of the layers '0' and '1'")
+    assert product.remarks["gradcam"][0].startswith("its weighted sum is nowhere positive at one of layers '0' and '1'")
 
 
 def test_what_cannot_be_fused_is_said():

@@ -279,7 +279,9 @@ def xgrad_cam(activation, gradient_at_layer):
     """Fu et al. 2020, equation 8: the gradient's mean weighted by the share of the activation."""
 
     def weight(values, n, k):
-        return sum(float(a / values.sum() * g) for a, g in zip(values.flatten(), gradient_at_layer[n, k].flatten(), strict=True))
+        return sum(
+            float(a / values.sum() * g) for a, g in zip(values.flatten(), gradient_at_layer[n, k].flatten(), strict=True)
+        )
 
     return _positive_sum(activation, weight)
 

@@ -156,7 +156,8 @@ def _no_heat(gradients: Gradients, formula: WeightedSum, share: float, advice: A
     if not any(gradient.any() for gradient in gradients.layers[rules.gradient]):
         return f"the gradient at {advice.place} is zero"
     negative = any(values.any() for values in weighted_sums(formula, gradients))
-    return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {advice.place}"
+    place = f"{'one of ' * (gradients.fuse == 'product' and len(advice.layers) > 1)}{advice.place}"
+    return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {place}"
 
 
 def _guided_remark(gradients: Gradients, product: Tensor, formula: WeightedSum, name: str, advice: Advice) -> str:
