@@ -72,18 +72,12 @@ def test_equals_pytorch_grad_cam_before_it_scales(method, name):
     net, x = Small().eval(), torch.randn(2, 3, 8, 8)
     with getattr(tool, name)(net, [net.body]) as other:
         targets = [ClassifierOutputTarget(index) for index in (1, 4)]
-        other.activations_and_grads(x)
-        scores = other.activations_and_grads(x)
-        sum(target(row) for target, row in zip(targets, scores, strict=True)).backward()
-        activations, gradients = (values[-1].numpy() for values in _layer(other))
+        other(x, targets)
+        held = other.activations_and_grads
+        activations, gradients = (values[-1].detach().numpy() for values in (held.activations, held.gradients))
         weighted = other.get_cam_image(x, net.body, targets, activations, gradients, eigen_smooth=False)
     heat = relume.explain(net, x, [1, 4], [method], "body", evidence=None)[method]
     assert (heat - torch.from_numpy(weighted).clamp(min=0)).abs().max() <= 1e-6 * heat.max()
-
-
-def _layer(tool):
-    held = tool.activations_and_grads
-    return [[values.detach() for values in each] for each in (held.activations, held.gradients)]
 
 
 def test_on_global_pooling_with_a_linear_head_three_are_one():
