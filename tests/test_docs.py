@@ -46,7 +46,10 @@ def anchors(page):
 
 @pytest.fixture
 def user(tmp_path, monkeypatch):
-    """Where a reader would stand: photos in the folder, and weights that torchvision could download."""
+    """Where a reader would stand: photos in the folder, and weights that torchvision could download.
+
+    Since those are random, ResNet-50 is one of fewer and narrower blocks, with its own layers, channels and classes.
+    """
     for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.effect_noise((260, 240), 60).convert("RGB").save(tmp_path / name)
@@ -57,6 +60,13 @@ def user(tmp_path, monkeypatch):
     (tmp_path / "pictures" / "masks.csv").write_text("picture,mask,class\ncat.png,mask.png,281\n")
     monkeypatch.chdir(tmp_path)
     vision = import_torchvision()
+    initialise = vision.models.ResNet.__init__
+
+    def smaller(self, block, layers, **options):
+        bottleneck = block is vision.models.resnet.Bottleneck
+        initialise(self, block, [1] * 4 if bottleneck else layers, **options | {"width_per_group": 8 if bottleneck else 64})
+
+    monkeypatch.setattr(vision.models.ResNet, "__init__", smaller)
 
     def downloaded(self, *_args, **_kwargs):
         name = next(n for n in vision.models.list_models(vision.models) if self in vision.models.get_model_weights(n))

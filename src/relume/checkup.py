@@ -22,6 +22,9 @@ from relume.errors import NonFiniteError, RelumeError, TargetError
 from relume.explanation.run import coverage, explain
 from relume.methods.base import METHODS, Need
 from relume.targets.activation import Activation, Resolved, check_activation, resolve_activation
+from relume.targets.base import Target, TargetLike
+from relume.targets.classes import Class
+from relume.targets.fitting import fitting
 from relume.targets.outputs import class_scores, tensors_in
 
 __all__ = ["Checkup", "check"]
@@ -38,6 +41,7 @@ class Checkup:
         device: the devices of its weights, between commas.
         training: True if it is in training mode. It is explained as in evaluation mode all the same.
         outputs: what it returned, in words.
+        targets: the targets that fit it, as they are written, the most usual first.
         activation: the activation that makes probabilities of its scores; None if it returns no class scores, or several
             tensors that could be the scores.
         are_probabilities: True if its scores are probabilities already; None if nothing tells what they are.
@@ -58,6 +62,7 @@ class Checkup:
     device: str
     training: bool
     outputs: str
+    targets: tuple[str, ...]
     activation: Resolved | None
     are_probabilities: bool | None
     coverage: Coverage | None
@@ -84,6 +89,7 @@ class Checkup:
             "device": self.device,
             "training": self.training,
             "outputs": self.outputs,
+            "targets": list(self.targets),
             "activation": self.activation,
             "are_probabilities": self.are_probabilities,
             "coverage": None if self.coverage is None else self.coverage.as_dict(),
@@ -131,13 +137,12 @@ def check(
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         trace = Trace.run(model, images, Reading())
-    outputs = ", ".join(f"{part} {tuple(t.shape)}".strip() for part, t in tensors_in(trace.outputs)) or describe(trace.outputs)
     resolved = _activation(activation, trace, output)
-    chosen, candidates = _choice(model, images, output)
-    troubles, read = _troubles(model, images, layer, output)
+    targets, target = _targets(trace, output)
+    chosen, candidates = _choice(model, images, target, output)
+    troubles, read = _troubles(model, images, target, layer, output)
     read = read or (chosen.name if chosen and layer is None else None)
     preparation, unprepared = _prepared(model, images)
-    works = [method for key, method in METHODS.items() if key not in troubles]
     tensors = list(chain(model.parameters(), model.buffers()))
     return Checkup(
         form=_form(model),
@@ -145,22 +150,25 @@ def check(
         dtype=_listed(t.dtype for t in tensors if t.is_floating_point()),
         device=_listed(t.device for t in tensors),
         training=bool(getattr(model, "training", False)),
-        outputs=outputs,
+        outputs=_listed_outputs(trace),
+        targets=targets,
         activation=resolved[0],
         are_probabilities=resolved[1],
-        coverage=None if "gradient" in troubles else coverage(model, images, output=output),
+        coverage=None if "gradient" in troubles else coverage(model, images, target, output=output),
         layer=read,
         layer_choice=chosen.why if chosen and layer is None else "",
         candidates=_others(candidates, read),
         troubles=troubles,
-        backward_passes=len({rule for method in works for _, rule in method.needs}),
+        backward_passes=len({rule for key in METHODS.keys() - troubles for _, rule in METHODS[key].needs}),
         kept_bytes=kept.bytes,
         preparation=preparation,
         unprepared=unprepared,
     )
 
 
-def _troubles(model: nn.Module, images: Tensor, layer: LayerLike | None, output: Output) -> tuple[dict[str, str], str | None]:
+def _troubles(
+    model: nn.Module, images: Tensor, target: TargetLike, layer: LayerLike | None, output: Output
+) -> tuple[dict[str, str], str | None]:
     """Try every method, and return the reasons of those that do not work, and the layer that was read."""
     troubles: dict[str, str] = {}
     read: str | None = None
@@ -170,13 +178,28 @@ def _troubles(model: nn.Module, images: Tensor, layer: LayerLike | None, output:
     tries = list(together.values())
     for keys in tries:
         try:
-            read = explain(model, images, None, keys, layer, output=output, evidence=None).layer or read
+            read = explain(model, images, target, keys, layer, output=output, evidence=None).layer or read
         except RelumeError as error:
             if isinstance(error, NonFiniteError) and len(keys) > 1:  # the formula of one may overflow alone
                 tries += [[key] for key in keys]
             else:
                 troubles |= dict.fromkeys(keys, str(error))
     return troubles, read
+
+
+def _listed_outputs(trace: Trace) -> str:
+    shapes = (f"{part} {tuple(tensor.shape)}".strip() for part, tensor in tensors_in(trace.outputs))
+    return ", ".join(shapes) or describe(trace.outputs)
+
+
+def _targets(trace: Trace, output: Output) -> tuple[tuple[str, ...], Target | None]:
+    """List the targets that fit what the network returned, and give the first, None for each image's predicted class."""
+    try:
+        targets = fitting(pick(trace.outputs, output), len(trace.images))
+    except TargetError:  # there is no such output
+        return (), None
+    first = next(iter(targets.values()), None)
+    return tuple(targets), None if isinstance(first, Class) else first
 
 
 def _activation(activation: Activation, trace: Trace, output: Output) -> tuple[Resolved | None, bool | None]:
@@ -211,10 +234,10 @@ class _Kept:
         return tensor
 
 
-def _choice(model: nn.Module, images: Tensor, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
+def _choice(model: nn.Module, images: Tensor, target: TargetLike, output: Output) -> tuple[Layer | None, tuple[str, ...]]:
     """Find the layer that is chosen where none is named, and every layer with a map, the last first."""
     try:
-        trace = Trace.run(model, images, Reading(layers=None, output=output))
+        trace = Trace.run(model, images, Reading(targets=[] if target is None else [target], layers=None, output=output))
     except RelumeError:
         return None, ()
     return trace.layers[0], trace.candidates

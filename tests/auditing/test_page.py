@@ -224,7 +224,7 @@ def test_everything_is_there_without_scripts_and_a_phone_scrolls_one_way(read, v
 
 
 def test_hostile_names_are_only_text(read):
-    report = audited("gradcam", labels=[HOSTILE] * 10, checks=["classes", "edges"])
+    report = audited("gradcam", labels=[HOSTILE] * 5, checks=["classes", "edges"])
     view = report.view()
     bad = dataclasses.replace(view, name=HOSTILE, about=[HOSTILE], notes=[HOSTILE])
     page = read([[bad], [bad]], title=HOSTILE)

@@ -316,7 +316,7 @@ def test_what_is_no_question_is_refused(small, images):
         relume.audit(lambda x: x.mean((2, 3)), images)
     with pytest.raises(InputError, match=r"a tensor \(N, C, H, W\); got shape \(3, 32, 32\)"):
         relume.audit(small, images[0])
-    with pytest.raises(TargetError, match="an audit is about one class of each image"):
+    with pytest.raises(TargetError, match="an audit asks about outputs of the network"):
         relume.audit(small, images, lambda outputs: outputs.sum(1))
 
 
@@ -358,7 +358,7 @@ def test_a_network_of_one_class(images):
     assert "classes was left out: the network has one score" in str(report)
     assert "leave" not in report.skipped["classes"]  # it was
     brief = relume.audit(Small(classes=1).eval(), images, checks=["edges", "classes"])
-    end = "a network of one output has no other class to compare with."
+    end = "there is no other class to compare with."
     assert brief.verdict.text.endswith(f"not enough for a verdict; not measured: cascade, stability, shift; {end}")
     whole = judge({**STEADY, "cascade": 0.1}, one_output=True)
     assert (whole.level, whole.text[-len(end) - 26 :]) == ("undecided", f"not enough for a verdict; {end}")

@@ -85,7 +85,6 @@ def words():
     ("name", "returns", "activation"),
     [
         ("two", "[0] (1, 2), [1] (1, 2)", "not known until --scores names the scores"),
-        ("flat", "(1,)", "not known: no class scores are seen in what it returns"),
         ("words", "a str", "not known: no class scores are seen in what it returns"),
     ],
 )
@@ -97,6 +96,7 @@ def test_check_of_a_network_whose_scores_are_not_known(scene, tmp_path, monkeypa
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line[:1] != " "}
     assert (lines["returns"], lines["activation"]) == (returns, activation)
     assert lines["network"].startswith(f"nets_without_scores:{name}: Net")  # and no picture in place of :two:
+    assert lines["targets"] == "a callable: no other target fits"
     assert "cost" not in lines
     assert result.stdout.count("✗") == 1
     assert f"✗ {', '.join(relume.METHODS)}: " in " ".join(result.stdout.split())

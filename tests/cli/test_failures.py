@@ -262,7 +262,7 @@ def test_a_network_that_always_fails_is_not_repeated(photos):
     ("fails", "options", "says"),
     [
         ("grey", [], "the command gives it red, green and blue, and it takes 1 channel"),
-        ("features", [], "name its scores by --scores if they are in it, or explain units of it by relume explain --neuron"),
+        ("features", [], "relume.targets.Segmentation(3) (--ask segmentation:3 in the command)"),
         ("never", ["--scores", "logits"], "the network returned one tensor and nothing called 'logits'; leave --scores away"),
     ],
 )

@@ -124,6 +124,14 @@ def maps():
     assert token_grid.Grids.is_pooled(X.clone().requires_grad_().mean((2, 3)))
 
 
+def values_of_nodes():
+    for operation in (torch.exp, lambda x: x.bfloat16(), lambda x: x.mean((2, 3))):
+        made = operation(X.clone().requires_grad_())
+        (about,) = made.grad_fn._input_metadata
+        assert (tuple(about.shape), about.dtype) == (tuple(made.shape), made.dtype)
+    assert len(X.clone().requires_grad_().chunk(2)[0].grad_fn._input_metadata) == 2
+
+
 def predictions():
     node = node_of(lambda x: F.conv_transpose2d(x, WEIGHT))
     assert node._saved_transposed is True
@@ -196,6 +204,7 @@ CONCERNS = {
     hidden_regions: "a node that hides operations, or checkpointing (relume/engine/graph.py): rectifiers would be missed",
     custom_functions: "the node of a torch.autograd.Function (relume/engine/graph.py): custom functions would not be told",
     maps: "a node whose result has its channels first, or is pooled (relume/engine/token_grid.py): layers would be misread",
+    values_of_nodes: "the shapes and dtypes that a node tells (relume/engine/by_hand.py): activations by hand would be missed",
     predictions: "what a transposed convolution saves (relume/engine/dense_predictions.py): predictions would be misread",
     activations: "a node of softmax or sigmoid (relume/targets/activation.py): scores would be taken for what they are not",
     modules: "where a module keeps its tensors, modules or hooks (relume/engine/module_state.py): the replica would be wrong",

@@ -44,7 +44,7 @@ def assert_same(got, expected):
     for fact in ("images", "target", "score", "scores", "versus"):
         one, other = getattr(got, fact), getattr(expected, fact)
         assert one is other is None or torch.allclose(one, other, rtol=1e-12, atol=1e-14), fact
-    for fact in ("coverage", "layer", "model", "unit"):
+    for fact in ("coverage", "layer", "model", "description"):
         assert getattr(got, fact) == getattr(expected, fact)
     assert (got.evidence is None) is (expected.evidence is None)
     if got.evidence is not None:
@@ -67,7 +67,7 @@ TARGETS = {
     "frozen": Class(torch.tensor([4, 0, 2, 5, 1])),
     "a callable": lambda out: out[:, 1] - out[:, 2],
     "a contrast": Contrast(None, lambda out: out.mean(1)),
-    "a contrast each": Contrast([4, 0, 2, 5, 1], [1, 1, 1, 1, 2]),
+    "a contrast each": Contrast([4, 0, 2, 5, 1], torch.tensor([1, 1, 1, 1, 2])),
     "a channel": Channel("conv2", 3),
     "a neuron": Neuron("conv2", 3, (1, 2)),
     "the highest neuron": Neuron("conv2", 3),
@@ -124,7 +124,7 @@ def test_masks_are_cut_with_their_images(shape):
     mask = torch.rand(5, 6, 6) > 0.5 if shape == "one each" else torch.rand(6, 6) > 0.5
     whole = relume.explain(net, x, Segmentation(1, mask), ["guided_backprop"])
     assert_same(relume.explain(net, x, Segmentation(1, mask), ["guided_backprop"], batch_size=2), whole)
-    with pytest.raises(errors.TargetError, match="2 masks were given for 5 samples"):
+    with pytest.raises(errors.TargetError, match="2 regions were given for 5 samples"):
         relume.explain(net, x, Segmentation(1, torch.ones(2, 6, 6)), ["guided_backprop"], batch_size=2)
 
 

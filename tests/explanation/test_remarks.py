@@ -399,7 +399,8 @@ def scenes(tmp_path):
 
 def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, tmp_path):
     def run(command, *args):
-        result = relume_command(command, *scenes, "--target", "boat", "--output", tmp_path / "out", *args)
+        args = ["--target", "boat", "--method", "gradcam,guided_gradcam", "--output", tmp_path / "out", *args]
+        result = relume_command(command, *scenes, *args)
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -430,9 +431,23 @@ def test_a_condition_on_an_empty_map_does_not_pass_in_silence(scenes, tmp_path):
     assert '<span class="level">empty</span>' in (tmp_path / "index.html").read_text()
 
 
-def test_a_measure_names_its_check(scenes, tmp_path):
+def test_a_measure_names_its_check(scenes, tmp_path, request, monkeypatch):
     """`cascade` and all others: what the table prints is what --checks and --fail-if take."""
-    args = ["--method", "gradient", "--checks", "cascade,shift", "--fail-if", "cascade>0.99", "--output", tmp_path]
+    monkeypatch.chdir(request.config.rootpath)  # where `tests` can be imported
+    args = [
+        "--model",
+        "tests.helpers.networks:Small",
+        "--crop",
+        "32",
+        "--method",
+        "gradient",
+        "--checks",
+        "cascade,shift",
+        "--fail-if",
+        "cascade>0.99",
+        "--output",
+        tmp_path,
+    ]
     result = relume_command("audit", scenes[0], *args)
     assert result.exit_code == 0, result.output
     (picture,) = json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"]

@@ -365,7 +365,7 @@ def test_what_was_saved_comes_back(on_photos, tmp_path):
         "provenance",
         "activation",
         "are_probabilities",
-        "unit",
+        "description",
         "scaling",
         "infos",
     ):

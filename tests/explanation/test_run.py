@@ -9,7 +9,7 @@ import relume
 from relume.engine.reading import Reading
 from relume.errors import GraphError, InputError, LayerError, NoRectifierError, TargetError
 from relume.models.libraries import import_torchvision
-from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Contrast, Detection, Neuron, Segmentation
 
 
 class Net(nn.Module):
@@ -48,7 +48,7 @@ def same_maps(e, other):
 @pytest.mark.parametrize(("a", "b"), [(1, 2), ([1, 3], 0), (None, "others"), (torch.tensor([3, 0]), 1)])
 def test_a_contrast_is_the_difference_of_two_scores(net, x, a, b):
     first = net(x).argmax(1) if a is None else torch.as_tensor(a).expand(2)
-    b = ((first + 1) % 4).tolist() if b == "others" else b
+    b = (first + 1) % 4 if b == "others" else b
     second = torch.as_tensor(b).expand(2)
     e = relume.explain(net, x, Contrast(a, b), METHODS)
     rows = torch.arange(2)
@@ -71,7 +71,7 @@ def test_a_contrast_is_frozen_on_the_clean_image(net, x):
 def test_a_contrast_of_a_class_with_itself_is_refused(net, x):
     predicted = net(x).argmax(1)
     with pytest.raises(TargetError, match=f"class {int(predicted[1])} of image 1 is contrasted with itself"):
-        relume.explain(net, x, Contrast(None, [int(predicted[0] + 1) % 4, int(predicted[1])]), ["gradient"])
+        relume.explain(net, x, Contrast(None, torch.stack([(predicted[0] + 1) % 4, predicted[1]])), ["gradient"])
 
 
 def test_a_contrast_with_a_class_that_is_not_there(net, x):
@@ -156,8 +156,8 @@ def test_a_unit_of_a_pooled_map_of_one_cell(x):
         (Neuron("head", 1, (0,)), TargetError, "layer 'head' has no spatial axes; leave the position out"),
         (Neuron("first", 0, 3), TargetError, r"layer 'first' has a map of \(6, 6\), and 3 is no place in it"),
         (Neuron("first", 0, (1, 2.5)), TargetError, r"\(1, 2.5\) is no place in it"),
-        (Neuron("first", "2"), TargetError, "a unit is a channel of its layer, a number from 0 on; got '2'"),
-        (Channel("head", None), TargetError, "a number from 0 on; got None"),
+        (Neuron("first", "2"), TargetError, "a unit is a channel of its layer, a number from 0 on, or a slice; got '2'"),
+        (Channel("head", None), TargetError, "a number from 0 on, or a slice; got None"),
         (Neuron("first", 9), TargetError, "layer 'first' has 5 channels, 0 to 4; there is no 9"),
         (Neuron("first", 0, (7, 0)), TargetError, r"layer 'first' has a map of \(6, 6\), and \(7, 0\) is no place in it"),
         (Neuron("first", 0, (1,)), TargetError, r"\(1,\) is no place in it"),
@@ -216,8 +216,8 @@ def test_segmentation_sums_the_pixels_of_a_class():
         (Segmentation(None), "about one class, an index such as Segmentation\\(3\\); got None"),
         (Segmentation(True), "an index such as .* got True"),
         (Segmentation(7), "class 7 is out of range: the network has 3 classes"),
-        (Segmentation(0, torch.ones(4, 4)), r"the mask has shape \(4, 4\), and the network's output \(8, 8\)"),
-        (Segmentation(0, torch.zeros(8, 8)), "no pixel of image 0 belongs to class 0 or its mask"),
+        (Segmentation(0, torch.ones(4, 4)), r"the region has shape \(4, 4\), and the network's output \(8, 8\)"),
+        (Segmentation(0, torch.zeros(8, 8)), "no pixel of image 0 belongs to class 0 or its region"),
     ],
 )
 def test_segmentations_that_do_not_fit(target, says):
@@ -270,7 +270,8 @@ class Detector(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("target", "half"), [(Box(label=1), 0), (Box(label=2), 1), (Box(box=(5, 1, 8, 8)), 1), (Box(1, (3, 0, 8, 8)), 0)]
+    ("target", "half"),
+    [(Detection(1), 0), (Detection(2), 1), (Detection(box=(5, 1, 8, 8)), 1), (Detection(1, box=(3, 0, 8, 8)), 0)],
 )
 def test_a_detection_is_explained(target, half):
     torch.manual_seed(0)
@@ -286,7 +287,7 @@ def test_the_best_detection_is_the_default_and_is_frozen():
     net, x = Detector(), torch.zeros(1, 3, 8, 8)
     nn.init.constant_(net.conv.weight, 1.0)
     x[..., 4:] = 1
-    frozen = Box().frozen(net(x), 1)
+    frozen = Detection().frozen(net(x), 1)
     torch.testing.assert_close(frozen.scores(net(x)), net(x)[0]["scores"][1:])
     torch.testing.assert_close(frozen.scores(net(x.flip(3))), net(x.flip(3))[0]["scores"][1:])  # the same box
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}]
@@ -295,12 +296,15 @@ def test_the_best_detection_is_the_default_and_is_frozen():
 
 @pytest.mark.parametrize(
     ("target", "says"),
-    [(Box(label=7), r"nothing was detected in image 0 that fits Box\(label=7"), (Box(box=(90, 90, 99, 99)), "nothing")],
+    [
+        (Detection(7), r"nothing was detected in image 0 that fits Detection\(label=7"),
+        (Detection(box=(90, 90, 99, 99)), "nothing"),
+    ],
 )
 def test_detections_that_are_not_there(target, says):
     with pytest.raises(TargetError, match=says):
         relume.explain(Detector(), torch.rand(1, 3, 8, 8), target, ["gradient"])
-    with pytest.raises(TargetError, match="needs a detector"):
+    with pytest.raises(TargetError, match="needs boxes"):
         relume.explain(Net(), torch.rand(1, 3, 12, 12), target, ["gradient"])
 
 

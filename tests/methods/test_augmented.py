@@ -9,7 +9,7 @@ from torch import nn
 import relume
 from relume import Augmented
 from relume.errors import InputError, TargetError
-from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Contrast, Detection, Neuron, Segmentation
 from tests.helpers.assertions import assert_near
 from tests.helpers.networks import Small
 from tests.reference import repeated
@@ -68,12 +68,12 @@ def test_mirroring_twice_is_the_identity_and_a_flat_map_stays_flat(spatial, flip
 
 @pytest.mark.parametrize(
     "target",
-    [Neuron("body", 1), Segmentation(1), Box(), Contrast(Segmentation(1), 2)],
+    [Neuron("body", 1), Segmentation(1), Detection(), Contrast(Segmentation(1), 2)],
     ids=["neuron", "pixels", "box", "contrast"],
 )
 def test_a_target_with_a_place_cannot_follow_a_mirror(net, x, target):
     with pytest.raises(
-        TargetError, match="Augmented shows things in other places, and [NSBC].* asks about one; explain a class"
+        TargetError, match="Augmented shows things in other places, and [NSDC].* asks about one; explain a class"
     ):
         relume.explain(net, x, target, ["gradient", Augmented("gradient")])
     assert relume.explain(net, x, Channel("body", 1), [Augmented("gradient")])["augmented_gradient"].any()

@@ -20,7 +20,7 @@ from relume.errors import InputError, NonFiniteError
 from relume.methods import Copy, Wrapper
 from relume.models.sources import open_model
 from relume.pictures.photo import load_picture
-from relume.targets import Box, Channel, Contrast, Neuron, Segmentation
+from relume.targets import Channel, Contrast, Detection, Neuron, Segmentation
 from tests.helpers.assertions import assert_near
 from tests.helpers.commands import relume_command
 from tests.helpers.networks import Small, TwoInputs, assert_unchanged, snapshot
@@ -204,7 +204,7 @@ def decided(net, x):
     assert places[0] != places[1]
     return {
         "none": (None, [int(c) for c in first]),
-        "contrast": (Contrast(None, [(int(c) + 1) % 5 for c in first]), Contrast(first, (first + 1) % 5)),
+        "contrast": (Contrast(None, torch.tensor([(int(c) + 1) % 5 for c in first])), Contrast(first, (first + 1) % 5)),
         "neuron": (Neuron("body", 3), [Neuron("body", 3, place) for place in places]),
         "place": (Neuron("body", 3, (3, 1)), Neuron("body", 3, (3, 1))),
         "channel": (Channel(net.body, 2), Channel("body", 2)),
@@ -257,7 +257,7 @@ class Detector(nn.Module):
 def test_the_detection_is_frozen(x):
     net = Detector().double()
     best = [int(found["scores"].argmax()) for found in net(x)]
-    e = relume.explain(net, x, Box(), [Smooth("gradient", 6, 0.5)])
+    e = relume.explain(net, x, Detection(), [Smooth("gradient", 6, 0.5)])
     copies = list(repeated.noisy_copies(x, 6, 0.5, seeded()))
     assert any([int(found["scores"].argmax()) for found in net(copy)] != best for copy in copies)
 

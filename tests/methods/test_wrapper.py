@@ -75,6 +75,28 @@ def test_other_targets_are_explained_in_every_copy(net, x):
     torch.testing.assert_close(e["rivals_gradcam"], expected, rtol=1e-9, atol=1e-13)
 
 
+class Here(Class):
+    """A class whose score is read at a place in the image."""
+
+    is_local = True
+
+
+@dataclass(frozen=True)
+class Replaced(relume.Augmented):
+    """An augmentation that explains another target in place of the one that was asked for."""
+
+    by: type[Class] = Class
+
+    def targets(self, target, outputs):
+        return [self.by(1)]
+
+
+def test_a_target_with_a_place_is_refused_in_copies_that_move_also_where_a_wrapper_gives_it(net, x):
+    assert relume.explain(net, x, 2, [Replaced("gradient")])["augmented_gradient"].any()
+    with pytest.raises(relume.errors.TargetError, match="Replaced shows things in other places, and Here asks about one;"):
+        relume.explain(net, x, 2, [Replaced("gradient", by=Here)])
+
+
 def test_a_map_is_described_by_its_wrapper(net, x):
     e = relume.explain(net, x, 2, [Rivals("gradcam"), relume.Smooth("gradient", 2)], "body")
     assert e.infos == {

@@ -12,6 +12,7 @@ from relume import Smooth
 from relume.demo import CLASSES, draw_scene
 from relume.errors import ImageError, InputError, ModelError, TargetError
 from relume.models import Opened
+from relume.models.photos import in_batches
 from relume.pictures.photo import Photo
 from relume.pictures.preprocessing import Preprocessing
 
@@ -116,6 +117,22 @@ def test_batches_give_the_maps_of_photos_explained_alone(network, batch_size):
             torch.testing.assert_close(e[method], alone[method], rtol=1e-4, atol=1e-6 * float(alone[method].abs().max()))
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_each_photo_gets_the_same_draws_of_ones_own_generator(batch_size):
+    """Also where the batch runs again one by one, because the photo in the middle fails."""
+    opened, (first, last) = fussy(), shades(200, 120)
+
+    def smooth():
+        return [Smooth("gradient", 2, generator=torch.Generator().manual_seed(3))]
+
+    for middle in (last, Image.new("RGB", (20, 20))):
+        results = [e for _, e in opened.explanations([first, middle, last], 1, smooth(), batch_size=batch_size, evidence=None)]
+        for e, photo in ((results[0], first), (results[2], last)):
+            alone = opened.explain(photo, 1, smooth(), evidence=None)
+            torch.testing.assert_close(e["smooth_gradient"], alone["smooth_gradient"])
+    assert isinstance(results[1], ValueError)
+
+
 def test_a_photo_that_fails_stops_no_other(tmp_path):
     light, dark, grey = shades(200, 0, 120)
     dark = Image.new("RGB", (20, 20))
@@ -139,6 +156,35 @@ def test_a_network_that_takes_one_photo_at_a_time_is_asked_once_for_more():
     results = list(opened.explanations(shades(200, 150, 120, 90, 60), 1, ["gradient"], batch_size=2, evidence=None))
     assert not [result for _, result in results if isinstance(result, Exception)]
     assert opened.model.batches == [2, 1, 1, 1, 1, 1]
+
+
+class Uncut(Preprocessing):
+    """The preprocessing of a network that takes photos of any size: none is resized or cropped."""
+
+    def _size(self, picture):
+        return picture.size
+
+    def _crop(self, size):
+        return 0, 0, *size
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_photo_of_a_batch_has_one_result(count):
+    with pytest.raises(ValueError, match="zip"):
+        list(in_batches("ab", 2, str, lambda batch: ["result"] * count))
+
+
+def test_photos_of_different_sizes_are_explained_apart():
+    small, large = shades(200, 120)
+    large = large.resize((24, 20))
+    opened = dataclasses.replace(fussy(), preprocessing=Uncut())
+    results = [e for _, e in opened.explanations([small, large, small, small], 1, ["gradient"], batch_size=2, evidence=None)]
+    assert [tuple(e["gradient"].shape) for e in results] == [(1, 3, 20, width) for width in (20, 24, 20, 20)]
+    assert opened.model.batches == [1, 1, 2]  # the second batch runs together again
+    with pytest.raises(
+        ImageError, match=r"explained together have one size as the network sees them, and these have 20×20, 24×20;"
+    ):
+        opened.explain([small, large], 1)
 
 
 def test_photos_are_read_when_their_turn_comes(network):

@@ -1,13 +1,30 @@
 """Kinds of targets: one of a user's own works wherever a target does, and each answers for itself."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import relume
 from relume.engine import RECTIFIERS, Rectifier
-from relume.errors import TargetError
-from relume.targets import Box, Channel, Class, Contrast, Neuron, Segmentation, Target, as_target
+from relume.errors import InputError, ModelError, TargetError
+from relume.evaluation import Sample
+from relume.targets import (
+    Binary,
+    Channel,
+    Class,
+    Contrast,
+    Detection,
+    Embedding,
+    Nearest,
+    Neuron,
+    Probability,
+    Regression,
+    Segmentation,
+    Target,
+    as_target,
+)
+from tests.helpers.heads import headed, images
 from tests.helpers.networks import Small
 
 
@@ -68,7 +85,7 @@ def test_what_holds_something_for_each_image_refuses_another_number_of_them():
         as_target(target).check(2)
         with pytest.raises(TargetError, match="were given for 3 samples"):
             as_target(target).check(3)
-    for target in (None, 3, len, Channel("body", 1), Segmentation(1, torch.ones(4, 4)), Box(1)):
+    for target in (None, 3, len, Channel("body", 1), Segmentation(1, torch.ones(4, 4)), Detection(1)):
         as_target(target).check(3)
 
 
@@ -127,3 +144,71 @@ class Apply(nn.Module):
 
     def forward(self, x):
         return self.function.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("head", "target", "says"),
+    [
+        ("one", 3, r"one value is asked about by relume.targets.Binary\(True\)"),
+        ("pixels", 1, r"returns \(N, 3, H, W\): relume.targets.Segmentation\(2\) \(--ask segmentation:2 in the command\)"),
+        ("classes", Binary(), r"returns \(N, 4\): relume.targets.Class\(3\) \(--target 3 in the command\)"),
+        ("pixels", Embedding([1.0]), "relume.targets.Segmentation"),
+        ("one", Regression("sideways"), "'up', 'down' or towards a number; got 'sideways'"),
+        ("one", Regression(float("nan")), "got nan"),
+        ("one", Binary(1), "True for yes or False for no; got 1"),
+        ("embedding", Embedding([1.0, 2.0]), r"the reference has shape \(2,\), and the network's embeddings 5 values"),
+        ("embedding", Embedding([0.0] * 5), "the reference is zero"),
+        ("embedding", Embedding([1.0] * 5, "angle"), "'cosine' or 'dot'; got 'angle'"),
+        ("embedding", Embedding(torch.ones(2, 5)), "2 references were given for 3 samples"),
+        (
+            "classes",
+            Probability(1),
+            "a class is asked for, and the network returns scores, not probabilities",
+        ),
+        ("classes", Contrast(1, Nearest(4)), "against 1 to 3 nearest classes of this network; got 4"),
+        ("classes", Contrast(lambda y: y[:, 0], Nearest(1)), "the nearest are classes"),
+        ("classes", Contrast(1, []), "the list of others is empty"),
+        ("classes", Contrast(1, 2, gamma=0), "gamma is a number above 0, such as 0.6; got 0"),
+        ("classes", Contrast(1, [0, 1]), "class 1 of image 0 is contrasted with itself"),
+        ("pixels", Segmentation(1, torch.zeros(8, 8)), r"belongs to class 1 or its region; the network gives pixels to \d"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_what_does(head, target, says):
+    with pytest.raises(TargetError, match=says):
+        relume.explain(headed(head), images(), target, ["gradient"])
+
+
+def test_the_graph_tells_what_a_probability_is():
+    net, x = headed("classes"), images()
+    for end in (nn.Softmax(1), nn.LogSoftmax(1)):
+        e = relume.explain(nn.Sequential(net, end), x, Probability(2), ["gradient"])
+        torch.testing.assert_close(e.score, net(x).softmax(1)[:, 2])
+        assert e.target.tolist() == [2, 2, 2]
+
+
+def test_one_class_of_pixels_is_where_its_score_is_positive():
+    net, x = headed("pixels"), images()
+    alone = nn.Sequential(net.stem, net.body, nn.ReLU(), nn.Conv2d(6, 1, 1)).double()
+    scores = alone(x)[:, 0]
+    e = relume.explain(alone, x, Segmentation(0), ["gradient"])
+    torch.testing.assert_close(e.score, (scores * (scores > 0)).sum((1, 2)))
+    e = relume.explain(nn.Sequential(alone, nn.Sigmoid()), x, Segmentation(0), ["gradient"])
+    torch.testing.assert_close(e.score, (scores.sigmoid() * (scores > 0)).sum((1, 2)))
+
+
+def test_labels_name_classes_and_are_one_for_each(net, x):
+    names = ["cat", "dog", "mouse", "owl", "bee", "fox"]
+    e = relume.explain(net, x, Contrast(1, [0, 2], 0.5), ["gradient"], labels=names)
+    assert e.title().startswith("dog (1) rather than 0.5 × cat (0) and mouse (2), score ")
+    assert relume.explain(net, x, 1, ["gradient"], labels=names).title().startswith("dog (1), score ")
+    assert relume.explain(headed("one"), images(), Binary(False), ["gradient"], labels=["ill", "well"]).title()[:7] == "ill (0)"
+    with pytest.raises(ModelError, match="2 labels were given for a network of 6 classes"):
+        relume.explain(net, x, 1, ["gradient"], labels=names[:2])
+    with pytest.raises(InputError, match="labels are a list of class names; got 'dog'"):
+        relume.explain(net, x, 1, ["gradient"], labels="dog")
+
+
+def test_an_evaluation_asks_what_its_masks_are_of():
+    net, x, mask = headed("pixels").float(), images().float(), np.eye(8, dtype=bool)
+    found = relume.evaluate(net, [Sample("one", x[0], {Segmentation(1): mask}, mask)], ["gradient"])
+    assert found.rows["gradient"]["mass_accuracy"].count == 1

@@ -407,7 +407,7 @@ def test_outputs_without_class_scores_need_a_callable():
             return {"out": F.relu(self.conv(x))}
 
     net, x = Dense(), torch.randn(2, 3, 6, 6)
-    with pytest.raises(errors.TargetError, match=r"the network returned out \(2, 5, 6, 6\); pass a callable"):
+    with pytest.raises(errors.TargetError, match=r"this network returns out \(N, 5, H, W\): relume.targets.Segmentation\(\d\)"):
         relume.explain(net, x, 1, ["guided_backprop"])
     e = relume.explain(net, x, lambda out: out["out"][:, 1].mean((1, 2)), ["guided_backprop"])
     assert e.target is None

@@ -50,15 +50,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.uses.update({_memory(t) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)})
-        made = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         if func is torch.ops.aten.convolution.default and not args[6]:
-            key = _memory(made)
-            self._held.append(made)
+            key = _memory(result)
+            self._held.append(result)
             self.uses[key] = 0  # those of what lay there before
             self.convolved[key] = _memory(args[1]), _memory(args[2])
         elif func in _BATCH_NORMS:
             self.normed[_memory(args[0])] = *map(_memory, args[1:5]), args[5], args[7]
-        return made
+        return result
 
 
 def observe(network: nn.Module, run: Callable[[], Any]) -> Flow:
@@ -135,23 +135,23 @@ class Flow:
     def foldable(self) -> tuple[dict[str, str], dict[str, str]]:
         """Find each BatchNorm that may be folded, with its convolution, and each of the others, with the reason why not."""
         folded: dict[str, str] = {}
-        kept: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for name in self.norms:
             reason = self._obstacle(name)
             if reason:
-                kept[name] = reason
+                reasons[name] = reason
             else:
                 folded[name] = self._made[id(self._took[name][1])][0]
-        return folded, kept
+        return folded, reasons
 
     def _obstacle(self, name: str) -> str:
         """Say why the BatchNorm ``name`` may not be folded; nothing if it may."""
         if self._runs[name] != 1:
             return f"ran {self._runs[name]} times" if self._runs[name] else "did not run"
-        norm, taken = self._took.get(name, (None, None))
-        if norm is None or taken is None or id(taken) not in self._made:
+        norm, features = self._took.get(name, (None, None))
+        if norm is None or features is None or id(features) not in self._made:
             return "does not take what a convolution made"
-        convolution, module, _ = self._made[id(taken)]
+        convolution, module, _ = self._made[id(features)]
         weights = _memory(parameter_of(module, "weight")), _memory(parameter_of(module, "bias"))
         own = tuple(_memory(t) for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
         uses = self._watch.uses
@@ -159,9 +159,9 @@ class Flow:
             "normalises by the batch": norm.running_mean is None or norm.running_var is None or norm.training,
             "its forward, or that of its convolution, was exchanged": "forward" in vars(norm) or "forward" in vars(module),
             f"its convolution ran {self._runs[convolution]} times": self._runs[convolution] != 1,
-            "the weight of its convolution is computed": self._watch.convolved.get(_memory(taken)) != weights,
-            "something else takes what its convolution made": uses[_memory(taken)] != 1 or bool(taken._backward_hooks),
-            "does not normalise just what it takes": self._watch.normed.get(_memory(taken)) != (*own, False, norm.eps),
+            "the weight of its convolution is computed": self._watch.convolved.get(_memory(features)) != weights,
+            "something else takes what its convolution made": uses[_memory(features)] != 1 or bool(features._backward_hooks),
+            "does not normalise just what it takes": self._watch.normed.get(_memory(features)) != (*own, False, norm.eps),
             "something else takes its weights, or its convolution's": any(uses[key] != 1 for key in (*weights, *own) if key),
         }
         return next((reason for reason, holds in reasons.items() if holds), "")

@@ -58,9 +58,9 @@ class Reserved(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Refuse, unless ``func`` asks for no value, or converts to what it is already."""
         if func in cls._shown or func in cls._conversions:
-            made = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
-            if func in cls._shown or made is args[0]:
-                return made
+            returned = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+            if func in cls._shown or returned is args[0]:
+                return returned
         raise GraphError(
             _ANOTHER_WAY.format("what a convolution made is taken by something else than the BatchNorm folded into it")
         )
@@ -102,11 +102,11 @@ class Fold:
             # on the CPU, since MPS has no float64
             weight, bias, gamma, beta = (None if t is None else t.cpu().double() for t in parameters)
             assert weight is not None
-            made = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
-            folded = made[0].detach().to(convolution.weight), made[1].detach().to(convolution.weight)
-        held = tuple(None if t is None else t.detach() for t in parameters)
+            fused = fuse_conv_bn_weights(weight, bias, mean.cpu().double(), var.cpu().double(), norm.eps, gamma, beta)
+            folded = fused[0].detach().to(convolution.weight), fused[1].detach().to(convolution.weight)
+        detached = tuple(None if t is None else t.detach() for t in parameters)
         versions = tuple(map(version, parameters))
-        return cls(*folded, held, versions, (mean.clone(), var.clone()), norm.eps)
+        return cls(*folded, detached, versions, (mean.clone(), var.clone()), norm.eps)
 
     def __deepcopy__(self, _: Any) -> Fold:
         return self  # nothing in it changes; the copy will compare its own tensors with these
@@ -185,8 +185,8 @@ def _all_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 def _use(x: Tensor, *weights: Tensor | None) -> Tensor:
     """Return ``x``; modes that watch torch's functions see that it is made by ``weights``."""
     if has_torch_function((x,)):
-        seen: Tensor = handle_torch_function(_use, (x,), x, *weights)
-        return seen
+        result: Tensor = handle_torch_function(_use, (x,), x, *weights)
+        return result
     return x
 
 
@@ -202,10 +202,10 @@ class Folding(Merged):
         written = _written(cast("Any", self), norm)
         if written != state[_WRITTEN] and not torch.compiler.is_compiling():  # since the run began
             state.update({_FOLD: state[_FOLD].renewed(self, norm), _WRITTEN: written})
-        made = self._folded(state[_FOLD], *args, **kwargs)
-        made = _use(made, *_own_parameters(cast("Any", self)).values())
-        reserved = _reserve(made)
-        setattr(reserved, _INSIDE, (norm, made, written))
+        convolved = self._folded(state[_FOLD], *args, **kwargs)
+        convolved = _use(convolved, *_own_parameters(cast("Any", self)).values())
+        reserved = _reserve(convolved)
+        setattr(reserved, _INSIDE, (norm, convolved, written))
         return reserved
 
     def _folded(self, fold: Fold, input: Tensor) -> Any:  # noqa: A002
@@ -218,13 +218,13 @@ class FoldingInside(Folding):
     def _folded(self, fold: Fold, *args: Any, **kwargs: Any) -> Any:
         with _WithFolded(_own_parameters(cast("Any", self)), fold) as watch:
             returned = super(Folding, self).forward(*args, **kwargs)  # type: ignore[misc]
-        if watch.made is None or returned is not watch.reserved:
+        if watch.convolved is None or returned is not watch.reserved:
             raise GraphError(
                 _ANOTHER_WAY.format(
                     "a convolution with a BatchNorm folded into it returns something else, or does not convolve by its weight"
                 )
             )
-        return watch.made
+        return watch.convolved
 
 
 class Folded:
@@ -233,7 +233,7 @@ class Folded:
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Hand on what the convolution made, or what the module makes of that after its BatchNorm."""
         norm, module = cast("Any", self), cast("Any", super())
-        owner, made, written = getattr(x, _INSIDE, (None, x, ()))
+        owner, convolved, written = getattr(x, _INSIDE, (None, x, ()))
         if norm.training and owner is None:
             return module.forward(x, *args, **kwargs)
         if norm.training or owner is not self or written[2:] != _written(norm, norm)[2:]:
@@ -243,10 +243,10 @@ class Folded:
                 )
             )
         delattr(x, _INSIDE)
-        made = _use(made, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        convolved = _use(convolved, norm.weight, norm.bias, norm.running_mean, norm.running_var)
         if module.forward.__func__ is AnyBatchNorm.forward:
-            return made
-        with _WithoutNorm(norm, x, made) as watch:
+            return convolved
+        with _WithoutNorm(norm, x, convolved) as watch:
             returned = module.forward(x, *args, **kwargs)
         if not watch.done:
             raise GraphError(
@@ -257,11 +257,11 @@ class Folded:
         return returned
 
 
-def _reserve(made: Any) -> Any:
-    """Return what stands for ``made``; ``made`` itself while a compiler looks on."""
-    if type(made) is not Tensor:
-        return made
-    reserved = made.detach()
+def _reserve(convolved: Any) -> Any:
+    """Return what stands for ``convolved``; ``convolved`` itself while a compiler looks on."""
+    if type(convolved) is not Tensor:
+        return convolved
+    reserved = convolved.detach()
     reserved.__class__ = Reserved
     return reserved
 
@@ -277,7 +277,7 @@ class _WithFolded(TorchFunctionMode):
     """Inside, the one call that convolves by the weight and bias of ``parameters`` convolves by what was folded.
 
     Attributes:
-        made: what that call made.
+        convolved: the result of that call.
         reserved: what it returned in place of that.
     """
 
@@ -286,25 +286,25 @@ class _WithFolded(TorchFunctionMode):
 
     def __init__(self, parameters: Mapping[str, Tensor | None], fold: Fold) -> None:
         super().__init__()
-        self.made: Any = None
+        self.convolved: Any = None
         self.reserved: Any = None
         self._parameters, self._fold = parameters, fold
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in self._calls or self.made is not None:
+        if func not in self._calls or self.convolved is not None:
             return func(*args, **kwargs)
-        given = {"bias": None, **dict(zip(self._names, args, strict=False)), **kwargs}
-        if not all(_alike(given[key], self._parameters.get(key)) for key in ("weight", "bias")):
+        arguments = {"bias": None, **dict(zip(self._names, args, strict=False)), **kwargs}
+        if not all(_alike(arguments[key], self._parameters.get(key)) for key in ("weight", "bias")):
             return func(*args, **kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in self._names}
-        self.made = func(given["input"], self._fold.weight, self._fold.bias, *args[3:], **kwargs)
-        self.reserved = _reserve(self.made)
+        self.convolved = func(arguments["input"], self._fold.weight, self._fold.bias, *args[3:], **kwargs)
+        self.reserved = _reserve(self.convolved)
         return self.reserved
 
 
 class _WithoutNorm(TorchFunctionMode):
-    """Inside, the one call that normalises ``x``, just as ``norm`` does, gives ``made``.
+    """Inside, the one call that normalises ``x``, just as ``norm`` does, gives ``convolved``.
 
     Attributes:
         done: that call was made.
@@ -315,21 +315,21 @@ class _WithoutNorm(TorchFunctionMode):
         torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
     }
 
-    def __init__(self, norm: AnyBatchNorm, x: Tensor, made: Tensor) -> None:
+    def __init__(self, norm: AnyBatchNorm, x: Tensor, convolved: Tensor) -> None:
         super().__init__()
         self.done = False
-        self._norm, self._x, self._made = norm, x, made
+        self._norm, self._x, self._convolved = norm, x, convolved
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self.done and func in self._calls:
             named = dict(zip(self._calls[func], args, strict=False))
-            given = {"weight": None, "bias": None, "training": False, "eps": 1e-5, **named, **kwargs}
+            arguments = {"weight": None, "bias": None, "training": False, "eps": 1e-5, **named, **kwargs}
             tensors = ("weight", "bias", "running_mean", "running_var")
-            same = all(_alike(given[key], getattr(self._norm, key)) for key in tensors)
-            if given["input"] is self._x and same and not given["training"] and given["eps"] == self._norm.eps:
+            same = all(_alike(arguments[key], getattr(self._norm, key)) for key in tensors)
+            if arguments["input"] is self._x and same and not arguments["training"] and arguments["eps"] == self._norm.eps:
                 self.done = True
-                return self._made
+                return self._convolved
         return func(*args, **kwargs)
 
 

@@ -94,8 +94,8 @@ class Plain:
         """Compute the gradient of an input of ``size`` from that of the output."""
         s = self.shape
         args = (s.padding, s.lost(size[2:]), s.stride, s.dilation, s.groups)
-        made: Tensor = _mkldnn._convolution_transpose_pointwise(grad, self.packed, None, *args, "none", [], "")
-        return made
+        grad_input: Tensor = _mkldnn._convolution_transpose_pointwise(grad, self.packed, None, *args, "none", [], "")
+        return grad_input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,18 +154,20 @@ class Blocks:
     def __call__(self, grad: Tensor, size: torch.Size) -> Tensor:
         """Compute the gradient of an input of ``size`` from that of the output."""
         axes, s = len(self.block), self._convolution(size)
-        made: Tensor = _mkldnn._convolution_pointwise(
+        grad_input: Tensor = _mkldnn._convolution_pointwise(
             grad, self.packed, None, s.padding, s.stride, s.dilation, s.groups, "none", [], ""
         )
         blocks = [math.ceil(n / b) for n, b in zip(size[2:], self.block, strict=True)]
         for axis, (length, padding, low, step) in enumerate(zip(blocks, s.padding, self.first, s.stride, strict=True), start=2):
-            made = made.narrow(axis, (padding + low) // step, length)
-        made = made.reshape(*size[:2], *self.block, *blocks)
+            grad_input = grad_input.narrow(axis, (padding + low) // step, length)
+        grad_input = grad_input.reshape(*size[:2], *self.block, *blocks)
         order = itertools.chain.from_iterable((axis + axes, axis) for axis in range(2, axes + 2))
-        made = made.permute(0, 1, *order).reshape(*size[:2], *(n * b for n, b in zip(blocks, self.block, strict=True)))
+        grad_input = grad_input.permute(0, 1, *order).reshape(
+            *size[:2], *(n * b for n, b in zip(blocks, self.block, strict=True))
+        )
         for axis, length in enumerate(size[2:], start=2):
-            made = made.narrow(axis, 0, length)
-        return made
+            grad_input = grad_input.narrow(axis, 0, length)
+        return grad_input
 
 
 def _packed(weight: Tensor, shape: Shape, size: Sequence[int]) -> Tensor:
@@ -213,41 +215,41 @@ class Weights:
     def forward(self, weight: Tensor, size: torch.Size) -> Tensor:
         """Pack ``weight`` for an input of ``size``, unless that was done."""
         with self._lock:
-            return self._recent(self._forward, weight, size, lambda: _packed(weight, self.shape, size), lambda made: made)
+            return self._recent(self._forward, weight, size, lambda: _packed(weight, self.shape, size), lambda packed: packed)
 
     def backward(self, weight: Tensor, size: torch.Size) -> Plain | Blocks:
         """Pack ``weight`` for the gradient of an input of ``size``, unless that was done."""
         way: type[Plain | Blocks] = Blocks if self._blocks else Plain
         with self._lock:
             return self._recent(
-                self._backward, weight, size, lambda: way.of(weight, self.shape, size), lambda made: made.packed
+                self._backward, weight, size, lambda: way.of(weight, self.shape, size), lambda backward: backward.packed
             )
 
     def _recent(
         self,
-        kept: OrderedDict[_Size, _Made],
+        packed_by_size: OrderedDict[_Size, _Made],
         weight: Tensor,
         size: torch.Size,
         make: Callable[[], _Made],
         order: Callable[[_Made], Tensor],
     ) -> _Made:
-        """Return what is ``kept`` for ``size``, or make it now; the size that was not asked for longest gives way."""
+        """Return the packed weight for ``size``, or make it now; the size that was not asked for longest gives way."""
         written = version(weight)
         if self._made_of is None or weight.data_ptr() != self._made_of.data_ptr() or written != self._version:
             self._forward.clear()
             self._backward.clear()
             self._made_of, self._version = weight.detach(), written
         key = size, torch.get_num_threads()
-        if key not in kept:
+        if key not in packed_by_size:
             # tensors made in the caller's inference_mode would be of no use to a later gradient
             with torch.inference_mode(mode=False), torch.no_grad():
-                made = make()
-                made = next((other for other in kept.values() if _same_order(order(other), order(made))), made)
-            kept[key] = made
-            if len(kept) > SIZES:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
+                packed = make()
+                packed = next((other for other in packed_by_size.values() if _same_order(order(other), order(packed))), packed)
+            packed_by_size[key] = packed
+            if len(packed_by_size) > SIZES:
+                packed_by_size.popitem(last=False)
+        packed_by_size.move_to_end(key)
+        return packed_by_size[key]
 
 
 class Convolve(RectifiesNothing, torch.autograd.Function):
@@ -261,8 +263,8 @@ class Convolve(RectifiesNothing, torch.autograd.Function):
             ctx.backward_of = weights.backward(weight, x.shape)
         args = (s.padding, s.stride, s.dilation, s.groups)
         packed = weights.forward(weight, x.shape)
-        made: Tensor = _mkldnn._convolution_pointwise(x, packed, bias, *args, "none", [], "")
-        return made
+        result: Tensor = _mkldnn._convolution_pointwise(x, packed, bias, *args, "none", [], "")
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
@@ -277,10 +279,10 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Weights) -> Tensor:
     """Convolve ``x`` by ``weight``, packed; modes that watch torch's functions see a function of both."""
     if has_torch_function((x, weight)):
-        seen: Tensor = handle_torch_function(convolve, (x, weight), x, weight, bias, weights)
-        return seen
-    made: Tensor = Convolve.apply(_channels_last(x), weight, bias, weights)  # type: ignore[no-untyped-call]
-    return made
+        result: Tensor = handle_torch_function(convolve, (x, weight), x, weight, bias, weights)
+    else:
+        result = Convolve.apply(_channels_last(x), weight, bias, weights)  # type: ignore[no-untyped-call]
+    return result
 
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ def prepare(
     before = _Answer.of(Trace.run(model, images, Reading()))
     network = replicate(model)
     flow = observe(network, lambda: Trace.run(network, images, Reading()).outputs)
-    folded, kept = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
+    folded, reasons = flow.foldable() if fold else ({}, dict.fromkeys(flow.norms, "folding was not asked for"))
     packable = _change(network, flow, folded, _Conversion(channels_last, dtype, before.dtype))
     after = _run(network, images, dtype)
     original_dtype, modules = _dtype(original), dict(network.named_modules())
@@ -107,7 +107,7 @@ def prepare(
     sources = tuple(_sources(original, modules, {*folded, *folded.values()}))
     watched = Fingerprint.of(model, flow.written)
     names = weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name})
-    preparation = Preparation(folded, kept, packed, channels_last, dtype, lean, *nearness, sources, watched, names, settle)
+    preparation = Preparation(folded, reasons, packed, channels_last, dtype, lean, *nearness, sources, watched, names, settle)
     preparation.hang_on(network)
     return network
 
@@ -150,8 +150,8 @@ def _run(network: nn.Module, images: Inputs, dtype: torch.dtype | None) -> _Answ
 
 def _dtype(network: nn.Module) -> torch.dtype:
     """Find the dtype that the network computes in."""
-    held = chain(network.parameters(), network.buffers())
-    return next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.get_default_dtype())
+    tensors = chain(network.parameters(), network.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.get_default_dtype())
 
 
 # --- What is converted on the way in and out -------------------------------------------------------------------------------
@@ -180,29 +180,29 @@ class _Conversion:
                 continue
             for tensors, key, tensor in tensors_of(module):
                 tensors[key] = self._held(tensor)
-            held = {key: self._narrowed(value) for key, value in vars(module).items() if isinstance(value, Tensor)}
-            module.__dict__.update(held)
+            attributes = {key: self._narrowed(value) for key, value in vars(module).items() if isinstance(value, Tensor)}
+            module.__dict__.update(attributes)
         settle(network, self._held)
         network.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
         network.register_forward_hook(self._leave)
 
     def _held(self, tensor: Tensor) -> Any:
         """Convert a parameter or buffer; it stays itself where nothing has to be done to it."""
-        made = self._narrowed(tensor.detach())
+        converted = self._narrowed(tensor.detach())
         # on a CPU they are packed, or as well as they are
         if self.last and tensor.device.type != "cpu" and tensor.ndim in _LAST:
-            made = made.contiguous(memory_format=_LAST[tensor.ndim])
-        if made.data_ptr() == tensor.data_ptr():
+            converted = converted.contiguous(memory_format=_LAST[tensor.ndim])
+        if converted.data_ptr() == tensor.data_ptr():
             return tensor
-        return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+        return nn.Parameter(converted, requires_grad=False) if isinstance(tensor, nn.Parameter) else converted
 
     def _narrowed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.narrow) if self.narrow is not None and tensor.is_floating_point() else tensor
 
     def _enter(self, network: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        made = preparation_of(network)
-        if made is not None:
-            made.check()
+        preparation = preparation_of(network)
+        if preparation is not None:
+            preparation.check()
             settle(network)
         converted: tuple[Any, Any] = tree_map_only(Tensor, self._given, (args, kwargs))
         return converted

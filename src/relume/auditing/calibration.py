@@ -99,6 +99,7 @@ def cases(samples: Sequence[Sample], *, seed: int = 0) -> list[Case]:
             results, _ = run_checks(subject, MADE)
         measures = {key: m.read(results[name]) for name, check in MADE.items() for key, m in check.measures.items()}
         for i, sample in enumerate(samples):
+            assert subject.classes is not None, "predicted classes are audited"
             target = sample.targets.get(int(subject.classes[i]))
             if target is not None and not subject.maps.empty[i]:
                 truth = Truth(target, sample.things)

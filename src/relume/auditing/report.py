@@ -47,7 +47,7 @@ class AuditReport:
         title: its name for readers.
         model: the network's name.
         layers: Grad-CAM's target layers; empty where the method reads none.
-        classes: the class explained in each image, ``(N,)``.
+        classes: the class explained in each image, ``(N,)``; None if something else is.
         scores: the network's score for it, ``(N,)``.
         probabilities: the network's probability for it, ``(N,)``; None where it has scores alone.
         outputs: how many classes the network has.
@@ -60,6 +60,7 @@ class AuditReport:
         name: the name of the image's file; empty if it has none.
         provenance: where this comes from, as plain data.
         pictures: each image as the network got it, if known; its input is drawn otherwise.
+        descriptions: what is explained in each image, in words, where it is no plain class.
         remarks: why each image's map is empty or weak, in words.
 
     Example:
@@ -75,7 +76,7 @@ class AuditReport:
     title: str
     model: str
     layers: tuple[str, ...]
-    classes: Tensor
+    classes: Tensor | None
     scores: Values
     probabilities: Values | None
     outputs: int
@@ -88,10 +89,11 @@ class AuditReport:
     name: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Image] | None = None
+    descriptions: Sequence[str] | None = None
     remarks: Sequence[str] = ()
 
     def __len__(self) -> int:
-        return len(self.classes)
+        return len(self.images)
 
     # --- Measures and verdicts --------------------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class AuditReport:
 
     def naming(self, option: str = "activation='{}'") -> str:
         """Say how to name the scores, if nothing tells what they are; else nothing."""
-        unnamed = self.probabilities is None and self.are_probabilities is None
+        unnamed = self.classes is not None and self.probabilities is None and self.are_probabilities is None
         return how_to_name(option, self.outputs) if unnamed else ""
 
     def _remark(self, i: int) -> str:
@@ -154,7 +156,14 @@ class AuditReport:
 
     def _subject(self, i: int) -> str:
         value = f"score {significant(self.scores[i])}" if self.probabilities is None else f"{self.probabilities[i]:.1%}"
-        return f"{self.class_name(int(self.classes[i]))}, {value}"
+        return f"{self.target_name(i)}, {value}"
+
+    def target_name(self, i: int) -> str:
+        """Return the name of what is explained in image ``i``."""
+        if self.descriptions is not None:
+            return self.descriptions[i]
+        assert self.classes is not None, "a class is explained where nothing else is described"
+        return self.class_name(int(self.classes[i]))
 
     @property
     def _about(self) -> list[str]:
@@ -213,8 +222,8 @@ class AuditReport:
         measures, verdicts = self.measures, self.verdicts
         pictures = [
             {
-                "class": int(self.classes[i]),
-                "class_name": self.class_name(int(self.classes[i])),
+                "class": None if self.classes is None else int(self.classes[i]),
+                "class_name": self.target_name(i),
                 "score": float(self.scores[i]),
                 "probability": None if self.probabilities is None else float(self.probabilities[i]),
                 "empty": self.empty[i],

@@ -44,7 +44,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     Args:
         model: the network.
         images: ``(N, C, H, W)``, preprocessed as the network expects.
-        target: None (each image's predicted class), a class, or one class per image; decided once, and kept.
+        target: as for :func:`relume.explain`, but for functions and units inside the network; decided once, and kept.
         method: a key of :data:`relume.METHODS`, a :class:`relume.Method`, or a wrapper such as ``relume.Smooth("gradient")``,
             whose first map is audited. Give ``Smooth`` no generator of its own: each call would draw other noise.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.
@@ -61,8 +61,8 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
             them one by one.
 
     Raises:
-        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no images, the target is no class. A
-            check that this network cannot be put to is left out, and the report says why.
+        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no images, the target is no score of
+            the outputs. A check that this network cannot be put to is left out, and the report says why.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     chosen = checks_of([*CHECKS] if checks is None else checks)
     subject = Subject.of(
         model, images, target, method, layer,
-        batch_size=batch_size, activation=activation, output=output, seed=seed, how=how, progress=progress,
+        batch_size=batch_size, activation=activation, labels=labels, output=output, seed=seed, how=how, progress=progress,
     )  # fmt: skip
     return _report(subject, *run_checks(subject, chosen), labels)
 
@@ -93,7 +93,8 @@ def _report(
         classes=subject.classes,
         scores=explanation.score.cpu().double().numpy(),
         probabilities=_probabilities(explanation, subject.classes),
-        outputs=explanation.scores.shape[1],
+        outputs=explanation.scores.shape[1] if explanation.scores.ndim == 2 else 1,
+        descriptions=_descriptions(subject),
         are_probabilities=explanation.are_probabilities,
         images=subject.images,
         maps=subject.maps,
@@ -105,9 +106,15 @@ def _report(
     )
 
 
-def _probabilities(explanation: Explanation, classes: Tensor) -> Values | None:
+def _descriptions(subject: Subject) -> Sequence[str] | None:
+    """Say what is explained in each image; nothing where it is a class, which has a name."""
+    e = subject.explanation
+    return None if subject.classes is not None else [e.title(i).rpartition(", ")[0] for i in range(len(e))]
+
+
+def _probabilities(explanation: Explanation, classes: Tensor | None) -> Values | None:
     """Return the probability of each image's class; None where the network has scores alone."""
-    if explanation.quantity == "score":
+    if explanation.quantity == "score" or classes is None:
         return None
     scores = explanation.scores.cpu().double()  # in this order: MPS has no float64
     values: Values = activated(scores, explanation.activation).gather(1, classes.cpu()[:, None])[:, 0].numpy()

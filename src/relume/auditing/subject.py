@@ -1,4 +1,4 @@
-"""The subject of an audit: one method's map of one class in each image, by one network, made again as often as checks need."""
+"""The subject of an audit: one method's map of one target in each image, by one network, made again as often as needed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from relume.auditing.frozen import freeze
 from relume.engine.inputs import Inputs, Model, Output
 from relume.engine.layers import layer_name
 from relume.engine.wrappers import unwrap
-from relume.errors import InputError, ModelError, TargetError
+from relume.errors import InputError, ModelError
 from relume.explanation.comparison import compare
-from relume.explanation.request import Layers
+from relume.explanation.request import Layers, Request
 from relume.explanation.result import Explanation
 from relume.explanation.run import explain
 from relume.maps import MapInfo
 from relume.measures.similarity import Maps
 from relume.methods.wrapper import AnyMethod, MethodLike, resolve_methods
-from relume.targets import TargetLike
+from relume.targets import Class, Target, TargetLike, as_target
 from relume.targets.activation import Activation
 
 __all__ = ["BATCH_SIZE", "How", "Progress", "Subject", "check_how", "parts", "unseen"]
@@ -57,11 +58,12 @@ def check_how(how: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A network, images, a class of each that stays the same whatever a check does, and the maps that are audited.
+    """A network, images, a target that stays the same whatever a check does, and the maps that are audited.
 
     Attributes:
         model: the network; it is never touched.
         explanation: the explanation of the images by the network as it is.
+        target: the target, decided on the images as they are.
         method: the method, or a wrapper such as :class:`relume.Smooth`, whose first map is audited.
         layers: the names of Grad-CAM's target layers; empty where the method reads none.
         maps: the maps that are audited.
@@ -83,6 +85,7 @@ class Subject:
 
     model: nn.Module
     explanation: Explanation
+    target: Target
     method: AnyMethod
     layers: tuple[str, ...]
     maps: Maps
@@ -103,6 +106,7 @@ class Subject:
         *,
         batch_size: int = BATCH_SIZE,
         activation: Activation = "auto",
+        labels: Sequence[str] | None = None,
         output: Output = None,
         seed: int = 0,
         how: How = "reset",
@@ -113,7 +117,7 @@ class Subject:
         Raises:
             ModelError: the model is no module, whose weights could be looked at.
             InputError: images are no batch of two-dimensional images, or there is no such way to make weights random.
-            TargetError: the target is no class.
+            TargetError: the target is inside the network, or a function that no copy of an image can be given to.
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"an audit looks into the network, a torch.nn.Module; got {type(model).__name__}")
@@ -122,18 +126,20 @@ class Subject:
             raise InputError(f"an audit compares maps of images, a tensor (N, C, H, W); got {kind}")
         check_how(how)
         (resolved,) = resolve_methods([method])
+        asked = as_target(target)
+        request = Request(output=output, activation=activation, batch_size=batch_size)
+        frozen = None if isinstance(asked, Class) else freeze(model, images, asked, request)
         explanation = explain(
-            model, images, target, [resolved], layer, output=output, evidence=None, activation=activation, batch_size=batch_size
-        )
-        if explanation.target is None or explanation.versus is not None:
-            raise TargetError(
-                f"an audit is about one class of each image, and the target was {target!r}; give a class, or one per image"
-            )
+            model, images, frozen or asked, [resolved], layer,
+            output=output, evidence=None, activation=activation, labels=labels, batch_size=batch_size,
+        )  # fmt: skip
+        frozen = frozen or Class(explanation.target)
         given = [explanation.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer
         names = [layer_name(unwrap(model), each) for each in given if each is not None]
         layers = tuple(names) if resolved.needs_layer else ()
-        maps = Maps.of(_responding(explanation, resolved.maps[0].key, model, output), tuple(images.shape[2:]))
-        return cls(model, explanation, resolved, layers, maps, batch_size, output, seed, how, progress)
+        raw = _responding(explanation, resolved.maps[0].key, model, frozen, output, batch_size)
+        maps = Maps.of(raw, tuple(images.shape[2:]))
+        return cls(model, explanation, frozen, resolved, layers, maps, batch_size, output, seed, how, progress)
 
     @property
     def info(self) -> MapInfo:
@@ -146,17 +152,16 @@ class Subject:
         return self.explanation.images
 
     @property
-    def classes(self) -> Tensor:
-        """Return the class explained in each image, ``(N,)`` int64."""
-        assert self.explanation.target is not None
-        return self.explanation.target
+    def classes(self) -> Tensor | None:
+        """Return the class explained in each image, ``(N,)`` int64; None if the target is another than a class."""
+        return self.target.classes if isinstance(self.target, Class) else None
 
     def generator(self) -> torch.Generator:
         """Return a new generator from the seed: each check has its own, so that leaving one out does not change the others."""
         return torch.Generator().manual_seed(self.seed)
 
     def maps_of(self, model: nn.Module | None = None, images: Tensor | None = None) -> Maps:
-        """Make the maps of the same classes by another network, or in other images of the same shape.
+        """Make the maps of the same target by another network, or in other images of the same shape.
 
         Where a score does not respond to its image at all, its plain gradient being zero everywhere, there is no map to
         compare, and its values are NaN: so it is where a network ends in a ReLU and the score would be negative.
@@ -164,10 +169,10 @@ class Subject:
         model = self.model if model is None else model
         images = self.images if images is None else images
         explanation = explain(
-            model, images, self.classes, [self.method], self.layers or None,
+            model, images, self.target, [self.method], self.layers or None,
             output=self.output, evidence=None, batch_size=self.batch_size,
         )  # fmt: skip
-        return self._maps(explanation, model)
+        return self._maps(explanation, model, self.target)
 
     def maps_for(self, classes: Sequence[Tensor]) -> list[Maps]:
         """Make the maps of the same images for each of several classes, each ``(N,)``, which share the forward pass."""
@@ -175,18 +180,21 @@ class Subject:
             self.model, self.images, classes, [self.method], self.layers or None,
             output=self.output, evidence=None, batch_size=self.batch_size,
         )  # fmt: skip
-        return [self._maps(explanation, self.model) for explanation in explanations]
+        return [self._maps(e, self.model, Class(each)) for e, each in zip(explanations, classes, strict=True)]
 
-    def _maps(self, explanation: Explanation, model: nn.Module) -> Maps:
-        raw = _responding(explanation, self.info.key, model, self.output)
+    def _maps(self, explanation: Explanation, model: nn.Module, target: Target) -> Maps:
+        raw = _responding(explanation, self.info.key, model, target, self.output, self.batch_size)
         return Maps.of(raw, tuple(self.images.shape[2:]))
 
 
-def _responding(explanation: Explanation, key: str, model: nn.Module, output: Output) -> Tensor:
+def _responding(
+    explanation: Explanation, key: str, model: nn.Module, target: Target, output: Output, batch_size: int
+) -> Tensor:
     """Return the maps of ``explanation``, NaN where the score does not respond to its image."""
     raw = explanation[key]
     if raw.flatten(1).any(1).all():
         return raw
-    plain = explain(model, explanation.images, explanation.target, ["gradient"], output=output, evidence=None)["gradient"]
+    images = explanation.images
+    plain = explain(model, images, target, ["gradient"], output=output, evidence=None, batch_size=batch_size)["gradient"]
     responds = plain.flatten(1).any(1)
     return raw.where(responds.view(-1, *[1] * (raw.ndim - 1)), torch.nan)

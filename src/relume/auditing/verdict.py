@@ -104,7 +104,7 @@ def judge(values: Mapping[str, float], *, measures: Mapping[str, Measure] | None
     if missing:
         named = ", ".join(key for key in missing if not (one_output and key == "classes"))
         without = f"; not measured: {named}" if named else ""
-        alone = "; a network of one output has no other class to compare with" if one_output else ""
+        alone = "; there is no other class to compare with" if one_output else ""
         return Verdict("undecided", f"{text}: not enough for a verdict{without}{alone}.")
     return Verdict("class", f"{text}: nothing measured speaks against reading it as where the network sees this class.")
 

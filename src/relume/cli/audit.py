@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "audit"]
 
@@ -67,6 +68,13 @@ class Examined:
     ] = None
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="The class, by index or name. [default: the predicted class]")
+    ] = None
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:ARGS",
+            help="Something else than a class, as for relume explain: regression:up, segmentation:CLASS, detection:CLASS.",
+        ),
     ] = None
     smooth: Annotated[
         int | None,
@@ -123,20 +131,19 @@ class Examined:
             raise InputError(f"--smooth takes the number of noisy copies, from 1 on; got {self.smooth}")
         return [Smooth(key, self.smooth, batch_size=self.batch_size) for key in keys]
 
-    def index(self, labels: Sequence[str] | None) -> int | None:
-        """Return the class by its index; None for the predicted class.
+    def target_of(self, opened: Opened) -> TargetLike:
+        """Return the class, or what else is asked; None for the predicted class.
 
         Raises:
-            InputError: there is none of this name, or several were named.
+            InputError: several were named.
+            TargetError: there is no class of this name, or no such question.
         """
-        from relume.models.labels import parse_targets
-
-        if self.target is None:
-            return None
-        classes = parse_targets(self.target, labels)
-        if len(classes) > 1:
+        if self.target is not None and self.ask is not None:
+            raise InputError("an audit is about one target of each image; give --target or --ask")
+        targets = common.targets_of([self.target] if self.target else None, [self.ask] if self.ask else None, opened)
+        if len(targets) > 1:
             raise InputError(f"an audit is about one class of each image, and --target was {self.target!r}; give one")
-        return classes[0]
+        return targets[0]
 
 
 @common.expanded
@@ -166,7 +173,7 @@ def audit(
     opened = network.open()
     if network.labels is not None:
         opened.check_labels()
-    target = examined.index(opened.labels)
+    target = examined.target_of(opened)
     options = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
     options |= {"how": examined.how, "batch_size": examined.batch_size}
     audits: list[dict[str, Any]] = []

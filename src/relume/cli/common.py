@@ -19,9 +19,12 @@ from rich.text import Text
 from relume.errors import RelumeError
 
 if TYPE_CHECKING:
+    from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.targets import TargetLike
 
 __all__ = [
+    "Questions",
     "Targets",
     "complain",
     "err",
@@ -32,6 +35,7 @@ __all__ = [
     "read_photo",
     "running",
     "say_notes",
+    "targets_of",
     "tracked",
 ]
 
@@ -73,6 +77,27 @@ Targets: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="CLASSES", help="Classes, by index or name, between commas. [default: the predicted class]"),
 ]
+
+
+#: What else a command explains.
+Questions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ask",
+        metavar="KIND:ARGS",
+        help="Something else than a class: probability:CLASS, binary:no, regression:up, contrast:CLASS:nearest3, "
+        "embedding:PHOTO, segmentation:CLASS, detection:CLASS, channel:LAYER:CHANNEL or neuron:LAYER:CHANNEL. May be repeated.",
+    ),
+]
+
+
+def targets_of(target: Sequence[str] | None, ask: Sequence[str] | None, opened: Opened) -> list[TargetLike]:
+    """Return the classes that ``--target`` names and what ``--ask`` asks; the predicted class if neither is given."""
+    from relume.models.labels import parse_targets
+    from relume.models.questions import parse_question
+
+    classes: list[TargetLike] = [*parse_targets(",".join(target), opened.labels)] if target else []
+    return [*classes, *(parse_question(text, opened) for text in ask or ())] or [None]
 
 
 def method_option(default: str) -> Any:

@@ -36,6 +36,7 @@ def compare(
     *,
     network: Network,
     target: common.Targets = None,
+    ask: common.Questions = None,
     asked: Asked,
     drawing: Drawing,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where compare.html, sheet.png and sheet.pdf go.")] = Path("out"),
@@ -45,7 +46,6 @@ def compare(
     compare.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
     from relume.explanation.comparison import Comparison, comparison_files
-    from relume.models.labels import parse_targets
     from relume.models.photos import find_photos
     from relume.pages.folder import check_writable
 
@@ -56,7 +56,7 @@ def compare(
     names = distinct_names(photos)
     compared: list[Comparison] = []
     opened = network.open()
-    targets = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
+    targets = common.targets_of(target, ask, opened)
     failures = Failures(asked.attempt(opened, targets, methods, network.layer))
 
     def keep(comparison: Comparison, path: Path) -> None:

@@ -33,6 +33,8 @@ EXAMPLES = """Examples:
 
   relume explain photos --model torchvision:resnet50 --target "tabby" --output maps
 
+  relume explain crowd.jpg --model package.module:detector --ask detection:17 --ask detection:17:sum
+
   relume explain dog.jpg --model torchvision:squeezenet1_0 --weights squeezenet1_0.safetensors --layer features.12
 """
 
@@ -45,6 +47,7 @@ def explain(
     *,
     network: Network,
     target: common.Targets = None,
+    ask: common.Questions = None,
     versus: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Explain why the target and not this class, by index or name.")
     ] = None,
@@ -79,7 +82,7 @@ def explain(
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = find_photos(photos, output)
     opened = network.open()
-    targets = _targets(target, versus, neuron, opened)
+    targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())
     findings, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
@@ -109,16 +112,22 @@ def explain(
 
 
 def _targets(
-    target: Sequence[str] | None, versus: str | None, neurons: Sequence[str] | None, opened: Opened
+    target: Sequence[str] | None,
+    ask: Sequence[str] | None,
+    versus: str | None,
+    neurons: Sequence[str] | None,
+    opened: Opened,
 ) -> list[TargetLike]:
-    """Return the targets for each photo: classes, each against another if one is given; and units."""
+    """Return the targets for each photo: classes, each against another if one is given; what else is asked; and units."""
     from relume.models.labels import parse_targets
     from relume.targets import Contrast
 
     units: list[TargetLike] = [_neuron(text) for text in neurons or ()]
-    classes: list[TargetLike] = [None] if not target else [*parse_targets(",".join(target), opened.labels)]
     if versus is None:
-        return units if units and not target else classes + units
+        return units if units and not (target or ask) else common.targets_of(target, ask, opened) + units
+    if ask:
+        raise TargetError("--versus contrasts classes; write the contrast as --ask contrast:CLASS:CLASSES")
+    classes = common.targets_of(target, None, opened)
     others = parse_targets(versus, opened.labels)
     if len(others) != 1:
         raise TargetError(f"--versus takes one class; got {versus!r}")

@@ -35,7 +35,7 @@ _SENTENCES = (AssertionError, RuntimeError, TypeError, ValueError)  # whose mess
 #: Advice of errors for Python, and the same advice for a command.
 _ADVICE = (
     (
-        "pass a callable that takes the outputs and returns one score per sample",
+        "give a callable that takes the outputs and returns one score per sample",
         "name its scores by --scores if they are in it, or explain units of it by relume explain --neuron",
     ),
     ("; name one of these, or give a callable that takes what it returns", "; name one of these by --scores"),

@@ -201,6 +201,6 @@ def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
     """
     how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
-    lines += [f"{row.count} {row.kind} {'guided' if row.guided else f'not guided: {row.why}'}" for row in e.coverage.rows]
+    lines += list(map(str, e.coverage.rows))
     lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]
     return Text("\n" + "\n".join(line for line in lines if line))

@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["Coverage", "CoverageRow"]
 
+_MOST_PLACES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
@@ -17,12 +19,19 @@ class CoverageRow:
         count: how many ran.
         guided: True if a rule reaches them.
         why: why not, in words.
+        places: the modules in which they ran, by dotted name, where they were written by hand.
     """
 
     kind: str
     count: int
     guided: bool
     why: str = ""
+    places: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = ", ".join(self.places[:_MOST_PLACES]) + ", …" * (len(self.places) > _MOST_PLACES)
+        state = "guided" if self.guided else f"not guided: {self.why}"
+        return f"{self.count} {self.kind}{f' in {where}' if where else ''} {state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +79,5 @@ class Coverage:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why} for r in self.rows]
+        rows = [{"kind": r.kind, "ran": r.count, "guided": r.guided, "why": r.why, "places": list(r.places)} for r in self.rows]
         return {"guided": self.guided, "unguided": self.unguided, "rectifiers": rows}

@@ -25,12 +25,12 @@ _MAKES = re.compile(r"Conv|[Mm]m|^(Mkldnn)?Linear|Pool|Mean|Sum|(?<!Batch)Norm|A
 _JOINS = re.compile(r"Cat|Stack")
 
 
-def dense(outputs: Any, batch: int, scores: Sequence[Tensor] = ()) -> list[Tensor]:
+def dense(outputs: Any, count: int, scores: Sequence[Tensor] = ()) -> list[Tensor]:
     """Find the tensors with more axes than class scores that the network returned, of these those that ``scores`` read.
 
     All of them where there are no ``scores``.
     """
-    returned = [t for _, t in tensors_in(outputs) if t.grad_fn is not None and t.ndim and len(t) == batch]
+    returned = [t for _, t in tensors_in(outputs) if t.grad_fn is not None and t.ndim and len(t) == count]
     read = _read(scores, {t.grad_fn for t in returned if t.grad_fn is not None}) if scores else None
     return [t for t in returned if t.ndim > 2 and (read is None or t.grad_fn in read)]
 

@@ -175,8 +175,8 @@ class _Part:
 
 def _hung(module: nn.Module) -> dict[str, Any]:
     """Return the attributes that hang on the parameters and buffers of ``module``."""
-    held = [(key, tensor) for _, key, tensor in tensors_of(module) if tensor.__dict__]
-    return {f"{key}.{name}": value for key, tensor in held for name, value in _attributes(tensor).items()}
+    tensors = [(key, tensor) for _, key, tensor in tensors_of(module) if tensor.__dict__]
+    return {f"{key}.{name}": value for key, tensor in tensors for name, value in _attributes(tensor).items()}
 
 
 def _attributes(tensor: Tensor) -> dict[str, Any]:
@@ -230,8 +230,8 @@ class _Look:
         same = _tensor(value)
         if depth >= _DEEPEST:
             return same
-        hung = self._container(key, _attributes(value), depth)
-        return lambda now: same(now) and hung(_attributes(now))
+        attributes = self._container(key, _attributes(value), depth)
+        return lambda now: same(now) and attributes(_attributes(now))
 
     def _object(self, key: str, value: Any, depth: int) -> Unchanged:
         """Remember an object; one that cannot be looked into is told by its identity alone, and noted."""
@@ -306,7 +306,7 @@ def _place(tensor: Tensor) -> tuple[int, int]:
 
 def _identity(value: Any) -> Unchanged:
     try:
-        held = weakref.ref(value)
+        reference = weakref.ref(value)
     except TypeError:  # of a type without weak references
         return lambda now: now is value
-    return lambda now: now is held()
+    return lambda now: now is reference()

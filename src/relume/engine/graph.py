@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import torch.utils.checkpoint
+import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from relume.engine.by_hand import Region, Tape, hook_region, suspects
 from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
-from relume.engine.saved_tensors import is_lean
-from relume.errors import GraphError, HiddenRegionError, HookError, NoRectifierError
+from relume.engine.saved_tensors import LEAN, Saved, is_lean, looking
+from relume.errors import GraphError, HiddenRegionError, HookError, LayerError, NoRectifierError
 
 __all__ = ["GuidesItself", "NodeLocal", "RectifiesNothing", "Survey", "between", "gradients", "hooked", "survey", "walk"]
 
-NodeRule: TypeAlias = Callable[[Tensor, "NodeLocal"], Tensor]
+NodeRule: TypeAlias = Callable[[Tensor, Any], Tensor]
 
 #: Nodes that stand for several operations and show none of them, with what to do about each.
 _HIDING = {
@@ -43,7 +44,9 @@ _IN_PLACE_ON_A_VIEW = "an in-place operation on a view hides what it computes; w
 _CUSTOM = "a custom autograd.Function, whose formula the graph does not show"
 _EXCLUDED = "not of the ReLU family, and rectifiers='relu' was asked for"
 _OWN_RULE = "brings its own guided backward"
-_BY_HAND = "may be a rectifier written by hand, which the graph does not tell from another choice"
+_BY_HAND = "may be a rectifier written by hand"
+_UNSEEN = f"{_BY_HAND}; the operations do not tell"
+_READ_INSIDE = f"{_BY_HAND}; a value in the middle of it is used elsewhere too"
 
 
 class GuidesItself:
@@ -52,28 +55,6 @@ class GuidesItself:
 
 class RectifiesNothing:
     """The mark of relume's own autograd.Functions that rules have nothing to do with."""
-
-
-def _looking() -> AbstractContextManager[Any]:
-    """Group the looks at what nodes saved: a checkpointed region recomputes it, once in each group."""
-    group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
-    if group is None or group._get_current_group() is not None:
-        return nullcontext()
-    context: AbstractContextManager[Any] = group()
-    return context
-
-
-class _Saved:
-    """The attributes of a node, each looked at once."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def __getattr__(self, name: str) -> Any:
-        with _looking():
-            value = getattr(self._node, name)
-        self.__dict__[name] = value
-        return value
 
 
 # --- Walking -------------------------------------------------------------------------------------------------------------
@@ -113,18 +94,18 @@ class Survey:
     """The nodes of a graph that matter to a rule.
 
     Attributes:
-        rectifiers: every rectifier with its kind.
+        rectifiers: every rectifier with its kind; of one written by hand, the node that makes its output.
         excluded: name and reason of every rectifier that was not asked for.
         unguided: name and reason of every node that may rectify and cannot be guided.
         hidden: name and reason of every node that stands for operations it does not show.
     """
 
-    rectifiers: tuple[tuple[Node, Rectifier], ...]
+    rectifiers: tuple[tuple[Node, Rectifier | Region], ...]
     excluded: tuple[tuple[str, str], ...]
     unguided: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
 
-    def guidable(self) -> tuple[tuple[Node, Rectifier], ...]:
+    def guidable(self) -> tuple[tuple[Node, Rectifier | Region], ...]:
         """Return the rectifiers, to which a rule is to be applied.
 
         Raises:
@@ -143,22 +124,57 @@ class Survey:
         return self.rectifiers
 
 
-def survey(nodes: Iterable[Node], *, relu_only: bool = False) -> Survey:
-    """Sort ``nodes`` by what a rule can do about them; if ``relu_only``, rules are for the ReLU family alone."""
-    rectifiers, excluded, unguided, hidden = [], [], [], []
-    with _looking():
+def survey(nodes: Sequence[Node], *, relu_only: bool = False, tape: Tape | None = None, ends: Collection[Node] = ()) -> Survey:
+    """Sort ``nodes`` by what a rule can do about them.
+
+    Args:
+        nodes: those that a backward pass to ``ends`` runs, producers before consumers.
+        relu_only: rules are for the ReLU family alone.
+        tape: tells the rectifiers written by hand; None if nothing looked like one.
+        ends: where the backward pass ends.
+    """
+    rectifiers: list[tuple[Node, Rectifier | Region]] = []
+    excluded, unguided, hidden = [], [], []
+    regions, doubtful = _by_hand(nodes, tape, ends) if tape is not None else ({}, {})
+    inside = {node for region in regions.values() for node in region.nodes}
+    with looking():
         for node in nodes:
-            name, saved = node.name(), _Saved(node)
-            kind = rectifier_of(name, saved)
+            name, saved = node.name(), Saved(node)
+            kind = regions.get(node) or (rectifier_of(name, saved) if node not in inside else None)
             if kind is not None and relu_only and not kind.relu(saved):
                 excluded.append((kind.label, _EXCLUDED))
             elif kind is not None:
                 rectifiers.append((node, kind))
             elif reason := _hides(node, name):
                 hidden.append((_name(node), reason))
-            elif reason := _may_rectify(node, name, saved):
+            elif reason := doubtful.get(node) or _may_rectify(node, name):
                 unguided.append((_name(node), reason))
     return Survey(tuple(rectifiers), tuple(excluded), tuple(unguided), tuple(hidden))
+
+
+def _by_hand(nodes: Sequence[Node], tape: Tape, ends: Collection[Node]) -> tuple[dict[Node, Region], dict[Node, str]]:
+    """Find the rectifiers written by hand that end among ``nodes``, and the nodes that may end another."""
+    inner = {node: region for region in tape.regions.values() for node in region.nodes[:-1]}
+    reading: set[Region] = set()
+    for node in nodes:
+        for source, _ in node.next_functions:
+            region = inner.get(source) if source is not None else None
+            if region is not None and node not in region.nodes:
+                reading.add(region)
+    running = set(nodes)
+    regions, doubtful = {}, {node: f"{_BY_HAND}; {why}" for node, why in tape.doubtful.items()}
+    for end, region in tape.regions.items():
+        if any(node in ends for node in region.nodes[:-1]):
+            raise LayerError(
+                f"the layer lies in the middle of a {region.label}, which a rule treats as one; name another layer"
+            )
+        if region in reading:
+            doubtful[end] = _READ_INSIDE
+        elif end in running:  # without what only a mask was made of, which has no gradient
+            regions[end] = replace(region, nodes=tuple(node for node in region.nodes if node in running))
+    known = tape.nodes.union(*(region.nodes for region in regions.values()))
+    doubtful.update((node, _UNSEEN) for node in suspects(nodes, Saved) if node not in known)
+    return regions, doubtful
 
 
 def _name(node: Node) -> str:
@@ -183,7 +199,7 @@ def _hides(node: Node, name: str) -> str | None:
     return _HIDING.get(name)
 
 
-def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
+def _may_rectify(node: Node, name: str) -> str | None:
     function = _function(node)
     if function is not None:
         if issubclass(function, RectifiesNothing):
@@ -193,7 +209,7 @@ def _may_rectify(node: Node, name: str, saved: _Saved) -> str | None:
         return _CUSTOM
     if name.endswith("CopySlices"):
         return _IN_PLACE_ON_A_VIEW if [source for source, _ in node.next_functions[1:]] == [None] else None
-    return _BY_HAND if may_rectify(name, saved) else None
+    return _BY_HAND if may_rectify(name) else None
 
 
 # --- Gradients ------------------------------------------------------------------------------------------------------------
@@ -244,7 +260,7 @@ def _laid_as_the_input(node: Any, arriving: tuple[Tensor | None, ...]) -> tuple[
     if 1 not in (gradient.shape[0], *gradient.shape[2:]):
         return None
     if _LAYOUT_KEY not in node.metadata:  # a look at a checkpointed region computes it again
-        with _looking():
+        with looking():
             given = node._saved_input
         node.metadata[_LAYOUT_KEY] = next((f for f in _LAYOUTS[given.ndim] if given.is_contiguous(memory_format=f)), None)
     layout = node.metadata[_LAYOUT_KEY]
@@ -264,7 +280,7 @@ class NodeLocal:
     def __init__(self, node: Node, kind: Rectifier, grad_out: Tensor, grad_in: Tensor | None) -> None:
         """Answer for ``node``, at which ``grad_out`` arrived; ``grad_in`` is that pulled through it, if that is at hand."""
         self._node: Any = node  # calling it runs its backward formula, which its type does not tell
-        self._saved = _Saved(node)
+        self._saved = Saved(node)
         self._kind, self._grad_out = kind, grad_out
         self._grad_in = grad_in
 
@@ -276,10 +292,7 @@ class NodeLocal:
             GraphError: the network was prepared to keep no more of it than where it is positive.
         """
         if is_lean(self._node):
-            raise GraphError(
-                "this rule asks for a rectifier's output, of which a network prepared with lean=True keeps only where it is "
-                "positive; prepare it with lean=False"
-            )
+            raise GraphError(LEAN)
         return self._kind.output(self._saved)
 
     @property
@@ -292,7 +305,7 @@ class NodeLocal:
         if grad is self._grad_out and self._grad_in is not None:
             fresh, self._grad_in = self._grad_in, None  # handed over once: the rule may write into it
             return fresh
-        with _looking():
+        with looking():
             result = self._node(grad)
         pulled: Tensor = result[self._kind.operand(self._saved)] if isinstance(result, tuple) else result
         return pulled
@@ -310,7 +323,7 @@ class NodeLocal:
 
 
 @contextmanager
-def hooked(rectifiers: Sequence[tuple[Node, Rectifier]], rule: NodeRule) -> Iterator[None]:
+def hooked(rectifiers: Sequence[tuple[Node, Rectifier | Region]], rule: NodeRule) -> Iterator[None]:
     """Apply ``rule`` at ``rectifiers`` during the one backward pass run inside; afterwards no hook is left.
 
     Raises:
@@ -319,7 +332,12 @@ def hooked(rectifiers: Sequence[tuple[Node, Rectifier]], rule: NodeRule) -> Iter
     runs = [0] * len(rectifiers)
     with ExitStack() as handles:
         for i, (node, kind) in enumerate(rectifiers):
-            handles.callback(node.register_hook(_hook(node, kind, rule, runs, i)).remove)
+            ran = functools.partial(_count, runs, i)
+            if isinstance(kind, Region):
+                for remove in hook_region(kind, rule, ran):
+                    handles.callback(remove)
+            else:
+                handles.callback(node.register_hook(_hook(node, kind, rule, ran)).remove)
         yield
     if wrong := sum(count != 1 for count in runs):
         raise HookError(
@@ -328,11 +346,15 @@ def hooked(rectifiers: Sequence[tuple[Node, Rectifier]], rule: NodeRule) -> Iter
         )
 
 
+def _count(runs: list[int], i: int) -> None:
+    runs[i] += 1
+
+
 def _hook(
-    node: Node, kind: Rectifier, rule: NodeRule, runs: list[int], i: int
+    node: Node, kind: Rectifier, rule: NodeRule, ran: Callable[[], None]
 ) -> Callable[[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:
     def apply(grad_inputs: tuple[Tensor | None, ...], grad_outputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        runs[i] += 1
+        ran()
         operand = kind.operand(node)
         grad_out, grad_in = grad_outputs[0], grad_inputs[operand]
         if grad_out is None or grad_in is None:  # nothing arrived, nothing passes

@@ -116,7 +116,7 @@ class Chooser:
 
     def __init__(self, images: Tensor, reshape: Reshape | None = None) -> None:
         """Choose for a network that is given ``images``; ``reshape`` makes maps in place of what shapes tell."""
-        self._batch, self._axes, self._reshape = len(images), images.ndim, reshape
+        self._count, self._axes, self._reshape = len(images), images.ndim, reshape
         self._choices: list[Choice] = []  # in the order in which they ran
         self._held: deque[Choice] = deque()
 
@@ -140,7 +140,7 @@ class Chooser:
 
     def needs_scores(self, outputs: Any) -> bool:
         """Tell whether the choice depends on what matters to the scores: among tokens, or before a dense prediction."""
-        return any(not choice.is_map for choice in self._choices) or bool(dense(outputs, self._batch))
+        return any(not choice.is_map for choice in self._choices) or bool(dense(outputs, self._count))
 
     def choose(self, outputs: Any, scores: Sequence[Tensor], runs: Mapping[str, int], obstacles: Obstacles) -> Choice:
         """Choose the last map, or in place of it tokens that matter after it.
@@ -157,7 +157,7 @@ class Chooser:
         Raises:
             LayerError: there is none.
         """
-        read = dense(outputs, self._batch, scores)
+        read = dense(outputs, self._count, scores)
         why = f"{BEFORE_PREDICTION}, {_sizes(read)}" if read else BEFORE_POOLING
         after = last = None
         for choice in reversed(self._before(read, outputs, runs)):

@@ -226,63 +226,12 @@ _OF_TORCH: dict[str, Rectifier] = {
 RECTIFIERS: Registry[Rectifier] = Registry("rectifier", "relume.rectifiers", _OF_TORCH)
 
 
-# --- Operations that people write rectifiers with ------------------------------------------------------------------------
+# --- Which nodes rectify --------------------------------------------------------------------------------------------------
 
 
-def _constant_sides(node: Saved) -> int:
-    return sum(source is None for source, _ in node.next_functions[:2])
-
-
-_AFFINE = ("MulBackward0", "DivBackward0", "AddBackward0", "SubBackward0", "NegBackward0")
-_GATES = ("ErfBackward0", "HardsigmoidBackward0", "HardtanhBackward0", "SigmoidBackward0", "TanhBackward0")
-
-
-def _meets_itself(node: Saved, by: tuple[str, ...]) -> bool:
-    """Tell whether two operands come from one ``x``, one of them by way of a gate: ``x * sigmoid(x)``, ``x + |x|``."""
-    edges = [(source, i) for source, i in node.next_functions[:2] if source is not None]
-    if len(edges) != 2:
-        return False
-    (one, gated_one), (other, gated_other) = (_origin(*edge, by) for edge in edges)
-    return one == other and gated_one != gated_other
-
-
-def _origin(source: Any, index: int, gates: tuple[str, ...]) -> tuple[tuple[Any, int], bool]:
-    """Find where a value comes from, behind products and sums with constants and one gate, and whether there was a gate."""
-    gated = False
-    while True:
-        behind = [(node, i) for node, i in source.next_functions if node is not None]
-        gate = not gated and source.name() in gates
-        if len(behind) != 1 or not (gate or source.name() in _AFFINE):
-            return (source, index), gated
-        gated = gated or gate
-        source, index = behind[0]
-
-
-_LOOKALIKES: dict[str, Callable[[Saved], bool]] = {
-    "AddBackward0": lambda n: _meets_itself(n, ("AbsBackward0",)),
-    "WhereBackward0": lambda n: _constant_sides(n) == 1,
-    "MaskedFillBackward0": lambda n: all(source is None for source, _ in n.next_functions[1:]),
-    "MulBackward0": lambda n: (
-        _meets_itself(n, _GATES)
-        or (_constant_sides(n) == 1 and any(getattr(s, "dtype", None) == torch.bool for s in (n._saved_self, n._saved_other)))
-    ),
-    "MinimumBackward0": lambda n: _constant_sides(n) == 1,
-    "ClampBackward0": lambda n: n._saved_min is None and _all(n._saved_max == 0),
-    "ClampBackward1": lambda n: n._saved_min is None and _all(n._saved_max == 0),
-    "ClampMaxBackward0": lambda n: _all(n._saved_max == 0),
-    "ClampMaxBackward1": lambda n: _all(n._saved_max == 0),
-    "RreluWithNoiseFunctionalBackward0": _always,
-}
-
-
-def may_rectify(name: str, saved: Saved) -> bool:
-    """Tell whether a node may be part of a rectifier written by hand: ``torch.where(x > 0, x, 0)``, ``x * (x > 0)``.
-
-    The node does not tell the condition from the value, so this is reported and not guessed.
-    """
-    return name.startswith(("ForeachClamp", "ForeachMaximum", "ForeachMinimum")) or (
-        name in _LOOKALIKES and _LOOKALIKES[name](saved)
-    )
+def may_rectify(name: str) -> bool:
+    """Tell whether a node clamps several tensors at once, of which it does not tell which is which."""
+    return name.startswith(("ForeachClamp", "ForeachMaximum", "ForeachMinimum", "RreluWithNoiseFunctional"))
 
 
 def rectifier_of(name: str, saved: Saved) -> Rectifier | None:

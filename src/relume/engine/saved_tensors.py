@@ -17,19 +17,50 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relume.engine.trees import tree_iter
 
-__all__ = ["Lean", "is_lean"]
+__all__ = ["LEAN", "Lean", "Saved", "is_lean", "looking"]
+
+#: Why a rule cannot have the output of a rectifier.
+LEAN = (
+    "this rule asks for a rectifier's output, of which a network prepared with lean=True keeps only where it is positive; "
+    "prepare it with lean=False"
+)
 
 #: The key in a node's metadata that says that its values are gone.
 _KEY = "relume.engine.saved_tensors"
+
+
+def looking() -> AbstractContextManager[Any]:
+    """Group the looks at what nodes saved: a checkpointed region recomputes it, once in each group."""
+    group: Any = getattr(torch.utils.checkpoint, "GraphExecGroup", None)
+    if group is None or group._get_current_group() is not None:
+        return nullcontext()
+    context: AbstractContextManager[Any] = group()
+    return context
+
+
+class Saved:
+    """The attributes of a node, each looked at once."""
+
+    def __init__(self, node: Any) -> None:
+        """Begin with ``node``, at which nothing was looked yet."""
+        self._node = node
+
+    def __getattr__(self, name: str) -> Any:
+        with looking():
+            value = getattr(self._node, name)
+        self.__dict__[name] = value
+        return value
 
 
 @dataclass(frozen=True, slots=True)

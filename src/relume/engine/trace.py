@@ -21,18 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
+from relume.engine.by_hand import Region, Tape, is_known, remember, suspects
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.engine.forward_pass import CUT_OFF, returned
-from relume.engine.graph import Survey, between, gradients, hooked, survey
+from relume.engine.graph import Survey, between, gradients, hooked, survey, walk
 from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
 from relume.engine.layers import Layer, layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
 from relume.engine.recorder import Recording, recorder_of
 from relume.engine.replica import replicate
+from relume.engine.saved_tensors import Saved, looking
 from relume.engine.torch_errors import translated, versions
 from relume.engine.trees import tree_map_only
-from relume.engine.wrappers import unwrap
+from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import (
     GraphError,
     InputError,
@@ -40,11 +42,12 @@ from relume.errors import (
     NonFiniteError,
     TargetError,
 )
-from relume.rules import Rule, gradient
+from relume.rules import Rule, deconvnet, gradient, guided
 from relume.targets.base import Target, TargetLike
 from relume.targets.conversion import as_target
+from relume.targets.outputs import tensors_in
 
-__all__ = ["Score", "Trace", "full_precision", "recording"]
+__all__ = ["Score", "Trace", "full_precision", "recording", "tape_of"]
 
 
 @contextmanager
@@ -61,10 +64,11 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """The score that is explained: its ``value`` of shape ``(N,)`` and the frozen ``target`` that gave it."""
+    """The score that is explained: its ``value`` ``(N,)``, the frozen ``target`` that gave it, and the tape of its pass."""
 
     value: Tensor
     target: Target
+    tape: Tape | None = None
     # what lies between it and what it is explained by, found once; the nodes are held with it
     _walked: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict, init=False, repr=False)
     _surveyed: dict[tuple[Node, ...], Survey] = field(default_factory=dict, init=False, repr=False)
@@ -80,7 +84,7 @@ class Score:
         """Find the nodes between the score and ``wrt`` that matter to a rule."""
         ends, nodes = self.between(wrt)
         if ends not in self._surveyed:
-            self._surveyed[ends] = survey(nodes, relu_only=relu_only)
+            self._surveyed[ends] = survey(nodes, relu_only=relu_only, tape=self.tape, ends=ends)
         return self._surveyed[ends]
 
 
@@ -97,6 +101,7 @@ class Trace:
         relu_only: rules are for the ReLU family alone.
         candidates: every layer with a map that ran once, the last first, where layers were watched.
         written: how often the weights had been written to before.
+        tape: the tape of this pass, where something looked like a rectifier written by hand.
     """
 
     model: Model
@@ -107,17 +112,21 @@ class Trace:
     relu_only: bool = False
     candidates: tuple[str, ...] = ()
     written: int = 0
+    tape: Tape | None = None
 
     @classmethod
     @recording()
-    def run(cls, model: Model, inputs: Inputs, reading: Reading, instead: Tensor | None = None) -> Trace:
-        """Run the network once.
+    def run(
+        cls, model: Model, inputs: Inputs, reading: Reading, instead: Tensor | None = None, *, taped: bool = False
+    ) -> Trace:
+        """Run the network once; once more where something looks like a rectifier written by hand, for the first time.
 
         Args:
             model: a module, run as in evaluation mode whatever mode it is in; or any callable, run as it is.
             inputs: one tensor; a sequence of positional inputs; or a mapping of keyword inputs.
             reading: what to read in this pass.
             instead: what the network is given in place of the explained input: copies of it.
+            taped: run it on a tape from the start.
 
         Raises:
             InputError: the inputs are not floating-point tensors of at least one sample.
@@ -133,9 +142,14 @@ class Trace:
         args, kwargs, images = feed(inputs, reading.wrt, device_with_values(model), instead)
         replica = replicate(model) if isinstance(model, nn.Module) else model
         recorder = recorder_of(model, replica, images, reading)
-        with translated(model, written):
+        tape = tape_of(model, replica, images) if taped or is_known(model) else None
+        with translated(model, written), tape or nullcontext():
             outputs = pick(returned(model, replica, args, kwargs, images), reading.output)
-        trace = cls(model, images, outputs, relu_only=reading.rectifiers == "relu", written=written)
+        if tape is None and _has_suspects(outputs):
+            remember(model)
+            del replica, recorder, outputs, args, kwargs, images  # and the graph with them
+            return cls.run(model, inputs, reading, instead, taped=True)
+        trace = cls(model, images, outputs, relu_only=reading.rectifiers == "relu", written=written, tape=tape)
         if recorder is None:
             return trace
         trace, let_go = trace._with_layers(recorder.finish(), reading)
@@ -184,7 +198,7 @@ class Trace:
             NonFiniteError: a score is NaN or infinite.
             GraphError: the score does not depend on the explained input.
         """
-        target, values = as_target(target), self.outputs
+        target, values = as_target(target).known(self.images.shape[2:], "auto"), self.outputs
         if target.layer is not None:
             assert isinstance(self.model, nn.Module), "only a module has layers"
             layer = self.units[layer_name(unwrap(self.model), target.layer)]
@@ -199,7 +213,7 @@ class Trace:
             )
         if not all_finite(value):
             raise NonFiniteError(f"the score is {extremes(value)}; {self._culprit()}")
-        score = Score(value, frozen)
+        score = Score(value, frozen, self.tape)
         if not score.between([self.images])[1]:
             raise GraphError(CUT_OFF)
         return score
@@ -218,9 +232,11 @@ class Trace:
         """
         with translated(self.model, self.written):
             rectifiers = () if rule is gradient else score.survey(wrt, relu_only=self.relu_only).guidable()
+            # at a rectifier written by hand, a rule of the user's may pull a gradient through nodes that ran before
+            may_pull = rule not in (guided, deconvnet) and any(isinstance(kind, Region) for _, kind in rectifiers)
             _, nodes = score.between([self.images])  # those on the way to a layer are among them
             with full_precision(self.images.device.type), hooked(rectifiers, rule):
-                pulled = gradients(score.value, wrt, nodes, keep=not last)
+                pulled = gradients(score.value, wrt, nodes, keep=not last or may_pull)
         missing = [tensor for tensor, gradient in zip(wrt, pulled, strict=True) if gradient is None]
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
@@ -236,7 +252,16 @@ class Trace:
             nodes = score.survey([self.images], relu_only=self.relu_only)
         rows = Counter((kind.label, True, "") for _, kind in nodes.rectifiers)
         rows.update((name, False, why) for name, why in (*nodes.excluded, *nodes.unguided, *nodes.hidden))
-        return Coverage(tuple(CoverageRow(label, count, guided, why) for (label, guided, why), count in rows.items()))
+        places: dict[str, dict[str, None]] = {}
+        for _, kind in nodes.rectifiers:
+            if isinstance(kind, Region) and kind.module:
+                places.setdefault(kind.label, {})[kind.module] = None
+        return Coverage(
+            tuple(
+                CoverageRow(label, count, guided, why, tuple(places.get(label, ())) if guided else ())
+                for (label, guided, why), count in rows.items()
+            )
+        )
 
     def wide(self, values: Tensor) -> Tensor:
         """Widen what a layer made to the dtype of the images: a network may compute in a narrower one inside."""
@@ -249,6 +274,22 @@ class Trace:
                     if tensor.is_floating_point() and not all_finite(tensor):
                         return f"the {kind} {name!r} holds {extremes(tensor)}"
         return "input and weights are finite, so the network overflowed; try a wider dtype or check the scale of the input"
+
+
+def tape_of(model: Model, replica: Model, images: Tensor) -> Tape:
+    """Make a tape for a forward pass of the network on its ``replica``."""
+    preparation = preparation_of(model) if isinstance(model, nn.Module) else None
+    tape = Tape(images, lean=preparation is not None and preparation.lean)
+    if isinstance(replica, nn.Module):
+        tape.watch(modules_of(replica))
+    return tape
+
+
+def _has_suspects(outputs: Any) -> bool:
+    """Tell whether something in the graph of the outputs looks like a rectifier written by hand."""
+    roots = {tensor.grad_fn for _, tensor in tensors_in(outputs) if tensor.grad_fn is not None}
+    with looking():
+        return any(True for root in roots for _ in suspects(walk(root), Saved))
 
 
 def _check(model: Model) -> None:

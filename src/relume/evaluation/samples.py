@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relume.errors import ImageError, InputError
 from relume.measures.localisation import Mask
+from relume.targets.base import Target
 
 if TYPE_CHECKING:
     from relume.models.opened import Opened
@@ -26,7 +27,8 @@ class Sample:
     Attributes:
         name: its name in messages.
         image: the network's input, ``(C, H, W)``.
-        targets: the pixels of each class to explain, ``(H, W)``, by the class.
+        targets: the pixels of each class to explain, ``(H, W)``, by the class; or by another target, such as
+            ``relume.targets.Segmentation(15)``.
         things: the pixels of anything, ``(H, W)``; without them, those of all targets.
 
     Raises:
@@ -44,7 +46,7 @@ class Sample:
 
     name: str
     image: Tensor
-    targets: Mapping[int, Mask]
+    targets: Mapping[int | Target, Mask]
     things: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def __post_init__(self) -> None:
@@ -94,7 +96,7 @@ def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None,
     """
     view = opened.preprocessing.view
     visible = [(index, np.asarray(view(Image.fromarray(mask)))) for index, mask in masks]  # Pillow never blends one bit
-    targets: dict[int, Mask] = {}
+    targets: dict[int | Target, Mask] = {}
     for index, mask in visible:
         if index is not None and mask.any():
             targets[index] = targets[index] | mask if index in targets else mask

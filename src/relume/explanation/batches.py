@@ -27,6 +27,7 @@ from relume.engine.trees import tree_map_only
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.request import Request
 from relume.explanation.result import Explanation
+from relume.methods.wrapper import rewinding
 from relume.targets.base import Target
 from relume.targets.conversion import as_target
 
@@ -64,14 +65,14 @@ class Batches:
             InputError: the inputs are none.
         """
         self._inputs, self._request = inputs, request
-        self._targets = [as_target(target) for target in request.targets]
         self._start, self._ran_out = 0, ""
         self._images = _images(inputs, request.wrt)
+        size = () if self._images is None else self._images.shape[2:]
+        self._targets = [as_target(target).known(size, request.activation) for target in request.targets]
         self._count = 1 if self._images is None else len(self._images)
         self._whole = max([self._count, *(wrapper.batch_size for wrapper in request.wrappers)])
         self._size = min(request.batch_size or self._whole, self._whole)
-        generators = {id(g): g for wrapper in request.wrappers for g in wrapper.generators}.values()
-        self._states = [(generator, generator.get_state()) for generator in generators]
+        self._rewind = rewinding(request.wrappers)
 
     @property
     def limit(self) -> int | None:
@@ -81,8 +82,7 @@ class Batches:
     def __iter__(self) -> Iterator[Part]:
         """Yield one part after the other, until all images are explained."""
         while self._start < self._count:
-            for generator, state in self._states:
-                generator.set_state(state)
+            self._rewind()
             yield self._part()
         if self._ran_out:
             _warn(
@@ -178,6 +178,7 @@ def _joined(parts: Sequence[Explanation], images: Tensor, batch_size: int) -> Ex
         images=images,
         **{key: joined([getattr(part, key) for part in parts]) for key in ("target", "score", "scores", "versus")},
         coverage=join_coverage([part.coverage for part in parts]),
+        description=None if first.description is None else tuple(words for part in parts for words in part.description or ()),
         evidence=_join_evidence([part.evidence for part in parts if part.evidence is not None]),
         remarks={key: tuple(words for part in parts for words in part.remarks[key]) for key in first.remarks},
         batch_size=batch_size,
@@ -188,7 +189,15 @@ def join_coverage(parts: Sequence[Coverage]) -> Coverage:
     """Join what ran: of each kind the highest count, where the network does not do the same for all images."""
     counts = [Counter({(row.kind, row.guided, row.why): row.count for row in part.rows}) for part in parts]
     rows = functools.reduce(operator.or_, counts)
-    return Coverage(tuple(CoverageRow(kind, count, guided, why) for (kind, guided, why), count in rows.items()))
+    places: dict[str, dict[str, None]] = {}
+    for row in (row for part in parts for row in part.rows if row.places):
+        places.setdefault(row.kind, {}).update(dict.fromkeys(row.places))
+    return Coverage(
+        tuple(
+            CoverageRow(kind, count, guided, why, tuple(places.get(kind, ())) if guided else ())
+            for (kind, guided, why), count in rows.items()
+        )
+    )
 
 
 def _join_evidence(parts: Sequence[Evidence]) -> Evidence | None:

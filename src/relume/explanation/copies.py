@@ -17,7 +17,7 @@ from relume.engine.out_of_memory import out_of_memory
 from relume.engine.trace import Score, Trace
 from relume.errors import InputError
 from relume.explanation.passes import check_finite, maps_of_score
-from relume.explanation.request import Request
+from relume.explanation.request import Request, check_places
 from relume.methods.base import Method
 from relume.methods.wrapper import Copy, Moments, Wrapper
 from relume.targets.base import Target
@@ -44,8 +44,13 @@ class Group:
         return type(self.wrappers[0]).copies is not Wrapper.copies
 
     def scores(self, trace: Trace, score: Score) -> list[Score]:
-        """Decide, on the images themselves, which scores the wrappers explain in place of ``score``."""
+        """Decide, on the images themselves, which scores the wrappers explain in place of ``score``.
+
+        Raises:
+            TargetError: the wrappers' own target has a place, and their copies show it elsewhere.
+        """
         targets = self.wrappers[0].targets(score.target, trace.outputs)
+        check_places(targets, self.wrappers)
         return [score if target is score.target else trace.score(target) for target in targets]
 
     def reduced(self, moments: Sequence[Mapping[str, Moments]]) -> Maps:

@@ -19,7 +19,7 @@ from relume.targets.activation import Activation, check_activation
 from relume.targets.base import TargetLike
 from relume.targets.conversion import as_target
 
-__all__ = ["Layers", "Options", "ReadingOptions", "Request", "with_options"]
+__all__ = ["Layers", "Options", "ReadingOptions", "Request", "check_places", "with_options"]
 
 Layers: TypeAlias = "LayerLike | Sequence[LayerLike] | None"
 
@@ -43,6 +43,7 @@ class Options(ReadingOptions, total=False):
     fuse: Fuse
     evidence: Literal["quick"] | None
     activation: Activation
+    labels: Sequence[str] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +55,7 @@ class Request(Reading):
         fuse: how several layers' heat maps become one: their ``mean``, ``max`` or ``product``.
         evidence: ``quick`` for the cheap checks of each map, None for none.
         activation: how probabilities follow from the network's scores.
+        labels: the class names by index.
         batch_size: how many images run at once, at most; None for all of them.
 
     Example:
@@ -67,6 +69,7 @@ class Request(Reading):
     fuse: Fuse = "mean"
     evidence: Literal["quick"] | None = "quick"
     activation: Activation = "auto"
+    labels: Sequence[str] | None = None
     batch_size: int | None = None
 
     @classmethod
@@ -91,17 +94,13 @@ class Request(Reading):
             raise InputError("evidence='full' is an audit: call relume.audit, and leave evidence at 'quick' or None here")
         _check_choice("evidence", self.evidence, ("quick", None))
         check_activation(self.activation)
+        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
+            raise InputError(f"labels are a list of class names; got {self.labels!r}")
         if self.batch_size is not None and (type(self.batch_size) is not int or self.batch_size < 1):
             raise InputError(
                 f"batch_size is how many images run at once, one at least, or None for all; got {self.batch_size!r}"
             )
-        local = [type(target).__name__ for target in self.targets if as_target(target).is_local]
-        moving = [type(wrapper).__name__ for wrapper in self.wrappers if wrapper.moves]
-        if local and moving:
-            raise TargetError(
-                f"{moving[0]} shows things in other places, and {local[0]} asks about one; "
-                "explain a class or a channel, or use Smooth"
-            )
+        check_places(self.targets, self.wrappers)
 
     @property
     def wrappers(self) -> list[Wrapper]:
@@ -116,6 +115,21 @@ def _layers(layer: Layers) -> Sequence[LayerLike] | None:
     if not layer:
         raise LayerError("no target layer is in an empty list; name at least one, or give None to choose")
     return layer
+
+
+def check_places(targets: Sequence[TargetLike], wrappers: Sequence[Wrapper]) -> None:
+    """Refuse targets that have a place, if a wrapper's copies show it elsewhere.
+
+    Raises:
+        TargetError: they do.
+    """
+    local = [type(target).__name__ for target in targets if as_target(target).is_local]
+    moving = [type(wrapper).__name__ for wrapper in wrappers if wrapper.moves]
+    if local and moving:
+        raise TargetError(
+            f"{moving[0]} shows things in other places, and {local[0]} asks about one; "
+            "explain a class or a channel, or use Smooth"
+        )
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

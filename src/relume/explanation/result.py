@@ -70,7 +70,7 @@ class Explanation:
         are_probabilities: True if ``scores`` are probabilities as they are, the network ending in a softmax or sigmoid; None if
             nothing tells what they are.
         versus: the class that the one explained is contrasted with in each image, ``(N,)``, if it is.
-        unit: the unit of the network that is explained, in words, if it is one.
+        description: what is explained in each image, in words, if it is no plain class and no contrast of two.
         scaling: how the maps are scaled when they are drawn (:meth:`scaled`).
         evidence: the cheap checks of each map; None if there were none.
         remarks: why the map of each image is empty or weak, by key, in words; empty words where it is neither.
@@ -104,7 +104,7 @@ class Explanation:
     activation: Resolved = "none"
     are_probabilities: bool | None = None
     versus: Tensor | None = None
-    unit: str | None = None
+    description: tuple[str, ...] | None = None
     scaling: Scaling = OWN
     evidence: Evidence | None = None
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -154,7 +154,7 @@ class Explanation:
             raise InputError(f"images are taken in their order; got a step of {some.step}")
         cut: dict[str, Any] = {
             name: None if (values := getattr(self, name)) is None else values[some]
-            for name in ("images", "target", "score", "scores", "photos", "versus", "evidence")
+            for name in ("images", "target", "score", "scores", "photos", "versus", "evidence", "description")
         }
         return dataclasses.replace(
             self,
@@ -285,7 +285,8 @@ class Explanation:
 
     def naming(self, option: str = "activation='{}'") -> str:
         """Say how to name the class scores, if a class is explained and nothing tells what they are; else nothing."""
-        unnamed = self.target is not None and self.activation == "none" and self.are_probabilities is None
+        classes = self.target is not None and self.scores.ndim == 2
+        unnamed = classes and self.activation == "none" and self.are_probabilities is None
         return how_to_name(option, self.scores.shape[1]) if unnamed else ""
 
     @property
@@ -307,8 +308,8 @@ class Explanation:
             'cat (4)'
         """
         score, probabilities = f"score {significant(float(self.score[sample]))}", self.probabilities(sample)
-        if self.target is None:
-            return f"{self.unit}, {score}" if self.unit else score
+        if self.description is not None or self.target is None:
+            return f"{self.description[sample]}, {score}" if self.description else score
         index = int(self.target[sample])
         if self.versus is not None:
             return f"{self._called(index)} rather than {self._called(int(self.versus[sample]))}, {score}"

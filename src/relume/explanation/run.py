@@ -15,7 +15,7 @@ from relume.engine.inputs import Inputs, Model
 from relume.engine.torch_errors import Unwritten
 from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
-from relume.errors import NonFiniteError, TargetError
+from relume.errors import ModelError, NonFiniteError, TargetError
 from relume.explanation.batches import Batches, Part, join, join_coverage
 from relume.explanation.copies import CopiedRun, Group, Maps, groups_of, maps_of_copies, maps_on_images
 from relume.explanation.passes import compute_gradients, compute_maps, maps_of_score
@@ -72,9 +72,11 @@ def explain(
         activation: what the network's scores are: ``softmax`` if one class is true, ``sigmoid`` if each may be, ``none`` if
             they are no probabilities. ``auto`` looks at the end of the network's graph: what comes out of a softmax or sigmoid
             is a probability already, what comes out of a log-softmax is ``softmax``, and all else ``none``.
+        labels: the class names by index, by which results, figures and files call classes.
 
     Raises:
         InputError: images, methods, target or layer do not fit; see :mod:`relume.errors`.
+        ModelError: there are more or fewer labels than classes.
         GraphError: a rule cannot be applied to every rectifier of this network.
         NonFiniteError: NaN or infinity in the input, the scores or a map.
 
@@ -117,11 +119,20 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
             batches.halve(error)
     run.check()
     named = [replace(e, model=_name(model)) for e in join(parts, batches.limit)]
+    for e in named:
+        _check_labels(e)
     return compared(named)
 
 
 def _name(model: Model) -> str:
     return type(unwrap(model)).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", repr(model))
+
+
+def _check_labels(e: Explanation) -> None:
+    if e.labels is not None and e.scores.ndim == 2 and len(e.labels) != e.scores.shape[1]:
+        raise ModelError(
+            f"{len(e.labels)} labels were given for a network of {e.scores.shape[1]} classes; give one line for each"
+        )
 
 
 def _explain_part(run: Callable[..., Trace], part: Part, request: Request) -> tuple[list[Explanation], Request]:
@@ -186,12 +197,19 @@ def _explanation(
         activation=activation[0],
         are_probabilities=activation[1],
         versus=target.versus,
-        unit=None if target.layer is None else str(target),
+        labels=request.labels,
+        description=_description(target, len(trace.images), request.labels),
         evidence=_evidence(trace, maps, methods, rival, request, last=last) if request.evidence and methods else None,
         remarks=reasons,
         layer_choice=trace.layers[0].why if was_chosen else None,
         runner_up_layer=another if was_chosen else None,
     )
+
+
+def _description(target: Target, count: int, labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Say what is explained in each image, where classes do not say it all."""
+    words = [target.words(image, labels) for image in range(count)]
+    return None if None in words else tuple(map(str, words))
 
 
 def _evidence(
@@ -218,6 +236,8 @@ def _runner_up(trace: Trace, score: Score) -> Score | None:
 
 def _outputs(trace: Trace, score: Score) -> Tensor:
     """Return the class scores with their graph, or the score where there are none."""
+    if not score.target.has_class_scores:
+        return score.value
     try:
         return class_scores(trace.outputs, len(trace.images))
     except TargetError:  # what was explained is something else than a class, or nothing tells which of several are the scores

@@ -88,8 +88,8 @@ def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def _target_folder(e: Explanation) -> str:
     """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
-    if e.target is None:
-        return _plain(e.unit or "score")
+    if e.description is not None or e.target is None:
+        return _plain(e.description[0] if e.description else "score")
     name = _class_folder(e, int(e.target[0]))
     return name if e.versus is None else f"{name}-not-{_class_folder(e, int(e.versus[0]))}"
 

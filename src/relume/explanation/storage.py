@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +44,6 @@ _PLAIN: dict[str, Any] = {
     "model": str,
     "activation": str,
     "are_probabilities": bool | None,
-    "unit": str | None,
     "labels": list | None,
     "provenance": dict,
     "layer_choice": str | None,
@@ -214,6 +213,7 @@ def _sample(e: Explanation, i: int) -> dict[str, Any]:
         "target": index,
         "target_name": None if index is None else e.name(index),
         "versus": None if e.versus is None else int(e.versus[i]),
+        "description": None if e.description is None else e.description[i],
         "score": float(e.score[i]),
         "top": [
             {"class": c, "name": name, "score": float(e.scores[i, c]), "probability": value if probable else None}
@@ -279,6 +279,7 @@ def load(directory: Path) -> dict[str, Any]:
             "infos": {key: _info(key, data["maps"][key]) for key in data["methods"]},
             **{key: tensors.get(key) for key in _TENSORS},
             **{key: data[key] for key in _PLAIN},
+            "description": _descriptions(data["samples"]),
             "coverage": Coverage(tuple(_coverage(row) for row in data["coverage"]["rectifiers"])),
             "photos": photos,
             "evidence": data["evidence"] and _read_evidence(data["evidence"]),
@@ -342,7 +343,12 @@ def _checked(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes of one explanation, which belong together."""
     if any(attributes[key] is None for key in ("images", "score", "scores")) or not attributes["maps"]:
         raise ValueError("maps, images, score or scores are missing")
-    per_image = [*attributes["maps"].values(), *(attributes[key] for key in _TENSORS), attributes["photos"]]
+    per_image = [
+        *attributes["maps"].values(),
+        *(attributes[key] for key in _TENSORS),
+        attributes["photos"],
+        attributes["description"],
+    ]
     if len({len(values) for values in per_image if values is not None}) > 1:
         raise ValueError("maps, tensors and photos are of different numbers of images")
     for key, kind in _PLAIN.items():
@@ -370,8 +376,13 @@ def _read_evidence(data: dict[str, Any]) -> Evidence:
     return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), classes, edges)
 
 
+def _descriptions(samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
+    words = [sample["description"] for sample in samples]
+    return None if None in words else tuple(map(str, words))
+
+
 def _coverage(row: dict[str, Any]) -> CoverageRow:
-    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]))
+    return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]), tuple(map(str, row["places"])))
 
 
 def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo:

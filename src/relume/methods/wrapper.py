@@ -15,7 +15,7 @@ from relume.maps import MapInfo
 from relume.methods.base import Method, resolve_method
 from relume.targets.base import Target
 
-__all__ = ["AnyMethod", "Copy", "MethodLike", "Moments", "Wrapper", "resolve_methods", "widened"]
+__all__ = ["AnyMethod", "Copy", "MethodLike", "Moments", "Wrapper", "resolve_methods", "rewinding", "widened"]
 
 
 def widened(values: Tensor) -> Tensor:
@@ -204,3 +204,27 @@ def resolve_methods(methods: Iterable[MethodLike]) -> list[AnyMethod]:
             if by_key.setdefault(info.key, resolved) != resolved:
                 raise InputError(f"two different methods are called {info.key!r}; give one another key, or ask in two calls")
     return list(dict.fromkeys(by_key.values()))
+
+
+def rewinding(methods: Iterable[MethodLike]) -> Callable[[], None]:
+    """Return a function that gives the generators of the wrappers among ``methods`` the states that they have now.
+
+    Example:
+        >>> import torch
+        >>> from relume import Smooth
+        >>> from relume.methods.wrapper import rewinding
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> rewind = rewinding([Smooth("gradient", generator=generator)])
+        >>> first = torch.rand(1, generator=generator)
+        >>> rewind()
+        >>> bool(torch.rand(1, generator=generator) == first)
+        True
+    """
+    generators = dict.fromkeys(g for method in methods if isinstance(method, Wrapper) for g in method.generators)
+    states = [(generator, generator.get_state()) for generator in generators]
+
+    def rewind() -> None:
+        for generator, state in states:
+            generator.set_state(state)
+
+    return rewind

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
-from relume.errors import ModelError, TargetError
+from relume.errors import ImageError, ModelError, TargetError
 from relume.methods.names import DEFAULT_METHODS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Opened:
             The explanation of all photos together; :meth:`explanations` explains many, one after the other.
 
         Raises:
-            ImageError: a photo cannot be read or used.
+            ImageError: a photo cannot be read or used, or photos have different sizes once they are prepared.
             ModelError: there are more or fewer labels than classes.
             RelumeError: as :func:`relume.explain`.
         """
@@ -138,11 +138,17 @@ class Opened:
 
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
         framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
-        images = torch.stack([self.image(self.preprocessing.view(photo.picture)) for photo in framed])
+        views = [self.preprocessing.view(photo.picture) for photo in framed]
+        if len(sizes := dict.fromkeys(view.size for view in views)) > 1:
+            raise ImageError(
+                "photos that are explained together have one size as the network sees them, and these have "
+                f"{', '.join(f'{width}×{height}' for width, height in sizes)}; explain them one by one, or by explanations"
+            )
+        images = torch.stack([self.image(view) for view in views])
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
-        options = {"output": self.output, **options}
+        options = {"output": self.output, "labels": self.labels, **options}
         try:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
@@ -163,7 +169,8 @@ class Opened:
         """Explain any number of photos in batches; yield each with its explanation, or with what went wrong, in order.
 
         A photo that cannot be read, or that the network fails on, stops no other. Maps are those of photos explained alone, up
-        to rounding, unless the network mixes the images of a batch.
+        to rounding, unless the network mixes the images of a batch. A generator that a wrapper draws from, such as that of
+        :class:`relume.Smooth`, begins with the same state for each of them.
 
         Args:
             photos: as for :meth:`explain`, any number; they are read when their turn comes.
@@ -201,15 +208,18 @@ class Opened:
 
         ``read``, if given, reads a photo in place of :func:`relume.pictures.photo.as_photo`.
         """
+        from relume.methods.wrapper import rewinding
         from relume.models.photos import in_batches
         from relume.pictures.photo import as_photo
 
         methods, batch_size = [*methods], options.pop("batch_size", None)
+        rewind = rewinding(methods)
 
         def load(photo: P) -> tuple[P, Photo]:
             return photo, as_photo(photo) if read is None else read(photo)
 
         def run(batch: Sequence[tuple[P, Photo]]) -> list[Comparison]:
+            rewind()
             explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
             return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
 
@@ -231,11 +241,8 @@ class Opened:
             return
 
     def _named(self, e: Explanation, photos: Sequence[Photo], provenance: Mapping[str, Any]) -> Explanation:
-        """Return an explanation that knows the network's name, its classes and the photos."""
-        classes = e.scores.shape[1] if e.scores.ndim == 2 else None  # a network of which a unit is explained may have none
-        if self.labels is not None and classes is not None and len(self.labels) != classes:
-            raise ModelError(f"{len(self.labels)} labels were given for a network of {classes} classes; give one line for each")
-        known = {"model": self.name, "labels": self.labels, "photos": photos}
+        """Return an explanation that knows the network's name and the photos."""
+        known = {"model": self.name, "photos": photos}
         return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
 
     def _with_names(self, error: TargetError, targets: Sequence[TargetLike]) -> TargetError:
@@ -243,7 +250,8 @@ class Opened:
         from relume.targets import Contrast
 
         sentence, labels = str(error), self.labels or ()
-        for index in {target.b for target in targets if isinstance(target, Contrast) and isinstance(target.b, int)}:
+        others = (target.against for target in targets if isinstance(target, Contrast))
+        for index in {other for other in others if isinstance(other, int)}:
             if 0 <= index < len(labels):
                 sentence = sentence.replace(f"class {index} is contrasted", f"class {index} ({labels[index]}) is contrasted")
         return type(error)(sentence)
@@ -262,6 +270,27 @@ class Opened:
 
         image = self.image(self.preprocessing.view(as_photo(photo).picture))
         return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
+
+    def embedding(self, photo: Picture) -> torch.Tensor:
+        """Return the network's embedding of a photo, ``(D,)``, as a reference for :class:`relume.targets.Embedding`.
+
+        Raises:
+            ImageError: the photo cannot be read.
+            TargetError: the network returns no embedding, or several tensors that may be one.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo", "cpu").embedding(draw_scene(0).picture).shape
+            torch.Size([12])
+        """
+        from relume.engine.reading import Reading
+        from relume.engine.trace import Trace
+        from relume.pictures.photo import as_photo
+        from relume.targets.outputs import embeddings
+
+        image = self.image(self.preprocessing.view(as_photo(photo).picture))[None].to(self.device)
+        return embeddings(Trace.run(self.model, image, Reading(output=self.output)).outputs, 1)[0].detach()
 
     def image(self, view: Image) -> torch.Tensor:
         """Return the network's input for a view, ``(3, H, W)``, in the floating-point type that the network computes in.

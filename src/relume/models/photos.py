@@ -113,7 +113,7 @@ def in_batches(
     """Read photos and run them in batches; yield each with its result, or with the error that it alone raises, in order.
 
     A batch that raises an error is run again one by one. A network that takes photos only one by one, as an exported program
-    may, gets all later ones so.
+    may, gets all later ones so; an :class:`ImageError` is about the photos of one batch, such as their sizes.
 
     Args:
         photos: the photos, in any form that ``read`` takes.
@@ -123,6 +123,7 @@ def in_batches(
 
     Raises:
         InputError: ``batch_size`` is not positive.
+        ValueError: ``run`` returned more or fewer results than photos.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is the number of photos that run at once, from 1 on; got {batch_size}")
@@ -131,7 +132,9 @@ def in_batches(
         inputs = [_attempt(read, photo) for photo in batch]
         readable = [one for one in inputs if not isinstance(one, Exception)]
         together = _attempt(run, readable) if len(readable) > 1 else None
-        results = None if together is None or isinstance(together, Exception) else iter(together)
+        results = None
+        if together is not None and not isinstance(together, Exception):
+            results = iter([result for _, result in zip(readable, together, strict=True)])
         failed = False
         for photo, one in zip(batch, inputs, strict=True):
             if isinstance(one, Exception):
@@ -142,7 +145,7 @@ def in_batches(
                 alone = _attempt(run, [one])
                 failed = failed or isinstance(alone, Exception)
                 yield photo, alone if isinstance(alone, Exception) else alone[0]
-        if isinstance(together, Exception) and not failed:
+        if isinstance(together, Exception) and not isinstance(together, ImageError) and not failed:
             batch_size = 1
 
 

@@ -18,11 +18,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from relume.engine.forward_pass import guard
-from relume.engine.graph import gradients, hooked, survey
+from relume.engine.graph import gradients, hooked
 from relume.engine.reading import Reading
 from relume.engine.recorder import recorder_of
 from relume.engine.replica import replicate
-from relume.engine.trace import Score
+from relume.engine.trace import Score, tape_of
 from relume.errors import GraphError
 from relume.rules import Rule, gradient
 from relume.targets.conversion import as_target
@@ -51,7 +51,8 @@ class Run:
         self._images = images.detach().requires_grad_()
         replica = replicate(model)
         recorder = recorder_of(model, replica, self._images, Reading(layers=layers))
-        with guard(model):
+        self._tape = tape_of(model, replica, self._images)
+        with guard(model), self._tape:
             self.outputs: Any = replica(self._images.clone())  # it may begin with an in-place operation
         recording = None if recorder is None else recorder.finish()
         self.layers = [recording.layer(name).output for name in layers] if recording else []
@@ -66,8 +67,9 @@ class Run:
             GraphError: the scores do not depend on one of them, or ``rule`` cannot be applied to every rectifier.
         """
         ends = [self._images, *self.layers]
-        _, nodes = Score(scores, as_target(None)).between(ends)
-        rectifiers = () if rule is gradient else survey(nodes).guidable()
+        score = Score(scores, as_target(None), self._tape)
+        _, nodes = score.between(ends)
+        rectifiers = () if rule is gradient else score.survey(ends, relu_only=False).guidable()
         with hooked(rectifiers, rule):
             pulled = gradients(scores, ends, nodes)
         if any(values is None for values in pulled):

@@ -12,7 +12,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-__all__ = ["Target", "TargetLike", "is_index"]
+from relume.targets.activation import Activation
+
+__all__ = ["Target", "TargetLike", "is_index", "named"]
 
 
 class Target(ABC):
@@ -65,6 +67,15 @@ class Target(ABC):
         """Give the target for the batch repeated so many ``times``; None if the target counts on the batch as it is."""
         return None
 
+    def known(self, size: Sequence[int], activation: Activation) -> Target:
+        """Give the target with what it must know beside the outputs.
+
+        Args:
+            size: the spatial size of the images, ``(H, W)``.
+            activation: how probabilities follow from the scores of the network.
+        """
+        return self
+
     def placed(self, name: str) -> Target:
         """Give the target with its :attr:`layer` called by its dotted ``name`` in the model."""
         return self
@@ -89,6 +100,15 @@ class Target(ABC):
         """The layer whose output is scored, a module or its dotted name; None for the output of the network."""
         return None
 
+    @property
+    def has_class_scores(self) -> bool:
+        """False if what the target reads in the outputs cannot be class scores."""
+        return True
+
+    def words(self, image: int, labels: Sequence[str] | None) -> str | None:
+        """Say what is explained in one image, once frozen, by the class names if known; None if :attr:`classes` say it all."""
+        return None if self.classes is not None else str(self)
+
     def __str__(self) -> str:
         return type(self).__name__
 
@@ -100,3 +120,14 @@ TargetLike: TypeAlias = "int | Sequence[int] | Tensor | Callable[[Any], Tensor] 
 def is_index(value: object) -> bool:
     """Tell whether ``value`` is a whole number, which a bool is not."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def named(index: int, labels: Sequence[str] | None) -> str:
+    """Name a class by its label, in one line, and its index; by its index alone if it has no label.
+
+    Example:
+        >>> named(1, ["cat", "dog"]), named(1, None)
+        ('dog (1)', 'class 1')
+    """
+    known = labels is not None and index < len(labels)
+    return f"{' '.join(labels[index].split())} ({index})" if known else f"class {index}"  # type: ignore[index]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relume.errors import TargetError
 from relume.targets.base import Target
+from relume.targets.fitting import check_class
 from relume.targets.outputs import class_scores
 
 __all__ = ["Class"]
@@ -46,8 +47,7 @@ class Class(Target):
             return Class(scores.detach().argmax(dim=1))
         classes, known = _indices(self.index, count), scores.shape[1]
         for index in classes:
-            if not 0 <= index < known:
-                raise TargetError(f"class {index} is out of range: the network has {known} classes, 0 to {known - 1}")
+            check_class(index, known)
         return Class(torch.tensor(classes, device=scores.device))
 
     def scores(self, outputs: Any) -> Tensor:

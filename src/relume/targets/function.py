@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ class Function(Target):
     def scores(self, outputs: Any) -> Tensor:
         """Call the function."""
         return self.function(outputs)
+
+    def words(self, image: int, labels: Sequence[str] | None) -> str | None:
+        """Say nothing: a function has no name that says what it scores."""
 
     def __str__(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)

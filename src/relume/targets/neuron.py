@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from relume.errors import TargetError
 from relume.targets.base import is_index
-from relume.targets.unit import Unit
+from relume.targets.unit import Unit, in_words
 
 __all__ = ["Neuron"]
 
@@ -21,13 +19,14 @@ __all__ = ["Neuron"]
 class Neuron(Unit):
     """One place of a channel's map: ``Neuron("layer4", 7, (3, 5))``; where it is highest in each image, if not given.
 
-    A layer without spatial axes, such as a fully connected one, has one place: ``Neuron("fc", 3)``.
+    A layer without spatial axes, such as a fully connected one, has one place: ``Neuron("fc", 3)``. A slice in the position,
+    ``(slice(2, 5), 3)``, means the mean over several places.
 
     Attributes:
         layer: a module of the model or its dotted name.
-        channel: which of its channels.
+        channel: which of its channels, or a slice of them, whose mean is meant.
         position: the place; ``()`` in a layer without spatial axes.
-        places: once frozen, the place in each image, ``(N,)`` int64, counted along the rows.
+        places: once frozen, the highest place in each image, ``(N,)`` int64, counted along the rows, if no position is given.
 
     Example:
         >>> import torch
@@ -38,7 +37,7 @@ class Neuron(Unit):
         tensor([2.])
     """
 
-    position: tuple[int, ...] | None = None
+    position: tuple[int | slice, ...] | None = None
     places: Tensor | None = field(default=None, kw_only=True, repr=False)
 
     is_local = True
@@ -55,22 +54,21 @@ class Neuron(Unit):
             return self
         position = () if self.position is None and not size else self.position
         if position is None:
-            return replace(self, places=self._cells(outputs).detach().argmax(1))
+            return replace(self, places=self.values(outputs).detach().flatten(1).argmax(1))
         if not _is_place(position, size):
             problem = f"has a map of {size}, and {position!r} is no place in it" if size else "has no spatial axes"
             purpose = " for the highest place" if size else ""
             raise TargetError(f"layer {self.name!r} {problem}; leave the position out{purpose}")
-        place = sum(p * math.prod(size[i + 1 :]) for i, p in enumerate(position))
-        return replace(self, position=position, places=torch.full((len(outputs),), place, device=outputs.device))
-
-    def _cells(self, outputs: Tensor) -> Tensor:
-        """Take the channel's value at every place, ``(N, places)``."""
-        return outputs[:, self.channel].reshape(len(outputs), -1)
+        return replace(self, position=position)
 
     def scores(self, outputs: Any) -> Tensor:
-        """Take the value at the place, ``(N,)``."""
-        assert self.places is not None, "frozen before it is asked"
-        return self._cells(outputs).gather(1, self.places[:, None])[:, 0]
+        """Take the value at the place, or the mean over several, ``(N,)``."""
+        values = self.values(outputs)
+        if self.places is not None:
+            return values.flatten(1).gather(1, self.places[:, None])[:, 0]
+        assert self.position is not None, "frozen before it is asked"
+        values = values[(slice(None), *self.position)]
+        return values.flatten(1).mean(1) if values.ndim > 1 else values
 
     def rows(self, some: slice) -> Neuron:
         """Give the places of ``some`` of the images."""
@@ -81,11 +79,14 @@ class Neuron(Unit):
         return self if self.places is None else replace(self, places=self.places.repeat(times))
 
     def __str__(self) -> str:
-        where = " where it is highest" if self.position is None else f" at {self.position}" if self.position else ""
+        place = ", ".join(map(in_words, self.position or ()))
+        where = " where it is highest" if self.position is None else f" at ({place})" if place else ""
         return f"{Unit.__str__(self)}{where}"
 
 
 def _is_place(position: object, size: Sequence[int]) -> bool:
     if not isinstance(position, Sequence) or len(position) != len(size):
         return False
-    return all(is_index(p) and 0 <= p < s for p, s in zip(position, size, strict=True))
+    return all(
+        bool(range(s)[p]) if isinstance(p, slice) else is_index(p) and 0 <= p < s for p, s in zip(position, size, strict=True)
+    )

@@ -9,50 +9,79 @@ from typing import Any
 from torch import Tensor
 
 from relume.errors import TargetError
+from relume.targets.fitting import misfit
 
-__all__ = ["class_scores", "pixel_scores", "tensors_in"]
+__all__ = ["candidates", "class_scores", "distinct", "embeddings", "pixel_scores", "single_values", "tensors_in", "the_one"]
 
 
-def class_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
+def class_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K)`` class scores in what a network returned: its ``logits`` if it names them, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be class scores, or several tensors can.
     """
-    returned = _distinct(outputs)
-    flat = [(name, t) for name, t in returned if t.ndim == 2 and t.is_floating_point()]
-    if fitting := [(name, t) for name, t in flat if len(t) == batch and t.shape[1]]:
-        return _the_one(fitting, ("logits",), outputs)
-    if not flat:
+    if fitting := candidates(outputs, count, (2,)):
+        return the_one(fitting, ("logits",), outputs)
+    flat = [(name, t) for name, t in distinct(outputs) if t.ndim == 2 and t.is_floating_point()]
+    if flat and all(t.shape[1] for _, t in flat):
         raise TargetError(
-            f"a class target needs class scores of shape (N, classes), and the network returned "
-            f"{_listed(returned) or type(outputs).__name__}; "
-            "pass a callable that takes the outputs and returns one score per sample"
-        )
-    if all(t.shape[1] for _, t in flat):
-        raise TargetError(
-            f"the network returned scores for {len(flat[0][1])} samples and was given {batch}; "
+            f"the network returned scores for {len(flat[0][1])} samples and was given {count}; "
             "pass a batch of shape (N, C, H, W)"
         )
-    raise TargetError(f"the network returned {_listed(flat)}, which is no class at all; build it with one class or more")
+    if flat:
+        raise TargetError(f"the network returned {_listed(flat)}, which is no class at all; build it with one class or more")
+    raise misfit("a class target needs class scores of shape (N, classes)", outputs, count)
 
 
-def pixel_scores(outputs: Any, batch: int) -> Tensor:
-    """Find the ``(batch, K, H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
+def pixel_scores(outputs: Any, count: int) -> Tensor:
+    """Find the ``(count, K, [D,] H, W)`` scores in what a network returned: its ``out`` or ``logits``, else the only ones.
 
     Raises:
         TargetError: nothing that was returned can be such scores, or several tensors can.
     """
-    returned = _distinct(outputs)
-    if fitting := [(name, t) for name, t in returned if t.ndim == 4 and t.is_floating_point() and len(t) == batch]:
-        return _the_one(fitting, ("out", "logits"), outputs)
-    raise TargetError(
-        "a segmentation target needs scores of shape (N, classes, H, W), and the network returned "
-        f"{_listed(returned) or 'none'}; for class scores give a class"
-    )
+    if fitting := candidates(outputs, count, (4, 5)):
+        return the_one(fitting, ("out", "logits"), outputs)
+    raise misfit("a segmentation target needs scores of shape (N, classes, H, W) or (N, classes, D, H, W)", outputs, count)
 
 
-def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], outputs: Any) -> Tensor:
+def single_values(outputs: Any, count: int | None = None) -> Tensor:
+    """Find the one value for each image, ``(count,)``, in what a network returned as ``(count,)`` or ``(count, 1)``.
+
+    Raises:
+        TargetError: nothing that was returned is one value for each image, or several tensors are.
+    """
+    if fitting := [(name, t) for name, t in candidates(outputs, count, (1, 2)) if t.ndim == 1 or t.shape[1] == 1]:
+        return the_one(fitting, ("logits",), outputs).reshape(-1)
+    raise misfit("this target needs a head of one value, (N, 1)", outputs, count)
+
+
+def embeddings(outputs: Any, count: int | None = None) -> Tensor:
+    """Find the embedding of each image, ``(count, D)``: what the network calls so, else the only one.
+
+    Raises:
+        TargetError: nothing that was returned can be embeddings, or several tensors can.
+
+    Example:
+        >>> import torch
+        >>> returned = {"logits_per_image": torch.rand(2, 2), "image_embeds": torch.rand(2, 8)}
+        >>> embeddings(returned, 2).shape
+        torch.Size([2, 8])
+    """
+    if fitting := candidates(outputs, count, (2,)):
+        return the_one(fitting, ("image_embeds", "pooler_output", "embeddings", "embedding"), outputs)
+    raise misfit("an embedding target needs an embedding of each image, (N, D)", outputs, count)
+
+
+def candidates(outputs: Any, count: int | None, axes: Sequence[int]) -> list[tuple[str, Tensor]]:
+    """List the floating-point tensors with so many ``axes`` and a row for each image, of any number of them if None."""
+    return [
+        (name, t)
+        for name, t in distinct(outputs)
+        if t.ndim in axes and t.is_floating_point() and count in (None, len(t)) and t.numel()
+    ]
+
+
+def the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], outputs: Any) -> Tensor:
     """Find the tensor among those ``fitting`` that is called one of ``names``, the first name first; else the only one.
 
     Raises:
@@ -69,12 +98,12 @@ def _the_one(fitting: Sequence[tuple[str, Tensor]], names: Sequence[str], output
     ways += ["a callable that takes all of it, output=lambda returned: ..."] if len(chosen) < len(fitting) else []
     command = f" ({' or '.join(f'--scores {key}' for key in chosen)} in the command)" if len(chosen) > 1 else ""
     raise TargetError(
-        f"the network returned {_listed(_distinct(outputs))}, and {' and '.join(name for name, _ in fitting)} can each be the "
+        f"the network returned {_listed(distinct(outputs))}, and {' and '.join(name for name, _ in fitting)} can each be the "
         f"scores; choose by {' or '.join(ways)}{command}"
     )
 
 
-def _distinct(outputs: Any) -> list[tuple[str, Tensor]]:
+def distinct(outputs: Any) -> list[tuple[str, Tensor]]:
     """List the tensors in what a network returned; one that is returned twice is one."""
     tensors: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in tensors_in(outputs):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from relume.errors import TargetError
-from relume.targets.base import Target, is_index
+from relume.targets.activation import Activation, last_activation
+from relume.targets.base import Target, is_index, named
+from relume.targets.fitting import check_class, check_count
 from relume.targets.outputs import pixel_scores
 
 __all__ = ["Segmentation"]
@@ -17,72 +20,105 @@ __all__ = ["Segmentation"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation(Target):
-    """The scores of a class summed over pixels: those of ``mask``, or those that the network itself gives to the class.
+    """The scores of a class summed over a region: a given one, or the one that the network itself gives to the class.
 
-    Vinogradova et al. 2020, arXiv:2002.11434.
+    Vinogradova et al. 2020, arXiv:2002.11434. Pictures ``(N, classes, H, W)`` and volumes ``(N, classes, D, H, W)``. A network
+    of one class gives it the pixels whose score is above 0, or above 0.5 where a sigmoid made it.
 
     Attributes:
         index: the class.
-        mask: boolean, ``(H, W)`` or ``(N, H, W)``, of the size of the network's output; None for the predicted pixels.
+        region: boolean, ``(H, W)`` or ``(N, H, W)``, with D before H in a volume, of the size of the network's output; None for
+            the predicted region.
+        axes: how many spatial axes the images have; found from them.
 
     Example:
         >>> import torch
         >>> outputs = torch.tensor([[[[1.0, 1.0]], [[4.0, 0.0]]]])      # (1, 2 classes, 1, 2)
         >>> Segmentation(1).frozen(outputs, 1).scores(outputs)
         tensor([4.])
-        >>> Segmentation(1, torch.ones(1, 2)).frozen(outputs, 1).scores(outputs)
-        tensor([4.])
+        >>> Segmentation(1, torch.tensor([[False, True]])).frozen(outputs, 1).scores(outputs)
+        tensor([0.])
     """
 
     index: int
-    mask: Tensor | None = None
+    region: Tensor | None = None
+    axes: int = field(default=2, kw_only=True, repr=False)
 
     is_local = True
+    has_class_scores = False
+
+    def known(self, size: Sequence[int], activation: Activation) -> Segmentation:
+        """Give the target that knows whether a region of three axes is a volume, or a picture for each image."""
+        return replace(self, axes=len(size))
 
     def frozen(self, outputs: Any, count: int) -> Segmentation:
-        """Decide the pixels.
+        """Decide the region.
 
         Raises:
-            TargetError: no such class, a mask of another size, or no pixel at all.
+            TargetError: no such class, a region of another size, or no pixel at all.
         """
-        scores = pixel_scores(outputs, count)
-        known, size = scores.shape[1], tuple(scores.shape[2:])
         if not is_index(self.index):
             raise TargetError(f"a segmentation target is about one class, an index such as Segmentation(3); got {self.index!r}")
-        if not 0 <= self.index < known:
-            raise TargetError(f"class {self.index} is out of range: the network has {known} classes, 0 to {known - 1}")
-        mask = scores.detach().argmax(1) == self.index if self.mask is None else torch.as_tensor(self.mask).bool()
-        if tuple(mask.shape) not in (size, (count, *size)):
-            raise TargetError(f"the mask has shape {tuple(mask.shape)}, and the network's output {size}; give one of that size")
-        mask = mask.to(scores.device).expand(count, *size)
-        if empty := [i for i, some in enumerate(mask.flatten(1).any(1).tolist()) if not some]:
-            raise TargetError(f"no pixel of image {empty[0]} belongs to class {self.index} or its mask; give another")
-        return Segmentation(self.index, mask)
+        scores = pixel_scores(outputs, count)
+        check_class(self.index, scores.shape[1])
+        size = tuple(scores.shape[2:])
+        region = self._predicted(scores) if self.region is None else torch.as_tensor(self.region).bool()
+        if tuple(region.shape) not in (size, (count, *size)):
+            raise TargetError(
+                f"the region has shape {tuple(region.shape)}, and the network's output {size}; give one of that size"
+            )
+        region = region.to(scores.device).expand(count, *size)
+        if empty := [i for i, some in enumerate(region.flatten(1).any(1).tolist()) if not some]:
+            predicted = sorted(set(scores[empty[0]].detach().argmax(0).flatten().tolist()))
+            raise TargetError(
+                f"no pixel of image {empty[0]} belongs to class {self.index} or its region; the network gives pixels to "
+                f"{', '.join(map(str, predicted))}"
+            )
+        return replace(self, region=region, axes=len(size))
+
+    def _predicted(self, scores: Tensor) -> Tensor:
+        """Find the pixels that the network gives to the class, ``(N, *spatial)``."""
+        if scores.shape[1] == 1:
+            return scores.detach()[:, 0] > (0.5 if last_activation(scores) == "sigmoid" else 0)
+        return scores.detach().argmax(1) == self.index
 
     def scores(self, outputs: Any) -> Tensor:
-        """Read the sum of each image's scores over its pixels, ``(N,)``."""
-        assert self.mask is not None, "frozen before it is asked"
-        scores = pixel_scores(outputs, len(self.mask))[:, self.index]
+        """Compute the sum of each image's scores over its region, ``(N,)``."""
+        assert self.region is not None, "frozen before it is asked"
+        scores = pixel_scores(outputs, len(self.region))[:, self.index]
         # a product with booleans would be listed as a rectifier that somebody may have written by hand
-        return (scores * self.mask.to(scores.dtype)).flatten(1).sum(1)
+        return (scores * self.region.to(scores.dtype)).flatten(1).sum(1)
 
     def check(self, count: int) -> None:
-        """Refuse ``count`` images if there is a mask for each of another number of them."""
-        if self._of_each is not None and len(self._of_each) != count:
-            raise TargetError(f"{len(self._of_each)} masks were given for {count} samples; give one, or one per sample")
+        """Refuse ``count`` images if there is a region for each of another number of them."""
+        if self.region is not None and self._has_rows:
+            check_count(self.region, "regions", count)
 
     def rows(self, some: slice) -> Segmentation:
-        """Give the pixels of ``some`` of the images."""
-        return self if self._of_each is None else Segmentation(self.index, self._of_each[some])
+        """Give the region of ``some`` of the images."""
+        return replace(self, region=self.region[some]) if self._has_rows else self  # type: ignore[index]
 
     def repeated(self, times: int) -> Segmentation:
-        """Give the pixels for the batch repeated so many ``times``."""
-        return self if self._of_each is None else Segmentation(self.index, torch.as_tensor(self._of_each).repeat(times, 1, 1))
+        """Give the region for the batch repeated so many ``times``."""
+        if not self._has_rows:
+            return self
+        region = torch.as_tensor(self.region)
+        return replace(self, region=region.repeat(times, *[1] * (region.ndim - 1)))
 
     @property
-    def _of_each(self) -> Tensor | None:
-        """The masks, if there is one for each image."""
-        return self.mask if self.mask is not None and self.mask.ndim == 3 else None
+    def _has_rows(self) -> bool:
+        """True if there is a region for each image."""
+        return self.region is not None and self.region.ndim > self.axes
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The class, once for each image, ``(N,)`` int64, once frozen."""
+        return torch.full((len(self.region),), self.index) if self._has_rows else None  # type: ignore[arg-type]
+
+    def words(self, image: int, labels: Sequence[str] | None) -> str:
+        """Say which class, and how many pixels."""
+        assert self.region is not None, "frozen before it is asked"
+        return f"{named(self.index, labels)} in {int(self.region[image].sum()):,} pixels"
 
     def __str__(self) -> str:
         return f"the pixels of class {self.index}"

@@ -81,7 +81,7 @@ def class_sensitivity(subject: Subject) -> ClassSensitivity:
     """Explain the runner-up, a random other and the least likely class of each image, in one forward pass.
 
     Raises:
-        InputError: the network has one class.
+        InputError: the network has one class, or the target is no class.
 
     Example:
         >>> import torch
@@ -92,6 +92,8 @@ def class_sensitivity(subject: Subject) -> ClassSensitivity:
         >>> result.mean["absolute"].shape
         (2,)
     """
+    if subject.classes is None:
+        raise InputError("the target is no class, so that there is no other class to compare with")
     others = other_classes(subject.explanation.scores, subject.classes, subject.generator())
     maps = dict(zip(others, subject.maps_for(list(others.values())), strict=True))
     return ClassSensitivity(others, {role: subject.maps.compare(other) for role, other in maps.items()}, maps)
@@ -102,7 +104,7 @@ def _draw(result: ClassSensitivity, report: AuditReport, i: int) -> list[Strip]:
     own, others = report.maps.saliency[i], {role: maps.saliency[i] for role, maps in result.maps.items()}
     finite = [values.astype(np.float32) for values in (own, *others.values()) if np.isfinite(values).all()]
     full = max((scale_of(values) for values in finite), default=0.0)
-    tiles = [Tile(report.class_name(int(report.classes[i])), "the class explained", heat(own, full))]
+    tiles = [Tile(report.target_name(i), "the class explained", heat(own, full))]
     for role, values in others.items():
         words = similarity(result.similarity[role]["absolute"][i], values)
         tiles.append(Tile(report.class_name(int(result.classes[role][i])), f"{OTHERS[role]}: {words}", heat(values, full)))

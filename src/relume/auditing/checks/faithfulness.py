@@ -109,7 +109,7 @@ def measure_faithfulness(subject: Subject) -> Faithfulness:
     for by in curves.values():
         by["method"][maps.empty] = np.nan
     gain = {kind: _gain(kind, by) for kind, by in curves.items()}
-    return Faithfulness(curves, gain, subject.explanation.quantity)
+    return Faithfulness(curves, gain, "score" if subject.classes is None else subject.explanation.quantity)
 
 
 def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Generator) -> Values:
@@ -126,9 +126,14 @@ def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Genera
 def _scores(network: torch.nn.Module, subject: Subject, i: int, images: Iterable[Values]) -> Values:
     """Return the probability, or score, of the class of image ``i`` in each of ``images``."""
     inputs = torch.from_numpy(np.stack(list(images))).to(subject.images)
-    outputs = [class_scores(pick(network(part), subject.output), len(part)) for part in parts(inputs, subject.batch_size)]
-    scores = activated(torch.cat(outputs).cpu().double(), subject.explanation.activation)
-    values: Values = scores[:, int(subject.classes[i])].numpy()
+    outputs = [(pick(network(part), subject.output), len(part)) for part in parts(inputs, subject.batch_size)]
+    if subject.classes is None:
+        target = subject.target.rows(slice(i, i + 1))
+        own = [(target.repeated(count) or target).scores(returned) for returned, count in outputs]
+        of_target: Values = torch.cat(own).cpu().double().numpy()
+        return of_target
+    scores = torch.cat([class_scores(returned, count) for returned, count in outputs]).cpu().double()
+    values: Values = activated(scores, subject.explanation.activation)[:, int(subject.classes[i])].numpy()
     return values
 
 

@@ -84,9 +84,10 @@ def measure_health(subject: Subject) -> Health:
         1
     """
     counting, trouble, size = _Counting(), "", subject.batch_size
-    for images, classes in zip(parts(subject.images, size), parts(subject.classes, size), strict=True):
+    for number, images in enumerate(parts(subject.images, size)):
+        target = subject.target.rows(slice(number * size, number * size + len(images)))
         trace = Trace.run(subject.model, images, Reading(output=subject.output))
-        score = trace.score(classes)
+        score = trace.score(target)
         coverage = trace.coverage(score)
         try:
             trace.grad(score, [trace.images], counting, last=True)

@@ -1,0 +1,98 @@
+"""Suspects: the nodes that may be part of a rectifier written by hand, which is all that a graph alone tells."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from relume.engine.by_hand.operations import elementwise_operation
+from relume.engine.by_hand.steps import Value
+from relume.engine.rectifiers import Saved, rectifier_of
+
+__all__ = ["is_known", "remember", "suspects"]
+
+# nodes that may rectify alone, beside a constant or by a mask
+_ALONE = frozenset(
+    {"Copysign", "Fmin", "Hypot", "IndexPut", "LogSigmoid", "Logaddexp", "MaskedFill", "MaskedScatter", "Minimum", "Where"}
+)
+# operations that turn what grows like an exponential into what grows like its input: log(1 + exp(x))
+_FLATTENING = frozenset({"acosh", "asinh", "log", "log10", "log1p", "log2"})
+# what they and products keep of their constants
+_CONSTANTS = ("self", "other", "weight", "tensor1", "tensor2")
+
+
+def suspects(nodes: Iterable[Node], look: Callable[[Node], Saved]) -> Iterator[Node]:
+    """Find the nodes that may end a rectifier written by hand, by their names and places.
+
+    Args:
+        nodes: the nodes of a graph, producers before consumers.
+        look: gives the values that a node saved.
+    """
+    origins: dict[Value, Value] = {}
+    bends: dict[Value, int] = {}
+    for node in nodes:
+        name = node.name()
+        if _is_greatest_of_stack(node, name):
+            yield node
+        operation = elementwise_operation(name)
+        edges = [(source, i) for source, i in node.next_functions if source is not None]
+        begins = {origins.get(edge, edge) for edge in edges}
+        if operation is None or len(begins) != 1:
+            if name in ("IndexPutBackward0", "MaskedScatterBackward0"):
+                yield node
+            continue
+        before = max(bends.get(edge, 0) for edge in edges)
+        joins, bent = len(edges) > 1, not operation.affine
+        product = joins and operation.name in ("mul", "div")
+        origins[node, 0], bends[node, 0] = begins.pop(), before + (bent or product)
+        if rectifier_of(name, look(node)) is not None:
+            continue
+        if (joins and (before or bent)) or (before and operation.name in _FLATTENING) or _may_rectify_alone(node, name, look):
+            yield node
+
+
+def _is_greatest_of_stack(node: Node, name: str) -> bool:
+    """Tell whether a node takes the greatest of a value and of a constant stacked on it."""
+    if not name.startswith(("AmaxBackward", "MaxBackward")):
+        return False
+    source = node.next_functions[0][0]
+    return source is not None and source.name() == "StackBackward0" and any(s is None for s, _ in source.next_functions)
+
+
+def _may_rectify_alone(node: Node, name: str, look: Callable[[Node], Saved]) -> bool:
+    """Tell whether a node may be a rectifier beside a constant, or by a mask."""
+    kind = name.rpartition("Backward")[0]
+    if kind in _ALONE:
+        return True
+    if kind in ("Clamp", "ClampMax"):
+        saved = look(node)
+        return getattr(saved, "_saved_min", None) is None and bool((torch.as_tensor(saved._saved_max) == 0).all())
+    if kind not in ("Mul", "Lerp", "Addcmul") or all(source is not None for source, _ in node.next_functions):
+        return False
+    saved, shape = look(node), tuple(node._input_metadata[0].shape)
+    constants = [getattr(saved, f"_saved_{constant}", None) for constant in _CONSTANTS]
+    return any(isinstance(c, Tensor) and c.numel() > 1 and tuple(c.shape) == shape for c in constants)
+
+
+_KNOWN: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def is_known(model: Any) -> bool:
+    """Tell whether suspects were found in a network before."""
+    try:
+        return model in _KNOWN
+    except TypeError:  # nothing that can be held weakly
+        return False
+
+
+def remember(model: Any) -> None:
+    """Note that suspects were found in a network, so that it runs on a tape from the start."""
+    try:
+        _KNOWN.add(model)
+    except TypeError:
+        return
