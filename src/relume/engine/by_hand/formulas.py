@@ -32,12 +32,14 @@ class Verdict:
         rectifies: True if it is a rectifier.
         label: its name.
         slope: how steep it is far out on the side where it rises; negative if that is the left one.
+        rises: True if that is the right one, for every channel, so that it falls nowhere where it is positive.
         doubt: why it cannot be told, in words.
     """
 
     rectifies: bool = False
     label: str = ""
     slope: float = 0.0
+    rises: bool = True
     doubt: str = ""
 
     def nearer(self, other: Verdict) -> bool:
@@ -163,7 +165,7 @@ def _judged(values: Tensor) -> Verdict:
     if not bool(rectifies.all()):
         return Verdict(doubt="it rectifies in some channels only")
     slope = float(far.median()) * (-1 if bool(mirrored.all()) else 1)
-    return Verdict(True, _label(y / far), slope)
+    return Verdict(True, _label(y / far), slope, rises=not bool(mirrored.any()))
 
 
 def _label(y: Tensor) -> str:

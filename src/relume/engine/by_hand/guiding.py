@@ -61,7 +61,9 @@ class RegionLocal:
 
     def pull_positive(self, grad: Tensor) -> Tensor:
         """``max(grad, 0) · f'(x)``."""
-        return self._grad_in * (grad > 0) if grad is self._grad_out else self.pull(grad.clamp(min=0))
+        if grad is not self._grad_out:
+            return self.pull(grad.clamp(min=0))
+        return self._grad_in.clamp(min=0) if self._region.verdict.rises else self._grad_in * (grad > 0)
 
     def where_active(self, grad: Tensor) -> Tensor:
         """``grad · 1[f(x) > 0]``."""

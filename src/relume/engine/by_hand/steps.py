@@ -71,6 +71,7 @@ class Step:
         nearest: the nearest value that it is a function of.
         depth: how many such values lie one behind the other.
         bends: True if it is more than its operands scaled, shifted and added up.
+        bent: True if it bends, or a step behind it does.
         scales: True if it is its operand times a number.
         rectifies: True if its node alone is a rectifier.
         region: the rectifier written by hand that it is part of.
@@ -88,6 +89,7 @@ class Step:
     nearest: Step | None = None
     depth: int = 0
     bends: bool = False
+    bent: bool = False
     scales: bool = False
     rectifies: bool = False
     region: Region | None = None
@@ -101,6 +103,12 @@ class Step:
             node = get_gradient_edge(tensor).node
         return cls(tensor.shape, None if node is None else (node, tensor.output_nr), version(tensor))
 
+    @property
+    def may_end(self) -> bool:
+        """True if a rectifier may end here: at what bends or joins, and at a factor behind that."""
+        assert self.operation is not None, "only formulas end"
+        return self.bent and not self.operation.identity and (self.bends or self.scales or len(self.steps) > 1)
+
     def set_formula(
         self, operation: Operation, operands: tuple[Any, ...], options: Mapping[str, Any], steps: Sequence[Step], nearest: Step
     ) -> None:
@@ -109,6 +117,7 @@ class Step:
         self.nearest, self.depth = nearest, nearest.depth + 1
         factor = operation.name in ("mul", "div")
         self.bends = not operation.affine or (factor and (len(steps) > 1 or operands[0] is not steps[0]))
+        self.bent = self.bends or any(step.bent for step in steps)
         numbers = all(not isinstance(o, Constant) or o.tensor.numel() == 1 for o in operands)
         self.scales = operation.name == "neg" or operation.identity or (factor and numbers and not self.bends)
         name = "" if self.edge is None else self.edge[0].name()

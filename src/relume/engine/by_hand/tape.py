@@ -24,6 +24,7 @@ from relume.engine.trees import tree_iter
 __all__ = ["Region", "Tape"]
 
 _REACH = 6  # as many values back a formula may begin
+_ALONE = ("hardswish", "log_sigmoid_forward")  # of one operand, and not smooth on both sides
 
 
 @dataclass(eq=False, slots=True)
@@ -212,7 +213,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.doubtful[node] = "it meets a mask of its own, of which one was rearranged"
         elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in operands):
             self.doubtful[node] = "its mask was made where operations cannot be seen"
-        elif (step.bends or len(steps) > 1 or step.scales) and not operation.identity:
+        elif step.may_end and (len(operands) > 1 or steps[0].bent or operation.name in _ALONE):
             self._judge(step, node, tensor, module)
 
     # --- Judging ----------------------------------------------------------------------------------------------------------
