@@ -107,7 +107,8 @@ def quick_checks(
     ranks = {key: ranked(key, values) for key, values in maps.items()}
     edges: Similarities = {}
     if images.ndim == 4:
-        of_images = _ranks(np.stack([sobel(image) for image in images.detach().cpu().double().numpy()]))
+        of_images = np.stack([sobel(image) for image in images.detach().cpu().double().numpy()])
+        of_images = _ranks(of_images if images.dtype == torch.float64 else of_images.astype(np.float32))
         edges = {key: _similarities(of_images, values) for key, values in ranks.items()}
     if others is None or runner_up is None:
         return Evidence(None, {}, {}, edges)
@@ -120,8 +121,23 @@ def quick_checks(
 
 
 def _ranks(values: Values) -> Values:
-    """Rank the values of each image, ties at their mean rank: a map is ranked once, whatever it is compared with."""
-    return stats.rankdata(values.reshape(len(values), -1), axis=1)
+    """Rank the magnitudes of each image, ties at their mean rank: a map is ranked once, whatever it is compared with."""
+    flat = np.abs(values).reshape(len(values), -1)
+    return np.stack([_ranks_of_narrow(row) for row in flat]) if flat.dtype == np.float32 else stats.rankdata(flat, axis=1)
+
+
+def _ranks_of_narrow(values: Values) -> Values:
+    """Rank float32 values, none negative, in less time than SciPy, which the checks of a small network would spend most on.
+
+    The bits of such values are in their order, so that each is sorted with its place behind it, as one integer.
+    """
+    count, half = values.size, np.uint64(32)
+    packed = np.sort((values.view(np.uint32).astype(np.uint64) << half) | np.arange(count, dtype=np.uint64))
+    starts = np.flatnonzero(np.diff(packed >> half, prepend=~np.uint64(0)))
+    times = np.diff(starts, append=count)
+    ranks = np.empty(count)
+    ranks[packed.astype(np.uint32)] = np.repeat(starts + (times + 1) / 2, times)
+    return ranks
 
 
 def _similarities(one: Values, other: Values) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ class Request(Reading):
 
     Attributes, beside those of :class:`relume.engine.reading.Reading`:
         methods: the methods and wrappers to explain by.
-        fuse: how several layers' heat maps become one: their ``mean`` or ``max``.
+        fuse: how several layers' heat maps become one: their ``mean``, ``max`` or ``product``.
         evidence: ``quick`` for the cheap checks of each map, ``full`` to compare each with the one for another class too, None
             for none.
         activation: how probabilities follow from the network's scores.
@@ -90,7 +90,7 @@ class Request(Reading):
 
     def __post_init__(self) -> None:
         _check_choice("rectifiers", self.rectifiers, ("all", "relu"))
-        _check_choice("fuse", self.fuse, ("mean", "max"))
+        _check_choice("fuse", self.fuse, ("mean", "max", "product"))
         _check_choice("evidence", self.evidence, ("quick", "full", None))
         check_activation(self.activation)
         if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
