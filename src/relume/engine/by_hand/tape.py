@@ -104,27 +104,33 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """End the record, and let go of all but what was found."""
         super().__exit__(kind, error, at)  # type: ignore[no-untyped-call]
         self._executor.__exit__(kind, error, at)
-        self._settle()
+        with torch._C.DisableTorchFunctionSubclass():
+            self._settle()
         self._known, self._formulas = {}, Formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Run an operation, and note what it was given."""
-        self._settle()
-        operation = operation_of(func)
-        if operation.writing and self.regions:
-            memory = memory_key(args[0].untyped_storage())
-            for region in self.regions.values():
-                if memory_key(region.output.untyped_storage()) == memory:
-                    region.output = region.output.clone()
-        if not (operation.elementwise or operation.rearranging):
-            depends = not operation.creating and self._depends(args)
+        with torch._C.DisableTorchFunctionSubclass():  # a look at a subclass is none of the network's
+            self._settle()
+            operation = operation_of(func)
+            if operation.writing and self.regions:
+                self._save_from(args[0])
+            followed = operation.elementwise or operation.rearranging
+            operands = tuple(map(self._operand, args)) if followed else ()
+            depends = followed or (not operation.creating and self._depends(args))
             result = func(*args, **(kwargs or {}))
-            self._note_unfollowed(result, depends=depends)
+            if followed:
+                self._last = operation, operands, kwargs or {}, result, self._modules[-1]
+            else:
+                self._note_unfollowed(result, depends=depends, grad=depends and torch.is_grad_enabled() and _has_grad(args))
             return result
-        operands = tuple(map(self._operand, args))
-        result = func(*args, **(kwargs or {}))
-        self._last = operation, operands, kwargs or {}, result, self._modules[-1]
-        return result
+
+    def _save_from(self, written: Tensor) -> None:
+        """Copy the outputs of rectifiers that lie in memory about to be written to."""
+        memory = memory_key(written.untyped_storage())
+        for region in self.regions.values():
+            if memory_key(region.output.untyped_storage()) == memory:
+                region.output = region.output.clone()
 
     # --- What tensors are -------------------------------------------------------------------------------------------------
 
@@ -150,12 +156,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._note(value, step)
         return step
 
-    def _note_unfollowed(self, result: Any, *, depends: bool) -> None:
+    def _note_unfollowed(self, result: Any, *, depends: bool, grad: bool) -> None:
         """Note what an operation made that is not followed; what has a gradient is a step as soon as it is used."""
         for tensor in [result] if isinstance(result, Tensor) else [t for t in tree_iter(result) if isinstance(t, Tensor)]:
             if not depends:
                 self._note(tensor, Constant(tensor, version(tensor), computed=True))
-            elif not tensor.is_floating_point() or not torch.is_grad_enabled():
+            elif not grad or not tensor.is_floating_point():
                 self._note(tensor, Step(tensor.shape, None, version(tensor)))
 
     def _depends(self, value: Any) -> bool:
@@ -175,11 +181,14 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         (operation, operands, options, result, module), self._last = self._last, None
         tensor = result[0] if isinstance(result, tuple) else result
+        if not isinstance(tensor, Tensor):  # torch.equal tells whether
+            return
         if steps := steps_in(operands):
             self._note(tensor, step := Step.of(tensor))
             self._follow(step, operation, operands, options, steps, tensor, module)
         else:
-            self._note(tensor, Constant(tensor, version(tensor), computed=True))
+            computed = all(o.computed for o in operands if isinstance(o, Constant))
+            self._note(tensor, Constant(tensor, version(tensor), computed=computed))
 
     def _follow(
         self,
@@ -255,6 +264,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             step.region = region
         for node in nodes:
             self.doubtful.pop(node, None)
+
+
+def _has_grad(value: Any) -> bool:
+    return any(map(_has_grad, value)) if isinstance(value, list | tuple) else getattr(value, "requires_grad", False)
 
 
 @functools.cache
