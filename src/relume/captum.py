@@ -45,21 +45,31 @@ T = TypeVar("T", Tensor, tuple[Tensor, ...])
 #: An index for all samples, an integer or a tuple with one for each axis; or a list or a tensor with one for each sample.
 TargetType: TypeAlias = "int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | None"
 #: An index into the axes of a layer behind the first, where slices are summed; or a function of the layer.
-Selector: TypeAlias = "int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]"
+Selector: TypeAlias = "int | tuple[int | slice, ...] | Callable[[Any], Tensor]"
 Question: TypeAlias = Callable[[Trace], Score]
 
 
 # --- Input attribution -----------------------------------------------------------------------------------------------------
 
 
-class _InputAttribution:
+class _Attribution:
+    """A method bound to a network, with all that Captum's wrappers, such as ``NoiseTunnel``, look at."""
+
+    multiplies_by_inputs = False
+
+    def __init__(self, forward_func: Model) -> None:
+        """Bind the method to ``forward_func``, a module or another callable."""
+        self.forward_func = forward_func
+
+    def has_convergence_delta(self) -> bool:
+        """Return False: no attribution here comes with an error of its own."""
+        return False
+
+
+class _InputAttribution(_Attribution):
     """The gradient of one score of each sample by a rule, with respect to every input."""
 
     _rule: Rule = staticmethod(gradient)
-
-    def __init__(self, model: Model) -> None:
-        """Bind the method to ``model``, a module or another callable."""
-        self._model = model
 
     def attribute(self, inputs: T, target: TargetType = None, additional_forward_args: Any = None) -> T:
         """Return the attribution of every input, of its shape.
@@ -78,7 +88,7 @@ class _InputAttribution:
         return self._attribute(inputs, target, additional_forward_args)
 
     def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
-        return _gradients(self._model, inputs, additional, lambda trace: _score(trace, target), self._rule)
+        return _gradients(self.forward_func, inputs, additional, lambda trace: _score(trace, target), self._rule)
 
 
 class GuidedBackprop(_InputAttribution):
@@ -93,6 +103,10 @@ class GuidedBackprop(_InputAttribution):
 
     _rule = staticmethod(guided)
 
+    def __init__(self, model: Model) -> None:
+        """Bind the method to ``model``."""
+        super().__init__(model)
+
 
 class Deconvolution(_InputAttribution):
     """The deconvnet: Zeiler & Fergus 2014, arXiv:1311.2901.
@@ -104,6 +118,10 @@ class Deconvolution(_InputAttribution):
     """
 
     _rule = staticmethod(deconvnet)
+
+    def __init__(self, model: Model) -> None:
+        """Bind the method to ``model``."""
+        super().__init__(model)
 
 
 class Saliency(_InputAttribution):
@@ -136,9 +154,11 @@ class InputXGradient(_InputAttribution):
         >>> import relume, torch
         >>> times = relume.captum.InputXGradient(torch.nn.Linear(2, 2, bias=False))
         >>> x = torch.ones(1, 2)
-        >>> torch.equal(times.attribute(x, 0), times._model.weight[:1].detach())
+        >>> torch.equal(times.attribute(x, 0), times.forward_func.weight[:1].detach())
         True
     """
+
+    multiplies_by_inputs = True
 
     def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
         gradients = _tuple(super()._attribute(inputs, target, additional))
@@ -148,7 +168,7 @@ class InputXGradient(_InputAttribution):
 # --- Layer attribution -----------------------------------------------------------------------------------------------------
 
 
-class LayerAttribution:
+class LayerAttribution(_Attribution):
     """The attribution of a layer.
 
     Example:
@@ -157,9 +177,10 @@ class LayerAttribution:
         torch.Size([1, 1, 224, 224])
     """
 
-    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
-        """Bind the method to a ``layer`` of ``model``; ``device_ids`` are not needed, since a replica runs on one device."""
-        self._model, self._layer = model, layer
+    def __init__(self, forward_func: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``forward_func``; a replica runs on one device, and ``device_ids`` are not used."""
+        super().__init__(forward_func)
+        self.layer = layer
 
     @staticmethod
     def interpolate(
@@ -187,8 +208,8 @@ class LayerGradCam(LayerAttribution):
         attribute_to_layer_input: bool = False,
         relu_attributions: bool = False,
         attr_dim_summation: bool = True,
-    ) -> Tensor:
-        """Return the layer's values times the mean gradient of their channel, ``(N, 1, *spatial)``.
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the layer's values times the mean gradient of their channel, ``(N, 1, *spatial)``; a tuple if it has several.
 
         Args:
             inputs: a tensor, or a tuple of them, whose first axis are the samples.
@@ -199,13 +220,14 @@ class LayerGradCam(LayerAttribution):
             attr_dim_summation: sum over the channels; ``(N, C, *spatial)`` if False.
 
         Raises:
-            LayerError: the layer did not run once, or its input is not one tensor.
+            LayerError: the layer did not run once, or its input is no tensor.
             TargetError: as for attributions of inputs.
         """
-        model, layer = _placed(self._model, self._layer, at_input=attribute_to_layer_input)
+        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
         trace = _traced(model, inputs, additional_forward_args, layer=layer)
-        cam = _cam(trace, _score(trace, target), summed=attr_dim_summation)
-        return cam.relu() if relu_attributions else cam
+        cams = _cams(trace, _score(trace, target), summed=attr_dim_summation)
+        cams = tuple(cam.relu() if relu_attributions else cam for cam in cams)
+        return cams if len(cams) > 1 else cams[0]
 
 
 class GuidedGradCam(LayerAttribution):
@@ -218,6 +240,10 @@ class GuidedGradCam(LayerAttribution):
         >>> product.attribute(torch.rand(1, 3, 96, 96), target=3, interpolate_mode="bilinear").shape
         torch.Size([1, 3, 96, 96])
     """
+
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
 
     def attribute(
         self,
@@ -240,20 +266,22 @@ class GuidedGradCam(LayerAttribution):
 
         Raises:
             InputError: no input has the axes of the layer.
-            LayerError: the layer did not run once, or its input is not one tensor.
+            LayerError: the layer did not run once, or its input is no tensor.
             TargetError: as for attributions of inputs.
         """
-        model, layer = _placed(self._model, self._layer, at_input=attribute_to_layer_input)
+        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
         heat: list[Tensor] = []
 
         def question(trace: Trace) -> Score:
             score = _score(trace, target)
             if not heat:  # from the pass that the first input's gradient comes from
-                heat.append(_cam(trace, score, summed=True).relu())
+                heat.extend(_cams(trace, score, summed=True))
             return score
 
         gradients = _tuple(_gradients(model, inputs, additional_forward_args, question, guided, layer))
-        (cam,) = heat
+        if len(heat) > 1:
+            raise LayerError(f"the layer has {len(heat)} tensors, and Guided Grad-CAM reads one; name another layer")
+        cam = heat[0].relu()
         fits = [g.ndim == cam.ndim > 2 for g in gradients]
         if not any(fits):
             raise InputError(
@@ -304,13 +332,13 @@ class NeuronGradient(LayerAttribution):
 
         Raises:
             TargetError: the selector does not fit the layer, or gives several values for a sample.
-            LayerError: the layer did not run once, or its input is not one tensor.
+            LayerError: the layer did not run once, or its input is no tensor.
             GraphError: a rule cannot be applied, or the neuron does not depend on an input.
         """
-        model, layer = _placed(self._model, self._layer, at_input=attribute_to_neuron_input)
+        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_neuron_input)
 
         def question(trace: Trace) -> Score:
-            neuron = _neuron(trace.layers[0].output, neuron_selector)
+            neuron = _neuron(_values(trace), neuron_selector)
             return trace.score(lambda _: _one_each(neuron, len(trace.images), "neuron_selector", neuron_selector))
 
         return _gradients(model, inputs, additional_forward_args, question, self._rule, layer)
@@ -329,6 +357,10 @@ class NeuronGuidedBackprop(NeuronGradient):
 
     _rule = staticmethod(guided)
 
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
+
 
 class NeuronDeconvolution(NeuronGradient):
     """The deconvnet of a neuron: Zeiler & Fergus 2014, arXiv:1311.2901.
@@ -343,6 +375,10 @@ class NeuronDeconvolution(NeuronGradient):
 
     _rule = staticmethod(deconvnet)
 
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
+
 
 # --- Passes ----------------------------------------------------------------------------------------------------------------
 
@@ -356,7 +392,8 @@ def _tuple(inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _like(inputs: T, attributions: Sequence[Tensor]) -> T:
-    return cast("T", attributions[0] if isinstance(inputs, Tensor) else tuple(attributions))
+    given: Any = inputs
+    return cast("T", tuple(attributions) if isinstance(given, tuple) else attributions[0])
 
 
 def _traced(
@@ -370,13 +407,7 @@ def _traced(
     """Run the network once, with its layer as it is: Captum's axes are those of the tensor, not of a map made of it."""
     further = () if additional is None else additional if isinstance(additional, tuple) else (additional,)
     layers = () if layer is None else (layer,)
-    trace = Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
-    for read in trace.layers:
-        if read.others:
-            raise LayerError(
-                f"layer {read.name!r} returned {read.others + 1} values, and must return one tensor; name one inside it"
-            )
-    return trace
+    return Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
 
 
 def _gradients(model: Model, inputs: T, additional: Any, question: Question, rule: Rule, layer: LayerLike | None = None) -> T:
@@ -393,11 +424,22 @@ def _gradients(model: Model, inputs: T, additional: Any, question: Question, rul
     return _like(inputs, gradients)
 
 
-def _cam(trace: Trace, score: Score, *, summed: bool) -> Tensor:
-    """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of a layer whose second axis are its channels."""
-    output = trace.layers[0].output
-    (weights,) = trace.grad(score, [output])
-    weights, values = trace.wide(weights), trace.wide(output.detach())
+def _values(trace: Trace) -> tuple[Tensor, ...]:
+    """List the tensors of the layer that was read."""
+    return trace.layers[0].output, *trace.layers[0].others
+
+
+def _cams(trace: Trace, score: Score, *, summed: bool) -> tuple[Tensor, ...]:
+    """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of every tensor of a layer; their second axis are the channels."""
+    values = _values(trace)
+    return tuple(
+        _cam(trace.wide(v.detach()), trace.wide(g), summed=summed)
+        for v, g in zip(values, trace.grad(score, values), strict=True)
+    )
+
+
+def _cam(values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
+    weights = gradients
     if weights.ndim > 2:
         weights = weights.flatten(2).mean(2).view(*weights.shape[:2], *[1] * (weights.ndim - 2))
     return check_finite("gradcam", (weights * values).sum(1, keepdim=True) if summed else weights * values)
@@ -410,24 +452,25 @@ class _AtInput(nn.Module):
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
-        self.network, self.name, self.layer_input = network, name, _Copy()
+        self.network, self.name, self.layer_input = network, name, _Copies()
 
     def forward(self, *args: Any) -> Any:
         """Run the network; this is a replica, so that hooks on its modules are none of the caller's."""
         held: list[tuple[Tensor, Tensor, int]] = []
 
-        def before(_layer: nn.Module, given: tuple[Any, ...]) -> Tensor:
-            if len(given) != 1 or not isinstance(given[0], Tensor):
+        def before(_layer: nn.Module, given: tuple[Any, ...]) -> tuple[Tensor, ...]:
+            if not given or not all(isinstance(value, Tensor) for value in given):
                 kinds = ", ".join(type(value).__name__ for value in given) or "nothing by position"
-                raise LayerError(f"layer {self.name!r} is given {kinds}, and must be given one tensor; attribute to its output")
-            copy: Tensor = self.layer_input(given[0])
-            held.append((given[0], copy, version(copy)))
-            return copy
+                raise LayerError(f"layer {self.name!r} is given {kinds}, and must be given tensors; attribute to its output")
+            copies: tuple[Tensor, ...] = self.layer_input(*given)
+            held.extend((original, copy, version(copy)) for original, copy in zip(given, copies, strict=True))
+            return copies
 
         def after(*_: Any) -> None:
-            original, copy, was = held.pop()
-            if version(copy) != was:  # the layer works in place, and others may read what it wrote
-                original.copy_(copy)
+            for original, copy, was in held:
+                if version(copy) != was:  # the layer works in place, and others may read what it wrote
+                    original.copy_(copy)
+            held.clear()
 
         layer = self.network.get_submodule(self.name)
         layer.register_forward_pre_hook(before)
@@ -435,12 +478,12 @@ class _AtInput(nn.Module):
         return self.network(*args)
 
 
-class _Copy(nn.Module):
-    """A copy of a tensor, so that its gradient is not that of other readers of the tensor."""
+class _Copies(nn.Module):
+    """Copies of tensors, so that their gradient is not that of other readers of the tensors."""
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Copy the values."""
-        return values.clone()
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Copy the tensors."""
+        return tuple(tensor.clone() for tensor in tensors)
 
 
 def _placed(model: Model, layer: LayerLike, *, at_input: bool) -> tuple[Model, LayerLike]:
@@ -477,21 +520,26 @@ def _target(outputs: Any, target: Any) -> Tensor:
         return outputs
     if not isinstance(target, list):
         return _indexed(outputs, target)
-    if len(target) != len(outputs):
-        raise TargetError(
-            f"the target lists {len(target)} indices for {len(outputs)} samples; give one for each, or one for all"
-        )
+    if outputs.shape[:1] != (len(target),):
+        raise TargetError(f"{len(target)} indices do not fit outputs of shape {tuple(outputs.shape)}; give one for each sample")
     return torch.stack([_indexed(row[None], index)[0] for row, index in zip(outputs, target, strict=True)])
 
 
-def _neuron(values: Tensor, selector: Selector) -> Tensor:
-    """Select a neuron of each sample, or the sum of several."""
+def _neuron(values: tuple[Tensor, ...], selector: Selector) -> Tensor:
+    """Select a neuron of each sample, or the sum of several.
+
+    Raises:
+        TargetError: the layer has several tensors or no such neuron.
+    """
     if callable(selector):
-        return selector(values)
-    selected = _indexed(values, selector)
-    return (
-        selected.flatten(1).sum(1) if isinstance(selector, tuple) and any(isinstance(i, slice) for i in selector) else selected
-    )
+        return selector(values if len(values) > 1 else values[0])
+    if len(values) > 1:
+        raise TargetError(
+            f"the layer has {len(values)} tensors; give a function of them as neuron_selector, and not {selector!r}"
+        )
+    selected = _indexed(values[0], selector)
+    summed = isinstance(selector, tuple) and any(isinstance(index, slice) for index in selector)
+    return selected.flatten(1).sum(1) if summed else selected
 
 
 def _indexed(values: Tensor, index: Any) -> Tensor:
