@@ -7,6 +7,7 @@ runs as in evaluation mode.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -52,6 +53,19 @@ Question: TypeAlias = Callable[[Trace], Score]
 # --- Input attribution -----------------------------------------------------------------------------------------------------
 
 
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def _wrapped(attribute: C) -> C:
+    """Wrap a method as Captum's own are: its ``NoiseTunnel`` calls what is inside."""
+
+    @functools.wraps(attribute)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return attribute(*args, **kwargs)
+
+    return cast("C", call)
+
+
 class _Attribution:
     """A method bound to a network, with all that Captum's wrappers, such as ``NoiseTunnel``, look at."""
 
@@ -71,6 +85,7 @@ class _InputAttribution(_Attribution):
 
     _rule: Rule = staticmethod(gradient)
 
+    @_wrapped
     def attribute(self, inputs: T, target: TargetType = None, additional_forward_args: Any = None) -> T:
         """Return the attribution of every input, of its shape.
 
@@ -134,7 +149,7 @@ class Saliency(_InputAttribution):
         True
     """
 
-    # Captum's third argument is abs
+    @_wrapped  # Captum's third argument is abs
     def attribute(  # type: ignore[override]
         self,
         inputs: T,
@@ -200,6 +215,7 @@ class LayerGradCam(LayerAttribution):
         torch.Size([1, 1, 12, 12])
     """
 
+    @_wrapped
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -245,6 +261,7 @@ class GuidedGradCam(LayerAttribution):
         """Bind the method to a ``layer`` of ``model``."""
         super().__init__(model, layer)
 
+    @_wrapped
     def attribute(
         self,
         inputs: T,
@@ -314,6 +331,7 @@ class NeuronGradient(LayerAttribution):
 
     _rule: Rule = staticmethod(gradient)
 
+    @_wrapped
     def attribute(
         self,
         inputs: T,
