@@ -240,7 +240,7 @@ class LayerGradCam(LayerAttribution):
             TargetError: as for attributions of inputs.
         """
         model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
-        trace = _traced(model, inputs, additional_forward_args, layer=layer)
+        trace = _traced_layer(model, inputs, additional_forward_args, layer)
         cams = _cams(trace, _score(trace, target), summed=attr_dim_summation)
         cams = tuple(cam.relu() if relu_attributions else cam for cam in cams)
         return cams if len(cams) > 1 else cams[0]
@@ -286,19 +286,13 @@ class GuidedGradCam(LayerAttribution):
             LayerError: the layer did not run once, or its input is no tensor.
             TargetError: as for attributions of inputs.
         """
-        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
-        heat: list[Tensor] = []
-
-        def question(trace: Trace) -> Score:
-            score = _score(trace, target)
-            if not heat:  # from the pass that the first input's gradient comes from
-                heat.extend(_cams(trace, score, summed=True))
-            return score
-
-        gradients = _tuple(_gradients(model, inputs, additional_forward_args, question, guided, layer))
-        if len(heat) > 1:
-            raise LayerError(f"the layer has {len(heat)} tensors, and Guided Grad-CAM reads one; name another layer")
-        cam = heat[0].relu()
+        cam = LayerGradCam(self.forward_func, self.layer).attribute(
+            inputs, target, additional_forward_args, attribute_to_layer_input, relu_attributions=True
+        )
+        if isinstance(cam, tuple):
+            raise LayerError(f"the layer has {len(cam)} tensors, and Guided Grad-CAM reads one; name another layer")
+        guided_maps = GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args)
+        gradients = _tuple(guided_maps)
         fits = [g.ndim == cam.ndim > 2 for g in gradients]
         if not any(fits):
             raise InputError(
@@ -419,13 +413,28 @@ def _traced(
     inputs: Tensor | tuple[Tensor, ...],
     additional: Any,
     *,
-    wrt: int | None = None,
+    wrt: int,
     layer: LayerLike | None = None,
 ) -> Trace:
     """Run the network once, with its layer as it is: Captum's axes are those of the tensor, not of a map made of it."""
     further = () if additional is None else additional if isinstance(additional, tuple) else (additional,)
     layers = () if layer is None else (layer,)
     return Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
+
+
+def _traced_layer(model: Model, inputs: Tensor | tuple[Tensor, ...], additional: Any, layer: LayerLike) -> Trace:
+    """Run the network once, with a layer that may depend on any of the inputs.
+
+    Raises:
+        InputError: the layer cannot be read, whatever the input.
+    """
+    errors: list[InputError] = []
+    for wrt in range(len(_tuple(inputs))):
+        try:
+            return _traced(model, inputs, additional, wrt=wrt, layer=layer)
+        except InputError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _gradients(model: Model, inputs: T, additional: Any, question: Question, rule: Rule, layer: LayerLike | None = None) -> T:
