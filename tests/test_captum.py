@@ -308,6 +308,16 @@ def test_a_function_or_a_wrapped_network_will_do():
         ours.LayerGradCam(prepared, model.relu2).attribute(images(), 1, attribute_to_layer_input=True)
 
 
+@pytest.mark.parametrize("name", [*INPUTS, *LAYERS, *NEURONS])
+def test_the_callers_no_grad_does_not_matter(name):
+    model = network()
+    attribution = getattr(ours, name)(model, *[model.relu2] * (name not in INPUTS))
+    asked = (1, 1, 1) if name in NEURONS else 1
+    with torch.no_grad():
+        got = attribution.attribute(images(), asked)
+    assert_near(got, attribution.attribute(images(), asked))
+
+
 @pytest.mark.parametrize("name", ["NeuronGuidedBackprop", "NeuronDeconvolution"])
 def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
     with pytest.warns(UserWarning, match="plain gradient"):

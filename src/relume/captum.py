@@ -48,11 +48,6 @@ TargetType: TypeAlias = "int | tuple[int, ...] | list[int] | list[tuple[int, ...
 #: An index into the axes of a layer behind the first, where slices are summed; or a function of the layer.
 Selector: TypeAlias = "int | tuple[int | slice, ...] | Callable[[Any], Tensor]"
 Question: TypeAlias = Callable[[Trace], Score]
-
-
-# --- Input attribution -----------------------------------------------------------------------------------------------------
-
-
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -78,6 +73,9 @@ class _Attribution:
     def has_convergence_delta(self) -> bool:
         """Return False: no attribution here comes with an error of its own."""
         return False
+
+
+# --- Input attribution -----------------------------------------------------------------------------------------------------
 
 
 class _InputAttribution(_Attribution):
@@ -241,9 +239,11 @@ class LayerGradCam(LayerAttribution):
         """
         model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
         trace = _traced_layer(model, inputs, additional_forward_args, layer)
-        cams = _cams(trace, _score(trace, target), summed=attr_dim_summation)
-        cams = tuple(cam.relu() if relu_attributions else cam for cam in cams)
-        return cams if len(cams) > 1 else cams[0]
+        values = _values(trace)
+        gradients = trace.grad(_score(trace, target), values, last=True)
+        cams = [_cam(trace, v, g, summed=attr_dim_summation) for v, g in zip(values, gradients, strict=True)]
+        cams = [cam.relu() if relu_attributions else cam for cam in cams]
+        return tuple(cams) if len(cams) > 1 else cams[0]
 
 
 class GuidedGradCam(LayerAttribution):
@@ -291,8 +291,7 @@ class GuidedGradCam(LayerAttribution):
         )
         if isinstance(cam, tuple):
             raise LayerError(f"the layer has {len(cam)} tensors, and Guided Grad-CAM reads one; name another layer")
-        guided_maps = GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args)
-        gradients = _tuple(guided_maps)
+        gradients = _tuple(GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args))
         fits = [g.ndim == cam.ndim > 2 for g in gradients]
         if not any(fits):
             raise InputError(
@@ -301,7 +300,7 @@ class GuidedGradCam(LayerAttribution):
             )
         if not all(fits):
             message = "Grad-CAM cannot be resized to inputs that have other axes than the layer, which get an empty tensor"
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(message, stacklevel=3)
         products = [
             g * self.interpolate(cam, tuple(g.shape[2:]), interpolate_mode) if fit else torch.empty(0)
             for g, fit in zip(gradients, fits, strict=True)
@@ -348,10 +347,11 @@ class NeuronGradient(LayerAttribution):
             GraphError: a rule cannot be applied, or the neuron does not depend on an input.
         """
         model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_neuron_input)
+        selector = neuron_selector
 
         def question(trace: Trace) -> Score:
-            neuron = _neuron(_values(trace), neuron_selector)
-            return trace.score(lambda _: _one_each(neuron, len(trace.images), "neuron_selector", neuron_selector))
+            count = len(trace.images)
+            return trace.score(lambda _: _one_each(_neuron(_values(trace), selector), count, "neuron_selector", selector))
 
         return _gradients(model, inputs, additional_forward_args, question, self._rule, layer)
 
@@ -446,7 +446,7 @@ def _gradients(model: Model, inputs: T, additional: Any, question: Question, rul
         if rule is not gradient and not trace.coverage(score).rows:
             applied = gradient
             message = f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here"
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, stacklevel=4)
         gradients += [check_finite(rule.__name__, g) for g in trace.grad(score, [trace.images], applied, last=True)]
     return _like(inputs, gradients)
 
@@ -456,17 +456,9 @@ def _values(trace: Trace) -> tuple[Tensor, ...]:
     return trace.layers[0].output, *trace.layers[0].others
 
 
-def _cams(trace: Trace, score: Score, *, summed: bool) -> tuple[Tensor, ...]:
-    """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of every tensor of a layer; their second axis are the channels."""
-    values = _values(trace)
-    return tuple(
-        _cam(trace.wide(v.detach()), trace.wide(g), summed=summed)
-        for v, g in zip(values, trace.grad(score, values), strict=True)
-    )
-
-
-def _cam(values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
-    weights = gradients
+def _cam(trace: Trace, values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
+    """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of a tensor whose second axis are its channels."""
+    values, weights = trace.wide(values.detach()), trace.wide(gradients)
     if weights.ndim > 2:
         weights = weights.flatten(2).mean(2).view(*weights.shape[:2], *[1] * (weights.ndim - 2))
     return check_finite("gradcam", (weights * values).sum(1, keepdim=True) if summed else weights * values)
