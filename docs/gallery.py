@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 import relume
+from relume.cli.demo import METHODS
 from relume.demo import draw_scene
 from relume.explanation.result import Explanation
 from relume.explanation.scales import share
@@ -19,7 +20,7 @@ from relume.pictures.kinds import KINDS
 
 DOCS = Path(__file__).parent
 SEED = 0
-METHODS = list(relume.METHODS)
+CAMS = ["gradcam", "hirescam", "layercam", "gradcam_plusplus", "xgradcam"]
 
 
 def kinds(e: Explanation, caption: str) -> bytes:
@@ -72,12 +73,23 @@ def smoothed(network: Opened) -> bytes:
     return figure_bytes(sheet([network.explain(draw_scene(SEED, ["cat", "dog"]).picture, "dog", methods)], dpi=110))
 
 
+def cams(network: Opened, scene: Image.Image) -> bytes:
+    """Draw every class activation map, and its product with guided backpropagation, at a layer before the last."""
+    e = network.explain(scene, "cat", [*CAMS, *(f"guided_{key}" for key in CAMS)], "layer2")
+    rows = [
+        [Cell(e.infos[key].title, e.picture(key, size=360)) for key in keys]
+        for keys in (CAMS, [f"guided_{key}" for key in CAMS])
+    ]
+    return figure_bytes(figure([Row(e.title(), cells) for cells in rows], "demo network, layer2", columns=5, dpi=110))
+
+
 def draw() -> dict[str, bytes]:
     """Draw every picture of the gallery, by name, as PNG."""
     network, scene = relume.open_model("demo"), draw_scene(SEED, ["cat", "dog"]).picture
     both = network.compare(scene, ["cat", "dog"], METHODS)
     return {
         "methods": figure_bytes(sheet(both, dpi=110)),
+        "cams": cams(network, scene),
         "kinds": kinds(both[0], "demo network  ·  full strength at percentile 99.5 of each map"),
         "scales": scales(network),
         "frames": frames(network, wide(scene)),
@@ -104,6 +116,15 @@ the value that is drawn at full strength.
 
     relume demo --seed {SEED}
 
+## Five class activation maps
+
+![The cat by five class activation maps, and each of them times guided backpropagation](images/gallery-cams.jpg)
+
+At the layer before the last they differ. [Which method differs when](comparison.md#which-class-activation-map-differs-when) has
+the numbers.
+
+    relume explain scene.png --target cat --layer layer2 --method all
+
 ## Eight kinds of picture
 
 ![Guided backpropagation and Grad-CAM of the cat in eight kinds of picture](images/gallery-kinds.jpg)
@@ -114,6 +135,7 @@ No kind changes the map. Kinds that show one value for each pixel take it from t
 
 ```python
 import relume
+from relume.cli.demo import METHODS
 from relume.demo import draw_scene
 
 network = relume.open_model("demo")

@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright
 from skimage import data
 
 import relume
+from relume.cli.demo import METHODS
 from relume.demo import CLASSES, draw_scene
 from relume.explanation.sheet import sheet
 from relume.models import Opened, open_model
@@ -103,7 +104,7 @@ def main() -> None:
     draw_scenes("scenes.jpg")
     scene = draw_scene(0, ["cat", "dog"]).picture
     draw_audit("audit.jpg", draw_scene(7, ["cat", "dog"]).picture)
-    draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*relume.METHODS], "layer3")
+    draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*METHODS], "layer3")
     if len(sys.argv) > 1:
         opened = open_model("torchvision:squeezenet1_0", weights=sys.argv[1])
         whole = dataclasses.replace(opened.preprocessing, resize=SEEN, crop=SEEN)

@@ -114,7 +114,15 @@ def part_compiled(net):
     return net
 
 
-LAYERED = ("gradcam", "guided_gradcam")
+LAYERED = tuple(key for key, method in relume.METHODS.items() if method.needs_layer)
+
+#: The methods by what they need: those of a group run the same passes, so that one call shows all of them.
+GROUPS = {
+    " and ".join(sorted(f"{rule.__name__} at the {place}" for place, rule in needs)): [
+        key for key, method in relume.METHODS.items() if method.needs == needs
+    ]
+    for needs in dict.fromkeys(method.needs for method in relume.METHODS.values())
+}
 
 # form: (how it is made, what the layer "stem" is called there, methods refused and with what)
 FORMS = {
@@ -159,26 +167,28 @@ def form(request, tmp_path_factory):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_in_every_form(form, method, expected):
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_method_in_every_form(form, group, expected):
     model, layer, refused, name = form
+    methods = GROUPS[group]
 
     def explained():
-        return relume.explain(model, X, [1, 2], [method], layer if method in LAYERED else None)
+        return relume.explain(model, X, [1, 2], methods, layer if methods[0] in LAYERED else None)
 
-    if name.startswith(("scripted", "traced", "frozen")) and method in ("deconvnet", "guided_backprop"):
+    if name.startswith(("scripted", "traced", "frozen")) and methods[0] in ("deconvnet", "guided_backprop"):
         # the executor may or may not have fused by then: right, or refused
         try:
             got = explained()
         except HiddenRegionError:
             return
-    elif method in refused:
-        with pytest.raises(refused[method]):
+    elif methods[0] in refused:
+        with pytest.raises(refused[methods[0]]):
             explained()
         return
     else:
         got = explained()
-    torch.testing.assert_close(got[method], expected[method], rtol=1e-10, atol=1e-13)
+    for method in methods:
+        torch.testing.assert_close(got[method], expected[method], rtol=1e-10, atol=1e-13)
 
 
 def test_a_layer_inside_torchscript_is_refused_with_the_reason():

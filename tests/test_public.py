@@ -47,7 +47,9 @@ def test_the_public_surface():
     assert sorted(relume.__all__) == SURFACE == sorted(dir(relume))
     for name in SURFACE:
         assert getattr(relume, name) is not None
-    assert list(relume.METHODS) == ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
+    cams = ["gradcam", "hirescam", "layercam", "gradcam_plusplus", "xgradcam"]
+    by_rule = ["gradient", "deconvnet", "guided_backprop", "gradient_x_input"]
+    assert list(relume.METHODS) == [*by_rule, *cams, *(f"guided_{key}" for key in cams)]
     assert relume.__version__ == version("relume")
     assert not hasattr(relume, "nonsense")
 

@@ -18,9 +18,9 @@ from relume.engine.preparation import Preparation, preparation_of
 from relume.engine.reading import LayerLike, Reading
 from relume.engine.trace import Trace
 from relume.engine.wrappers import unwrap
-from relume.errors import RelumeError, TargetError
+from relume.errors import NonFiniteError, RelumeError, TargetError
 from relume.explanation.run import coverage, explain
-from relume.methods.base import METHODS
+from relume.methods.base import METHODS, Need
 from relume.targets.activation import Activation, Resolved, check_activation, resolve_activation
 from relume.targets.base import Target, TargetLike
 from relume.targets.classes import Class
@@ -172,11 +172,18 @@ def _troubles(
     """Try every method, and return the reasons of those that do not work, and the layer that was read."""
     troubles: dict[str, str] = {}
     read: str | None = None
-    for key in METHODS:
+    together: dict[frozenset[Need], list[str]] = {}  # they run the same passes, so what stops one of them stops all
+    for key, method in METHODS.items():
+        together.setdefault(method.needs, []).append(key)
+    tries = list(together.values())
+    for keys in tries:
         try:
-            read = explain(model, images, target, [key], layer, output=output, evidence=None).layer or read
+            read = explain(model, images, target, keys, layer, output=output, evidence=None).layer or read
         except RelumeError as error:
-            troubles[key] = str(error)
+            if isinstance(error, NonFiniteError) and len(keys) > 1:  # the formula of one may overflow alone
+                tries += [[key] for key in keys]
+            else:
+                troubles |= dict.fromkeys(keys, str(error))
     return troubles, read
 
 

@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_demo_is_said(tmp_path):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
-    result = relume_command("evaluate", "--scenes", "15", "--output", folder)
+    result = relume_command("evaluate", "--scenes", "15", "--method", ",".join(METHODS), "--output", folder)
     assert result.exit_code == 0, result.output
     return json.loads((folder / "evaluation.json").read_text()), result.stdout, folder
 

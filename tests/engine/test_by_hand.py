@@ -81,7 +81,9 @@ def test_the_table_of_the_docs_is_that_of_the_tests():
     assert counts == {"guided": 70, "listed": 5, "its rectifiers": 1}
     text = (DOCS / "rules.md").read_text()
     for name, spelling in SPELLINGS.items():
-        assert re.search(rf"^\| `{re.escape(name.replace('|', chr(92) + '|'))}` \| {spelling.outcome}\b", text, re.MULTILINE), name
+        assert re.search(rf"^\| `{re.escape(name.replace('|', chr(92) + '|'))}` \| {spelling.outcome}\b", text, re.MULTILINE), (
+            name
+        )
 
 
 def test_constants_of_each_channel():

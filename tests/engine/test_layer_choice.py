@@ -413,14 +413,14 @@ def network():
     )
 
 
-@pytest.mark.parametrize("fuse", ["mean", "max"])
+@pytest.mark.parametrize("fuse", ["mean", "max", "product"])
 def test_several_layers_are_fused(fuse):
     net, x = network(), torch.randn(2, 3, 16, 16)
     nn.init.uniform_(net[4].weight, 0.5, 1)  # no heat map is zero
     fine, coarse = (relume.GradCAM(net, layer).attribute(x, [0, 2]) for layer in ("0", "1"))
     up = torch.nn.functional.interpolate((coarse / coarse.amax((1, 2), keepdim=True))[:, None], (8, 8), mode="bilinear")[:, 0]
     pair = torch.stack([fine / fine.amax((1, 2), keepdim=True), up])
-    expected = pair.mean(0) if fuse == "mean" else pair.amax(0)
+    expected = {"mean": pair.mean(0), "max": pair.amax(0), "product": pair.prod(0)}[fuse]
     e = relume.explain(net, x, [0, 2], ["gradcam", "guided_gradcam", "guided_backprop"], ["0", net[1]], fuse=fuse)
     assert e.layer == "0, 1"
     torch.testing.assert_close(e["gradcam"], expected)
@@ -440,6 +440,9 @@ def test_a_layer_without_a_heat_map_does_not_spoil_the_others():
     assert fine.any()
     assert not coarse.any()
     torch.testing.assert_close(relume.GradCAM(net, ["0", "1"]).attribute(x, 0), fine / fine.max() / 2)
+    product = relume.explain(net, x, 0, ["gradcam", "guided_gradcam"], ["0", "1"], fuse="product")  # one of them empties it
+    assert product.empty("gradcam") == product.empty("guided_gradcam") == [True]
+    assert product.remarks["gradcam"][0].startswith("its weighted sum is nowhere positive at one of layers '0' and '1'")
 
 
 def test_what_cannot_be_fused_is_said():
@@ -448,7 +451,7 @@ def test_what_cannot_be_fused_is_said():
         relume.explain(net, x, 0, ["gradcam"], [])
     with pytest.raises(LayerError, match="no layer '9'"):
         relume.explain(net, x, 0, ["gradcam"], ["0", "9"])
-    with pytest.raises(ValueError, match="fuse is 'mean' or 'max'; got 'sum'"):
+    with pytest.raises(ValueError, match="fuse is 'mean' or 'max' or 'product'; got 'sum'"):
         relume.explain(net, x, 0, ["gradcam"], fuse="sum")
 
 

@@ -103,6 +103,7 @@ def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
         {gradient: [torch.ones(1, 1, 4, 4)]},
         [torch.eye(4).flip(0)[None, None]],
         "mean",
+        torch.zeros(1, 1, 4, 4),
     )
     product = METHODS["guided_gradcam"].compute(found)
     assert not product.any()
@@ -110,11 +111,13 @@ def test_maps_that_do_not_overlap_are_told_from_one_that_is_empty():
     said = remarks(found, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a", "b"], None, "target"))
     why = "its guided backpropagation and its Grad-CAM do not overlap; name another layer or ask for another target"
     assert said == {"guided_gradcam": (why,)}
-    small = Gradients({guided: found.inputs[guided] * 1e-30}, found.layers, [torch.eye(4)[None, None] * 1e-30], "mean")
+    small = Gradients(
+        {guided: found.inputs[guided] * 1e-30}, found.layers, [torch.eye(4)[None, None] * 1e-30], "mean", found.images
+    )
     product = METHODS["guided_gradcam"].compute(small)
     said = remarks(small, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a"], None, "class"))
     assert said["guided_gradcam"][0].startswith("its values are too small for torch.float32; explain")
-    none = Gradients({guided: torch.zeros(1, 1, 4, 4)}, found.layers, found.activations, "mean")
+    none = Gradients({guided: torch.zeros(1, 1, 4, 4)}, found.layers, found.activations, "mean", found.images)
     said = remarks(none, {"guided_gradcam": product}, [METHODS["guided_gradcam"]], Advice(["a"], None, "class"))
     assert said["guided_gradcam"][0].startswith("its guided backpropagation is empty (its rule passes positive gradients")
 
@@ -213,7 +216,9 @@ def of(heat, fine, alpha=1.0):
     """What a layer of one channel with a weighted sum of ``heat``, and a guided gradient ``fine``, give."""
     values = torch.tensor(heat)[None, None]
     gradients = torch.full_like(values, alpha)
-    return Gradients({guided: torch.tensor(fine)[None, None]}, {gradient: [gradients]}, [values], "mean")
+    return Gradients(
+        {guided: torch.tensor(fine)[None, None]}, {gradient: [gradients]}, [values], "mean", torch.zeros(1, 1, 2, 2)
+    )
 
 
 def test_how_much_is_left_by_value():

@@ -39,11 +39,14 @@ from relume.pictures.preprocessing import IMAGENET, Preprocessing
 from tests.helpers.networks import Small
 from tests.reference import twin
 
+#: A method of each sort of picture.
+METHODS = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
+
 
 @pytest.fixture
 def e():
     torch.manual_seed(3)
-    return relume.explain(Small().eval(), torch.randn(2, 3, 24, 24), [1, 2], list(relume.METHODS), "body")
+    return relume.explain(Small().eval(), torch.randn(2, 3, 24, 24), [1, 2], METHODS, "body")
 
 
 def blank(values, classes=4):
@@ -323,7 +326,7 @@ def on_photos(tmp_path_factory):
     photograph(1).save(folder / "first.jpg", exif=exif, quality=95)
     photos = [folder / "first.jpg", photograph(2)]
     images = torch.stack([SMALL.tensor(SMALL.view(as_photo(p).picture)) for p in photos])
-    explained = relume.explain(Small().eval(), images, [1, 2], list(relume.METHODS), "body")
+    explained = relume.explain(Small().eval(), images, [1, 2], METHODS, "body")
     return explained.with_photos(photos, SMALL), (folder / "first.jpg").read_bytes()
 
 

@@ -7,10 +7,11 @@ from torch import nn
 
 import relume
 from relume import errors
+from relume.methods import cam
 from relume.models.libraries import import_torchvision
 from tests.helpers.networks import Small
 from tests.reference import twin
-from tests.reference.twin import slow_grad_cam
+from tests.reference.twin import CAMS, by_twin, slow_grad_cam
 
 ALL = list(relume.METHODS)
 
@@ -36,6 +37,66 @@ def test_equals_the_twin(net, x, layer):
     torch.testing.assert_close(e["guided_gradcam"], twin.guided_gradcam(guided, heat), rtol=1e-12, atol=1e-15)
     saliency = e.saliency("gradcam")
     torch.testing.assert_close(saliency[1], twin.bilinear(heat[1], (8, 8)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("layer", ["bn2", "body.1", "body"])
+def test_every_method_equals_its_twin(net, x, layer):
+    """Activations of bn2 are negative too, where the divisor of Grad-CAM++ and the sum of XGrad-CAM can be of any sign."""
+    e = relume.explain(net, x, [1, 4], ALL, layer)
+    for method in ALL:
+        torch.testing.assert_close(e[method], by_twin(net, method, [1, 4], layer)(x), rtol=1e-10, atol=1e-14)
+        assert e.infos[method].signed or (e[method] >= 0).all()
+    assert len({float(e[method].norm()) for method in CAMS}) == len(CAMS)
+
+
+def test_gradcam_plusplus_where_its_divisor_is_not_positive_and_xgradcam_where_a_channel_is_zero():
+    """Both channels have one value of each sign: the weights that would be negative or infinite are none."""
+    activation = torch.tensor([[[[3.0, -9.0]], [[0.0, 0.0]]]], dtype=torch.float64)
+    gradient = torch.tensor([[[[1.0, 0.25]], [[2.0, 1.0]]]], dtype=torch.float64)
+    weight = 0.25 / (2 - 6 * 0.25)
+    expected = (weight * activation[:, 0]).relu()
+    torch.testing.assert_close(cam.gradcam_plusplus(activation, gradient).relu(), expected)
+    torch.testing.assert_close(twin.grad_cam_plusplus(activation, gradient), expected)
+    torch.testing.assert_close(cam.xgradcam(activation, gradient), (3 - 9 * 0.25) / -6 * activation[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("gradcam", "GradCAM"), ("hirescam", "HiResCAM"), ("layercam", "LayerCAM"), ("xgradcam", "XGradCAM")],
+)
+def test_equals_pytorch_grad_cam_before_it_scales(method, name):
+    import_torchvision()  # which it imports, and which needs help beside a CPU-only torch
+    tool = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    net, x = Small().eval(), torch.randn(2, 3, 8, 8)
+    with getattr(tool, name)(net, [net.body]) as other:
+        targets = [ClassifierOutputTarget(index) for index in (1, 4)]
+        other(x, targets)
+        held = other.activations_and_grads
+        activations, gradients = (values[-1].detach().numpy() for values in (held.activations, held.gradients))
+        weighted = other.get_cam_image(x, net.body, targets, activations, gradients, eigen_smooth=False)
+    heat = relume.explain(net, x, [1, 4], [method], "body", evidence=None)[method]
+    assert (heat - torch.from_numpy(weighted).clamp(min=0)).abs().max() <= 1e-6 * heat.max()
+
+
+def test_on_global_pooling_with_a_linear_head_three_are_one():
+    """The gradient of a channel is the same at every place, so that its mean, it itself and any weighted mean are one."""
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x).mean((2, 3)))
+
+    e = relume.explain(Pooled().double(), torch.randn(2, 3, 8, 8, dtype=torch.float64), [1, 3], ALL, "body")
+    for prefix in ("", "guided_"):
+        for method in ("hirescam", "xgradcam"):
+            torch.testing.assert_close(e[prefix + method], e[f"{prefix}gradcam"], rtol=1e-12, atol=1e-15)
+        for method in ("layercam", "gradcam_plusplus"):
+            assert not torch.allclose(e[prefix + method], e[f"{prefix}gradcam"])
 
 
 def test_rectifiers_above_the_layer_stay_unguided(net, x):

@@ -243,6 +243,49 @@ def grad_cam(activation, gradient_at_layer):
     return heat * (heat > 0)
 
 
+def _positive_sum(activation, weights):
+    """``ReLU(Σ_k w_k ⊙ A_k)`` in loops; ``weights(A_k, n, k)`` gives the weight or the weights of a channel."""
+    heat = torch.zeros_like(activation[:, 0])
+    for n in range(activation.shape[0]):
+        for k in range(activation.shape[1]):
+            heat[n] += weights(activation[n, k], n, k) * activation[n, k]
+    return heat * (heat > 0)
+
+
+def hires_cam(activation, gradient_at_layer):
+    """Draelos & Carin 2020: the gradient is not averaged over a channel's places."""
+    return _positive_sum(activation, lambda _, n, k: gradient_at_layer[n, k])
+
+
+def layer_cam(activation, gradient_at_layer):
+    """Jiang et al. 2021: each place by its own gradient, if that is positive."""
+    return _positive_sum(activation, lambda _, n, k: gradient_at_layer[n, k] * (gradient_at_layer[n, k] > 0))
+
+
+def grad_cam_plusplus(activation, gradient_at_layer):
+    """Chattopadhyay et al. 2018, equations 15 and 19 with their powers, place by place."""
+
+    def weight(values, n, k):
+        total, channel = float(values.sum()), 0.0
+        for g in gradient_at_layer[n, k].flatten().tolist():
+            divisor = 2 * g**2 + total * g**3
+            channel += g**2 / divisor * max(g, 0) if divisor > 0 else 0
+        return channel
+
+    return _positive_sum(activation, weight)
+
+
+def xgrad_cam(activation, gradient_at_layer):
+    """Fu et al. 2020, equation 8: the gradient's mean weighted by the share of the activation."""
+
+    def weight(values, n, k):
+        return sum(
+            float(a / values.sum() * g) for a, g in zip(values.flatten(), gradient_at_layer[n, k].flatten(), strict=True)
+        )
+
+    return _positive_sum(activation, weight)
+
+
 def bilinear(heat, size):
     """Bilinear upsampling with half-pixel centres, written out: ``(h, w)`` to ``size``."""
     (h, w), (height, width) = heat.shape, size
@@ -270,7 +313,7 @@ def guided_gradcam(guided_map, heat):
     return out
 
 
-def slow_grad_cam(net, layer, x, target):
+def slow_grad_cam(net, layer, x, target, formula=grad_cam):
     """Activation and gradient by plain autograd on a copy of the layer's output, then the loops of the twin."""
     kept = []
     handle = layer.register_forward_hook(lambda _m, _a, out: kept.append(out) or out.clone())
@@ -279,7 +322,16 @@ def slow_grad_cam(net, layer, x, target):
         (gradient,) = torch.autograd.grad(score, kept[0])
     finally:
         handle.remove()
-    return grad_cam(kept[0].detach(), gradient)
+    return formula(kept[0].detach(), gradient)
+
+
+CAMS = {
+    "gradcam": grad_cam,
+    "hirescam": hires_cam,
+    "layercam": layer_cam,
+    "gradcam_plusplus": grad_cam_plusplus,
+    "xgradcam": xgrad_cam,
+}
 
 
 def by_twin(net, method, target, layer="body"):
@@ -289,8 +341,10 @@ def by_twin(net, method, target, layer="body"):
         if method in ("gradient", "deconvnet", "guided_backprop"):
             rule = {"gradient": gradient, "deconvnet": deconvnet, "guided_backprop": guided}[method]
             return attribution(net, images, target, rule)[0]
-        heat = slow_grad_cam(net, net.get_submodule(layer), images, target)
-        if method == "gradcam":
+        if method == "gradient_x_input":
+            return attribution(net, images, target, gradient)[0] * images
+        heat = slow_grad_cam(net, net.get_submodule(layer), images, target, CAMS[method.removeprefix("guided_")])
+        if method in CAMS:
             return heat
         return guided_gradcam(attribution(net, images, target, guided)[0], heat)
 

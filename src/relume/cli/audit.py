@@ -20,6 +20,7 @@ from relume.cli.failures import write_results
 from relume.cli.network import Network
 from relume.cli.photos import Failures, Photos, distinct_names, each_photo
 from relume.errors import InputError
+from relume.methods.names import DEFAULT_METHODS
 from relume.text import decimal, printable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ EXAMPLES = """Examples:
   relume audit photos --model package.module:factory --method gradcam --fail-if "cascade>0.5" --fail-if "stability<0.6"
 """
 
-METHODS = "guided_backprop,guided_gradcam"
+METHODS = ",".join(DEFAULT_METHODS)
 KEYS = 15  # the width of the column of names
 TITLES = 24  # the least width of the column of titles; longer ones go on below
 

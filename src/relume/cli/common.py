@@ -102,7 +102,7 @@ def targets_of(target: Sequence[str] | None, ask: Sequence[str] | None, opened: 
 
 def method_option(default: str) -> Any:
     """Return the option that names methods; its help says which the command takes without it."""
-    keys = "Methods, between commas: gradient, deconvnet, guided_backprop, gradcam, guided_gradcam; or 'all'."
+    keys = "Methods, between commas, such as gradient or guided_layercam; or 'all'. An unknown one is answered with the list."
     return typer.Option("--method", metavar="METHODS", help=f"{keys} [default: {default}]")
 
 

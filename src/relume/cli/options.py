@@ -13,6 +13,7 @@ from rich.text import Text
 
 from relume.cli.common import method_keys, method_option
 from relume.errors import InputError
+from relume.methods.names import DEFAULT_METHODS
 
 if TYPE_CHECKING:
     from relume.explanation.request import Options
@@ -30,7 +31,7 @@ __all__ = [
     "reached",
 ]
 
-METHODS = "guided_backprop,gradcam,guided_gradcam"
+METHODS = ",".join(DEFAULT_METHODS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from relume.explanation.run import explanations
 from relume.explanation.scales import share
 from relume.explanation.sheet import notebook, sheet
 from relume.maps import array
+from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
@@ -119,7 +120,7 @@ def compare(
     model: Model,
     images: Inputs,
     targets: Sequence[TargetLike],
-    methods: Iterable[MethodLike] = ("guided_backprop", "gradcam", "guided_gradcam"),
+    methods: Iterable[MethodLike] = DEFAULT_METHODS,
     layer: Layers = None,
     **options: Unpack[Options],
 ) -> Comparison:

@@ -36,7 +36,8 @@ def compute_gradients(trace: Trace, score: Score, methods: Sequence[Method], fus
             inputs[rule] = gradients.pop(0)
         if "layer" in places:
             layers[rule] = [trace.wide(layer.map(g)) for layer, g in zip(trace.layers, gradients, strict=True)]
-    return Gradients(inputs, layers, [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers], fuse)
+    activations = [trace.wide(layer.map(layer.output.detach())) for layer in trace.layers]
+    return Gradients(inputs, layers, activations, fuse, trace.images.detach())
 
 
 def compute_maps(trace: Trace, gradients: Gradients, methods: Sequence[Method]) -> dict[str, Tensor]:

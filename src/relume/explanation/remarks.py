@@ -13,8 +13,8 @@ from torch import Tensor
 
 from relume import rules
 from relume.maps import saliency, upsample
-from relume.methods.base import METHODS, Method
-from relume.methods.cam import gradcam, weighted_sums
+from relume.methods.base import Method
+from relume.methods.cam import WeightedSum, gradcam, heat, weighted_sums
 from relume.methods.gradients import Gradients
 from relume.rules import Rule
 
@@ -52,18 +52,20 @@ def another_layer(candidates: Sequence[str], layer: str) -> str | None:
 # --- How much of a map is left -------------------------------------------------------------------------------------------
 
 
-def positive_share(gradients: Gradients) -> float:
+def positive_share(gradients: Gradients, formula: WeightedSum = gradcam) -> float:
     """Measure how much of the weighted sum ``s`` of an image is positive: ``max(s, 0) / max |s|``, the highest of all layers.
 
-    It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where Grad-CAM is empty.
+    It is 1 where the greatest magnitude is positive, near 0 where hardly anything is, and 0 where the heat map is empty. A
+    product of layers is empty where one of them is, so the lowest of all layers counts there.
     """
-    return max(_ratio(float(values.relu().max()), float(values.abs().max())) for values in weighted_sums(gradients))
+    shares = [_ratio(float(sums.relu().max()), float(sums.abs().max())) for sums in weighted_sums(formula, gradients)]
+    return min(shares) if gradients.fuse == "product" else max(shares)
 
 
-def overlap(gradients: Gradients, product: Tensor) -> float:
-    """Measure how much of its two maps the Guided Grad-CAM of one image is: ``max |product| / (max |guided| · max heat)``."""
-    guided, heat = gradients.inputs[rules.guided], upsample(gradcam(gradients), product.shape[2:])
-    return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(heat.max()))
+def overlap(gradients: Gradients, product: Tensor, formula: WeightedSum = gradcam) -> float:
+    """Measure how much of its two maps the guided map of one image is: ``max |product| / (max |guided| · max heat)``."""
+    guided, coarse = gradients.inputs[rules.guided], upsample(heat(formula, gradients), product.shape[2:])
+    return _ratio(float(product.abs().max()), float(guided.abs().max()) * float(coarse.max()))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -119,10 +121,9 @@ def _remark(gradients: Gradients, values: Tensor, method: Method, advice: Advice
     """Say why the map of one image, ``values``, is empty or weak."""
     if _unmoved(gradients) and not values.any():
         return NO_GRADIENT
-    if method == METHODS["gradcam"]:
-        return _gradcam_remark(gradients, advice)
-    if method == METHODS["guided_gradcam"]:
-        return _guided_gradcam_remark(gradients, values, advice)
+    if method.weighted_sum is not None:
+        remark = _guided_remark if ("input", rules.guided) in method.needs else _heat_remark
+        return remark(gradients, values, method.weighted_sum, method.title.removeprefix("Guided "), advice)
     if values.any() or method.needs_layer or len(method.needs) != 1:
         return ""
     ((_, rule),) = method.needs
@@ -141,36 +142,38 @@ def _zero(rule: Rule) -> str:
     return _ZERO.get(rule, "its rule lets nothing through to the input")
 
 
-def _gradcam_remark(gradients: Gradients, advice: Advice) -> str:
-    share = positive_share(gradients)
-    if share == 0:
-        return f"{_no_heat(gradients, advice)}; {advice.layer}"
+def _heat_remark(gradients: Gradients, values: Tensor, formula: WeightedSum, _: str, advice: Advice) -> str:
+    share = positive_share(gradients, formula)
+    if share == 0 or not values.any():
+        return f"{_no_heat(gradients, formula, share, advice)}; {advice.layer}"
     at = f"at {advice.place} the highest value of its weighted sum is {_fraction(share)} of the size of the lowest"
     return "" if share >= WEAK else f"weak: {at}"
 
 
-def _no_heat(gradients: Gradients, advice: Advice) -> str:
+def _no_heat(gradients: Gradients, formula: WeightedSum, share: float, advice: Advice) -> str:
+    if share:
+        return f"the heat maps of {advice.place} do not overlap"
     if not any(gradient.any() for gradient in gradients.layers[rules.gradient]):
         return f"the gradient at {advice.place} is zero"
-    negative = any(values.any() for values in weighted_sums(gradients))
-    return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {advice.place}"
+    negative = any(values.any() for values in weighted_sums(formula, gradients))
+    place = f"{'one of ' * (gradients.fuse == 'product' and len(advice.layers) > 1)}{advice.place}"
+    return f"its weighted sum is {'nowhere positive' if negative else 'zero'} at {place}"
 
 
-def _guided_gradcam_remark(gradients: Gradients, product: Tensor, advice: Advice) -> str:
-    share, guided = positive_share(gradients), gradients.inputs[rules.guided]
-    if share == 0:
-        return f"{NO_GRADCAM} ({_no_heat(gradients, advice)}); {advice.layer}"
+def _guided_remark(gradients: Gradients, product: Tensor, formula: WeightedSum, name: str, advice: Advice) -> str:
+    share, guided = positive_share(gradients, formula), gradients.inputs[rules.guided]
+    coarse = upsample(heat(formula, gradients), product.shape[2:])
+    if share == 0 or not coarse.any():
+        return f"its {name} is empty ({_no_heat(gradients, formula, share, advice)}); {advice.layer}"
     if not guided.any():
         return f"its guided backpropagation is empty ({_zero(rules.guided)}); {advice.target}"
-    shared = overlap(gradients, product)
+    shared = overlap(gradients, product, formula)
     if shared == 0:
-        heat = upsample(gradcam(gradients), product.shape[2:])
-        if (saliency(guided).bool() & heat.bool()).any():
+        if (saliency(guided).bool() & coarse.bool()).any():
             return f"its values are too small for {product.dtype}; explain images and network of a wider dtype"
-        return f"its guided backpropagation and its Grad-CAM do not overlap; {advice.layer}"
+        return f"its guided backpropagation and its {name} do not overlap; {advice.layer}"
     if share * shared >= WEAK:
         return ""
-    why = (
-        "they hardly overlap" if shared < share else f"hardly anything of Grad-CAM's weighted sum at {advice.place} is positive"
-    )
+    little = f"hardly anything of {name}'s weighted sum at {advice.place} is positive"
+    why = "they hardly overlap" if shared < share else little
     return f"weak: {_fraction(share * shared)} of what its two maps could give, since {why}"

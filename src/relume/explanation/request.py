@@ -52,7 +52,7 @@ class Request(Reading):
 
     Attributes, beside those of :class:`relume.engine.reading.Reading`:
         methods: the methods and wrappers to explain by.
-        fuse: how several layers' heat maps become one: their ``mean`` or ``max``.
+        fuse: how several layers' heat maps become one: their ``mean``, ``max`` or ``product``.
         evidence: ``quick`` for the cheap checks of each map, None for none.
         activation: how probabilities follow from the network's scores.
         labels: the class names by index.
@@ -89,7 +89,7 @@ class Request(Reading):
 
     def __post_init__(self) -> None:
         _check_choice("rectifiers", self.rectifiers, ("all", "relu"))
-        _check_choice("fuse", self.fuse, ("mean", "max"))
+        _check_choice("fuse", self.fuse, ("mean", "max", "product"))
         if str(self.evidence) == "full":
             raise InputError("evidence='full' is an audit: call relume.audit, and leave evidence at 'quick' or None here")
         _check_choice("evidence", self.evidence, ("quick", None))

@@ -24,6 +24,7 @@ from relume.explanation.remarks import Advice, another_layer, remarks
 from relume.explanation.request import Layers, Options, ReadingOptions, Request, with_options
 from relume.explanation.result import Explanation, compared
 from relume.methods.base import Method
+from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike
 from relume.targets.activation import Resolved, resolve_activation
 from relume.targets.base import Target, TargetLike
@@ -37,7 +38,7 @@ def explain(
     model: Model,
     images: Inputs,
     target: TargetLike = None,
-    methods: Iterable[MethodLike] = ("guided_backprop", "guided_gradcam"),
+    methods: Iterable[MethodLike] = DEFAULT_METHODS,
     layer: Layers = None,
     **options: Unpack[Options],
 ) -> Explanation:
@@ -64,7 +65,8 @@ def explain(
             together. None for all of them, and where memory runs out for half as many, until they fit, with a warning. Of
             other inputs, tensors with a row for each image are cut alike; a callable target is called with the outputs of each
             part.
-        fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean`` or ``max``.
+        fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean``, ``max`` or
+            ``product``, which is RefineCAM (Domeniconi et al. 2026, arXiv:2605.14641).
         evidence: ``quick`` compares each map with the one for the runner-up and with edges of the image, beside it in the
             result; it costs the backward passes again, for the runner-up. None compares nothing.
         activation: what the network's scores are: ``softmax`` if one class is true, ``sigmoid`` if each may be, ``none`` if

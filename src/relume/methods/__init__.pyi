@@ -1,9 +1,11 @@
 from .averaged import Augmented, Smooth
-from .base import METHODS, Method, backpropagation
+from .base import METHODS, Method, backpropagation, class_activation, guided_by
 from .gradients import Fuse, Gradients
+from .names import DEFAULT_METHODS
 from .wrapper import Copy, MethodLike, Moments, Wrapper, resolve_methods
 
 __all__ = [
+    "DEFAULT_METHODS",
     "METHODS",
     "Augmented",
     "Copy",
@@ -15,5 +17,7 @@ __all__ = [
     "Smooth",
     "Wrapper",
     "backpropagation",
+    "class_activation",
+    "guided_by",
     "resolve_methods",
 ]

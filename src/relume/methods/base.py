@@ -17,12 +17,13 @@ from torch import Tensor
 from relume import rules
 from relume.errors import InputError
 from relume.maps import MapInfo, Place
-from relume.methods.cam import gradcam, guided_gradcam
+from relume.methods import cam
+from relume.methods.cam import WeightedSum
 from relume.methods.gradients import Gradients
 from relume.registry import Registry
 from relume.rules import Rule
 
-__all__ = ["METHODS", "Method", "Need", "backpropagation", "resolve_method"]
+__all__ = ["METHODS", "Method", "Need", "backpropagation", "class_activation", "guided_by", "resolve_method"]
 
 Need: TypeAlias = "tuple[Literal['input', 'layer'], Rule]"
 
@@ -39,6 +40,8 @@ class Method:
         place: where its map lives, see :class:`relume.maps.MapInfo`; if None, the input where it needs a gradient there.
         signed: True if its map can be negative.
         citation: where it was published.
+        weighted_sum: for a class activation map, and for its product with guided backpropagation, the formula of the weighted
+            sum whose positive part it is; remarks on empty and weak maps read it.
 
     Raises:
         InputError: the key cannot name a file.
@@ -63,6 +66,7 @@ class Method:
     place: Place | None = field(default=None, kw_only=True)
     signed: bool = field(default=True, kw_only=True)
     citation: str = field(default="", kw_only=True)
+    weighted_sum: WeightedSum | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse a key that cannot name a file."""
@@ -97,9 +101,61 @@ def backpropagation(key: str, rule: Rule, title: str = "", citation: str = "") -
     return Method(key, frozenset({("input", rule)}), functools.partial(_input_gradient, rule), title=title, citation=citation)
 
 
+def class_activation(key: str, weighted_sum: WeightedSum, title: str = "", citation: str = "") -> Method:
+    """Make the class activation map ``ReLU(weighted_sum(A, g))`` of a layer: not negative, ``(N, *coarse)``.
+
+    ``A`` are the layer's activations and ``g`` the plain gradient there, both ``(N, channels, *spatial)``.
+
+    Example:
+        >>> import relume, torch
+        >>> from relume.methods import class_activation
+        >>> strongest = class_activation("strongest", lambda A, g: (A * g).amax(1), "strongest channel")
+        >>> opened = relume.open_model("demo")
+        >>> relume.explain(opened.model, torch.rand(1, 3, 96, 96), 0, [strongest])["strongest"].shape
+        torch.Size([1, 12, 12])
+    """
+    compute = functools.partial(cam.heat, weighted_sum)
+    needs: frozenset[Need] = frozenset({("layer", rules.gradient)})
+    return Method(key, needs, compute, title=title, signed=False, citation=citation, weighted_sum=weighted_sum)
+
+
+def guided_by(coarse: Method) -> Method:
+    """Make ``guided_<key>`` of a method with a coarse map: guided backpropagation × that map, upsampled linearly.
+
+    Selvaraju et al. 2017, arXiv:1610.02391, section 3.1, for Grad-CAM. The map is signed, ``(N, C, *spatial)``.
+
+    Example:
+        >>> import relume
+        >>> from relume.methods import guided_by
+        >>> guided_by(relume.METHODS["layercam"]).maps[0].title
+        'Guided LayerCAM'
+    """
+    return Method(
+        f"guided_{coarse.key}",
+        coarse.needs | {("input", rules.guided)},
+        functools.partial(cam.guided_product, coarse.compute),
+        title=f"Guided {coarse.title or coarse.key}",
+        citation=f"Selvaraju et al. 2017, arXiv:1610.02391, section 3.1; {coarse.citation}",
+        weighted_sum=coarse.weighted_sum,
+    )
+
+
 def _input_gradient(rule: Rule, gradients: Gradients) -> Tensor:
     return gradients.inputs[rule]
 
+
+def _gradient_x_input(gradients: Gradients) -> Tensor:
+    """Compute ``g ⊙ x``: Shrikumar et al. 2016, arXiv:1605.01713."""
+    return gradients.inputs[rules.gradient] * gradients.images
+
+
+_CAMS = (
+    class_activation("gradcam", cam.gradcam, "Grad-CAM", "Selvaraju et al. 2017, arXiv:1610.02391"),
+    class_activation("hirescam", cam.hirescam, "HiResCAM", "Draelos & Carin 2020, arXiv:2011.08891"),
+    class_activation("layercam", cam.layercam, "LayerCAM", "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943"),
+    class_activation("gradcam_plusplus", cam.gradcam_plusplus, "Grad-CAM++", "Chattopadhyay et al. 2018, arXiv:1710.11063"),
+    class_activation("xgradcam", cam.xgradcam, "XGrad-CAM", "Fu et al. 2020, arXiv:2008.02312"),
+)
 
 #: The methods by key; ``METHODS["mine"] = relume.Method(...)`` adds one.
 METHODS: Registry[Method] = Registry(
@@ -114,20 +170,14 @@ METHODS: Registry[Method] = Registry(
                 "guided_backprop", rules.guided, "guided backpropagation", "Springenberg et al. 2015, arXiv:1412.6806"
             ),
             Method(
-                "gradcam",
-                frozenset({("layer", rules.gradient)}),
-                gradcam,
-                title="Grad-CAM",
-                signed=False,
-                citation="Selvaraju et al. 2017, arXiv:1610.02391",
+                "gradient_x_input",
+                frozenset({("input", rules.gradient)}),
+                _gradient_x_input,
+                title="gradient × input",
+                citation="Shrikumar et al. 2016, arXiv:1605.01713",
             ),
-            Method(
-                "guided_gradcam",
-                frozenset({("input", rules.guided), ("layer", rules.gradient)}),
-                guided_gradcam,
-                title="Guided Grad-CAM",
-                citation="Selvaraju et al. 2017, arXiv:1610.02391, section 3.1",
-            ),
+            *_CAMS,
+            *(guided_by(coarse) for coarse in _CAMS),
         )
     },
 )

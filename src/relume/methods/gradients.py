@@ -12,7 +12,7 @@ from relume.rules import Rule
 
 __all__ = ["Fuse", "Gradients"]
 
-Fuse: TypeAlias = Literal["mean", "max"]
+Fuse: TypeAlias = Literal["mean", "max", "product"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +24,7 @@ class Gradients:
         layers: the gradients with respect to each target layer by each rule, ``(N, channels, *spatial)``.
         activations: the output of each target layer, of the same shapes.
         fuse: how the heat maps of several layers become one.
+        images: the images, ``(N, C, *spatial)``.
 
     Example:
         A method of your own reads them:
@@ -39,9 +40,10 @@ class Gradients:
     layers: Mapping[Rule, Sequence[Tensor]]
     activations: Sequence[Tensor]
     fuse: Fuse
+    images: Tensor
 
     def __getitem__(self, some: slice) -> Gradients:
         """Return those of some images."""
         inputs = {rule: values[some] for rule, values in self.inputs.items()}
         layers = {rule: [values[some] for values in several] for rule, several in self.layers.items()}
-        return Gradients(inputs, layers, [values[some] for values in self.activations], self.fuse)
+        return Gradients(inputs, layers, [values[some] for values in self.activations], self.fuse, self.images[some])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from relume.errors import ImageError, ModelError, TargetError
+from relume.methods.names import DEFAULT_METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +32,12 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = str | Path | Image | Photo
 
-__all__ = ["BATCH_SIZE", "METHODS", "Opened"]
+__all__ = ["BATCH_SIZE", "Opened"]
 
 P = TypeVar("P", bound="Picture")
 
 #: The note where a source knows nothing of preprocessing.
 ASSUMED = "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std"
-
-#: The methods that photos are explained by where none is named.
-METHODS = ("guided_backprop", "gradcam", "guided_gradcam")
 
 #: The number of photos that run at once where nothing else is said.
 BATCH_SIZE = 8
@@ -86,7 +84,7 @@ class Opened:
         self,
         photos: Picture | Sequence[Picture],
         target: str | TargetLike = None,
-        methods: Iterable[MethodLike] = METHODS,
+        methods: Iterable[MethodLike] = DEFAULT_METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Explanation:
@@ -113,7 +111,7 @@ class Opened:
         self,
         photos: Picture | Sequence[Picture],
         targets: Sequence[str | TargetLike],
-        methods: Iterable[MethodLike] = METHODS,
+        methods: Iterable[MethodLike] = DEFAULT_METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Comparison:
@@ -164,7 +162,7 @@ class Opened:
         self,
         photos: Iterable[P],
         target: str | TargetLike = None,
-        methods: Iterable[MethodLike] = METHODS,
+        methods: Iterable[MethodLike] = DEFAULT_METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[P, Explanation | Exception]]:
@@ -200,7 +198,7 @@ class Opened:
         self,
         photos: Iterable[P],
         targets: Sequence[str | TargetLike],
-        methods: Iterable[MethodLike] = METHODS,
+        methods: Iterable[MethodLike] = DEFAULT_METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
         read: Callable[[P], Photo] | None = None,
