@@ -151,7 +151,7 @@ def test_neurons(name, layer, selector):
 
 
 class Several(nn.Module):
-    """A layer that is given two tensors and returns two, both written to in place after it."""
+    """A layer that is given two tensors and returns two, the first of which is written to in place after it."""
 
     class Pair(nn.Module):
         def forward(self, a, b):
@@ -163,7 +163,7 @@ class Several(nn.Module):
 
     def forward(self, x):
         total, product = self.pair(self.conv(x), self.other(x))
-        return (total.relu_() + product.mul_(2)).mean((2, 3))
+        return (total.relu_() + product * 2).mean((2, 3))
 
 
 @pytest.mark.parametrize("at_input", [False, True])
@@ -176,6 +176,17 @@ def test_a_layer_of_several_tensors(at_input):
         ours.GuidedGradCam(model, model.pair).attribute(images(), 1, attribute_to_layer_input=at_input)
     with pytest.raises(TargetError, match="2 tensors"):
         ours.NeuronGradient(model, model.pair).attribute(images(), (0, 0, 0), attribute_to_neuron_input=at_input)
+
+
+def test_a_second_tensor_that_was_overwritten_is_refused():
+    class Overwritten(Several):
+        def forward(self, x):
+            total, product = self.pair(self.conv(x), self.other(x))
+            return (total + product.mul_(2)).mean((2, 3))
+
+    model = Overwritten().double()
+    with pytest.raises(LayerError, match="overwritten in place"):
+        ours.LayerGradCam(model, model.pair).attribute(images(), 1)
 
 
 def test_inputs_with_other_axes_get_an_empty_map():

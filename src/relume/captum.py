@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.engine.inputs import Model
-from relume.engine.layers import layer_name
-from relume.engine.preparation import preparation_of
+from relume.engine.layer_inputs import with_layer_input
 from relume.engine.reading import LayerLike, Reading
 from relume.engine.tensor_state import version
 from relume.engine.trace import Score, Trace
-from relume.engine.wrappers import unwrap
 from relume.errors import InputError, LayerError, TargetError
 from relume.explanation.passes import check_finite
 from relume.rules import Rule, deconvnet, gradient, guided
@@ -452,8 +450,15 @@ def _gradients(model: Model, inputs: T, additional: Any, question: Question, rul
 
 
 def _values(trace: Trace) -> tuple[Tensor, ...]:
-    """List the tensors of the layer that was read."""
-    return trace.layers[0].output, *trace.layers[0].others
+    """List the tensors of the layer that was read.
+
+    Raises:
+        LayerError: one was overwritten.
+    """
+    (layer,) = trace.layers
+    if any(version(tensor) != was for tensor, was in layer.others):
+        raise LayerError(f"layer {layer.name!r} has several tensors, and one was overwritten in place later on; name another")
+    return layer.output, *(tensor for tensor, _ in layer.others)
 
 
 def _cam(trace: Trace, values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
@@ -464,55 +469,9 @@ def _cam(trace: Trace, values: Tensor, gradients: Tensor, *, summed: bool) -> Te
     return check_finite("gradcam", (weights * values).sum(1, keepdim=True) if summed else weights * values)
 
 
-class _AtInput(nn.Module):
-    """A network with one more module, whose output is what one of its layers is given."""
-
-    LAYER = "layer_input"
-
-    def __init__(self, network: nn.Module, name: str) -> None:
-        super().__init__()
-        self.network, self.name, self.layer_input = network, name, _Copies()
-
-    def forward(self, *args: Any) -> Any:
-        """Run the network; this is a replica, so that hooks on its modules are none of the caller's."""
-        held: list[tuple[Tensor, Tensor, int]] = []
-
-        def before(_layer: nn.Module, given: tuple[Any, ...]) -> tuple[Tensor, ...]:
-            if not given or not all(isinstance(value, Tensor) for value in given):
-                kinds = ", ".join(type(value).__name__ for value in given) or "nothing by position"
-                raise LayerError(f"layer {self.name!r} is given {kinds}, and must be given tensors; attribute to its output")
-            copies: tuple[Tensor, ...] = self.layer_input(*given)
-            held.extend((original, copy, version(copy)) for original, copy in zip(given, copies, strict=True))
-            return copies
-
-        def after(*_: Any) -> None:
-            for original, copy, was in held:
-                if version(copy) != was:  # the layer works in place, and others may read what it wrote
-                    original.copy_(copy)
-            held.clear()
-
-        layer = self.network.get_submodule(self.name)
-        layer.register_forward_pre_hook(before)
-        layer.register_forward_hook(after)
-        return self.network(*args)
-
-
-class _Copies(nn.Module):
-    """Copies of tensors, so that their gradient is not that of other readers of the tensors."""
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Copy the tensors."""
-        return tuple(tensor.clone() for tensor in tensors)
-
-
 def _placed(model: Model, layer: LayerLike, *, at_input: bool) -> tuple[Model, LayerLike]:
     """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
-    if not at_input or not isinstance(model, nn.Module):
-        return model, layer
-    if preparation_of(model) is not None:
-        raise LayerError("a layer's input cannot be read in a prepared network; give the network that it was prepared from")
-    inner = unwrap(model)
-    return _AtInput(inner, layer_name(inner, layer)), _AtInput.LAYER
+    return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
 
 
 # --- Scores ----------------------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ class Recorder:
         # one that overwrote its input in place is what they read
         handed_on = any(first is tensor and version(tensor) == before for tensor, before in given)
         own = lazy_copy(first) if handed_on and not is_view(first) else first
-        others = tuple(value for value in rest if isinstance(value, Tensor))
+        others = tuple(_versions(rest))
         taken = Output(name, own, version(own), grid, self._grids.is_pooled(first), is_block, others)
         chooser = recording.chooser
         chosen = chooser is not None and recording.runs[name] == 1 and chooser.consider(taken)
@@ -193,8 +193,7 @@ class Recorder:
             # and must not be written to
             return None
         passed_on = lazy_copy(own)
-        more = [lazy_copy(value) if isinstance(value, Tensor) and not is_view(value) else value for value in rest]
-        return (passed_on, *more) if type(output) is tuple else passed_on
+        return (passed_on, *rest) if type(output) is tuple else passed_on
 
     def _note_odd(self, name: str, output: Any) -> None:
         """Note why the output of a layer cannot be read."""

@@ -1,0 +1,69 @@
+"""The input of a layer as the output of another: a network gets one more module in front of the layer, which can be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from relume.engine.layers import layer_name
+from relume.engine.preparation import preparation_of
+from relume.engine.reading import LayerLike
+from relume.engine.tensor_state import version
+from relume.engine.wrappers import unwrap
+from relume.errors import LayerError
+
+__all__ = ["with_layer_input"]
+
+
+def with_layer_input(model: nn.Module, layer: LayerLike) -> tuple[nn.Module, str]:
+    """Return a network that computes what ``model`` does, and the name of the layer in it that returns what ``layer`` is given.
+
+    ``model`` is a part of it and is not touched; the engine runs a replica of both.
+
+    Raises:
+        LayerError: there is no such layer, or the network is prepared; while it runs, if the layer is given no tensor.
+    """
+    if preparation_of(model) is not None:
+        raise LayerError("a layer's input cannot be read in a prepared network; give the network that it was prepared from")
+    inner = unwrap(model)
+    return _WithLayerInput(inner, layer_name(inner, layer)), "layer_input"
+
+
+class _WithLayerInput(nn.Module):
+    """A network with one more module, whose output is what one of its layers is given."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network, self.name, self.layer_input = network, name, _Copies()
+
+    def forward(self, *args: Any) -> Any:
+        """Run the network; this is a replica, so that hooks on its modules are none of the caller's."""
+        held: list[tuple[Tensor, Tensor, int]] = []
+
+        def before(_layer: nn.Module, given: tuple[Any, ...]) -> tuple[Tensor, ...]:
+            if not given or not all(isinstance(value, Tensor) for value in given):
+                kinds = ", ".join(type(value).__name__ for value in given) or "nothing by position"
+                raise LayerError(f"layer {self.name!r} is given {kinds}, and must be given tensors; attribute to its output")
+            copies: tuple[Tensor, ...] = self.layer_input(*given)
+            held.extend((original, copy, version(copy)) for original, copy in zip(given, copies, strict=True))
+            return copies
+
+        def after(*_: Any) -> None:
+            for original, copy, was in held:
+                if version(copy) != was:  # the layer works in place, and others may read what it wrote
+                    original.copy_(copy)
+            held.clear()
+
+        layer = self.network.get_submodule(self.name)
+        layer.register_forward_pre_hook(before)
+        layer.register_forward_hook(after)
+        return self.network(*args)
+
+
+class _Copies(nn.Module):
+    """Copies of tensors, so that their gradient is not that of other readers of the tensors."""
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Copy the tensors."""
+        return tuple(tensor.clone() for tensor in tensors)
