@@ -27,7 +27,8 @@ def with_layer_input(model: nn.Module, layer: LayerLike) -> tuple[nn.Module, str
     if preparation_of(model) is not None:
         raise LayerError("a layer's input cannot be read in a prepared network; give the network that it was prepared from")
     inner = unwrap(model)
-    return _WithLayerInput(inner, layer_name(inner, layer)), "layer_input"
+    network = _WithLayerInput(inner, layer_name(inner, layer))
+    return network, network.added
 
 
 class _WithLayerInput(nn.Module):
@@ -35,7 +36,10 @@ class _WithLayerInput(nn.Module):
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
-        self.network, self.name, self.layer_input = network, name, _Copies()
+        self.training = False  # of this module alone: the caller's network keeps its modes
+        self.network, self.name = network, name
+        self.added = f"input of {name.replace('.', '/')}"  # as messages call it
+        self.add_module(self.added, _Copies().eval())
 
     def forward(self, *args: Any) -> Any:
         """Run the network; this is a replica, so that hooks on its modules are none of the caller's."""
@@ -45,7 +49,7 @@ class _WithLayerInput(nn.Module):
             if not given or not all(isinstance(value, Tensor) for value in given):
                 kinds = ", ".join(type(value).__name__ for value in given) or "nothing by position"
                 raise LayerError(f"layer {self.name!r} is given {kinds}, and must be given tensors; attribute to its output")
-            copies: tuple[Tensor, ...] = self.layer_input(*given)
+            copies: tuple[Tensor, ...] = self.get_submodule(self.added)(*given)
             held.extend((original, copy, version(copy)) for original, copy in zip(given, copies, strict=True))
             return copies
 
