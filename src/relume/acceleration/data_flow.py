@@ -47,6 +47,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.normed: dict[int, tuple[Any, ...]] = {}  # by what was taken: by which weights and statistics
         self._held: list[Tensor] = []
 
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self.uses, self.convolved, self.normed, self._held = Counter(), {}, {}, []
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.uses.update({_memory(t) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)})
@@ -106,8 +110,10 @@ class Flow:
     _watch: _Watch = field(default_factory=_Watch)
 
     def _begin(self, runs: nn.Module, *_: Any) -> None:
+        # a network may run again, on a tape: the last run counts
         self._before = runs, Fingerprint.of(runs)  # which holds what it is of weakly
-        self._watch.uses.clear()
+        self._runs, self._made, self._took = Counter(), {}, {}
+        self._watch.clear()
 
     def _convolution(self, name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:

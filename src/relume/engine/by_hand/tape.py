@@ -104,27 +104,33 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """End the record, and let go of all but what was found."""
         super().__exit__(kind, error, at)  # type: ignore[no-untyped-call]
         self._executor.__exit__(kind, error, at)
-        self._settle()
+        with torch._C.DisableTorchFunctionSubclass():
+            self._settle()
         self._known, self._formulas = {}, Formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Run an operation, and note what it was given."""
-        self._settle()
-        operation = operation_of(func)
-        if operation.writing and self.regions:
-            memory = memory_key(args[0].untyped_storage())
-            for region in self.regions.values():
-                if memory_key(region.output.untyped_storage()) == memory:
-                    region.output = region.output.clone()
-        if not (operation.elementwise or operation.rearranging):
-            depends = not operation.creating and self._depends(args)
+        with torch._C.DisableTorchFunctionSubclass():  # a look at a subclass is none of the network's
+            self._settle()
+            operation = operation_of(func)
+            if operation.writing and self.regions:
+                self._save_from(args[0])
+            followed = operation.elementwise or operation.rearranging
+            operands = tuple(map(self._operand, args)) if followed else ()
+            depends = followed or (not operation.creating and self._depends(args))
             result = func(*args, **(kwargs or {}))
-            self._note_unfollowed(result, depends=depends)
+            if followed:
+                self._last = operation, operands, kwargs or {}, result, self._modules[-1]
+            else:
+                self._note_unfollowed(result, depends=depends)
             return result
-        operands = tuple(map(self._operand, args))
-        result = func(*args, **(kwargs or {}))
-        self._last = operation, operands, kwargs or {}, result, self._modules[-1]
-        return result
+
+    def _save_from(self, written: Tensor) -> None:
+        """Copy the outputs of rectifiers that lie in memory about to be written to."""
+        memory = memory_key(written.untyped_storage())
+        for region in self.regions.values():
+            if memory_key(region.output.untyped_storage()) == memory:
+                region.output = region.output.clone()
 
     # --- What tensors are -------------------------------------------------------------------------------------------------
 
@@ -175,6 +181,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         (operation, operands, options, result, module), self._last = self._last, None
         tensor = result[0] if isinstance(result, tuple) else result
+        if not isinstance(tensor, Tensor):  # torch.equal tells whether
+            return
         if steps := steps_in(operands):
             self._note(tensor, step := Step.of(tensor))
             self._follow(step, operation, operands, options, steps, tensor, module)
