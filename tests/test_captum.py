@@ -355,6 +355,7 @@ def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
         (lambda m: ours.NeuronGradient(m, m.relu2).attribute(images(), lambda _: 1.0), "selects a float"),
         (lambda m: ours.LayerGradCam(m, m.other).attribute(images(), 1), "did not run"),
         (lambda m: ours.LayerGradCam(m, m.other).attribute(images(), 1, None, True), "'input of other' did not run"),
+        (lambda m: ours.LayerGradCam(torch.fx.symbolic_trace(m), "flatten").attribute(images(), 1, None, True), "no module of"),
         (lambda m: ours.LayerGradCam(m, nn.ReLU()).attribute(images(), 1), "not a module inside this model"),
         (lambda m: ours.LayerGradCam(m.forward, m.relu2).attribute(images(), 1), "pass the torch.nn.Module itself"),
         (lambda m: ours.GuidedGradCam(m, m.fc).attribute(images(), 1), "with the axes of the input"),

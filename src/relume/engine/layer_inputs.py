@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from relume.engine.layers import layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import LayerLike
 from relume.engine.tensor_state import version
-from relume.engine.wrappers import unwrap
+from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import LayerError
 
 __all__ = ["with_layer_input"]
@@ -22,12 +23,16 @@ def with_layer_input(model: nn.Module, layer: LayerLike) -> tuple[nn.Module, str
     ``model`` is a part of it and is not touched; the engine runs a replica of both.
 
     Raises:
-        LayerError: there is no such layer, or the network is prepared; while it runs, if the layer is given no tensor.
+        LayerError: there is no such layer, it is no module of Python, or the network is prepared; while the network runs, if
+            the layer is given no tensor.
     """
     if preparation_of(model) is not None:
         raise LayerError("a layer's input cannot be read in a prepared network; give the network that it was prepared from")
     inner = unwrap(model)
-    network = _WithLayerInput(inner, layer_name(inner, layer))
+    name = layer_name(inner, layer)
+    if isinstance(inner, torch.jit.ScriptModule) or name not in modules_of(inner).values():
+        raise LayerError(f"the input of {name!r} cannot be read, since no module of Python runs there; attribute to its output")
+    network = _WithLayerInput(inner, name)
     return network, network.added
 
 
