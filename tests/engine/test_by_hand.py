@@ -314,6 +314,28 @@ def test_a_network_that_looks_at_its_own_values():
 # --- What may go wrong, and did on the way ---
 
 
+def _without_gradient(x):
+    with torch.no_grad():
+        mask = x > 0
+    return x * mask
+
+
+MASKS_FROM_ELSEWHERE = {
+    "of the data": (lambda x: x * (x.data > 0).to(x), relu, "guided"),
+    "without gradient": (_without_gradient, relu, "guided"),
+    "by NumPy": (lambda x: x * torch.from_numpy((x.detach().numpy() > 0).astype("float64")), relu, "listed"),
+    "above the mean": (lambda x: x * (x > x.detach().mean()).to(x), None, "untouched"),
+    "of a view": (lambda x: x * (x.flatten(1) > 0).view_as(x), relu, "listed"),
+}
+
+
+@pytest.mark.parametrize("case", MASKS_FROM_ELSEWHERE)
+def test_where_a_mask_comes_from_is_seen_or_listed(case):
+    written, function, expected = MASKS_FROM_ELSEWHERE[case]
+    network = build(Convolutional, written)
+    assert outcome(explained(network, images()), Expected(network, written, function, images())) == expected
+
+
 def test_a_checkpointed_activation_in_several_passes():
     """Inside one group of looks each saved value may be unpacked once, here one that two nodes saved."""
     network = build(Convolutional, lambda x: checkpoint(lambda y: y * torch.sigmoid(y) * 1.0, x, use_reentrant=False))

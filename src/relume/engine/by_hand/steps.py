@@ -28,7 +28,7 @@ _MOST_CHANNELS = 8192
 
 @dataclass(eq=False, slots=True)
 class Constant:
-    """A tensor that does not depend on the input; ``computed`` if this forward pass made it."""
+    """A tensor that does not depend on the input; ``computed`` if this forward pass made it, of nothing but that."""
 
     tensor: Tensor
     version: int

@@ -122,7 +122,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if followed:
                 self._last = operation, operands, kwargs or {}, result, self._modules[-1]
             else:
-                self._note_unfollowed(result, depends=depends)
+                self._note_unfollowed(result, depends=depends, grad=depends and torch.is_grad_enabled() and _has_grad(args))
             return result
 
     def _save_from(self, written: Tensor) -> None:
@@ -156,12 +156,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._note(value, step)
         return step
 
-    def _note_unfollowed(self, result: Any, *, depends: bool) -> None:
+    def _note_unfollowed(self, result: Any, *, depends: bool, grad: bool) -> None:
         """Note what an operation made that is not followed; what has a gradient is a step as soon as it is used."""
         for tensor in [result] if isinstance(result, Tensor) else [t for t in tree_iter(result) if isinstance(t, Tensor)]:
             if not depends:
                 self._note(tensor, Constant(tensor, version(tensor), computed=True))
-            elif not tensor.is_floating_point() or not torch.is_grad_enabled():
+            elif not grad or not tensor.is_floating_point():
                 self._note(tensor, Step(tensor.shape, None, version(tensor)))
 
     def _depends(self, value: Any) -> bool:
@@ -187,7 +187,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(tensor, step := Step.of(tensor))
             self._follow(step, operation, operands, options, steps, tensor, module)
         else:
-            self._note(tensor, Constant(tensor, version(tensor), computed=True))
+            computed = all(o.computed for o in operands if isinstance(o, Constant))
+            self._note(tensor, Constant(tensor, version(tensor), computed=computed))
 
     def _follow(
         self,
@@ -263,6 +264,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             step.region = region
         for node in nodes:
             self.doubtful.pop(node, None)
+
+
+def _has_grad(value: Any) -> bool:
+    return any(map(_has_grad, value)) if isinstance(value, list | tuple) else getattr(value, "requires_grad", False)
 
 
 @functools.cache
