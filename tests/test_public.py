@@ -27,6 +27,7 @@ SURFACE = [
     "Method",
     "Smooth",
     "audit",
+    "captum",
     "compare",
     "compute_guided_gradcam",
     "coverage",

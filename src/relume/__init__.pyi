@@ -1,4 +1,4 @@
-from . import errors, rules, targets
+from . import captum, errors, rules, targets
 from .acceleration.prepared import prepare
 from .attribution import (
     Backpropagation,
@@ -42,6 +42,7 @@ __all__ = [
     "Smooth",
     "__version__",
     "audit",
+    "captum",
     "compare",
     "compute_guided_gradcam",
     "coverage",

@@ -46,6 +46,7 @@ class Output:
         grid: how the values are arranged as a map; None if they are none.
         is_pooled: they were made by pooling.
         is_block: the layer has modules of its own.
+        others: the tensors that the layer returned after this one, with their versions then.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Output:
     grid: Grid | None
     is_pooled: bool
     is_block: bool
+    others: tuple[tuple[Tensor, int], ...]
 
 
 @dataclass(slots=True, eq=False)

@@ -29,6 +29,7 @@ class Layer:
         to_map: makes a map of the output, or of its gradient.
         version: the version of the output when it was captured.
         why: why it was chosen, in words; empty where it was named.
+        others: the tensors that it returned after this one, with their versions when they were captured.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Layer:
     to_map: Reshape
     version: int = 0
     why: str = ""
+    others: tuple[tuple[Tensor, int], ...] = ()
 
     def map(self, values: Tensor) -> Tensor:
         """Arrange ``values`` of the output's shape as ``(N, channels, *spatial)``.

@@ -77,7 +77,7 @@ class Recording:
         to_map = self.reshape or output.grid
         if to_map is None:
             raise self._refused(name, f"returned {describe(output.values)}, not a map of shape (N, channels, *spatial)")
-        return Layer(name, output.values, to_map, output.version).untouched()
+        return Layer(name, output.values, to_map, output.version, others=output.others).untouched()
 
     def unit_layer(self, name: str) -> Layer:
         """Read the layer ``name`` for a unit of it, which may be one of a layer without spatial axes.
@@ -180,7 +180,8 @@ class Recorder:
         # one that overwrote its input in place is what they read
         handed_on = any(first is tensor and version(tensor) == before for tensor, before in given)
         own = lazy_copy(first) if handed_on and not is_view(first) else first
-        taken = Output(name, own, version(own), grid, self._grids.is_pooled(first), is_block)
+        others = tuple(_versions(rest))
+        taken = Output(name, own, version(own), grid, self._grids.is_pooled(first), is_block, others)
         chooser = recording.chooser
         chosen = chooser is not None and recording.runs[name] == 1 and chooser.consider(taken)
         if name in self._names:

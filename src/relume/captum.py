@@ -1,0 +1,556 @@
+"""Captum's class names and the meanings of its arguments, over relume's engine: ``from relume.captum import GuidedBackprop``.
+
+A tensor gives a tensor and a tuple gives a tuple. Targets, selectors and defaults are Captum's, see
+`docs/coming-from-captum.md`. What is computed is relume's: every rectifier is guided, and the network is left untouched and
+runs as in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relume.engine.inputs import Model
+from relume.engine.layer_inputs import with_layer_input
+from relume.engine.reading import LayerLike, Reading
+from relume.engine.tensor_state import version
+from relume.engine.trace import Score, Trace
+from relume.errors import InputError, LayerError, TargetError
+from relume.explanation.passes import check_finite
+from relume.rules import Rule, deconvnet, gradient, guided
+from relume.targets.base import is_index
+
+__all__ = [
+    "Deconvolution",
+    "GuidedBackprop",
+    "GuidedGradCam",
+    "InputXGradient",
+    "LayerAttribution",
+    "LayerGradCam",
+    "NeuronDeconvolution",
+    "NeuronGradient",
+    "NeuronGuidedBackprop",
+    "Saliency",
+]
+
+#: One input, or several that are each explained.
+T = TypeVar("T", Tensor, tuple[Tensor, ...])
+#: An index for all samples, an integer or a tuple with one for each axis; or a list or a tensor with one for each sample.
+TargetType: TypeAlias = "int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | None"
+#: An index into the axes of a layer behind the first, where slices are summed; or a function of the layer.
+Selector: TypeAlias = "int | tuple[int | slice, ...] | Callable[[Any], Tensor]"
+Question: TypeAlias = Callable[[Trace], Score]
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def _wrapped(attribute: C) -> C:
+    """Wrap a method as Captum's own are: its ``NoiseTunnel`` calls what is inside."""
+
+    @functools.wraps(attribute)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return attribute(*args, **kwargs)
+
+    return cast("C", call)
+
+
+class _Attribution:
+    """A method bound to a network, with all that Captum's wrappers, such as ``NoiseTunnel``, look at."""
+
+    multiplies_by_inputs = False
+
+    def __init__(self, forward_func: Model) -> None:
+        """Bind the method to ``forward_func``, a module or another callable."""
+        self.forward_func = forward_func
+
+    def has_convergence_delta(self) -> bool:
+        """Return False: no attribution here comes with an error of its own."""
+        return False
+
+
+# --- Input attribution -----------------------------------------------------------------------------------------------------
+
+
+class _InputAttribution(_Attribution):
+    """The gradient of one score of each sample by a rule, with respect to every input."""
+
+    _rule: Rule = staticmethod(gradient)
+
+    @_wrapped
+    def attribute(self, inputs: T, target: TargetType = None, additional_forward_args: Any = None) -> T:
+        """Return the attribution of every input, of its shape.
+
+        Args:
+            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            target: an integer, or a tuple with an index for each axis, for all samples; a list or a tensor with one for each
+                sample; None if the network returns one score for each.
+            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+
+        Raises:
+            TargetError: the target does not fit the outputs, or gives several scores for a sample.
+            InputError: the inputs are no floating-point tensors.
+            GraphError: a rule cannot be applied, or the score does not depend on an input.
+        """
+        return self._attribute(inputs, target, additional_forward_args)
+
+    def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
+        return _gradients(self.forward_func, inputs, additional, lambda trace: _score(trace, target), self._rule)
+
+
+class GuidedBackprop(_InputAttribution):
+    """Guided backpropagation: Springenberg et al. 2015, arXiv:1412.6806.
+
+    Example:
+        >>> import relume, torch
+        >>> guided = relume.captum.GuidedBackprop(relume.open_model("demo").model)
+        >>> guided.attribute(torch.rand(2, 3, 96, 96), target=[3, 5]).shape
+        torch.Size([2, 3, 96, 96])
+    """
+
+    _rule = staticmethod(guided)
+
+    def __init__(self, model: Model) -> None:
+        """Bind the method to ``model``."""
+        super().__init__(model)
+
+
+class Deconvolution(_InputAttribution):
+    """The deconvnet: Zeiler & Fergus 2014, arXiv:1311.2901.
+
+    Example:
+        >>> import relume, torch
+        >>> relume.captum.Deconvolution(relume.open_model("demo").model).attribute(torch.rand(1, 3, 96, 96), 3).shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    _rule = staticmethod(deconvnet)
+
+    def __init__(self, model: Model) -> None:
+        """Bind the method to ``model``."""
+        super().__init__(model)
+
+
+class Saliency(_InputAttribution):
+    """The magnitude of the gradient, for each channel: Simonyan et al. 2013, arXiv:1312.6034.
+
+    Example:
+        >>> import relume, torch
+        >>> saliency = relume.captum.Saliency(relume.open_model("demo").model)
+        >>> bool((saliency.attribute(torch.rand(1, 3, 96, 96), target=3) >= 0).all())
+        True
+    """
+
+    @_wrapped  # Captum's third argument is abs
+    def attribute(  # type: ignore[override]
+        self,
+        inputs: T,
+        target: TargetType = None,
+        abs: bool = True,
+        additional_forward_args: Any = None,
+    ) -> T:
+        """Return the magnitude of the gradient, or the gradient itself if ``abs`` is False; the rest is as for all inputs."""
+        gradients = self._attribute(inputs, target, additional_forward_args)
+        return _like(inputs, [g.abs() if abs else g for g in _tuple(gradients)])
+
+
+class InputXGradient(_InputAttribution):
+    """The gradient times the input: Shrikumar et al. 2016, arXiv:1605.01713.
+
+    Example:
+        >>> import relume, torch
+        >>> times = relume.captum.InputXGradient(torch.nn.Linear(2, 2, bias=False))
+        >>> x = torch.ones(1, 2)
+        >>> torch.equal(times.attribute(x, 0), times.forward_func.weight[:1].detach())
+        True
+    """
+
+    multiplies_by_inputs = True
+
+    def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
+        gradients = _tuple(super()._attribute(inputs, target, additional))
+        return _like(inputs, [x.detach().to(g.device) * g for x, g in zip(_tuple(inputs), gradients, strict=True)])
+
+
+# --- Layer attribution -----------------------------------------------------------------------------------------------------
+
+
+class LayerAttribution(_Attribution):
+    """The attribution of a layer.
+
+    Example:
+        >>> import relume, torch
+        >>> relume.captum.LayerAttribution.interpolate(torch.rand(1, 1, 7, 7), (224, 224)).shape
+        torch.Size([1, 1, 224, 224])
+    """
+
+    def __init__(self, forward_func: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``forward_func``; a replica runs on one device, and ``device_ids`` are not used."""
+        super().__init__(forward_func)
+        self.layer = layer
+
+    @staticmethod
+    def interpolate(
+        layer_attribution: Tensor, interpolate_dims: int | tuple[int, ...], interpolate_mode: str = "nearest"
+    ) -> Tensor:
+        """Resize an attribution ``(N, C, *spatial)`` to ``interpolate_dims``, by a mode of torch's ``interpolate``."""
+        return F.interpolate(layer_attribution, interpolate_dims, mode=interpolate_mode)
+
+
+class LayerGradCam(LayerAttribution):
+    """Grad-CAM with its sign: Selvaraju et al. 2017, arXiv:1610.02391.
+
+    Example:
+        >>> import relume, torch
+        >>> network = relume.open_model("demo").model
+        >>> relume.captum.LayerGradCam(network, network.layer2).attribute(torch.rand(1, 3, 96, 96), target=3).shape
+        torch.Size([1, 1, 12, 12])
+    """
+
+    @_wrapped
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = False,
+        attr_dim_summation: bool = True,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the layer's values times the mean gradient of their channel, ``(N, 1, *spatial)``; a tuple if it has several.
+
+        Args:
+            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            target: as for attributions of inputs.
+            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            attribute_to_layer_input: read what the layer is given, and not what it returns.
+            relu_attributions: return 0 in place of negative values, as the paper does.
+            attr_dim_summation: sum over the channels; ``(N, C, *spatial)`` if False.
+
+        Raises:
+            LayerError: the layer did not run once, or its input is no tensor.
+            TargetError: as for attributions of inputs.
+        """
+        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
+        trace = _traced_layer(model, inputs, additional_forward_args, layer)
+        values = _values(trace)
+        gradients = trace.grad(_score(trace, target), values, last=True)
+        cams = [_cam(trace, v, g, summed=attr_dim_summation) for v, g in zip(values, gradients, strict=True)]
+        cams = [cam.relu() if relu_attributions else cam for cam in cams]
+        return tuple(cams) if len(cams) > 1 else cams[0]
+
+
+class GuidedGradCam(LayerAttribution):
+    """Guided Grad-CAM, resized by its nearest value if no mode is given: Selvaraju et al. 2017, arXiv:1610.02391, section 3.1.
+
+    Example:
+        >>> import relume, torch
+        >>> network = relume.open_model("demo").model
+        >>> product = relume.captum.GuidedGradCam(network, network.layer3)
+        >>> product.attribute(torch.rand(1, 3, 96, 96), target=3, interpolate_mode="bilinear").shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
+
+    @_wrapped
+    def attribute(
+        self,
+        inputs: T,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        interpolate_mode: str = "nearest",
+        attribute_to_layer_input: bool = False,
+    ) -> T:
+        """Return guided backpropagation times the positive part of Grad-CAM, of the shape of each input.
+
+        An input that has other axes than the layer has no such map: it gets an empty tensor and a warning.
+
+        Args:
+            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            target: as for attributions of inputs.
+            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            interpolate_mode: how Grad-CAM is resized; the paper's is ``bilinear``.
+            attribute_to_layer_input: read what the layer is given, and not what it returns.
+
+        Raises:
+            InputError: no input has the axes of the layer.
+            LayerError: the layer did not run once, or its input is no tensor.
+            TargetError: as for attributions of inputs.
+        """
+        cam = LayerGradCam(self.forward_func, self.layer).attribute(
+            inputs, target, additional_forward_args, attribute_to_layer_input, relu_attributions=True
+        )
+        if isinstance(cam, tuple):
+            raise LayerError(f"the layer has {len(cam)} tensors, and Guided Grad-CAM reads one; name another layer")
+        gradients = _tuple(GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args))
+        fits = [g.ndim == cam.ndim > 2 for g in gradients]
+        if not any(fits):
+            raise InputError(
+                f"Grad-CAM of shape {tuple(cam.shape)} cannot be resized to the input, {tuple(gradients[0].shape)}; name "
+                "a layer with the axes of the input"
+            )
+        if not all(fits):
+            message = "Grad-CAM cannot be resized to inputs that have other axes than the layer, which get an empty tensor"
+            warnings.warn(message, stacklevel=3)
+        products = [
+            g * self.interpolate(cam, tuple(g.shape[2:]), interpolate_mode) if fit else torch.empty(0)
+            for g, fit in zip(gradients, fits, strict=True)
+        ]
+        return _like(inputs, products)
+
+
+# --- Neuron attribution ----------------------------------------------------------------------------------------------------
+
+
+class NeuronGradient(LayerAttribution):
+    """The gradient of a neuron with respect to every input.
+
+    Example:
+        >>> import relume, torch
+        >>> network = relume.open_model("demo").model
+        >>> neuron = relume.captum.NeuronGradient(network, network.layer2)
+        >>> neuron.attribute(torch.rand(1, 3, 96, 96), (4, 1, slice(2, 5))).shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    _rule: Rule = staticmethod(gradient)
+
+    @_wrapped
+    def attribute(
+        self,
+        inputs: T,
+        neuron_selector: Selector,
+        additional_forward_args: Any = None,
+        attribute_to_neuron_input: bool = False,
+    ) -> T:
+        """Return the attribution of every input, of its shape.
+
+        Args:
+            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            neuron_selector: an integer for a layer ``(N, C)``; a tuple with an index or a slice for each axis but the first,
+                where the neurons of slices are summed; or a function of the layer that returns ``(N,)`` or one value.
+            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            attribute_to_neuron_input: select in what the layer is given, and not in what it returns.
+
+        Raises:
+            TargetError: the selector does not fit the layer, or gives several values for a sample.
+            LayerError: the layer did not run once, or its input is no tensor.
+            GraphError: a rule cannot be applied, or the neuron does not depend on an input.
+        """
+        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_neuron_input)
+        selector = neuron_selector
+
+        def question(trace: Trace) -> Score:
+            count = len(trace.images)
+            return trace.score(lambda _: _one_each(_neuron(_values(trace), selector), count, "neuron_selector", selector))
+
+        return _gradients(model, inputs, additional_forward_args, question, self._rule, layer)
+
+
+class NeuronGuidedBackprop(NeuronGradient):
+    """Guided backpropagation of a neuron: Springenberg et al. 2015, arXiv:1412.6806.
+
+    Example:
+        >>> import relume, torch
+        >>> network = relume.open_model("demo").model
+        >>> neuron = relume.captum.NeuronGuidedBackprop(network, network.layer2)
+        >>> neuron.attribute(torch.rand(1, 3, 96, 96), lambda layer: layer[:, 4].sum((1, 2))).shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    _rule = staticmethod(guided)
+
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
+
+
+class NeuronDeconvolution(NeuronGradient):
+    """The deconvnet of a neuron: Zeiler & Fergus 2014, arXiv:1311.2901.
+
+    Example:
+        >>> import relume, torch
+        >>> network = relume.open_model("demo").model
+        >>> neuron = relume.captum.NeuronDeconvolution(network, network.layer2)
+        >>> neuron.attribute(torch.rand(1, 3, 96, 96), (4, 1, 2), attribute_to_neuron_input=True).shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    _rule = staticmethod(deconvnet)
+
+    def __init__(self, model: Model, layer: LayerLike, device_ids: object = None) -> None:
+        """Bind the method to a ``layer`` of ``model``."""
+        super().__init__(model, layer)
+
+
+# --- Passes ----------------------------------------------------------------------------------------------------------------
+
+
+def _tuple(inputs: Any) -> tuple[Tensor, ...]:
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if isinstance(inputs, tuple) and inputs:
+        return inputs
+    raise InputError(f"inputs are a tensor or a tuple of tensors; got {type(inputs).__name__}")
+
+
+def _like(inputs: T, attributions: Sequence[Tensor]) -> T:
+    given: Any = inputs
+    return cast("T", tuple(attributions) if isinstance(given, tuple) else attributions[0])
+
+
+def _traced(
+    model: Model,
+    inputs: Tensor | tuple[Tensor, ...],
+    additional: Any,
+    *,
+    wrt: int,
+    layer: LayerLike | None = None,
+) -> Trace:
+    """Run the network once, with its layer as it is: Captum's axes are those of the tensor, not of a map made of it."""
+    further = () if additional is None else additional if isinstance(additional, tuple) else (additional,)
+    layers = () if layer is None else (layer,)
+    return Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
+
+
+def _traced_layer(model: Model, inputs: Tensor | tuple[Tensor, ...], additional: Any, layer: LayerLike) -> Trace:
+    """Run the network once, with a layer that may depend on any of the inputs.
+
+    Raises:
+        InputError: the layer cannot be read, whatever the input.
+    """
+    errors: list[InputError] = []
+    for wrt in range(len(_tuple(inputs))):
+        try:
+            return _traced(model, inputs, additional, wrt=wrt, layer=layer)
+        except InputError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _gradients(model: Model, inputs: T, additional: Any, question: Question, rule: Rule, layer: LayerLike | None = None) -> T:
+    """Compute the gradient of the score that is asked about, with respect to each input, in a pass of its own."""
+    gradients = []
+    for wrt in range(len(_tuple(inputs))):
+        trace = _traced(model, inputs, additional, wrt=wrt, layer=layer)
+        score, applied = question(trace), rule
+        if rule is not gradient and not trace.coverage(score).rows:
+            applied = gradient
+            message = f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here"
+            warnings.warn(message, stacklevel=4)
+        gradients += [check_finite(rule.__name__, g) for g in trace.grad(score, [trace.images], applied, last=True)]
+    return _like(inputs, gradients)
+
+
+def _values(trace: Trace) -> tuple[Tensor, ...]:
+    """List the tensors of the layer that was read.
+
+    Raises:
+        LayerError: one was overwritten.
+    """
+    (layer,) = trace.layers
+    if any(version(tensor) != was for tensor, was in layer.others):
+        raise LayerError(f"layer {layer.name!r} has several tensors, and one was overwritten in place later on; name another")
+    return layer.output, *(tensor for tensor, _ in layer.others)
+
+
+def _cam(trace: Trace, values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
+    """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of a tensor whose second axis are its channels."""
+    values, weights = trace.wide(values.detach()), trace.wide(gradients)
+    if weights.ndim > 2:
+        weights = weights.flatten(2).mean(2).view(*weights.shape[:2], *[1] * (weights.ndim - 2))
+    return check_finite("gradcam", (weights * values).sum(1, keepdim=True) if summed else weights * values)
+
+
+def _placed(model: Model, layer: LayerLike, *, at_input: bool) -> tuple[Model, LayerLike]:
+    """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
+    return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
+
+
+# --- Scores ----------------------------------------------------------------------------------------------------------------
+
+
+def _score(trace: Trace, target: TargetType) -> Score:
+    return trace.score(lambda outputs: _one_each(_target(outputs, target), len(trace.images), "target", target))
+
+
+def _target(outputs: Any, target: Any) -> Tensor:
+    """Select the score of each sample, where a tuple is one index into all axes of the outputs behind the first.
+
+    Raises:
+        TargetError: the network returned no tensor, or the target does not fit it.
+    """
+    if not isinstance(outputs, Tensor):
+        raise TargetError(
+            f"the network returned a {type(outputs).__name__}, and Captum's targets index one tensor; wrap the network in a "
+            "function that returns it, or call relume.explain with output="
+        )
+    if isinstance(target, Tensor):
+        target = target.item() if target.numel() == 1 else target.tolist()
+    if target is None:
+        return outputs
+    if not isinstance(target, list):
+        return _indexed(outputs, target)
+    if outputs.shape[:1] != (len(target),):
+        raise TargetError(f"{len(target)} indices do not fit outputs of shape {tuple(outputs.shape)}; give one for each sample")
+    return torch.stack([_indexed(row[None], index)[0] for row, index in zip(outputs, target, strict=True)])
+
+
+def _neuron(values: tuple[Tensor, ...], selector: Selector) -> Tensor:
+    """Select a neuron of each sample, or the sum of several.
+
+    Raises:
+        TargetError: the layer has several tensors or no such neuron.
+    """
+    if callable(selector):
+        return selector(values if len(values) > 1 else values[0])
+    if len(values) > 1:
+        raise TargetError(
+            f"the layer has {len(values)} tensors; give a function of them as neuron_selector, and not {selector!r}"
+        )
+    selected = _indexed(values[0], selector)
+    summed = isinstance(selector, tuple) and any(isinstance(index, slice) for index in selector)
+    return selected.flatten(1).sum(1) if summed else selected
+
+
+def _indexed(values: Tensor, index: Any) -> Tensor:
+    """Index the axes of ``values`` behind the first.
+
+    Raises:
+        TargetError: they have no such index.
+    """
+    indices = index if isinstance(index, tuple) else (index,)
+    if not all(is_index(i) or isinstance(i, slice) for i in indices):
+        raise TargetError(
+            f"an index is an integer or a tuple of integers, and a list or a tensor holds one for each sample; got {index!r}"
+        )
+    try:
+        return values[(slice(None), *indices)]
+    except IndexError:
+        raise TargetError(
+            f"there is no index {index!r} in shape {tuple(values.shape)}, whose first axis are the samples"
+        ) from None
+
+
+def _one_each(selected: Any, count: int, argument: str, given: object) -> Tensor:
+    """Return one value for each sample, ``(count,)``; one value for all samples counts with the first.
+
+    Raises:
+        TargetError: several values were selected for a sample.
+    """
+    if isinstance(selected, Tensor) and selected.numel() == 1:
+        return F.pad(selected.reshape(1), (0, count - 1))
+    if isinstance(selected, Tensor) and selected.numel() == count == len(selected):
+        return selected.reshape(count)
+    kind = f"shape {tuple(selected.shape)}" if isinstance(selected, Tensor) else f"a {type(selected).__name__}"
+    raise TargetError(
+        f"{argument}={given!r} selects {kind}, and must select one value for each of {count} samples; "
+        "give an index for each axis"
+    )
