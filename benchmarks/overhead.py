@@ -3,11 +3,14 @@
 Networks of torchvision with random weights on one image of 32 × 32, on one thread, so that what is fixed shows: a call less
 the forward and backward pass of the same network by plain autograd, run in the same round, and the parts it is made of.
 Medians over rounds, in milliseconds.
+
+`python -m benchmarks.overhead --evidence [NETWORK...]` compares a call that compares maps with one that does not, on images of
+224 × 224 and all threads: the ratio of the times of two calls in the same round, the median over rounds, and its quartiles.
 """
 
+import argparse
 import statistics
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import torch
@@ -80,31 +83,82 @@ COLUMNS = (
 )
 
 
-def row(name: str) -> str:
-    """Return the line of the table for one network."""
+def network(name: str) -> nn.Module:
+    """Return a network of torchvision with random weights."""
     torch.manual_seed(0)
-    model = import_torchvision().models.get_model(name, weights=None).eval().requires_grad_(False)
-    runs = runs_of(model, NETWORKS[name])
+    model: nn.Module = import_torchvision().models.get_model(name, weights=None)
+    return model.eval().requires_grad_(False)
+
+
+def timed(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each run in every round; the order turns round by round."""
     times: dict[str, list[float]] = {key: [] for key in runs}
-    for turn in range(ROUNDS + 2):
-        for key, run in runs.items():
+    for turn in range(rounds + 2):
+        for key in sorted(runs, reverse=turn % 2 == 1):
             start = perf_counter()
-            run()
+            runs[key]()
             if turn > 1:  # the first warm up
                 times[key].append(1000 * (perf_counter() - start))
+    return times
+
+
+def row(name: str, rounds: int) -> str:
+    """Return the line of the table for one network."""
+    times = timed(runs_of(network(name), NETWORKS[name]), rounds)
     cells = []
     for _, key, base in COLUMNS:
-        less = times[base] if base else [0.0] * ROUNDS
+        less = times[base] if base else [0.0] * rounds
         cells.append(f"{statistics.median(a - b for a, b in zip(times[key], less, strict=True)):.2f}")
     return f"| {name} | {' | '.join(cells)} |"
 
 
+# --- What evidence costs -------------------------------------------------------------------------------------------------
+
+COMPARED, BATCHES = ("resnet18", "resnet50", "vgg16"), (1, 8)
+
+
+def evidence_row(model: nn.Module, name: str, batch: int, size: int, rounds: int) -> str:
+    """Return the line of the table for one network and number of images."""
+    images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    runs: dict[str, Callable[[], object]] = {
+        "none": lambda: relume.explain(model, images, evidence=None),
+        "default": lambda: relume.explain(model, images),
+        "full": lambda: relume.explain(model, images, evidence="full"),
+    }
+    times = timed(runs, rounds)
+    cells = [name, str(batch), f"{statistics.median(times['none']):.0f} ms"]
+    for key in ("default", "full"):
+        ratios = [a / b for a, b in zip(times[key], times["none"], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        cells.append(f"{median:.2f} ({low:.2f} to {high:.2f})")
+    return f"| {' | '.join(cells)} |"
+
+
+def table(columns: Sequence[str]) -> str:
+    """Return the head of a table."""
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table that was asked for."""
+    parser = argparse.ArgumentParser(description="What a call costs beside the network's own passes.")
+    parser.add_argument("networks", nargs="*", help="names of torchvision")
+    parser.add_argument("--evidence", action="store_true", help="compare calls with and without evidence")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="numbers of images, with --evidence")
+    parser.add_argument("--size", type=int, default=224, help="side of the images, with --evidence")
+    options = parser.parse_args()
+    if options.evidence:
+        print(table(("network", "images", "evidence=None", "default / None", "full / None")))
+        for name in options.networks or COMPARED:
+            model = network(name)
+            for batch in options.batches:
+                print(evidence_row(model, name, batch, options.size, options.rounds), flush=True)
+        return
     torch.set_num_threads(1)
-    print(f"| network | {' | '.join(title for title, _, _ in COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    for name in sys.argv[1:] or NETWORKS:
-        print(row(name), flush=True)
+    print(table(("network", *(title for title, _, _ in COLUMNS))))
+    for name in options.networks or NETWORKS:
+        print(row(name, options.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,7 @@ def test_rectifiers_relu(scene, tmp_path):
         (["--versus", "cat,dog"], "--versus takes one class; got 'cat,dog'"),
         (["--versus", "unicorn"], "no class is called 'unicorn'"),
         (["--rectifiers", "gelu"], "rectifiers is 'all' or 'relu'; got 'gelu'"),
+        (["--evidence", "all"], "--evidence is quick, full, none; got 'all'"),
     ],
 )
 def test_questions_that_cannot_be_asked(scene, tmp_path, args, says):

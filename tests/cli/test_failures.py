@@ -380,9 +380,9 @@ def interrupted(*args, after, output="out"):
 
 @pytest.mark.usefixtures("_heeded")
 def test_an_interrupted_run_counts_what_is_written(photos):
-    said, _ = interrupted("explain", *photos, "--no-evidence", *CHEAP["explain"], "--batch-size", 2, after=1, output="two")
+    said, _ = interrupted("explain", *photos, "--evidence", "none", *CHEAP["explain"], "--batch-size", 2, after=1, output="two")
     assert said == ["relume: stopped after 2 of 3 photos; their results are in 'two'"]
-    said, shown = interrupted("explain", *photos, "--no-evidence", *CHEAP["explain"], "--batch-size", 1, after=2)
+    said, shown = interrupted("explain", *photos, "--evidence", "none", *CHEAP["explain"], "--batch-size", 1, after=2)
     assert said == ["relume: stopped after 2 of 3 photos; their results are in 'out'"]
     assert {folder.name for folder in Path("out").iterdir()} == {"light", "dark"}
     assert "photos/light.png" in shown

@@ -23,7 +23,7 @@ from tests.helpers.commands import complaints, relume_command
 
 def explain(*photos, output):
     # one by one, since the last bits of a map may depend on the photos beside it
-    options = ["--method", "gradient", "--no-evidence", "--batch-size", 1]
+    options = ["--method", "gradient", "--evidence", "none", "--batch-size", 1]
     return relume_command("explain", *photos, *options, "--output", output)
 
 
@@ -207,7 +207,7 @@ for words in ast.literal_eval(sys.argv[1]):
 def test_names_that_are_no_text_go_through_the_command(scene, tmp_path):
     """As bytes, on terminals and pages that hold text alone."""
     photo = scene(os.fsdecode(b"caf\xe9\x1b.png"))
-    options = ["--method", "gradcam", "--no-evidence", "--output"]
+    options = ["--method", "gradcam", "--evidence", "none", "--output"]
     commands = {
         "explain": [*options, tmp_path / "one"],
         "compare": [*options, tmp_path / "two"],

@@ -353,7 +353,7 @@ def test_a_graph_is_walked_and_surveyed_once_for_each_score(monkeypatch):
     monkeypatch.setattr(trace, "between", lambda *args: walks.append(args) or between(*args))
     monkeypatch.setattr(trace, "survey", lambda *args, **options: surveys.append(args) or survey(*args, **options))
     net = Net(lambda net, x: net.relu(x))
-    e = relume.explain(net, torch.randn(2, 3, 5, 5), 1, ["deconvnet", "guided_backprop"])
+    e = relume.explain(net, torch.randn(2, 3, 5, 5), 1, ["deconvnet", "guided_backprop"], evidence="full")
     assert e.evidence.runner_up is not None
     assert len(walks) == len(surveys) == 2  # the class and the runner-up
 

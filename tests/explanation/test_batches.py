@@ -49,8 +49,7 @@ def assert_same(got, expected):
     assert (got.evidence is None) is (expected.evidence is None)
     if got.evidence is not None:
         assert got.evidence.runner_up == expected.evidence.runner_up
-        for kind in ("classes", "edges"):
-            one, other = getattr(got.evidence, kind), getattr(expected.evidence, kind)
+        for one, other in zip(got.evidence.kinds.values(), expected.evidence.kinds.values(), strict=True):
             assert list(one) == list(other)
             for key in one:
                 assert one[key] == pytest.approx(other[key], abs=1e-3, nan_ok=True)  # equal values may change ranks
@@ -92,8 +91,8 @@ def test_parts_equal_the_whole(net, x, name, size):
 def test_several_targets_and_what_every_part_holds(net, x):
     before = snapshot(net.train())
     targets = [None, [4, 0, 2, 5, 1], Contrast(None, lambda out: out[:, 0] * 0 + 1), Channel("conv2", 0)]
-    whole = relume.compare(net, x, targets, ["gradient", "guided_backprop"])
-    parts = relume.compare(net, x, targets, ["gradient", "guided_backprop"], batch_size=2)
+    whole = relume.compare(net, x, targets, ["gradient", "guided_backprop"], evidence="full")
+    parts = relume.compare(net, x, targets, ["gradient", "guided_backprop"], batch_size=2, evidence="full")
     assert len(parts) == 4
     for one, other in zip(parts, whole, strict=True):
         assert_same(one, other)
@@ -238,10 +237,10 @@ def test_a_runner_up_without_a_map_leaves_no_comparison_for_any_image():
 
     x = torch.rand(3, 3, 6, 6)
     x[2] = 0
-    whole = relume.explain(network, x, 0, ["gradient"])
+    whole = relume.explain(network, x, 0, ["gradient"], evidence="full")
     assert (whole.evidence.runner_up, whole.evidence.classes) == (None, {})
-    assert relume.explain(network, x[:2], 0, ["gradient"]).evidence.runner_up == (1, 1)
-    assert_same(relume.explain(network, x, 0, ["gradient"], batch_size=2), whole)
+    assert relume.explain(network, x[:2], 0, ["gradient"], evidence="full").evidence.runner_up == (1, 1)
+    assert_same(relume.explain(network, x, 0, ["gradient"], batch_size=2, evidence="full"), whole)
 
 
 def test_every_door_takes_a_batch_size(net, x):

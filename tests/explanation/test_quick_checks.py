@@ -1,6 +1,6 @@
 """The cheap checks beside every result, by value: is a map about its class, is it more than edges?"""
 
-import dataclasses
+import copy
 import html
 import json
 import math
@@ -29,9 +29,11 @@ def x():
     return torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(2))
 
 
-def test_each_map_is_compared_with_the_runner_ups_and_with_edges(net, x):
-    """Against SciPy, on the maps of a second call that explains the runner-up."""
-    e = relume.explain(net, x, [0, 1, 2], METHODS, "body")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_map_is_compared_with_the_runner_ups_and_with_edges(net, x, dtype):
+    """Against SciPy, on the maps of a second call that explains the runner-up; many of their values are zero."""
+    net, x = copy.deepcopy(net).to(dtype), x.to(dtype)
+    e = relume.explain(net, x, [0, 1, 2], METHODS, "body", evidence="full")
     ranked = net(x).argsort(1, descending=True).tolist()
     runner_up = [next(c for c in order if c != own) for order, own in zip(ranked, [0, 1, 2], strict=True)]
     assert e.evidence.runner_up == tuple(runner_up)
@@ -45,21 +47,37 @@ def test_each_map_is_compared_with_the_runner_ups_and_with_edges(net, x):
                 expected = stats.spearmanr(one, two).statistic if np.ptp(one) and np.ptp(two) else math.nan
                 assert got[method][i] == pytest.approx(expected, abs=1e-9, nan_ok=True), (method, i)
     assert np.ptp(e["guided_gradcam"].numpy()) > 0
+    assert e.evidence.coarse == {}
 
 
-def test_the_maps_are_the_same_without_it(net, x):
-    with_it, without = (relume.explain(net, x, None, METHODS, "body", evidence=evidence) for evidence in ("quick", None))
+@pytest.mark.parametrize("layer", ["body", ["conv1", "body"]])
+def test_by_default_gradcam_alone_is_compared_with_the_runner_ups_as_coarse_as_the_layer(net, x, layer):
+    """Against SciPy; with edges, all of them are compared as ever."""
+    e, full = (relume.explain(net, x, [0, 1, 2], METHODS, layer, evidence=evidence) for evidence in ("quick", "full"))
+    other = relume.explain(net, x, e.evidence.runner_up, ["gradcam"], layer, evidence=None)
+    expected = [stats.spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(e["gradcam"], other["gradcam"], strict=True)]
+    assert len({round(value, 6) for value in expected}) == 3
+    assert e.evidence.coarse == {"gradcam": pytest.approx(expected, abs=1e-9)}
+    assert (e.evidence.runner_up, e.evidence.edges) == (full.evidence.runner_up, full.evidence.edges)
+    assert e.evidence.classes == full.evidence.coarse == {}
+    assert relume.explain(net, x, [0, 1, 2], ["guided_gradcam"], layer).evidence.runner_up is None
+
+
+def test_the_maps_are_the_same_with_and_without_it(net, x):
+    full, quick, without = (relume.explain(net, x, None, METHODS, "body", evidence=kind) for kind in ("full", "quick", None))
     assert without.evidence is None
-    assert all(torch.equal(with_it[m], without[m]) for m in METHODS)
+    assert all(torch.equal(one[m], without[m]) for m in METHODS for one in (full, quick))
     assert without.doubt("gradient") == ""
     assert "similarity" not in str(without[0])
 
 
-def test_it_is_beside_the_map_wherever_that_goes(net, x, tmp_path):
-    e = dataclasses.replace(relume.explain(net, x, 1, ["gradient", "gradcam"], "body"), labels=["a", "b", "c", "d", "e", "f"])
+@pytest.mark.parametrize(("evidence", "name"), [("quick", "coarse map"), ("full", "map")])
+def test_it_is_beside_the_map_wherever_that_goes(net, x, tmp_path, evidence, name):
+    e = relume.explain(net, x, 1, ["gradient", "gradcam"], "body", evidence=evidence, labels=["a", "b", "c", "d", "e"])
     words = e.doubt("gradcam", 2)
-    name = e.name(e.evidence.runner_up[2])
-    assert f" the map for {name} (similarity {e.evidence.classes['gradcam'][2]:.2f}), " in words.replace("−", "-")
+    similar = (e.evidence.coarse or e.evidence.classes)["gradcam"][2]
+    assert f" the {name} for {e.name(e.evidence.runner_up[2])} (similarity {similar:.2f}), " in words.replace("−", "-")
+    assert (" map for " in e.doubt("gradient")) is (evidence == "full")
     assert e[2].doubt("gradcam") == words
     assert words in str(e[2])
     assert words in " ".join(text.get_text() for text in e.figure().texts)
@@ -71,7 +89,7 @@ def test_it_is_beside_the_map_wherever_that_goes(net, x, tmp_path):
 
 def test_what_has_no_other_class_is_compared_with_edges_alone(net, x):
     for target in (lambda y: y[:, 0], relume.targets.Contrast(0, 1), relume.targets.Channel("body", 2)):
-        e = relume.explain(net, x, target, ["gradient"])
+        e = relume.explain(net, x, target, ["gradient"], evidence="full")
         assert (e.evidence.runner_up, e.evidence.classes) == (None, {})
         assert "the map for" not in e.doubt("gradient")
         assert re.search(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)$", e.doubt("gradient"))
@@ -79,7 +97,7 @@ def test_what_has_no_other_class_is_compared_with_edges_alone(net, x):
 
 def test_what_is_no_picture_has_no_edges():
     net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 14, 3))
-    e = relume.explain(net, torch.randn(2, 2, 16), None, ["gradient"])
+    e = relume.explain(net, torch.randn(2, 2, 16), None, ["gradient"], evidence="full")
     assert e.evidence.edges == {}
     assert len(e.evidence.classes["gradient"]) == 2
 
@@ -108,7 +126,7 @@ def test_a_runner_up_whose_gradient_overflows_does_not_cost_the_answer(x):
             steep = (y - y.detach()) * 1e25 * 1e25  # zero, with a gradient beyond float32
             return torch.stack([y + 5, steep, y - 9], 1)
 
-    e = relume.explain(Overflowing(), x, 0, ["gradient"])
+    e = relume.explain(Overflowing(), x, 0, ["gradient"], evidence="full")
     assert torch.isfinite(e["gradient"]).all()
     assert e.evidence.classes == {}
     assert len(e.evidence.edges["gradient"]) == 3
@@ -118,4 +136,4 @@ def test_a_wrapper_is_told_nothing_and_says_nothing(net, x):
     e = relume.explain(net, x, 1, ["gradient", relume.Smooth("gradient", 2)])
     assert set(e.evidence.edges) == {"gradient"}
     assert e.doubt("smooth_gradient") == ""
-    assert relume.explain(net, x, 1, [relume.Smooth("gradient", 2)]).evidence is None
+    assert relume.explain(net, x, 1, [relume.Smooth("gradcam", 2)], "body").evidence is None

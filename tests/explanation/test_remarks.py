@@ -141,7 +141,7 @@ def test_a_unit_has_no_other_class(x):
 
 def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     e = relume.explain(Net(NEGATIVE).eval(), x, 0, ["gradcam", "gradient"])
-    assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.classes, e.evidence.edges))
+    assert all(np.isnan(kind["gradcam"]).all() for kind in (e.evidence.coarse, e.evidence.edges))
     words = e.doubt("gradcam", 1)
     assert words == f"empty (zero everywhere): {e.remarks['gradcam'][1]}"
     assert f"gradcam ({words})" in str(e[1])
@@ -157,9 +157,10 @@ def test_an_empty_map_has_no_similarity_and_is_said_everywhere(x, tmp_path):
     assert sample["remark"] == {"gradcam": e.remarks["gradcam"][3], "gradient": ""}
 
 
-def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x):
-    e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late")
-    assert np.isnan(e.evidence.classes["gradcam"]).all()
+@pytest.mark.parametrize("evidence", ["quick", "full"])
+def test_a_map_is_similar_to_nothing_where_the_runner_ups_is_empty(x, evidence):
+    e = relume.explain(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x, 0, ["gradcam"], "late", evidence=evidence)
+    assert np.isnan((e.evidence.coarse or e.evidence.classes)["gradcam"]).all()
     assert np.isfinite(e.evidence.edges["gradcam"]).all()
     assert re.fullmatch(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)", e.doubt("gradcam"))
 
@@ -310,7 +311,7 @@ def test_the_command_compares_the_strength_of_the_maps_of_a_run(tmp_path):
         "        return torch.stack([torch.where(s > 0, s, s / 300), s / 2], 1)\n"
     )
     photos = [tmp_path / "a.png", tmp_path / "b.png"]
-    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--no-evidence"]
+    args = ["--model", "strengths_of_a_run:Net", "--target", "0", "--method", "gradient", "--evidence", "none"]
     said = "weak here: 300 times weaker than the strongest gradient of these"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

@@ -47,8 +47,7 @@ def test_an_option_that_there_is_not_is_refused_as_python_does():
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"evidence": "full"}, InputError, "evidence='full' is an audit: call relume.audit"),
-        ({"evidence": False}, InputError, "evidence is 'quick' or None; got False"),
+        ({"evidence": False}, InputError, "evidence is 'quick' or 'full' or None; got False"),
         ({"fuse": "sum"}, InputError, "fuse is 'mean' or 'max' or 'product'; got 'sum'"),
         ({"activation": "tanh"}, InputError, "activation is"),
         ({"layer": []}, LayerError, "no target layer is in an empty list"),

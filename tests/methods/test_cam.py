@@ -364,9 +364,13 @@ def test_passes(monkeypatch, methods, backwards, layer):
     assert passes.forwards == 1
     assert sorted(passes.backwards) == sorted(backwards)
     passes.backwards.clear()
-    relume.explain(net, x, None, methods, layer)  # the same again, for the runner-up
+    relume.explain(net, x, None, methods, layer, evidence="full")  # the same again, for the runner-up
     assert passes.forwards == 2
     assert sorted(passes.backwards) == sorted(2 * backwards)
+    passes.backwards.clear()
+    relume.explain(net, x, None, methods, layer)  # to the layer alone, for the runner-up
+    assert passes.forwards == 3
+    assert sorted(passes.backwards) == sorted(backwards + [1] * ("gradcam" in methods))
 
 
 def test_targets_share_the_forward(monkeypatch):
@@ -396,9 +400,9 @@ def test_gradcam_alone_goes_back_to_the_layer_only():
 
     net = Small()
     net.conv1.register_forward_hook(lambda _m, _a, out: Mark.apply(out))
-    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam"], "body", evidence=None)
+    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam"], "body")  # and no further for the runner-up
     assert seen == []
-    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam", "gradient"], "body", evidence=None)
+    relume.explain(net, torch.randn(2, 3, 8, 8), 0, ["gradcam", "gradient"], "body")
     assert len(seen) == 1
 
 

@@ -101,7 +101,7 @@ def test_the_command_asks(tmp_path):
     draw_scene(0, ["cat"]).picture.save(photo)
     asked = ["--ask", "contrast:cat:nearest2", "--ask", f"embedding:{photo}", "--target", "dog"]
     for command in ("explain", "compare"):
-        output = ["--output", str(tmp_path / command), "--method", "gradient", "--no-evidence"]
+        output = ["--output", str(tmp_path / command), "--method", "gradient", "--evidence", "none"]
         result = relume_command(command, str(photo), *asked, *output)
         assert result.exit_code == 0, result.output
         assert "cat (4) rather than" in result.output
@@ -146,6 +146,6 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
         draw_scene(seed).picture.save(f"{name}.png")
     shown = ["dog (1)", "the value up", "dog (1) in the box", "cosine with the reference", "class 2 in"]
     for command, words in zip(commands, shown, strict=True):
-        result = relume_command(*shlex.split(command), "--method", "gradient", "--no-evidence")
+        result = relume_command(*shlex.split(command), "--method", "gradient", "--evidence", "none")
         assert result.exit_code == 0, result.output
         assert f"{words}" in result.output

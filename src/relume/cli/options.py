@@ -58,12 +58,13 @@ class Asked:
     ] = "all"
 
     evidence: Annotated[
-        bool,
+        str,
         typer.Option(
-            "--evidence/--no-evidence",
-            help="Compare each map with the one for the runner-up class and with edges; doubles the backward passes.",
+            metavar="WHICH",
+            help="Compare maps: quick, each with edges, and Grad-CAM with the one for the runner-up class; full, each with the "
+            "one for the runner-up too, which doubles the backward passes; or none.",
         ),
-    ] = True
+    ] = "quick"
 
     batch_size: Annotated[
         int,
@@ -94,9 +95,16 @@ class Asked:
         """Return the options of :meth:`relume.models.Opened.compare`."""
         return {
             "rectifiers": cast('Literal["all", "relu"]', self.rectifiers),
-            "evidence": "quick" if self.evidence else None,
+            "evidence": self._evidence,
             "batch_size": self.batch_size,
         }
+
+    @property
+    def _evidence(self) -> Literal["quick", "full"] | None:
+        choices: dict[str, Literal["quick", "full"] | None] = {"quick": "quick", "full": "full", "none": None}
+        if self.evidence not in choices:
+            raise InputError(f"--evidence is {', '.join(choices)}; got {self.evidence!r}")
+        return choices[self.evidence]
 
     def attempt(
         self, opened: Opened, targets: Sequence[TargetLike], methods: Sequence[MethodLike], layer: str | None

@@ -203,8 +203,11 @@ def join_coverage(parts: Sequence[Coverage]) -> Coverage:
 def _join_evidence(parts: Sequence[Evidence]) -> Evidence | None:
     if not parts:
         return None
-    edges = {key: tuple(v for part in parts for v in part.edges[key]) for key in parts[0].edges}
     if any(part.runner_up is None for part in parts):  # as for all of them at once, if it fails for one
-        return Evidence(None, {}, edges)
-    classes = {key: tuple(v for part in parts for v in part.classes[key]) for key in parts[0].classes}
-    return Evidence(tuple(v for part in parts for v in part.runner_up or ()), classes, edges)
+        parts = [Evidence(None, {}, {}, part.edges) for part in parts]
+    kinds = {
+        name: {key: tuple(v for part in parts for v in part.kinds[name][key]) for key in kind}
+        for name, kind in parts[0].kinds.items()
+    }
+    runner_up = None if parts[0].runner_up is None else tuple(v for part in parts for v in part.runner_up or ())
+    return Evidence(runner_up, **kinds)

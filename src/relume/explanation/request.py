@@ -41,7 +41,7 @@ class Options(ReadingOptions, total=False):
     """The options of every function that explains; :func:`relume.explain` describes them."""
 
     fuse: Fuse
-    evidence: Literal["quick"] | None
+    evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
 
@@ -53,7 +53,8 @@ class Request(Reading):
     Attributes, beside those of :class:`relume.engine.reading.Reading`:
         methods: the methods and wrappers to explain by.
         fuse: how several layers' heat maps become one: their ``mean``, ``max`` or ``product``.
-        evidence: ``quick`` for the cheap checks of each map, None for none.
+        evidence: ``quick`` for the cheap checks of each map, ``full`` to compare each with the one for another class too, None
+            for none.
         activation: how probabilities follow from the network's scores.
         labels: the class names by index.
         batch_size: how many images run at once, at most; None for all of them.
@@ -67,7 +68,7 @@ class Request(Reading):
 
     methods: Sequence[AnyMethod] = ()
     fuse: Fuse = "mean"
-    evidence: Literal["quick"] | None = "quick"
+    evidence: Literal["quick", "full"] | None = "quick"
     activation: Activation = "auto"
     labels: Sequence[str] | None = None
     batch_size: int | None = None
@@ -90,9 +91,7 @@ class Request(Reading):
     def __post_init__(self) -> None:
         _check_choice("rectifiers", self.rectifiers, ("all", "relu"))
         _check_choice("fuse", self.fuse, ("mean", "max", "product"))
-        if str(self.evidence) == "full":
-            raise InputError("evidence='full' is an audit: call relume.audit, and leave evidence at 'quick' or None here")
-        _check_choice("evidence", self.evidence, ("quick", None))
+        _check_choice("evidence", self.evidence, ("quick", "full", None))
         check_activation(self.activation)
         if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
             raise InputError(f"labels are a list of class names; got {self.labels!r}")

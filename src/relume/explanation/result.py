@@ -333,7 +333,7 @@ class Explanation:
         Example:
             >>> import relume
             >>> from relume.demo import draw_scene
-            >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat")
+            >>> e = relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat", evidence="full")
             >>> e.doubt("guided_backprop").partition(" (")[0]
             'almost the same as the map for dog'
         """

@@ -19,11 +19,11 @@ from relume.errors import ModelError, NonFiniteError, TargetError
 from relume.explanation.batches import Batches, Part, join, join_coverage
 from relume.explanation.copies import CopiedRun, Group, Maps, groups_of, maps_of_copies, maps_on_images
 from relume.explanation.passes import compute_gradients, compute_maps, maps_of_score
-from relume.explanation.quick_checks import Evidence, quick_checks
+from relume.explanation.quick_checks import quick_checks
 from relume.explanation.remarks import Advice, another_layer, remarks
 from relume.explanation.request import Layers, Options, ReadingOptions, Request, with_options
 from relume.explanation.result import Explanation, compared
-from relume.methods.base import Method
+from relume.methods.base import METHODS, Method
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike
 from relume.targets.activation import Resolved, resolve_activation
@@ -67,8 +67,9 @@ def explain(
             part.
         fuse: how several layers' heat maps, each divided by its highest value, become one: their ``mean``, ``max`` or
             ``product``, which is RefineCAM (Domeniconi et al. 2026, arXiv:2605.14641).
-        evidence: ``quick`` compares each map with the one for the runner-up and with edges of the image, beside it in the
-            result; it costs the backward passes again, for the runner-up. None compares nothing.
+        evidence: ``quick`` compares each map with edges of the image, and Grad-CAM with the one for the runner-up, at the
+            resolution of the layer; that costs one backward pass to the layer. ``full`` compares each map with the one for the
+            runner-up, at the resolution of the image; that costs every backward pass again. None compares nothing.
         activation: what the network's scores are: ``softmax`` if one class is true, ``sigmoid`` if each may be, ``none`` if
             they are no probabilities. ``auto`` looks at the end of the network's graph: what comes out of a softmax or sigmoid
             is a probability already, what comes out of a log-softmax is ``softmax``, and all else ``none``.
@@ -175,18 +176,21 @@ def _explanation(
     """Explain one score by the methods that are no wrappers; ``last`` if the graph is not needed after it."""
     methods = [method for method in request.methods if isinstance(method, Method)]
     reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
-    rival = _runner_up(trace, score) if request.evidence and methods else None
-    gradients = compute_gradients(trace, score, methods, request.fuse, last=last and rival is None)
+    others = _maps_of_runner_up(trace, score, methods, request)
+    gradients = compute_gradients(trace, score, methods, request.fuse, last=last)
     maps, target = compute_maps(trace, gradients, methods), score.target
     layers = [layer.name for layer in trace.layers]
     another = another_layer(trace.candidates, layers[-1]) if layers else None
     with full_precision(trace.images.device.type):
         reasons = remarks(gradients, maps, methods, Advice(layers, another, "target" if target.classes is None else "class"))
-    del gradients  # before the runner-up has its own
+    del gradients  # before maps are ranked, which takes memory too
+    infos, evidence = {info.key: info for method in methods for info in method.maps}, None
+    if request.evidence is not None and methods:
+        evidence = quick_checks(trace.images, maps, infos, *others, coarse=request.evidence == "quick")
     was_chosen = request.layers is None
     return Explanation(
         maps=maps,
-        infos={info.key: info for method in methods for info in method.maps},
+        infos=infos,
         images=trace.images.detach(),
         target=target.classes,
         score=score.value.detach(),
@@ -199,7 +203,7 @@ def _explanation(
         versus=target.versus,
         labels=request.labels,
         description=_description(target, len(trace.images), request.labels),
-        evidence=_evidence(trace, maps, methods, rival, request, last=last) if request.evidence and methods else None,
+        evidence=evidence,
         remarks=reasons,
         layer_choice=trace.layers[0].why if was_chosen else None,
         runner_up_layer=another if was_chosen else None,
@@ -212,18 +216,18 @@ def _description(target: Target, count: int, labels: Sequence[str] | None) -> tu
     return None if None in words else tuple(map(str, words))
 
 
-def _evidence(
-    trace: Trace, maps: Maps, methods: Sequence[Method], rival: Score | None, request: Request, *, last: bool
-) -> Evidence:
-    """Compare the maps with those for the runner-up, ``rival``, if there is one, and with edges."""
-    infos = {info.key: info for method in methods for info in method.maps}
+def _maps_of_runner_up(
+    trace: Trace, score: Score, methods: Sequence[Method], request: Request
+) -> tuple[Maps | None, Tensor | None]:
+    """Compute the maps that others are compared with, and their class in each image: for ``quick``, Grad-CAM alone."""
+    compared_methods = {"full": methods, "quick": [m for m in methods if m == METHODS["gradcam"]], None: []}[request.evidence]
+    rival = _runner_up(trace, score) if compared_methods else None
     if rival is None:
-        return quick_checks(trace.images, maps, infos)
+        return None, None
     try:
-        others = maps_of_score(trace, rival, methods, request.fuse, last=last)
+        return maps_of_score(trace, rival, compared_methods, request.fuse, last=False), rival.target.classes
     except NonFiniteError:  # of a class that nobody asked for
-        return quick_checks(trace.images, maps, infos)
-    return quick_checks(trace.images, maps, infos, others, rival.target.classes)
+        return None, None
 
 
 def _runner_up(trace: Trace, score: Score) -> Score | None:

@@ -198,9 +198,9 @@ def record(explanation: Explanation) -> dict[str, Any]:
 
 def _evidence(evidence: Evidence) -> dict[str, Any]:
     """Return plain data; None where a similarity is NaN, for which JSON has no word."""
-    kinds = {"classes": evidence.classes, "edges": evidence.edges}
     plain = {
-        key: {m: [None if math.isnan(v) else v for v in values] for m, values in kind.items()} for key, kind in kinds.items()
+        name: {m: [None if math.isnan(v) else v for v in values] for m, values in kind.items()}
+        for name, kind in evidence.kinds.items()
     }
     return {"runner_up": evidence.runner_up, **plain}
 
@@ -369,11 +369,11 @@ def _info(key: str, info: Mapping[str, Any]) -> MapInfo:
 
 
 def _read_evidence(data: dict[str, Any]) -> Evidence:
-    classes, edges = (
-        {m: tuple(math.nan if v is None else float(v) for v in values) for m, values in data[key].items()}
-        for key in ("classes", "edges")
+    coarse, classes, edges = (
+        {m: tuple(math.nan if v is None else float(v) for v in values) for m, values in data[name].items()}
+        for name in ("coarse", "classes", "edges")
     )
-    return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), classes, edges)
+    return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), coarse, classes, edges)
 
 
 def _descriptions(samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
