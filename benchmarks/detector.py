@@ -28,7 +28,7 @@ METHODS = ("guided_gradcam", "guided_backprop", "gradcam")
 LAYER = "trunk.3"
 STRIDE = 8
 CELLS = 16
-SCENES, STEPS, BATCH = 50, 150, 32
+SCENES, STEPS, BATCH = 50, 250, 16
 FIRST = 1000 * TRAINING_SEEDS  # the demo network was trained on scenes before this one
 
 
@@ -36,16 +36,20 @@ class Detector(nn.Module):
     """A detector like YOLOX of one scale: images ``(N, 3, 128, 128)`` to ``(N, 256, 4 + 1 + 12)``, boxes in pixels."""
 
     def __init__(self) -> None:
+        """Take the layers of the demo network, and a head of random weights."""
         super().__init__()
         demo = load_network()
         self.trunk = nn.Sequential(demo.stem, demo.layer1, demo.layer2, demo.layer3)
         self.head = nn.Conv2d(96, 5 + len(CLASSES), 1)
+        with torch.no_grad():  # as rare as things are, Lin et al. 2017, arXiv:1708.02002: else the weights learn to say no
+            self.head.bias[4], self.head.bias[5:] = -4.6, -2.4
         rows, columns = torch.meshgrid(torch.arange(CELLS), torch.arange(CELLS), indexing="ij")
-        self.register_buffer("cells", torch.stack([columns, rows], -1).flatten(0, 1).float() + 0.5)
+        self.cells = torch.stack([columns, rows], -1).flatten(0, 1) + 0.5
 
     def raw(self, x: Tensor) -> Tensor:
         """Compute, for each cell, the offset of the centre, the logarithm of the size (both in cells), and logits."""
-        return self.head(self.trunk(x)).flatten(2).transpose(1, 2)
+        raw: Tensor = self.head(self.trunk(x)).flatten(2).transpose(1, 2)
+        return raw
 
     def forward(self, x: Tensor) -> Tensor:
         """Detect: centre, width and height in pixels, objectness, probability of each class."""
@@ -82,7 +86,7 @@ def train(steps: int = STEPS, batch: int = BATCH) -> Detector:
         loss = loss + F.binary_cross_entropy_with_logits(raw[there][:, 5:], truth[there][:, 5:], reduction="sum") / there.sum()
         loss = loss + 2 * F.smooth_l1_loss(raw[there][:, :4], truth[there][:, :4])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return detector.requires_grad_(False)
@@ -105,12 +109,14 @@ def pair(seed: int, *, alike: bool) -> Scene:
 
 
 def share(saliency: np.ndarray, box: tuple[int, int, int, int]) -> float:
-    """Compute the share of a saliency ``(128, 128)`` that lies inside a box; NaN if it is empty."""
+    """Compute the share of a saliency ``(128, 128)`` that lies inside a box; 0 if it is empty."""
     x0, y0, x1, y1 = box
-    return float(saliency[y0:y1, x0:x1].sum() / saliency.sum()) if saliency.any() else float("nan")
+    return float(saliency[y0:y1, x0:x1].sum() / saliency.sum()) if saliency.any() else 0.0
 
 
-def measured(detector: Detector, scenes: list[Scene], target: Callable[[Thing], Detection]) -> Iterator[tuple[str, float, float]]:
+def measured(
+    detector: Detector, scenes: list[Scene], target: Callable[[Thing], Detection]
+) -> Iterator[tuple[str, float, float]]:
     """Yield, for either thing of each scene, a method and the shares of its map in the asked-for box and in the other's."""
     for scene in scenes:
         image = PREPROCESSING.tensor(scene.picture)[None]
@@ -128,6 +134,7 @@ def mean_overlap(detector: Detector, scenes: list[Scene]) -> float:
         outputs = detector(PREPROCESSING.tensor(scene.picture)[None])
         for thing in scene.things:
             meant = by_class(thing).known((SIDE, SIDE), "none").frozen(outputs, 1).meant
+            assert meant is not None, "frozen"
             overlaps.append(float(overlap(meant.corners, thing.box)))
     return float(np.mean(overlaps))
 
@@ -145,7 +152,7 @@ def table(detector: Detector, count: int = SCENES) -> str:
         rows = list(measured(detector, scenes, target))
         for key in METHODS:
             values = np.array([row[1:] for row in rows if row[0] == key])
-            mean, wins = np.nanmean(values, 0), int((values[:, 0] > values[:, 1]).sum())
+            mean, wins = values.mean(0), int((values[:, 0] > values[:, 1]).sum())
             name = relume.METHODS[key].title
             lines.append(f"{kind} | {way} | {name} | {mean[0]:.2f} | {mean[1]:.2f} | {wins} of {len(values)}")
     return "\n".join(f"| {line} |" for line in lines)
