@@ -1,13 +1,12 @@
 """Does a map fall on the box that was asked for? `python -m benchmarks.detector` trains a small detector and measures it.
 
-The detector starts from the demo network and learns the boxes of drawn scenes, in about a minute on one core. With
-`--picture FILE` it draws the maps of one scene instead of measuring.
+The detector starts from the demo network and learns the boxes of drawn scenes, in about a minute on one core.
+`python -m benchmarks.detector docs/images/detector.jpg` also draws the maps of one scene.
 """
 
-import argparse
 import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import sys
+from collections.abc import Iterator
 from time import perf_counter
 
 import numpy as np
@@ -41,8 +40,8 @@ class Detector(nn.Module):
         demo = load_network()
         self.trunk = nn.Sequential(demo.stem, demo.layer1, demo.layer2, demo.layer3)
         self.head = nn.Conv2d(96, 5 + len(CLASSES), 1)
-        with torch.no_grad():  # as rare as things are, Lin et al. 2017, arXiv:1708.02002: else the weights learn to say no
-            self.head.bias[4], self.head.bias[5:] = -4.6, -2.4
+        # as rare as things are (Lin et al. 2017, arXiv:1708.02002), or else the weights learn to say no, and Grad-CAM is empty
+        self.head.bias = nn.Parameter(torch.tensor([0.0] * 4 + [-4.6] + [-2.4] * len(CLASSES)))
         rows, columns = torch.meshgrid(torch.arange(CELLS), torch.arange(CELLS), indexing="ij")
         self.cells = torch.stack([columns, rows], -1).flatten(0, 1) + 0.5
 
@@ -92,14 +91,9 @@ def train(steps: int = STEPS, batch: int = BATCH) -> Detector:
     return detector.requires_grad_(False)
 
 
-def by_class(thing: Thing) -> Detection:
-    """Ask for the best box of the class of a thing."""
-    return Detection(CLASSES.index(thing.name))
-
-
-def by_box(thing: Thing) -> Detection:
-    """Ask for the box that overlaps most with that of a thing."""
-    return Detection(CLASSES.index(thing.name), box=thing.box)
+def question(thing: Thing, way: str) -> Detection:
+    """Ask for the best box of a thing's class, or, if ``way`` is ``box``, for the one that overlaps most with its own."""
+    return Detection(CLASSES.index(thing.name), box=thing.box if way == "box" else None)
 
 
 def pair(seed: int, *, alike: bool) -> Scene:
@@ -114,14 +108,12 @@ def share(saliency: np.ndarray, box: tuple[int, int, int, int]) -> float:
     return float(saliency[y0:y1, x0:x1].sum() / saliency.sum()) if saliency.any() else 0.0
 
 
-def measured(
-    detector: Detector, scenes: list[Scene], target: Callable[[Thing], Detection]
-) -> Iterator[tuple[str, float, float]]:
+def measured(detector: Detector, scenes: list[Scene], way: str) -> Iterator[tuple[str, float, float]]:
     """Yield, for either thing of each scene, a method and the shares of its map in the asked-for box and in the other's."""
     for scene in scenes:
         image = PREPROCESSING.tensor(scene.picture)[None]
         for thing, other in (scene.things, scene.things[::-1]):
-            e = relume.explain(detector, image, target(thing), METHODS, LAYER, evidence=None)
+            e = relume.explain(detector, image, question(thing, way), METHODS, LAYER, evidence=None)
             for key in METHODS:
                 saliency = e.saliency(key)[0].double().numpy()
                 yield key, share(saliency, thing.box), share(saliency, other.box)
@@ -133,7 +125,7 @@ def mean_overlap(detector: Detector, scenes: list[Scene]) -> float:
     for scene in scenes:
         outputs = detector(PREPROCESSING.tensor(scene.picture)[None])
         for thing in scene.things:
-            meant = by_class(thing).known((SIDE, SIDE), "none").frozen(outputs, 1).meant
+            meant = question(thing, "class").known((SIDE, SIDE), "none").frozen(outputs, 1).meant
             assert meant is not None, "frozen"
             overlaps.append(float(overlap(meant.corners, thing.box)))
     return float(np.mean(overlaps))
@@ -143,25 +135,21 @@ def table(detector: Detector, count: int = SCENES) -> str:
     """Measure on held-out scenes and write a table."""
     unlike, alike = ([pair(seed, alike=one) for seed in range(count)] for one in (False, True))
     columns = ["two things of", "asked by", "method", "share in its box", "in the other's", "its box has more"]
-    lines = [" | ".join(columns), "|".join(["---"] * len(columns))]
-    for kind, scenes, way, target in (
-        ("two classes", unlike, "class", by_class),
-        ("two classes", unlike, "box", by_box),
-        ("one class", alike, "box", by_box),
-    ):
-        rows = list(measured(detector, scenes, target))
+    lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
+    for kind, scenes, way in (("two classes", unlike, "class"), ("two classes", unlike, "box"), ("one class", alike, "box")):
+        rows = list(measured(detector, scenes, way))
         for key in METHODS:
             values = np.array([row[1:] for row in rows if row[0] == key])
             mean, wins = values.mean(0), int((values[:, 0] > values[:, 1]).sum())
-            name = relume.METHODS[key].title
-            lines.append(f"{kind} | {way} | {name} | {mean[0]:.2f} | {mean[1]:.2f} | {wins} of {len(values)}")
+            lines.append(
+                f"{kind} | {way} | {relume.METHODS[key].title} | {mean[0]:.2f} | {mean[1]:.2f} | {wins} of {len(values)}"
+            )
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def boxed(picture: Image.Image, thing: Thing) -> Image.Image:
     """Draw the box of a thing on a square picture."""
-    picture = picture.convert("RGB")
-    scale = picture.width / SIDE
+    picture, scale = picture.convert("RGB"), picture.width / SIDE
     ImageDraw.Draw(picture).rectangle([scale * side for side in thing.box], outline=(255, 90, 0), width=3)
     return picture
 
@@ -171,7 +159,7 @@ def drawn(detector: Detector, scene: Scene) -> bytes:
     network = Opened("detector", detector, PREPROCESSING, CLASSES)
     rows = []
     for thing in scene.things:
-        e = network.explain(scene.picture, by_box(thing), [*METHODS], LAYER)
+        e = network.explain(scene.picture, question(thing, "box"), [*METHODS], LAYER)
         cells = [Cell("asked for", boxed(scene.picture.resize((360, 360)), thing))]
         cells += [Cell(relume.METHODS[key].title, boxed(e.picture(key, size=360), thing)) for key in METHODS]
         rows.append(Row(e.title(), cells))
@@ -179,21 +167,18 @@ def drawn(detector: Detector, scene: Scene) -> bytes:
 
 
 def main() -> None:
-    """Train, then measure or draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--picture", type=Path, help="the file to draw a scene into, instead of measuring")
-    file = parser.parse_args().picture
+    """Train, measure, and draw a scene into a file if one is named."""
     torch.set_num_threads(1)
     start = perf_counter()
     detector = train()
     print(f"trained in {perf_counter() - start:.0f} s")
-    if file is None:
-        scenes = [pair(seed, alike=False) for seed in range(SCENES)]
-        print(f"mean overlap of the best box of a class with the true one: {mean_overlap(detector, scenes):.2f}")
-        print(table(detector))
-        return
-    with Image.open(io.BytesIO(drawn(detector, draw_scene(0, ["cat", "dog"])))) as picture:
-        picture.convert("RGB").save(file, quality=85)
+    print(
+        f"mean overlap with the true boxes: {mean_overlap(detector, [pair(seed, alike=False) for seed in range(SCENES)]):.2f}"
+    )
+    print(table(detector))
+    for file in sys.argv[1:]:
+        with Image.open(io.BytesIO(drawn(detector, draw_scene(0, ["cat", "dog"])))) as picture:
+            picture.convert("RGB").save(file, quality=85)
 
 
 if __name__ == "__main__":
