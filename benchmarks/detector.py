@@ -40,7 +40,7 @@ class Detector(nn.Module):
         demo = load_network()
         self.trunk = nn.Sequential(demo.stem, demo.layer1, demo.layer2, demo.layer3)
         self.head = nn.Conv2d(96, 5 + len(CLASSES), 1)
-        # as rare as things are (Lin et al. 2017, arXiv:1708.02002), or else the weights learn to say no, and Grad-CAM is empty
+        # as rare as things are (Lin et al. 2017, arXiv:1708.02002); from 0, so short a training left most Grad-CAMs empty
         self.head.bias = nn.Parameter(torch.tensor([0.0] * 4 + [-4.6] + [-2.4] * len(CLASSES)))
         rows, columns = torch.meshgrid(torch.arange(CELLS), torch.arange(CELLS), indexing="ij")
         self.cells = torch.stack([columns, rows], -1).flatten(0, 1) + 0.5
@@ -128,53 +128,47 @@ def mean_overlap(detector: Detector, scenes: list[Scene]) -> float:
             meant = question(thing, "class").known((SIDE, SIDE), "none").frozen(outputs, 1).meant
             assert meant is not None, "frozen"
             overlaps.append(float(overlap(meant.corners, thing.box)))
-    return float(np.mean(overlaps))
+    return round(float(np.mean(overlaps)), 2)
 
 
 def table(detector: Detector, count: int = SCENES) -> str:
     """Measure on held-out scenes and write a table."""
     unlike, alike = ([pair(seed, alike=one) for seed in range(count)] for one in (False, True))
-    columns = ["two things of", "asked by", "method", "share in its box", "in the other's", "its box has more"]
-    lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
+    lines = ["two things of | asked by | method | in its box | in the other's | its box has more", " | ".join(["---"] * 6)]
     for kind, scenes, way in (("two classes", unlike, "class"), ("two classes", unlike, "box"), ("one class", alike, "box")):
         rows = list(measured(detector, scenes, way))
         for key in METHODS:
             values = np.array([row[1:] for row in rows if row[0] == key])
-            mean, wins = values.mean(0), int((values[:, 0] > values[:, 1]).sum())
-            lines.append(
-                f"{kind} | {way} | {relume.METHODS[key].title} | {mean[0]:.2f} | {mean[1]:.2f} | {wins} of {len(values)}"
-            )
+            (inside, outside), wins = values.mean(0), int((values[:, 0] > values[:, 1]).sum())
+            numbers = f"{inside:.2f} | {outside:.2f} | {wins} of {len(values)}"
+            lines.append(f"{kind} | {way} | {relume.METHODS[key].title} | {numbers}")
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def boxed(picture: Image.Image, thing: Thing) -> Image.Image:
-    """Draw the box of a thing on a square picture."""
-    picture, scale = picture.convert("RGB"), picture.width / SIDE
-    ImageDraw.Draw(picture).rectangle([scale * side for side in thing.box], outline=(255, 90, 0), width=3)
+    """Draw the box of a thing on a picture of the scene, three times larger."""
+    picture = picture.convert("RGB").resize((3 * SIDE, 3 * SIDE))
+    ImageDraw.Draw(picture).rectangle([3 * side for side in thing.box], outline=(255, 90, 0), width=3)
     return picture
 
 
 def drawn(detector: Detector, scene: Scene) -> bytes:
-    """Draw the scene and two maps for each of its boxes, as PNG."""
+    """Draw the scene and the maps for each of its boxes, as PNG."""
     network = Opened("detector", detector, PREPROCESSING, CLASSES)
     rows = []
     for thing in scene.things:
         e = network.explain(scene.picture, question(thing, "box"), [*METHODS], LAYER)
-        cells = [Cell("asked for", boxed(scene.picture.resize((360, 360)), thing))]
-        cells += [Cell(relume.METHODS[key].title, boxed(e.picture(key, size=360), thing)) for key in METHODS]
-        rows.append(Row(e.title(), cells))
+        cells = [Cell(relume.METHODS[key].title, boxed(e.picture(key), thing)) for key in METHODS]
+        rows.append(Row(e.title(), [Cell("asked for", boxed(scene.picture, thing)), *cells]))
     return figure_bytes(figure(rows, "a small detector of drawn things", dpi=110))
 
 
 def main() -> None:
     """Train, measure, and draw a scene into a file if one is named."""
     torch.set_num_threads(1)
-    start = perf_counter()
-    detector = train()
+    start, detector = perf_counter(), train()
     print(f"trained in {perf_counter() - start:.0f} s")
-    print(
-        f"mean overlap with the true boxes: {mean_overlap(detector, [pair(seed, alike=False) for seed in range(SCENES)]):.2f}"
-    )
+    print("mean overlap with the true boxes:", mean_overlap(detector, [pair(seed, alike=False) for seed in range(SCENES)]))
     print(table(detector))
     for file in sys.argv[1:]:
         with Image.open(io.BytesIO(drawn(detector, draw_scene(0, ["cat", "dog"])))) as picture:
