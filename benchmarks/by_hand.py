@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import relume
-from relume.engine.by_hand.suspects import _KNOWN
+from relume.engine.by_hand.suspects import _KNOWN, is_known
 from relume.models.libraries import import_library
 
 ROUNDS = 15
@@ -70,7 +70,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @contextmanager
 def _without_search() -> Iterator[None]:
-    with patch("relume.engine.trace.is_known", lambda _: False), patch("relume.engine.trace._has_suspects", lambda _: False):
+    with patch("relume.engine.trace.is_known", lambda _: False), patch("relume.engine.trace._has_suspects", lambda *_: False):
         yield
 
 
@@ -91,11 +91,11 @@ def main() -> None:
 
         rounds: dict[str, list[float]] = {"recognition": [], "first": [], "guiding": []}
         seconds(["guided_backprop"])
-        holds_one = model in _KNOWN
+        holds_one = is_known(model)
         for _ in range(ROUNDS):
             with _without_search():
                 without = seconds(methods)
-            _KNOWN.discard(model)
+            _KNOWN.pop(id(model), None)
             first = seconds(methods)
             later, plain, guided = seconds(methods), seconds(["gradient"]), seconds(["guided_backprop"])
             for key, ratio in (("recognition", later / without), ("first", first / later), ("guiding", guided / plain)):

@@ -324,7 +324,11 @@ MASKS_FROM_ELSEWHERE = {
     "of the data": (lambda x: x * (x.data > 0).to(x), relu, "guided"),
     "without gradient": (_without_gradient, relu, "guided"),
     "by NumPy": (lambda x: x * torch.from_numpy((x.detach().numpy() > 0).astype("float64")), relu, "listed"),
-    "above the mean": (lambda x: x * (x > x.detach().mean()).to(x), None, "untouched"),
+    "above the mean": (lambda x: x * (x > x.detach().mean()).to(x), None, "listed"),
+    "by an operation that is not followed": (lambda x: x * torch.bucketize(x.detach(), x.new_zeros(1)), relu, "listed"),
+    "of another function": (lambda x: x * torch.sigmoid(x).detach(), None, "listed"),
+    "of halves": (lambda x: torch.cat([x[:, :2] * torch.sigmoid(x[:, :2]), x[:, 2:]], 1), silu, "listed"),
+    "of other halves": (lambda x: torch.cat([x[:, :2] * torch.sigmoid(x[:, 2:]), x[:, 2:]], 1), None, "untouched"),
     "of a view": (lambda x: x * (x.flatten(1) > 0).view_as(x), relu, "listed"),
 }
 

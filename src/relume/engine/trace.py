@@ -143,10 +143,12 @@ class Trace:
         replica = replicate(model) if isinstance(model, nn.Module) else model
         recorder = recorder_of(model, replica, images, reading)
         tape = tape_of(model, replica, images) if taped or is_known(model) else None
+        drawn = torch.get_rng_state()
         with translated(model, written), tape or nullcontext():
             outputs = pick(returned(model, replica, args, kwargs, images), reading.output)
-        if tape is None and _has_suspects(outputs):
+        if tape is None and _has_suspects(outputs, images):
             remember(model)
+            torch.set_rng_state(drawn)  # that a network which draws numbers draws the same
             del replica, recorder, outputs, args, kwargs, images  # and the graph with them
             return cls.run(model, inputs, reading, instead, taped=True)
         trace = cls(model, images, outputs, relu_only=reading.rectifiers == "relu", written=written, tape=tape)
@@ -285,11 +287,12 @@ def tape_of(model: Model, replica: Model, images: Tensor) -> Tape:
     return tape
 
 
-def _has_suspects(outputs: Any) -> bool:
-    """Tell whether something in the graph of the outputs looks like a rectifier written by hand."""
+def _has_suspects(outputs: Any, images: Tensor) -> bool:
+    """Tell whether something between the images and the outputs looks like a rectifier written by hand."""
+    begin = get_gradient_edge(images).node
     roots = {tensor.grad_fn for _, tensor in tensors_in(outputs) if tensor.grad_fn is not None}
     with looking():
-        return any(True for root in roots for _ in suspects(walk(root), Saved))
+        return any(True for root in roots for _ in suspects(walk(root), begin, Saved))
 
 
 def _check(model: Model) -> None:

@@ -79,46 +79,50 @@ class Formulas:
         if digest is None or digest in self._values:
             return None if digest is None else self._values[digest]
 
-        def value(operand: Any) -> Any:
-            if isinstance(operand, tuple):
-                return [value(o) for o in operand]
-            if isinstance(operand, Step):
-                return self.values(operand, source)
-            return operand.value(step.shape) if isinstance(operand, Constant) else operand
-
         if step is source:
             result: Tensor | None = _GRID.reshape(-1, *[1] * len(step.shape))
         else:
             assert step.operation is not None, "only formulas have digests"
-            result = _replay(step.operation, [value(operand) for operand in step.operands], step.options)
+            result = _replay(step.operation, [self._operand(operand, step, source) for operand in step.operands], step.options)
         self._values[digest] = result
         return result
 
+    def _operand(self, operand: Any, step: Step, source: Step) -> Any:
+        if isinstance(operand, tuple):
+            return [self._operand(o, step, source) for o in operand]
+        if isinstance(operand, Step):
+            return self.values(operand, source)
+        return operand.value(step.shape) if isinstance(operand, Constant) else operand
+
     def _digest(self, step: Step, source: Step) -> bytes | None:
         """Tell formulas apart; None if ``step`` is no function of ``source`` whose constants are known."""
+        if step is source:
+            return b"%d" % len(step.shape)
         if source not in step.digests:
             step.digests[source] = self._digested(step, source)
         return step.digests[source]
 
     def _digested(self, step: Step, source: Step) -> bytes | None:
-        if step is source:
-            return b"%d" % len(step.shape)
-        parts = [repr((str(step.operation and step.operation.function), step.options)).encode()]
+        if step.operation is None:
+            return None
+        parts = [repr((str(step.operation.function), step.options)).encode()]
+        for operand in step.operands:
+            part = self._part(operand, step, source)
+            if part is None:
+                return None
+            parts.append(part)
+        return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
 
-        def add(operand: Any) -> bool:
-            part: bytes | None = repr(operand).encode() if not isinstance(operand, tuple | Step | Constant) else b""
-            if isinstance(operand, tuple):
-                return all(map(add, operand))
-            if isinstance(operand, Step):
-                part = self._digest(operand, source)
-            elif isinstance(operand, Constant):
-                constant = operand.value(step.shape)
-                part = None if constant is None else repr(constant.shape).encode() + constant.numpy().tobytes()
-            parts.append(part or b"")
-            return part is not None
-
-        known = step.operation is not None and all(map(add, step.operands))
-        return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest() if known else None
+    def _part(self, operand: Any, step: Step, source: Step) -> bytes | None:
+        if isinstance(operand, tuple):
+            parts = [self._part(o, step, source) for o in operand]
+            return None if None in parts else b"".join(part or b"" for part in parts)
+        if isinstance(operand, Step):
+            return self._digest(operand, source)
+        if isinstance(operand, Constant):
+            constant = operand.value(step.shape)
+            return None if constant is None else repr(constant.shape).encode() + constant.numpy().tobytes()
+        return repr(operand).encode()
 
 
 def _replay(operation: Operation, operands: list[Any], options: Mapping[str, Any]) -> Tensor | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import _disable_current_modes
 
 from relume.engine.by_hand.operations import Operation
@@ -52,7 +52,8 @@ class Constant:
             return False
         with _disable_current_modes():
             values = self.tensor.detach().float()
-            return bool(((values == values.min()) | (values == values.max())).all())
+            low, high = values.min(), values.max()
+            return bool(low < high and ((values == low) | (values == high)).all())
 
 
 @dataclass(eq=False, slots=True)
@@ -63,7 +64,9 @@ class Step:
         shape: its shape.
         edge: its node in the graph, and which of the node's outputs it is; None if it has none.
         version: how often its memory had been written to.
+        floating: True if it holds numbers with a fraction, not indices or a mask.
         origin: the value where its formula begins, the same place by place or rearranged; itself if None.
+        views: how it was rearranged on the way from there.
         operation: the elementwise operation that made it; None if another did, and formulas begin here.
         operands: what the operation was given.
         options: the same, by keyword.
@@ -81,7 +84,9 @@ class Step:
     shape: torch.Size
     edge: Value | None
     version: int
+    floating: bool = True
     origin: Step | None = None
+    views: tuple[str, ...] = ()
     operation: Operation | None = None
     operands: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -98,10 +103,16 @@ class Step:
     @classmethod
     def of(cls, tensor: Tensor) -> Step:
         """Make the step that ``tensor`` is."""
-        node = tensor.grad_fn
-        if node is None and tensor.requires_grad:
-            node = get_gradient_edge(tensor).node
-        return cls(tensor.shape, None if node is None else (node, tensor.output_nr), version(tensor))
+        edge = None if tensor.grad_fn is None else (tensor.grad_fn, tensor.output_nr)
+        return cls(tensor.shape, edge, version(tensor), tensor.is_floating_point())
+
+    @property
+    def is_detached(self) -> bool:
+        """True if it holds values that were computed without gradient; a mask, and what jumps, has none to begin with."""
+        jumps = self.operation is not None and self.operation.name in ("heaviside", "sgn", "sign")
+        if self.edge is not None or not self.floating or jumps:
+            return False
+        return any(step.is_detached or (step.edge is not None and step.floating) for step in self.steps)
 
     @property
     def may_end(self) -> bool:
@@ -155,12 +166,12 @@ def meeting(steps: Sequence[Step]) -> Step | None:
 def between(source: Step, end: Step) -> list[Step]:
     """List the steps from behind ``source`` to ``end``, producers first."""
     window: dict[Step, None] = {}
-
-    def visit(step: Step) -> None:
-        for operand in step.steps:
-            if operand is not source and operand not in window:
-                visit(operand)
-        window[step] = None
-
-    visit(end)
+    _visit(end, source, window)
     return list(window)
+
+
+def _visit(step: Step, source: Step, window: dict[Step, None]) -> None:
+    for operand in step.steps:
+        if operand is not source and operand not in window:
+            _visit(operand, source, window)
+    window[step] = None

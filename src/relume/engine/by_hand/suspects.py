@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,28 +21,37 @@ __all__ = ["is_known", "remember", "suspects"]
 _ALONE = frozenset(
     {"Copysign", "Fmin", "Hypot", "IndexPut", "LogSigmoid", "Logaddexp", "MaskedFill", "MaskedScatter", "Minimum", "Where"}
 )
+# nodes that rearrange values; the tape tells whether two do so alike
+_VIEWS = frozenset({f"{view}Backward0" for view in ("Select", "Slice", "Squeeze", "T", "Transpose", "Unsqueeze")})
 # operations that turn what grows like an exponential into what grows like its input: log(1 + exp(x))
 _FLATTENING = frozenset({"acosh", "asinh", "log", "log10", "log1p", "log2"})
 # what they and products keep of their constants
 _CONSTANTS = ("self", "other", "weight", "tensor1", "tensor2")
 
 
-def suspects(nodes: Iterable[Node], look: Callable[[Node], Saved]) -> Iterator[Node]:
+def suspects(nodes: Iterable[Node], begin: Node, look: Callable[[Node], Saved]) -> Iterator[Node]:
     """Find the nodes that may end a rectifier written by hand, by their names and places.
 
     Args:
         nodes: the nodes of a graph, producers before consumers.
+        begin: the node of the input; weights, which have no part in it, may have nodes too.
         look: gives the values that a node saved.
     """
     origins: dict[Value, Value] = {}
     bends: dict[Value, int] = {}
+    behind = {begin}
     for node in nodes:
         name = node.name()
         if _is_greatest_of_stack(node, name):
             yield node
         operation = elementwise_operation(name)
-        edges = [(source, i) for source, i in node.next_functions if source is not None]
+        edges = [(source, i) for source, i in node.next_functions if source in behind]
+        if edges:
+            behind.add(node)
         begins = {origins.get(edge, edge) for edge in edges}
+        if len(edges) == 1 and name in _VIEWS:
+            origins[node, 0], bends[node, 0] = begins.pop(), bends.get(edges[0], 0)
+            continue
         if operation is None or len(begins) != 1:
             if name in ("IndexPutBackward0", "MaskedScatterBackward0"):
                 yield node
@@ -79,20 +89,17 @@ def _may_rectify_alone(node: Node, name: str, look: Callable[[Node], Saved]) -> 
     return any(isinstance(c, Tensor) and c.numel() > 1 and tuple(c.shape) == shape for c in constants)
 
 
-_KNOWN: weakref.WeakSet[Any] = weakref.WeakSet()
+_KNOWN: dict[int, weakref.ref[Any]] = {}  # by id, since a network may compare and hash itself in its own way
 
 
 def is_known(model: Any) -> bool:
     """Tell whether suspects were found in a network before."""
-    try:
-        return model in _KNOWN
-    except TypeError:  # nothing that can be held weakly
-        return False
+    reference = _KNOWN.get(id(model))
+    return reference is not None and reference() is model
 
 
 def remember(model: Any) -> None:
-    """Note that suspects were found in a network, so that it runs on a tape from the start."""
-    try:
-        _KNOWN.add(model)
-    except TypeError:
-        return
+    """Note that suspects were found in a network, so that it runs on a tape from the start, if it can be held weakly."""
+    key = id(model)
+    with suppress(TypeError):
+        _KNOWN[key] = weakref.ref(model, lambda _: _KNOWN.pop(key, None))

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from relume.engine.by_hand.formulas import Formulas, Verdict
@@ -64,7 +64,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         regions: the rectifiers, by the node that makes their output.
         doubtful: the nodes that may make the output of another, with what cannot be told.
         nodes: the nodes of elementwise operations that were seen.
+        begin: the node of the input.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, images: Tensor, *, lean: bool = False) -> None:
         """Begin before a network runs on ``images``; if ``lean``, keep no more of an output than where it is positive."""
@@ -77,7 +80,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # the steps and constants that tensors are, by their ids; the id of a tensor that is gone may be that of another
         self._known: dict[int, tuple[weakref.ref[Tensor], Step | Constant]] = {}
         self._last: tuple[Operation, tuple[Any, ...], Mapping[str, Any], Any, str] | None = None
-        self._note(images, Step.of(images))
+        self.begin = get_gradient_edge(images).node
+        self._note(images, Step(images.shape, (self.begin, 0), version(images)))
 
     def watch(self, modules: Mapping[nn.Module, str]) -> None:
         """Note which of the ``modules`` of a private replica, given with their names, runs."""
@@ -112,9 +116,14 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation, and note what it was given."""
         with torch._C.DisableTorchFunctionSubclass():  # a look at a subclass is none of the network's
             self._settle()
+            if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its kind
+                depends = self._depends(args)
+                result = func(*args, **(kwargs or {}))
+                self._note_unfollowed(result, depends=depends, grad=depends)
+                return result
             operation = operation_of(func)
             if operation.writing and self.regions:
-                self._save_from(args[0])
+                self._save_from((args, kwargs))
             followed = operation.elementwise or operation.rearranging
             operands = tuple(map(self._operand, args)) if followed else ()
             depends = followed or (not operation.creating and self._depends(args))
@@ -125,11 +134,14 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note_unfollowed(result, depends=depends, grad=depends and torch.is_grad_enabled() and _has_grad(args))
             return result
 
-    def _save_from(self, written: Tensor) -> None:
-        """Copy the outputs of rectifiers that lie in memory about to be written to."""
-        memory = memory_key(written.untyped_storage())
+    def _save_from(self, given: Any) -> None:
+        """Copy the outputs of rectifiers that lie in memory that an operation is given, and may write to."""
+        tensors = [
+            t for t in tree_iter(given) if isinstance(t, Tensor) and t.layout is torch.strided and t.device.type != "meta"
+        ]
+        memories = {memory_key(tensor.untyped_storage()) for tensor in tensors}
         for region in self.regions.values():
-            if memory_key(region.output.untyped_storage()) == memory:
+            if memory_key(region.output.untyped_storage()) in memories:
                 region.output = region.output.clone()
 
     # --- What tensors are -------------------------------------------------------------------------------------------------
@@ -204,8 +216,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = None if step.edge is None else step.edge[0]
         if node is not None and not _belongs(node.name(), operation):
             return
-        origin = steps[0].origin or steps[0]
-        step.origin = origin if all((s.origin or s) is origin for s in steps) else None
+        _set_origin(step, operation, operands, steps)
         elementwise = operation.elementwise or (operation.name == "index_put" and _writes_a_number(operands))
         rearranged = operation.name == "permute" and list(operands[1]) != sorted(operands[1])
         if elementwise and not rearranged and all(s.shape == step.shape for s in steps):
@@ -217,9 +228,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if elementwise:
             self.nodes.add(node)
         if step.nearest is None:
-            masked = any(s.edge is None for s in steps) and any(s.edge is not None and s.shape == step.shape for s in steps)
-            if step.origin is not None and masked:
-                self.doubtful[node] = "it meets a mask of its own, of which one was rearranged"
+            if reason := _doubt(step, steps):
+                self.doubtful[node] = reason
         elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in operands):
             self.doubtful[node] = "its mask was made where operations cannot be seen"
         elif step.may_end and (len(operands) > 1 or steps[0].bent or operation.name in _ALONE):
@@ -236,6 +246,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 break
             window = between(source, end)
             if best is not None and not all(step.scales for step in window if step not in best[1]):
+                break
+            if any(step.edge is not None and any(s.is_detached for s in step.steps) for step in window):
+                doubt = doubt or "a part of it was computed without gradient"
                 break
             if source.edge is not None and _may_be_one(end, source, window):
                 verdict = self._formulas.judge(end, source)
@@ -284,9 +297,33 @@ def _writes_a_number(operands: Sequence[Any]) -> bool:
     return masked and isinstance(values, Constant) and values.tensor.numel() == 1
 
 
+def _set_origin(step: Step, operation: Operation, operands: tuple[Any, ...], steps: Sequence[Step]) -> None:
+    """Note where a step's values come from, and how they were rearranged, if that is the same for all ``steps``."""
+    origin = steps[0].origin or steps[0]
+    if any((s.origin or s) is not origin or s.views != steps[0].views for s in steps):
+        return
+    step.origin, step.views = origin, steps[0].views
+    if operation.rearranging or operation.name == "permute" or steps[0].shape != step.shape:
+        step.views += (f"{operation.name}{tuple(o for o in operands if not isinstance(o, Step | Constant))}",)
+
+
+def _doubt(step: Step, steps: Sequence[Step]) -> str:
+    """Say why a step that is no function of one value may be one all the same; nothing if it is none."""
+    values = [s for s in steps if s.edge is not None and s.shape == step.shape]
+    if len(steps) < 2 or not values:
+        return ""
+    if step.origin is not None and not any(s is step.origin for s in steps):
+        return "it meets itself, rearranged twice"
+    for mask in (s for s in steps if s.edge is None and s.shape == step.shape):
+        origin = mask.origin or mask
+        if origin.edge is None or origin is (values[0].origin or values[0]):
+            return "its mask was made in a way that is not followed"
+    return ""
+
+
 def _may_be_one(end: Step, source: Step, window: Sequence[Step]) -> bool:
     """Tell whether a window may be one rectifier, and is more than others in a row, or added up."""
-    if not any(step.bends and not step.rectifies for step in window):
+    if not any(step.bends and not step.rectifies for step in window) or (end.rectifies and len(end.steps) == 1):
         return False
     inner = [step for step in window[:-1] if step.region is not None or step.rectifies]
     if not inner or (len(end.steps) > 1 and source is end.nearest):
