@@ -112,7 +112,7 @@ def test_ratios_of_packing_are_of_each_round():
 
 def test_the_detector_of_the_benchmark_learns_and_is_measured():
     """Few steps: its boxes are poor, but they are where the truth puts them, and every row of the table is there."""
-    network = detector.train(2, 4)
+    network = detector.train(2, 2)
     scenes = [detector.pair(seed, alike=False) for seed in range(2)]
     images, truth = detector.lesson(scenes, network)
     assert network(images).shape == truth.shape == (2, 256, 17)
