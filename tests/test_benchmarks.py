@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks import packing
+from benchmarks import detector, packing
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -108,6 +108,24 @@ def test_ratios_of_packing_are_of_each_round():
     samples["1 for 8"] = [2.0, 2.0, 3.0, 8.0]  # twice, once, once, twice as long
     row = packing.table(samples).splitlines()[2]
     assert row == "| prepared with 1 image, 8 at once | 2500 | 1.50 (1.00–2.00) |"
+
+
+def test_the_detector_of_the_benchmark_learns_and_is_measured():
+    """Few steps: its boxes are poor, but they are where the truth puts them, and every row of the table is there."""
+    network = detector.train(2, 2)
+    scenes = [detector.pair(seed, alike=False) for seed in range(2)]
+    images, truth = detector.lesson(scenes, network)
+    assert network(images).shape == truth.shape == (2, 256, 17)
+    for rows, scene in zip(truth, scenes, strict=True):
+        cells = rows[:, 4] == 1
+        centres, sizes = 8 * (network.cells + rows[:, :2])[cells], 8 * rows[cells, 2:4].exp()
+        boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], 1).round().int().tolist()
+        assert sorted(boxes) == sorted(list(thing.box) for thing in scene.things)
+    assert 0 <= detector.mean_overlap(network, scenes) <= 1
+    lines = detector.table(network, 1).splitlines()
+    assert len(lines) == 2 + 3 * len(detector.METHODS)
+    assert {line.count("|") for line in lines} == {7}
+    assert all(line.endswith(" of 2 |") for line in lines[2:])
 
 
 def insert_marks():
