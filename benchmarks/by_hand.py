@@ -23,7 +23,7 @@ import relume
 from relume.engine.by_hand.suspects import _KNOWN, is_known
 from relume.models.libraries import import_library
 
-ROUNDS = 15
+ROUNDS = 9
 
 
 class _Logits(nn.Module):
