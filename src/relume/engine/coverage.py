@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,16 @@ class Coverage:
     """
 
     rows: tuple[CoverageRow, ...]
+
+    @classmethod
+    def of(cls, counts: Mapping[tuple[str, bool, str], int], places: Mapping[str, Iterable[str]]) -> Coverage:
+        """Make rows of ``counts`` by kind, whether guided, and why not; ``places`` are those of guided kinds."""
+        return cls(
+            tuple(
+                CoverageRow(kind, count, guided, why, tuple(places.get(kind, ())) if guided else ())
+                for (kind, guided, why), count in counts.items()
+            )
+        )
 
     @property
     def guided(self) -> int:

@@ -173,7 +173,7 @@ def _by_hand(nodes: Sequence[Node], tape: Tape, ends: Collection[Node]) -> tuple
         elif end in running:  # without what only a mask was made of, which has no gradient
             regions[end] = replace(region, nodes=tuple(node for node in region.nodes if node in running))
     known = tape.nodes.union(*(region.nodes for region in regions.values()))
-    doubtful.update((node, _UNSEEN) for node in suspects(nodes, tape.begin, Saved) if node not in known)
+    doubtful.update((node, _UNSEEN) for node in suspects(nodes, tape.begin) if node not in known)
     return regions, doubtful
 
 

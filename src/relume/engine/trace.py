@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from relume.engine.by_hand import Region, Tape, is_known, remember, suspects
-from relume.engine.coverage import Coverage, CoverageRow
+from relume.engine.coverage import Coverage
 from relume.engine.forward_pass import CUT_OFF, returned
 from relume.engine.graph import Survey, between, gradients, hooked, survey, walk
 from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
@@ -31,7 +31,7 @@ from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
 from relume.engine.recorder import Recording, recorder_of
 from relume.engine.replica import replicate
-from relume.engine.saved_tensors import Saved, looking
+from relume.engine.saved_tensors import looking
 from relume.engine.torch_errors import translated, versions
 from relume.engine.trees import tree_map_only
 from relume.engine.wrappers import modules_of, unwrap
@@ -258,12 +258,7 @@ class Trace:
         for _, kind in nodes.rectifiers:
             if isinstance(kind, Region) and kind.module:
                 places.setdefault(kind.label, {})[kind.module] = None
-        return Coverage(
-            tuple(
-                CoverageRow(label, count, guided, why, tuple(places.get(label, ())) if guided else ())
-                for (label, guided, why), count in rows.items()
-            )
-        )
+        return Coverage.of(rows, places)
 
     def wide(self, values: Tensor) -> Tensor:
         """Widen what a layer made to the dtype of the images: a network may compute in a narrower one inside."""
@@ -292,7 +287,7 @@ def _has_suspects(outputs: Any, images: Tensor) -> bool:
     begin = get_gradient_edge(images).node
     roots = {tensor.grad_fn for _, tensor in tensors_in(outputs) if tensor.grad_fn is not None}
     with looking():
-        return any(True for root in roots for _ in suspects(walk(root), begin, Saved))
+        return any(True for root in roots for _ in suspects(walk(root), begin))
 
 
 def _check(model: Model) -> None:

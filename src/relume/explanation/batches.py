@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relume.engine.coverage import Coverage, CoverageRow
+from relume.engine.coverage import Coverage
 from relume.engine.inputs import Inputs, entries_of
 from relume.engine.out_of_memory import out_of_memory
 from relume.engine.trees import tree_map_only
@@ -192,12 +192,7 @@ def join_coverage(parts: Sequence[Coverage]) -> Coverage:
     places: dict[str, dict[str, None]] = {}
     for row in (row for part in parts for row in part.rows if row.places):
         places.setdefault(row.kind, {}).update(dict.fromkeys(row.places))
-    return Coverage(
-        tuple(
-            CoverageRow(kind, count, guided, why, tuple(places.get(kind, ())) if guided else ())
-            for (kind, guided, why), count in rows.items()
-        )
-    )
+    return Coverage.of(rows, places)
 
 
 def _join_evidence(parts: Sequence[Evidence]) -> Evidence | None:

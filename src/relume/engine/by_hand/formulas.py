@@ -64,14 +64,15 @@ class Formulas:
         digest = self._digest(end, source)
         if digest is None:
             return Verdict(doubt="its constants differ from place to place, or were overwritten")
-        if digest not in _VERDICTS:
+        verdict = _VERDICTS.get(digest)
+        if verdict is None:
             with _disable_current_modes(), torch.no_grad():
                 values = self.values(end, source)
                 verdict = _judged(values) if values is not None else Verdict(doubt="it cannot be replayed")
             if len(_VERDICTS) >= _MOST_VERDICTS:
                 _VERDICTS.clear()
             _VERDICTS[digest] = verdict
-        return _VERDICTS[digest]
+        return verdict
 
     def values(self, step: Step, source: Step) -> Tensor | None:
         """Replay ``step`` as a function of ``source`` on the grid; None if it does not run."""
@@ -121,7 +122,7 @@ class Formulas:
             return self._digest(operand, source)
         if isinstance(operand, Constant):
             constant = operand.value(step.shape)
-            return None if constant is None else repr(constant.shape).encode() + constant.numpy().tobytes()
+            return None if constant is None else repr((constant.shape, constant.dtype)).encode() + constant.numpy().tobytes()
         return repr(operand).encode()
 
 
@@ -175,7 +176,7 @@ def _judged(values: Tensor) -> Verdict:
 def _label(y: Tensor) -> str:
     """Name a rectifier by its values on the grid, each channel scaled to a slope of one far out."""
     if bool((y - y[:, :1]).abs().amax() > 1e-3):
-        return "a rectifier with a parameter for each channel"
+        return "rectifier with constants of each channel"
     slope = float(y[0, 0]) / -_FAR
     formulas = {**_NAMED, "leaky ReLU": lambda x: F.leaky_relu(x, slope)} if abs(slope) > 1e-3 else _NAMED
     near = (name for name, formula in formulas.items() if bool((formula(_GRID) - y[:, 0]).abs().amax() < 1e-3))

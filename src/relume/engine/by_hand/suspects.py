@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch.autograd.graph import Node
 
 from relume.engine.by_hand.operations import elementwise_operation
 from relume.engine.by_hand.steps import Value
-from relume.engine.rectifiers import Saved, rectifier_of
+from relume.engine.rectifiers import rectifier_of
+from relume.engine.saved_tensors import Saved
 
 __all__ = ["is_known", "remember", "suspects"]
 
@@ -29,13 +30,12 @@ _FLATTENING = frozenset({"acosh", "asinh", "log", "log10", "log1p", "log2"})
 _CONSTANTS = ("self", "other", "weight", "tensor1", "tensor2")
 
 
-def suspects(nodes: Iterable[Node], begin: Node, look: Callable[[Node], Saved]) -> Iterator[Node]:
+def suspects(nodes: Iterable[Node], begin: Node) -> Iterator[Node]:
     """Find the nodes that may end a rectifier written by hand, by their names and places.
 
     Args:
         nodes: the nodes of a graph, producers before consumers.
         begin: the node of the input; weights, which have no part in it, may have nodes too.
-        look: gives the values that a node saved.
     """
     origins: dict[Value, Value] = {}
     bends: dict[Value, int] = {}
@@ -60,9 +60,9 @@ def suspects(nodes: Iterable[Node], begin: Node, look: Callable[[Node], Saved]) 
         joins, bent = len(edges) > 1, not operation.affine
         product = joins and operation.name in ("mul", "div")
         origins[node, 0], bends[node, 0] = begins.pop(), before + (bent or product)
-        if rectifier_of(name, look(node)) is not None:
+        if rectifier_of(name, Saved(node)) is not None:
             continue
-        if (joins and (before or bent)) or (before and operation.name in _FLATTENING) or _may_rectify_alone(node, name, look):
+        if (joins and (before or bent)) or (before and operation.name in _FLATTENING) or _may_rectify_alone(node, name):
             yield node
 
 
@@ -74,17 +74,17 @@ def _is_greatest_of_stack(node: Node, name: str) -> bool:
     return source is not None and source.name() == "StackBackward0" and any(s is None for s, _ in source.next_functions)
 
 
-def _may_rectify_alone(node: Node, name: str, look: Callable[[Node], Saved]) -> bool:
+def _may_rectify_alone(node: Node, name: str) -> bool:
     """Tell whether a node may be a rectifier beside a constant, or by a mask."""
     kind = name.rpartition("Backward")[0]
     if kind in _ALONE:
         return True
     if kind in ("Clamp", "ClampMax"):
-        saved = look(node)
+        saved = Saved(node)
         return getattr(saved, "_saved_min", None) is None and bool((torch.as_tensor(saved._saved_max) == 0).all())
     if kind not in ("Mul", "Lerp", "Addcmul") or all(source is not None for source, _ in node.next_functions):
         return False
-    saved, shape = look(node), tuple(node._input_metadata[0].shape)
+    saved, shape = Saved(node), tuple(node._input_metadata[0].shape)
     constants = [getattr(saved, f"_saved_{constant}", None) for constant in _CONSTANTS]
     return any(isinstance(c, Tensor) and c.numel() > 1 and tuple(c.shape) == shape for c in constants)
 

@@ -54,7 +54,7 @@ class Region:
 
     def relu(self, _: Saved) -> bool:
         """Tell whether it is of the ReLU family."""
-        return self.verdict.label in ("ReLU", "ReLU6")
+        return self.verdict.label == "ReLU"
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
