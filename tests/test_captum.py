@@ -355,8 +355,9 @@ def test_the_callers_no_grad_does_not_matter(name):
 
 @pytest.mark.parametrize("name", ["NeuronGuidedBackprop", "NeuronDeconvolution"])
 def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
-    with pytest.warns(UserWarning, match="plain gradient"):
+    with pytest.warns(UserWarning, match="plain gradient") as caught:
         both(name, network(), "conv", images(), (4, 1, 2))
+    assert {warning.filename for warning in caught if "plain gradient" in str(warning.message)} == {__file__}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
@@ -23,6 +22,7 @@ from relume.engine.reading import LayerLike, Reading
 from relume.engine.tensor_state import version
 from relume.engine.trace import Score, Trace
 from relume.errors import InputError, LayerError, TargetError
+from relume.explanation.batches import warn
 from relume.explanation.passes import check_finite
 from relume.rules import Rule, deconvnet, gradient, guided
 from relume.targets.base import is_index
@@ -212,6 +212,11 @@ class LayerAttribution(_Attribution):
         super().__init__(forward_func)
         self.layer = layer
 
+    def _placed(self, *, at_input: bool) -> tuple[Model, LayerLike]:
+        """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
+        model, layer = self._model, self.layer
+        return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
+
     @staticmethod
     def interpolate(
         layer_attribution: Tensor, interpolate_dims: int | tuple[int, ...], interpolate_mode: str = "nearest"
@@ -244,9 +249,9 @@ class LayerGradCam(LayerAttribution):
         """Return the layer's values times the mean gradient of their channel, ``(N, 1, *spatial)``; a tuple if it has several.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
-            target: as for attributions of inputs.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            inputs: as for attributions of inputs.
+            target: the same.
+            additional_forward_args: the same.
             attribute_to_layer_input: read what the layer is given, and not what it returns.
             relu_attributions: return 0 in place of negative values, as the paper does.
             attr_dim_summation: sum over the channels; ``(N, C, *spatial)`` if False.
@@ -257,7 +262,7 @@ class LayerGradCam(LayerAttribution):
             LayerError: the layer did not run once, its input is no tensor, or the score does not depend on it.
             TargetError: as for attributions of inputs.
         """
-        model, layer = _placed(self._model, self.layer, at_input=attribute_to_layer_input)
+        model, layer = self._placed(at_input=attribute_to_layer_input)
         trace = _traced_layer(model, inputs, additional_forward_args, layer)
         values, score = _values(trace), _score(trace, target)
         gradients = _layer_gradients(trace, score, values, grad_kwargs or {})
@@ -296,9 +301,9 @@ class GuidedGradCam(LayerAttribution):
         ``interpolate_mode`` for them, gets an empty tensor and a warning.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
-            target: as for attributions of inputs.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            inputs: as for attributions of inputs.
+            target: the same.
+            additional_forward_args: the same.
             interpolate_mode: how Grad-CAM is resized; the paper's is ``bilinear``.
             attribute_to_layer_input: read what the layer is given, and not what it returns.
 
@@ -342,10 +347,10 @@ class NeuronGradient(LayerAttribution):
         """Return the attribution of every input, of its shape.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            inputs: as for attributions of inputs.
             neuron_selector: an integer for a layer ``(N, C)``; a tuple with an index or a slice for each axis but the first,
                 where the neurons of slices are summed; or a function of the layer that returns ``(N,)`` or one value.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            additional_forward_args: as for attributions of inputs.
             attribute_to_neuron_input: select in what the layer is given, and not in what it returns.
 
         Raises:
@@ -353,7 +358,7 @@ class NeuronGradient(LayerAttribution):
             LayerError: the layer did not run once, or its input is no tensor.
             GraphError: a rule cannot be applied, or the neuron does not depend on an input.
         """
-        model, layer = _placed(self._model, self.layer, at_input=attribute_to_neuron_input)
+        model, layer = self._placed(at_input=attribute_to_neuron_input)
         selector = neuron_selector
 
         def question(trace: Trace) -> Score:
@@ -415,21 +420,14 @@ def _like(inputs: T, attributions: Sequence[Tensor]) -> T:
     return cast("T", tuple(attributions) if isinstance(given, tuple) else attributions[0])
 
 
-def _traced(
-    model: Model,
-    inputs: Tensor | tuple[Tensor, ...],
-    additional: Any,
-    *,
-    wrt: int,
-    layer: LayerLike | None = None,
-) -> Trace:
+def _traced(model: Model, inputs: Any, additional: Any, *, wrt: int, layer: LayerLike | None = None) -> Trace:
     """Run the network once, with its layer as it is: Captum's axes are those of the tensor, not of a map made of it."""
     further = () if additional is None else additional if isinstance(additional, tuple) else (additional,)
     layers = () if layer is None else (layer,)
     return Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
 
 
-def _traced_layer(model: Model, inputs: Tensor | tuple[Tensor, ...], additional: Any, layer: LayerLike) -> Trace:
+def _traced_layer(model: Model, inputs: Any, additional: Any, layer: LayerLike) -> Trace:
     """Run the network once, with a layer that may depend on any of the inputs.
 
     Raises:
@@ -452,8 +450,7 @@ def _gradients(model: Model, inputs: T, additional: Any, question: Question, rul
         score, applied = question(trace), rule
         if rule is not gradient and not trace.coverage(score).rows:
             applied = gradient
-            message = f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here"
-            warnings.warn(message, stacklevel=4)
+            warn(f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here")
         gradients += [check_finite(rule.__name__, g) for g in trace.grad(score, [trace.images], applied, last=True)]
     return _like(inputs, gradients)
 
@@ -500,15 +497,9 @@ def _products(maps: Sequence[Tensor], cam: Tensor, mode: str) -> list[Tensor]:
         try:
             products.append(values * LayerAttribution.interpolate(cam, tuple(values.shape[2:]), mode))
         except (ValueError, NotImplementedError) as error:
-            shape = tuple(values.shape)
-            warnings.warn(f"Grad-CAM cannot be resized to {shape}, so this input gets an empty tensor: {error}", stacklevel=4)
+            warn(f"Grad-CAM cannot be resized to {tuple(values.shape)}, and this input gets an empty tensor: {error}")
             products.append(torch.empty(0))
     return products
-
-
-def _placed(model: Model, layer: LayerLike, *, at_input: bool) -> tuple[Model, LayerLike]:
-    """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
-    return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
 
 
 # --- Scores ----------------------------------------------------------------------------------------------------------------
