@@ -342,7 +342,7 @@ def test_warnings_and_logs_of_a_network_stay_hidden(photos, capfd):
     assert result.exit_code == 0, result.output
     assert complaints(result) == [
         "moody:Moody was imported and run",
-        "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std",
+        "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std; recordings as they are",
     ]
     assert "odd" not in result.output
     assert capfd.readouterr() == ("", "")
