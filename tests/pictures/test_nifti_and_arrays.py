@@ -107,7 +107,7 @@ def damaged_volumes():
         "its affine .* is singular, so its voxels have no place; write that of the scanner",
     )
     values = np.zeros(SIZE, np.float32)
-    values[0, :2] = np.nan, np.inf
+    values[0, 0], values[0, 1] = np.nan, np.inf
     unknown = nibabel.Nifti1Image(values, FLIPPED).to_bytes()
     yield "nan.nii", unknown, "16 of its 336 values are NaN or infinite; replace them, by numpy.nan_to_num for example"
     complex_ = nibabel.Nifti1Image(values.astype(np.complex64), FLIPPED).to_bytes()

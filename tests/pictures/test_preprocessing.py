@@ -44,9 +44,14 @@ def test_margins_are_torchvisions_to_the_pixel(size, crop):
         ({"resize": 100_000}, "resize makes pictures of 100000×100000 pixels"),
         ({"resize": (10, 10**7)}, "resize makes pictures of 10×10000000 pixels"),
         ({"interpolation": "cubic"}, "no interpolation 'cubic'; choose from nearest, bilinear, bicubic, lanczos"),
-        ({"mean": (0.5,)}, "mean is three finite numbers, for red, green and blue; got 0.5"),
-        ({"std": (1, 1, 0)}, "std is three finite numbers, none of them zero"),
-        ({"std": (1, 1, float("nan"))}, "std is three finite numbers"),
+        ({"mean": (0.5, 0.5)}, "mean and std are finite numbers, one for each channel .* got mean 0.5, 0.5 and std 0.229"),
+        ({"mean": ()}, "got mean none"),
+        ({"std": (1, 1, 0)}, "none of std is zero; got"),
+        ({"std": (1, 1, float("nan"))}, "mean and std are finite numbers"),
+        ({"resize": (1, 2, 3, 4)}, "resize is a number of pixels"),
+        ({"spacing": (1, 0)}, "spacing is a finite number above zero for each axis; got 1, 0"),
+        ({"window": (5, 5)}, "window is two finite values, the lower first; got 5, 5"),
+        ({"bands": (0, -1)}, "bands are numbers of channels, counted from 0; got 0, -1"),
     ],
 )
 def test_what_makes_no_tensor_is_refused(changes, says):

@@ -24,8 +24,6 @@ from relume.methods.names import DEFAULT_METHODS
 from relume.text import decimal, printable
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from relume.auditing import AuditReport
     from relume.auditing.fail_if import Condition
     from relume.auditing.subject import Progress as ProgressOfChecks
@@ -189,7 +187,7 @@ def audit(
         naming = reports[0].naming("--activation {}")
 
     def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
-        return [[_audited(p.picture, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
+        return [[_audited(p, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
 
     with _bars(len(photos) * len(methods)) as progress:
         each_photo(in_batches(photos, 1, lambda path: (common.read_photo(path), path), ask), failures, keep)
@@ -210,7 +208,7 @@ def audit(
 
 
 def _audited(
-    picture: Image,
+    photo: Photo,
     path: Path,
     name: str,
     opened: Opened,
@@ -221,12 +219,13 @@ def _audited(
     """Audit one method's map of a photo."""
     import relume
 
-    view = opened.preprocessing.view(picture)
+    _, image = opened.input_of(photo)
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     key = method if isinstance(method, str) else method.maps[0].key
     with bars(f"{name}: {key}") as progress:
-        report = relume.audit(opened.model, opened.image(view)[None], method=method, progress=progress, **options)
+        report = relume.audit(opened.model, image[None], method=method, progress=progress, **options)
     provenance = {"file": str(path), **report.provenance}
+    view = opened.preprocessing.view(photo.picture)
     return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=[view])
 
 

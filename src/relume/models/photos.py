@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from relume.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from relume.pictures.photo import Photo
+    from PIL.Image import Image
 
-__all__ = ["find_photos", "in_batches", "read_photo"]
+    from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
+
+__all__ = ["as_input", "find_photos", "in_batches", "read_photo"]
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -87,6 +90,24 @@ def _natural(path: Path) -> list[list[tuple[int, str]]]:
     """Make a key by which numbers in names are in the order of numbers."""
     parts = (re.split(r"(\d+)", part.casefold()) for part in path.parts)
     return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
+
+
+def as_input(photo: str | Path | Image | Photo | Recording) -> Photo | Recording:
+    """Make a photo or a recording of a file, or of a picture; one of the two stays as it is.
+
+    Raises:
+        ImageError: a file cannot be read or used, or it is none of these.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.models.photos import as_input
+        >>> as_input(Image.new("RGB", (60, 40))).box
+        (0.0, 0.0, 60.0, 40.0)
+    """
+    from relume.pictures.photo import as_photo
+    from relume.pictures.recording import Recording
+
+    return photo if isinstance(photo, Recording) else as_photo(photo)
 
 
 def read_photo(path: str | Path) -> Photo:

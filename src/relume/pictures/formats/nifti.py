@@ -146,9 +146,7 @@ def check_affine(affine: NDArray[np.float64]) -> None:
     lengths = np.sqrt((steps**2).sum(0))
     if not np.isfinite(affine).all() or not lengths.all() or abs(np.linalg.det(steps / lengths)) < 1e-6:
         rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in steps)
-        raise ImageError(
-            f"its affine ({rows}) is singular, so voxels have no place; set the affine of the scanner in its header"
-        )
+        raise ImageError(f"its affine ({rows}) is singular, so its voxels have no place; write that of the scanner into it")
 
 
 def _plain(affine: NDArray[np.float64] | None) -> Affine | None:

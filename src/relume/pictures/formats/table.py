@@ -68,7 +68,7 @@ def read(path: str | Path) -> Photo | Recording:
 
 
 def grid_of(facts: Mapping[str, Any]) -> Grid | None:
-    """Make a grid again of the facts that its :meth:`~relume.pictures.Grid.as_dict` told, and its suffix as ``format``.
+    """Make a grid again of what its :meth:`~relume.pictures.recording.Grid.as_dict` told, and its suffix as ``format``.
 
     Returns:
         None if the grid is of a format that is not part of relume.
