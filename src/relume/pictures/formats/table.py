@@ -23,6 +23,13 @@ FORMATS: Registry[Format] = Registry(
     "relume.formats",
     {
         "nifti": Format((".nii", ".nii.gz"), "a volume of NIfTI", f"{_HERE}.nifti:read_nifti", "medical"),
+        "dicom": Format(
+            (".dcm", ".dicom"),
+            "a series of DICOM in a folder, or a file of it",
+            f"{_HERE}.dicom:read_dicom",
+            "medical",
+            f"{_HERE}.dicom:is_dicom",
+        ),
         "arrays": Format((".npy", ".npz"), "an array of NumPy", f"{_HERE}.arrays:read_array"),
     },
 )
