@@ -4,7 +4,7 @@ from .formats.table import FORMATS, format_of, grid_of, read
 from .kinds import KINDS, Kind, default_kind
 from .photo import Photo, as_photo, load_photo
 from .preprocessing import IMAGENET, Preprocessing, preprocess_image
-from .recording import Grid, Recording, placed
+from .recording import Recording, placed
 from .scale import Scaling
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "KINDS",
     "Cell",
     "Format",
-    "Grid",
     "Kind",
     "Photo",
     "Preprocessing",

@@ -168,7 +168,7 @@ def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float 
     inside: list[slice] = [slice(None)]
     for axis, ((low, high), side) in enumerate(zip(recording.box, recording.size, strict=True), start=1):
         middles = np.arange(side) + 0.5
-        first, last = np.searchsorted(middles, (low, high))
+        first, last = np.searchsorted(middles, low), np.searchsorted(middles, high, "right")
         count = part.shape[axis]
         at = ((middles[first:last] - low) / (high - low) * count - 0.5).clip(0, count - 1)
         before = np.floor(at).astype(int)

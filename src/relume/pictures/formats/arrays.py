@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,32 +52,37 @@ def read_array(path: Path) -> Recording:
         values = values.astype(np.uint8)
     elif values.dtype not in (np.uint8, np.float32, np.float64):  # torch computes with few of the others
         values = values.astype(np.float32)
-    values = values[None] if values.ndim == 1 else values
     _check_axes(values.shape)
     check_finite(values)
+    values = values[None] if values.ndim == 1 else values
     return Recording(values, _KINDS[values.ndim], limits=range_of(values) if values.ndim == 3 else None, grid=ArrayGrid())
 
 
 def _array(path: Path) -> NDArray[Any]:
     """Read the only array of a file."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start != b"\x93NUMPY" and start[:2] != b"PK":
-        raise ImageError("it is no file of NumPy, though its name says so; write it with numpy.save")
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            if len(content.files) != 1:
-                names = ", ".join(content.files) or "none"
-                raise ImageError(f"it holds {len(content.files)} arrays, {names}; save the one that is meant with numpy.save")
-            only: NDArray[Any] = content[content.files[0]]
-            return only
+        with path.open("rb") as file:  # which NumPy would leave open where it raises an error
+            start = file.read(6)
+            if start != b"\x93NUMPY" and start[:2] != b"PK":
+                raise ImageError("it is no file of NumPy, though its name says so; write it with numpy.save")
+            file.seek(0)
+            content = np.load(file, allow_pickle=False)
+            only = content if isinstance(content, np.ndarray) else _only(content)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise ImageError("it holds Python objects, which may run code as they are read; save numbers") from None
         raise
+    if not isinstance(only, np.ndarray):  # the bytes of another file
+        raise ImageError("it holds no array of NumPy; save one with numpy.save")
+    return only
+
+
+def _only(archive: Mapping[str, Any]) -> Any:
+    """Return the only array of an archive."""
+    if len(archive) != 1:
+        names = ", ".join(archive) or "none"
+        raise ImageError(f"it holds {len(archive)} arrays, {names}; save the one that is meant with numpy.save")
+    return next(iter(archive.values()))
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
@@ -84,7 +90,7 @@ def _check_axes(shape: tuple[int, ...]) -> None:
 
     Two axes are a signal of several channels, or a grey picture. A signal is at least four times as long as it has channels.
     """
-    if len(shape) not in _KINDS or 0 in shape:
+    if not 1 <= len(shape) <= 4 or 0 in shape:
         raise ImageError(f"its shape is {shape}; save it as {_AXES}")
     first, last = shape[0], shape[-1]
     if len(shape) == 2 and last < 4 * first:

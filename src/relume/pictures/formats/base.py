@@ -80,8 +80,9 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        install = f"'relume[{extra}]'" if extra else error.name
-        raise ImageError(f"reading and writing this needs {error.name}; install it: pip install {install}") from None
+        library = str(error.name).partition(".")[0]
+        install = f"'relume[{extra}]'" if extra else library
+        raise ImageError(f"reading and writing this needs {library}; install it: pip install {install}") from None
 
 
 def check_finite(values: NDArray[Any]) -> None:

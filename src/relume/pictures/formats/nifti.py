@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,15 @@ class NiftiGrid:
     qform_code: int = 0
     unit: str = "mm"
     suffix: ClassVar[str] = ".nii.gz"
+
+    @classmethod
+    def scanner(cls, affine: NDArray[np.float64]) -> Self:
+        """Make a grid of an affine to the millimetres of a scanner; a sheared one is no qform."""
+        steps = affine[:3, :3]
+        lengths = np.sqrt((steps**2).sum(0))
+        sheared = np.abs(np.triu((steps / lengths).T @ (steps / lengths), 1)).max() > 1e-4
+        form = _plain(affine)
+        return cls(tuple(lengths.tolist()), form, 1, None if sheared else form, 0 if sheared else 1)
 
     @needing("medical")
     def write(self, values: NDArray[np.float32]) -> bytes:
@@ -146,9 +155,7 @@ def check_affine(affine: NDArray[np.float64]) -> None:
     lengths = np.sqrt((steps**2).sum(0))
     if not np.isfinite(affine).all() or not lengths.all() or abs(np.linalg.det(steps / lengths)) < 1e-6:
         rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in steps)
-        raise ImageError(
-            f"its affine ({rows}) is singular, so voxels have no place; set the affine of the scanner in its header"
-        )
+        raise ImageError(f"its affine ({rows}) is singular, so its voxels have no place; write that of the scanner into it")
 
 
 def _plain(affine: NDArray[np.float64] | None) -> Affine | None:

@@ -23,6 +23,13 @@ FORMATS: Registry[Format] = Registry(
     "relume.formats",
     {
         "nifti": Format((".nii", ".nii.gz"), "a volume of NIfTI", f"{_HERE}.nifti:read_nifti", "medical"),
+        "dicom": Format(
+            (".dcm", ".dicom"),
+            "a series of DICOM in a folder, or a file of it",
+            f"{_HERE}.dicom:read_dicom",
+            "medical",
+            f"{_HERE}.dicom:is_dicom",
+        ),
         "arrays": Format((".npy", ".npz"), "an array of NumPy", f"{_HERE}.arrays:read_array"),
     },
 )
@@ -68,7 +75,7 @@ def read(path: str | Path) -> Photo | Recording:
 
 
 def grid_of(facts: Mapping[str, Any]) -> Grid | None:
-    """Make a grid again of the facts that its :meth:`~relume.pictures.Grid.as_dict` told, and its suffix as ``format``.
+    """Make a grid again of what its :meth:`~relume.pictures.recording.Grid.as_dict` told, and its suffix as ``format``.
 
     Returns:
         None if the grid is of a format that is not part of relume.
