@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from relume.engine.inputs import pick
 from relume.errors import ImageError
 from relume.explanation.saving import address, target_folder
-from relume.maps import MapInfo, array, upsample
+from relume.maps import array, upsample
 from relume.methods.names import DEFAULT_METHODS
 from relume.models.opened import BATCH_SIZE
 from relume.pages.folder import filled
@@ -65,7 +64,7 @@ def explain_tiled(
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     tiles: tuple[int, int] = (512, 64),
-    progress: Progress = iter,
+    progress: Progress = iter,  # gives the rows as they are
     **options: Unpack[Options],
 ) -> list[Path]:
     """Explain a picture tile by tile at its own resolution, and write the stitched maps into folders of ``folder``.
@@ -112,33 +111,26 @@ def explain_tiled(
     opened = _uncut(opened)
     with windowed(path) as picture:
         down, across = (pieces(side, *tiles) for side in picture.size)
-        batches = [across[start : start + batch_size] for start in range(0, len(across), batch_size)]
-        rows: list[Row] = [(row, batches) for row in down]
+        rows: list[Row] = [(row, [across[i : i + batch_size] for i in range(0, len(across), batch_size)]) for row in down]
         asked = [_predicted(opened, picture, rows) if target is None else target for target in targets]
-        with filled(Path(folder)) as aside, ExitStack() as files:
-            stitched: list[list[_Map]] = []
-            first: list[Explanation] = []
-            for row, batch in progress(rows):
-                for columns in batch:
-                    for explained, those in _explained(opened, picture, row, columns, asked, methods, layer, options):
-                        if not stitched:
-                            first, layer = explained, layer or (explained[0].layer and explained[0].layer.split(", "))
-                            stitched = [_opened_maps(e, aside / target_folder(e), picture, files) for e in explained]
-                        for maps, e in zip(stitched, explained, strict=True):
-                            for one in maps:
-                                one.add(e, row, those)
-                for maps in stitched:
-                    for one in maps:
+        with filled(Path(folder)) as aside:
+            with ExitStack() as files:
+                stitched: list[_Stitched] = []
+                for row, batches in progress(rows):
+                    for columns in batches:
+                        results, those = _explained(opened, picture, row, columns, asked, methods, layer, options)
+                        stitched = stitched or [_Stitched(e, aside, picture, files, row, down) for e in results]
+                        layer = layer or _layer(results)
+                        for one, e in zip(stitched, results, strict=bool(results)):
+                            one.add(e, row, those)
+                    for one in stitched:
                         one.flush(row, down)
             if not stitched:
                 raise ImageError(f"nothing was recorded anywhere in {str(path)!r}; there is nothing to explain")
-            files.close()
             ground = picture.overview(OVERVIEW)
-            for maps, e in zip(stitched, first, strict=True):
-                _write_pictures(aside / target_folder(e), maps, ground)
-                facts = _facts(opened, path, e, maps, (*tiles, len(down) * len(across)))
-                (aside / target_folder(e) / RECORD).write_bytes(encoded(json.dumps(facts, indent=2, ensure_ascii=False)))
-    return [Path(folder) / target_folder(e) for e in first]
+            for one in stitched:
+                one.write(ground, {"size": tiles[0], "overlap": tiles[1], "count": len(down) * len(across)}, opened, path)
+    return [Path(folder) / target_folder(one.first) for one in stitched]
 
 
 def _uncut(opened: Opened) -> Opened:
@@ -177,74 +169,75 @@ def _explained(
     methods: Iterable[MethodLike],
     layer: LayerLike | Sequence[LayerLike] | None,
     options: Options,
-) -> Iterator[tuple[list[Explanation], list[Piece]]]:
-    """Explain tiles that lie side by side, in which something was recorded."""
+) -> tuple[Sequence[Explanation], list[Piece]]:
+    """Explain tiles that lie side by side, and return the columns of those in which something was recorded."""
     tiles = _tiles(picture, row, columns)
-    if tiles:
-        wanted: Options = {**options, "evidence": None}
-        yield [*opened.compare([tile for tile, _ in tiles], targets, methods, layer, **wanted)], [c for _, c in tiles]
+    if not tiles:
+        return [], []
+    wanted: Options = {**options, "evidence": None}
+    return opened.compare([tile for tile, _ in tiles], targets, methods, layer, **wanted), [column for _, column in tiles]
 
 
-@dataclass(slots=True, eq=False)
-class _Map:
-    """A stitched map on its way into a file."""
+def _layer(explanations: Sequence[Explanation]) -> list[str] | None:
+    """Return the layers that were read, so that all tiles read the same."""
+    return explanations[0].layer.split(", ") if explanations and explanations[0].layer else None
 
-    info: MapInfo
-    strip: Strip
-    write: Write
-    step: int
-    drawn: NDArray[np.float32]
+
+class _Stitched:
+    """The maps of one target, stitched on their way into files; ``first`` is the explanation of the first tiles."""
+
+    def __init__(
+        self, first: Explanation, folder: Path, picture: Windowed, files: ExitStack, row: Piece, rows: Sequence[Piece]
+    ) -> None:
+        self.first, self._folder = first[:1], folder / target_folder(first)
+        self._step = math.ceil(max(picture.size) / OVERVIEW)
+        self._folder.mkdir(parents=True)
+        self._strips: dict[str, Strip] = {}
+        self._write: dict[str, Write] = {}
+        self._drawn: dict[str, NDArray[np.float32]] = {}
+        for key, info in first.infos.items():
+            channels = 1 if info.place == "layer" else first[key].shape[1]
+            path = self._folder / f"{key}{picture.suffix}"
+            self._strips[key] = Strip(channels, picture.size[1])
+            self._write[key] = files.enter_context(picture.written(path, channels))
+            self._drawn[key] = np.zeros([math.ceil(side / self._step) for side in picture.size], np.float32)
+        for above in rows[: rows.index(row)]:  # in which nothing was recorded
+            self.flush(above, rows)
 
     def add(self, e: Explanation, row: Piece, columns: Sequence[Piece]) -> None:
-        """Add the maps of tiles."""
-        values = e[self.info.key]
-        if self.info.place == "layer":
-            values = upsample(values, e.images.shape[2:])[:, None]
-        for tile, ground, column in zip(array(values.float()), e.photos or (), columns, strict=True):
-            if isinstance(ground, Recording):
-                tile = np.where(np.isfinite(ground.values).all(0), tile, np.nan)
-            self.strip.add(tile, row, column)
+        """Add the maps of tiles that lie side by side."""
+        for key, strip in self._strips.items():
+            values = e[key]
+            if e.infos[key].place == "layer":
+                values = upsample(values, e.images.shape[2:])[:, None]
+            for tile, ground, column in zip(array(values.float()), e.photos or (), columns, strict=True):
+                there = np.isfinite(ground.values).all(0) if isinstance(ground, Recording) else True
+                strip.add(np.where(there, tile, np.nan), row, column)
 
     def flush(self, row: Piece, rows: Sequence[Piece]) -> None:
-        """Write the rows to which no tile adds any more, and note their highest magnitudes for the picture."""
-        following = [piece.start for piece in rows if piece.start > row.start]
-        start = self.strip.start
-        done = self.strip.until(min(following, default=row.end))
-        self.write(start, done)
-        magnitudes = np.nan_to_num(np.abs(done).max(0, initial=0))
-        fine = np.maximum.reduceat(magnitudes, np.arange(0, magnitudes.shape[1], self.step), axis=1)
-        np.maximum.at(self.drawn, (start + np.arange(len(fine))) // self.step, fine)
+        """Write the rows to which no tile adds any more, and keep their highest magnitudes for the picture."""
+        following = min((piece.start for piece in rows if piece.start > row.start), default=row.end)
+        for key, strip in self._strips.items():
+            start, done = strip.start, strip.until(following)
+            self._write[key](start, done)
+            magnitudes = np.nan_to_num(np.abs(done).max(0))
+            reduced = np.maximum.reduceat(magnitudes, np.arange(0, magnitudes.shape[1], self._step), axis=1)
+            np.maximum.at(self._drawn[key], (start + np.arange(len(reduced))) // self._step, reduced)
 
-
-def _opened_maps(e: Explanation, folder: Path, picture: Windowed, files: ExitStack) -> list[_Map]:
-    """Open a file for each map of a target."""
-    folder.mkdir(parents=True)
-    height, width = picture.size
-    step = math.ceil(max(picture.size) / OVERVIEW)
-    maps = []
-    for key, info in e.infos.items():
-        channels = 1 if info.place == "layer" else e[key].shape[1]
-        write = files.enter_context(picture.written(folder / f"{key}{picture.suffix}", channels))
-        drawn = np.zeros((math.ceil(height / step), math.ceil(width / step)), np.float32)
-        maps.append(_Map(info, Strip(channels, width), write, step, drawn))
-    return maps
-
-
-def _write_pictures(folder: Path, maps: Sequence[_Map], ground: Photo | Recording) -> None:
-    """Draw each map over the picture, at one scale for the whole."""
-    photo = ground if isinstance(ground, Photo) else bands_photo(ground)
-    for one in maps:
-        (folder / f"{one.info.key}.png").write_bytes(png(KINDS["over"].draw(one.drawn, scale_of(one.drawn), photo)))
-
-
-def _facts(opened: Opened, path: str | Path, e: Explanation, maps: Sequence[_Map], tiles: tuple[int, int, int]) -> dict[str, Any]:
-    """Return what the maps are of, as plain data for JSON."""
-    index = None if e.target is None else int(e.target[0])
-    return {
-        "target": index,
-        "target_name": e.description[0] if e.description else None if index is None else e.name(index),
-        "layer": e.layer,
-        "tiles": dict(zip(("size", "overlap", "count"), tiles, strict=True)),
-        "maps": {one.info.key: {"title": one.info.title, "scale": scale_of(one.drawn)} for one in maps},
-        "provenance": {**opened.provenance, "file": str(path), "path": address(Path(path))},
-    }
+    def write(self, ground: Photo | Recording, tiles: Mapping[str, int], opened: Opened, path: str | Path) -> None:
+        """Draw each map over the picture, at one scale for the whole, and write what the maps are of."""
+        photo = ground if isinstance(ground, Photo) else bands_photo(ground)
+        scales = {key: scale_of(drawn) for key, drawn in self._drawn.items()}
+        for key, drawn in self._drawn.items():
+            (self._folder / f"{key}.png").write_bytes(png(KINDS["over"].draw(drawn, scales[key], photo)))
+        e, index = self.first, None if self.first.target is None else int(self.first.target[0])
+        facts = {
+            "target": index,
+            "target_name": e.description[0] if e.description else None if index is None else e.name(index),
+            "layer": e.layer,
+            "coverage": e.reached,
+            "tiles": dict(tiles),
+            "maps": {key: {"title": e.infos[key].title, "scale": scale} for key, scale in scales.items()},
+            "provenance": {**opened.provenance, "file": str(path), "path": address(Path(path))},
+        }
+        (self._folder / RECORD).write_bytes(encoded(json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n"))

@@ -77,23 +77,30 @@ def _ramp(starts: Sequence[int], i: int, size: int) -> NDArray[np.float64]:
 
 
 class Strip:
-    """The rows of a stitched map that tiles still add to: as many as a tile is tall."""
+    """The rows of a stitched map that tiles still add to: as many as a tile is tall. Where no tile lies, it is NaN."""
 
     def __init__(self, channels: int, width: int) -> None:
         """Begin at the first row of a map ``(channels, H, width)``."""
         self.start = 0
         self._rows = np.zeros((channels, 0, width), np.float32)
+        self._covered = np.zeros((0, width), bool)
 
     def add(self, values: NDArray[Any], row: Piece, column: Piece) -> None:
         """Add the map ``(C, h, w)`` of a tile, weighted; NaN stays NaN."""
-        missing = row.end - self.start - self._rows.shape[1]
-        if missing > 0:
-            self._rows = np.pad(self._rows, [(0, 0), (0, missing), (0, 0)])
-        weighted = values * (row.weights[:, None] * column.weights)
-        self._rows[:, row.start - self.start : row.end - self.start, column.start : column.end] += weighted
+        self._lengthen(row.end)
+        place = slice(row.start - self.start, row.end - self.start), slice(column.start, column.end)
+        self._rows[:, *place] += values * (row.weights[:, None] * column.weights)
+        self._covered[place] = True
 
     def until(self, row: int) -> NDArray[np.float32]:
         """Take out the rows before ``row``, to which no tile adds any more."""
-        count = row - self.start
-        done, self._rows, self.start = self._rows[:, :count], self._rows[:, count:].copy(), row
-        return done
+        self._lengthen(row)
+        count, self.start = row - self.start, row
+        done, covered = self._rows[:, :count], self._covered[:count]
+        self._rows, self._covered = self._rows[:, count:].copy(), self._covered[count:].copy()
+        return np.where(covered, done, np.float32(np.nan))
+
+    def _lengthen(self, row: int) -> None:
+        missing = max(0, row - self.start - len(self._covered))
+        self._rows = np.pad(self._rows, [(0, 0), (0, missing), (0, 0)])
+        self._covered = np.pad(self._covered, [(0, missing), (0, 0)])
