@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
-from relume.explanation.request import Layers, Options, Request, with_options
 from relume.explanation.drawing import Kinds, drawn_map, is_drawn
+from relume.explanation.request import Layers, Options, Request, with_options
 from relume.explanation.result import Explanation, Scale, compared
 from relume.explanation.run import explanations
 from relume.explanation.scales import share

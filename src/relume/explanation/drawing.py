@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -29,7 +28,7 @@ Kinds: TypeAlias = str | Mapping[str, str] | None
 
 def framed(
     e: Explanation, photos: Sequence[str | Path | Image.Image | Photo | Recording], preprocessing: Preprocessing
-) -> list[Photo] | list[Recording]:
+) -> list[Photo | Recording]:
     """Return photos with the part that the network saw; recordings know theirs. Errors are those of ``with_photos``."""
     if not isinstance(photos, list | tuple) or len(photos) != len(e):
         given = len(photos) if isinstance(photos, list | tuple) else f"a {type(photos).__name__}"
@@ -40,11 +39,11 @@ def framed(
         if len(recordings) < len(photos) or any(len(recording.size) != axes for recording in recordings):
             kinds = ", ".join(dict.fromkeys(getattr(photo, "kind", "photo") for photo in photos))
             raise InputError(f"images of {axes} spatial axes are drawn on recordings with as many, all of them; got {kinds}")
-        return recordings
-    frames = [preprocessing.frame(as_photo(photo)) for photo in photos]  # type: ignore[arg-type]
+        return [*recordings]
+    frames = [preprocessing.frame(as_photo(photo)) for photo in photos if not isinstance(photo, Recording)]
     for i, photo in enumerate(frames):
         check_same(preprocessing.view(photo.picture), e.images[i], i)
-    return frames
+    return [*frames]
 
 
 def is_drawn(e: Explanation) -> bool:

@@ -99,7 +99,7 @@ class Explanation:
     layer: str | None
     model: str
     labels: Sequence[str] | None = None
-    photos: Sequence[Photo] | Sequence[Recording] | None = None
+    photos: Sequence[Photo | Recording] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     activation: Resolved = "none"
     are_probabilities: bool | None = None
@@ -399,8 +399,8 @@ class Explanation:
 
         Raises:
             ImageError: a photo cannot be read.
-            InputError: there are more or fewer photos than images, an image is not what becomes of its photo, or a recording has
-                other spatial axes than the images.
+            InputError: there are more or fewer photos than images, an image is not what becomes of its photo, or a recording
+                has other spatial axes than the images.
 
         Example:
             >>> import relume
@@ -444,8 +444,8 @@ class Explanation:
     def ground(self, sample: int = 0) -> Ground:
         """Return what the maps of one image are drawn on: its photo or recording with its box; its input if there is neither.
 
-        An input ``(C, L)`` is taken for a signal and ``(C, D, H, W)`` for a volume; of ``(C, H, W)`` three channels are colours,
-        and of any other number the first is drawn in grey.
+        An input ``(C, L)`` is taken for a signal, and ``(C, D, H, W)`` for a volume. Three channels of ``(C, H, W)`` are
+        colours; of any other number the first is drawn in grey.
 
         Raises:
             InputError: an input without spatial axes, or with more than three.
@@ -490,7 +490,7 @@ class Explanation:
         return kind_for(self, method, kind)
 
     def drawn(self, method: str) -> Array:
-        """Return the first image's map as it goes into a picture: ``(C, *spatial)`` signed, or ``(*spatial)``, input resolution."""
+        """Return the first image's map as it is drawn: ``(C, *spatial)`` signed, or ``(*spatial)``, at input resolution."""
         return drawn_map(self, method).values
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:

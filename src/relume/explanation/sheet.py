@@ -39,7 +39,7 @@ def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: i
         raise InputError(f"columns and dpi are above zero; got columns={columns}, dpi={dpi}")
     if len({(e.model, e.layer, tuple(e.maps), str(e.scaling)) for e in explanations}) > 1:
         raise InputError("a sheet has one caption: give explanations of one network, by the same methods at the same scale")
-    wide = _width(explanations[0])
+    wide = _width(explanations)
     rows, notes = _rows(explanations, kind, max(480, round(1.5 * wide * dpi)), MOST_ROWS)
     first = explanations[0]
     words = [first.model, f"layer {first.layer}" if first.layer else "", first.reached]
@@ -75,7 +75,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
     notes += dict.fromkeys(info.note for info in first.infos.values())
     notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
-    notes += dict.fromkeys(said if len(set(said)) == 1 or len(said) == 1 else ())
+    notes += dict.fromkeys(said)
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
     notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
     return rows, [note for note in notes if note]
@@ -88,21 +88,25 @@ def _cells(one: Explanation, kind: Kinds, size: int) -> tuple[list[Cell], str]:
     """
     ground, maps = one.ground(), {method: drawn_map(one, method, kind) for method in one.maps}
     at = cut(ground, list(maps.values())[-1])
-    name = (ground.kind if isinstance(ground, Recording) else "photo") if one.photos else "input"
-    cells = [Cell(name, draw(ground, None, at, size))]
+    kind_of_ground = ground.kind if isinstance(ground, Recording) else "photo"
+    cells = [Cell(kind_of_ground if one.photos else "input", draw(ground, None, at, size))]
     for method, drawn in maps.items():
         name = one.infos[method].title
         beyond = share_beyond(drawn.saliency(one.images.ndim - 2), ground)
-        name += f", {beyond:.0%} beyond the {'photo' if cells[0].name == 'input' else cells[0].name}" if beyond > _MUCH_BEYOND else ""
+        name += (
+            f", {beyond:.0%} beyond the {'photo' if cells[0].name == 'input' else cells[0].name}"
+            if beyond > _MUCH_BEYOND
+            else ""
+        )
         cell = Cell(name, draw(ground, drawn, at, size), note=one.doubt(method))
         if drawn.values.any() and drawn.kind.ends is not None:
             low, high = (significant(end * drawn.scale) for end in drawn.kind.ends)
             cell = replace(cell, bar=bar(ground, drawn.kind), low=low, high=high)
         cells.append(cell)
-    return cells, words(ground, at)
+    return cells, words(ground, at, one.infos[list(maps)[-1]].title)
 
 
-def _width(e: Explanation) -> float:
+def _width(explanations: Sequence[Explanation]) -> float:
     """Return the width of a picture in a figure, in inches: planes, frames and lines need more room than a photo."""
-    ground = e.ground() if len(e) else None
+    ground = next((e.ground() for e in explanations if len(e)), None)
     return {"volume": 3.6, "video": 4.8, "signal": 7.2}.get(ground.kind, CELL) if isinstance(ground, Recording) else CELL

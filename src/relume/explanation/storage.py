@@ -179,7 +179,7 @@ def _photo_name(explanation: Explanation, sample: int) -> str:
     photo = explanation.photos[sample] if explanation.photos else None
     if isinstance(photo, Recording):
         return f"recording{number}.safetensors"
-    content = photo and photo.content
+    content = None if photo is None else photo.content
     starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"II": ".tiff", b"MM": ".tiff"}
     known = (suffix for start, suffix in starts.items() if content is not None and content.startswith(start))
     return f"photo{number}{'.png' if content is None else next(known, '.image')}"

@@ -12,7 +12,7 @@ from relume.pictures.canvas import seen, stretched
 from relume.pictures.kinds import Kind
 from relume.pictures.montage import DrawnMap, limits, section, shown_channels
 from relume.pictures.photo import Photo
-from relume.pictures.recording import Recording
+from relume.pictures.recording import Recording, RecordingKind
 from relume.pictures.scale import Array
 from relume.pictures.signal import channels, line_colours, signal, signal_words
 from relume.pictures.video import frames, video, video_words
@@ -28,7 +28,7 @@ Cut: TypeAlias = tuple[int, ...]
 #: By kind of recording: what is drawn of it, how, and that in words.
 _CUTS = {"signal": channels, "volume": centre, "video": frames}
 _PICTURES = {"signal": signal, "volume": volume, "video": video}
-_WORDS = {"signal": signal_words, "volume": volume_words, "video": video_words}
+_WORDS = {"signal": signal_words, "volume": lambda _, __, of: volume_words(of), "video": video_words}
 
 
 def ground_of(image: Array) -> Ground:
@@ -37,9 +37,12 @@ def ground_of(image: Array) -> Ground:
     Raises:
         InputError: it has no spatial axis, or more than three.
     """
-    kind = {2: "signal", 3: "bands", 4: "volume"}.get(image.ndim)
+    kinds: dict[int, RecordingKind] = {2: "signal", 3: "bands", 4: "volume"}
+    kind = kinds.get(image.ndim)
     if kind is None:
-        raise InputError(f"inputs with one to three spatial axes are drawn, and this one has shape {image.shape}; plot e[method] yourself")
+        raise InputError(
+            f"inputs with one to three spatial axes are drawn, and this one has shape {image.shape}; plot e[method] yourself"
+        )
     if kind == "bands" and len(image) == 3:
         return Photo.whole(stretched(image))
     ends = (float(image[0].min()), float(image[0].max())) if kind == "bands" else None
@@ -56,16 +59,16 @@ def bands_photo(recording: Recording) -> Photo:
 
 
 def cut(ground: Ground, drawn: DrawnMap | None = None) -> Cut:
-    """Choose the part of a recording that is drawn, by the map that goes on it if there is one; all of a photo, and of bands."""
+    """Choose the part of a recording that is drawn, by the map on it if there is one; of a photo or of bands it is all."""
     return _CUTS[ground.kind](ground, drawn) if isinstance(ground, Recording) and ground.kind in _CUTS else ()
 
 
-def words(ground: Ground, at: Cut) -> str:
-    """Say what of a recording is drawn; nothing where it is all of it."""
+def words(ground: Ground, at: Cut, of: str) -> str:
+    """Say what of a recording is drawn for a map called ``of``; nothing where it is all of it."""
     if isinstance(ground, Photo):
         return ""
     if ground.kind != "bands":
-        return _WORDS[ground.kind](ground, at)
+        return _WORDS[ground.kind](ground, at, of)
     several = f"channels {', '.join(map(str, ground.shown))} as red, green and blue"
     which = several if len(ground.shown) > 1 else f"channel {ground.shown[0]} in grey"
     return "" if len(ground.values) == 1 else f"{which}, of {len(ground.values)}, counted from 0"
@@ -91,19 +94,19 @@ def bar(ground: Ground, kind: Kind) -> Image.Image | None:
     """Draw the colour bar of a kind of picture on this ground; None where colours stand for no values."""
     if isinstance(ground, Photo) or ground.kind != "signal":
         return kind.bar()
-    return Image.fromarray(np.round(255 * line_colours(kind, kind.ramp[0], 1)).astype(np.uint8)[None])
+    return Image.fromarray(np.round(255 * line_colours(kind, kind.ramp[0], 1)[0]).astype(np.uint8)[None])
 
 
 def share_beyond(saliency: Array, ground: Ground) -> float:
     """Compute the share of a map's saliency ``(*spatial)`` beyond the edges of its ground, in the padding of the input."""
     if isinstance(ground, Photo):
         left, top, right, bottom = ground.box
-        box, size = ((top, bottom), (left, right)), ground.picture.size[::-1]
+        edges = [(top, bottom, ground.picture.height), (left, right, ground.picture.width)]
     else:
-        box, size = ground.box, ground.size
+        edges = [(low, high, side) for (low, high), side in zip(ground.box, ground.size, strict=True)]
     magnitudes = saliency.astype(np.float64)
     inside = magnitudes
-    for axis, ((low, high), side) in enumerate(zip(box, size, strict=True)):
+    for axis, (low, high, side) in enumerate(edges):
         places = low + (np.arange(magnitudes.shape[axis]) + 0.5) / magnitudes.shape[axis] * (high - low)
         inside = np.compress((places >= 0) & (places <= side), inside, axis=axis)
     return 1 - float(inside.sum()) / (float(magnitudes.sum()) or 1.0) if magnitudes.any() else 0.0

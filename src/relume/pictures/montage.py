@@ -137,7 +137,9 @@ def shown_channels(recording: Recording) -> NDArray[np.generic]:
 
 def limits(recording: Recording, values: NDArray[np.generic] | None = None) -> tuple[float, float]:
     """Return the values that are drawn black and white: those of the file, else the percentiles 0.5 and 99.5."""
-    low, high = _percentiles(shown_channels(recording) if values is None else values) if recording.limits is None else recording.limits
+    low, high = (
+        _percentiles(shown_channels(recording) if values is None else values) if recording.limits is None else recording.limits
+    )
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 

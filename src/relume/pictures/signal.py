@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,12 @@ from relume.pictures.palette import INK, LINE, SOFT
 from relume.pictures.recording import Recording
 from relume.pictures.scale import Array
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["channels", "line_colours", "relevance", "signal", "signal_words"]
+
+Line: TypeAlias = NDArray[np.floating[Any]]
 
 #: Channels that are drawn below each other, at most.
 MOST = 6
@@ -23,10 +29,10 @@ MOST = 6
 #: Points of a line: where there are more, each pair stands for the lowest and the highest value around it.
 _POINTS = 2400
 
-#: The grey of a line where its relevance is zero, and of what the network never saw.
-_IDLE, _UNSEEN = 0.72, "#b9b4ad"
+#: The grey of a line where its relevance is zero, of what the network never saw, and around strong relevance.
+_IDLE, _UNSEEN, _CASING = 0.6, "#cfcac2", "#4a4641"
 
-_INCHES = 8.0
+_INCHES, _FOOT = 8.0, 0.3
 
 
 def channels(recording: Recording, drawn: DrawnMap | None = None) -> tuple[int, ...]:
@@ -38,10 +44,10 @@ def channels(recording: Recording, drawn: DrawnMap | None = None) -> tuple[int, 
     return tuple(sorted(np.argsort(-mass, kind="stable")[:MOST].tolist()))
 
 
-def signal_words(recording: Recording, at: tuple[int, ...]) -> str:
-    """Say which channels of a signal are drawn, where it is not all of them."""
+def signal_words(recording: Recording, at: tuple[int, ...], of: str) -> str:
+    """Say which channels of a signal are drawn, where it is not all of them, for a map called ``of``."""
     count = len(recording.values)
-    return "" if len(at) == count else f"{len(at)} of {count} channels, {', '.join(map(str, at))}, counted from 0"
+    return "" if len(at) == count else f"{len(at)} of {count} channels, counted from 0: those where {of} is strongest"
 
 
 def relevance(recording: Recording, values: Array) -> Array:
@@ -59,10 +65,21 @@ def relevance(recording: Recording, values: Array) -> Array:
     return np.where((places >= 0) & (places <= len(values)), read, np.nan).astype(np.float32)
 
 
-def line_colours(kind: Kind, values: Array, scale: float) -> NDArray[np.float64]:
-    """Return the colours ``(n, 3)`` of values along a line, from 0 to 1; a kind that shows the photo fades to grey instead."""
-    rgba = np.asarray(kind.layer(values[None], scale), np.float64)[0] / 255
-    return rgba[:, :3] * rgba[:, 3:] + _IDLE * (1 - rgba[:, 3:])
+def line_colours(kind: Kind, values: Array, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the colours ``(n, 3)`` of values along a line, and how far each is from that of zero, both from 0 to 1.
+
+    Near zero all kinds fade to the grey of a line without a map.
+    """
+
+    def rgba(some: Array, full: float) -> NDArray[np.float64]:
+        pixels: NDArray[np.float64] = np.asarray(kind.layer(some[None], full), np.float64)[0] / 255
+        return pixels
+
+    colours, zero = rgba(values, scale), rgba(np.zeros(1, np.float32), 1)
+    farthest = np.abs(rgba(kind.ramp[0], 1) - zero).sum(1).max()
+    weight = np.clip(np.abs(colours - zero).sum(1) / (farthest or 1), 0, 1)
+    opacity = colours[:, 3] * np.clip(5 * weight, 0, 1)
+    return colours[:, :3] * opacity[:, None] + _IDLE * (1 - opacity[:, None]), weight
 
 
 def signal(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], size: int | None = None) -> Image.Image:
@@ -77,22 +94,23 @@ def signal(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], si
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tall = 0.45 + (1.5 if len(at) == 1 else 0.95) * len(at)
+    tall = _FOOT + (1.5 if len(at) == 1 else 0.95) * len(at)
     sheet = Figure(figsize=(_INCHES, tall), dpi=(size or 1200) / max(_INCHES, tall), facecolor="white")
     FigureCanvasAgg(sheet)
     places = recording.spacing[0] * np.arange(recording.size[0])
     for row, channel in enumerate(at):
-        share = (tall - 0.45) / tall / len(at)
-        axes = sheet.add_axes((0.07, 1 - 0.01 - share * (row + 1) + 0.08 * share, 0.915, 0.9 * share))
+        share = (tall - _FOOT) / tall / len(at)
+        axes = sheet.add_axes((0.07, 1 - share * (row + 0.95), 0.915, 0.88 * share))
         _draw_channel(axes, places, recording, drawn, channel)
         axes.tick_params(labelbottom=row == len(at) - 1)
-    axes.set_xlabel(f"{recording.unit or 'sample'}", fontsize=7, color=SOFT, labelpad=1)
+    axes.set_xlabel(f"{recording.unit or 'sample'}", fontsize=7, color=SOFT, labelpad=0)
     buffer = io.BytesIO()
     sheet.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 
-def _draw_channel(axes, places, recording: Recording, drawn: DrawnMap | None, channel: int) -> None:
+def _draw_channel(axes: Axes, places: Line, recording: Recording, drawn: DrawnMap | None, channel: int) -> None:
+    """Draw one channel, at its places along the axis."""
     from matplotlib.collections import LineCollection
 
     line = recording.values[channel].astype(np.float64)
@@ -104,42 +122,39 @@ def _draw_channel(axes, places, recording: Recording, drawn: DrawnMap | None, ch
     axes.tick_params(labelsize=6.5, colors=SOFT, length=2, color=LINE)
     axes.locator_params(axis="y", nbins=4)
     if drawn is None:
-        axes.plot(*_thinned(places, line)[:2], color=INK, linewidth=0.9)
+        axes.plot(*_thinned(places, line, line)[:2], color=INK, linewidth=0.9)
     else:
         values = drawn.values if drawn.values.ndim == 1 else drawn.values[min(channel, len(drawn.values) - 1)]
         x, y, strength = _thinned(places, line, relevance(recording, values))
+        axes.plot(x, y, color=_UNSEEN, linewidth=0.7, alpha=0.8)
         seen = np.isfinite(strength)
-        axes.plot(x, y, color=_UNSEEN, linewidth=0.8)
-        middle = (np.stack([x, y], 1)[1:] + np.stack([x, y], 1)[:-1]) / 2 if len(x) > 1 else np.empty((0, 2))
         points = np.stack([x, y], 1)
-        before, after = np.concatenate([points[:1], middle]), np.concatenate([middle, points[-1:]])
-        pieces = np.stack([before, points, after], 1)[seen]
-        weight = np.abs(strength[seen]) / (drawn.scale or 1)
-        widths = 1.3 + 2.4 * np.clip(weight, 0, 1)
-        axes.add_collection(LineCollection(pieces, linewidths=widths + 0.9, colors="#5c574f", capstyle="round"))
-        ink = line_colours(drawn.kind, strength[seen].astype(np.float32), drawn.scale)
-        axes.add_collection(LineCollection(pieces, linewidths=widths, colors=ink, capstyle="round"))
+        middles = (points[1:] + points[:-1]) / 2
+        before, after = np.concatenate([points[:1], middles]), np.concatenate([middles, points[-1:]])
+        ink, weight = line_colours(drawn.kind, np.nan_to_num(strength).astype(np.float32), drawn.scale)
+        order = np.argsort(weight, kind="stable")  # the strongest on top
+        order = order[seen[order]]
+        pieces, widths = [*np.stack([before, points, after], 1)[order]], 1.1 + 1.8 * weight[order]
+        weak = int((weight[order] <= 0.1).sum())
+        axes.add_collection(LineCollection(pieces[weak:], linewidths=widths[weak:] + 0.8, colors=_CASING))
+        axes.add_collection(LineCollection(pieces, linewidths=widths, colors=ink[order], capstyle="round"))
     if len(recording.values) > 1:
         axes.set_ylabel(f"channel {channel}", fontsize=6.5, color=SOFT, labelpad=2)
-    low, high = np.nanmin(line), np.nanmax(line)
+    known = line[np.isfinite(line)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.5
     axes.set_ylim(low - room, high + room)
 
 
-def _thinned(places, line, strength=None):
+def _thinned(places: Line, line: Line, strength: Line) -> tuple[Line, Line, Line]:
     """Return no more points than a picture has pixels: the lowest and the highest of each stretch, with its strongest value."""
-    strength = np.zeros_like(line) if strength is None else strength
     if len(line) <= _POINTS:
         return places, line, strength
     length = math.ceil(len(line) / (_POINTS // 2))
     padding = (0, -len(line) % length)
     x, y, s = (np.pad(v, padding, mode="edge").reshape(-1, length) for v in (places, line, strength))
-    low, high = y.argmin(1), y.argmax(1)
+    low, high = np.nan_to_num(y, nan=np.inf).argmin(1), np.nan_to_num(y, nan=-np.inf).argmax(1)
     order = np.sort(np.stack([low, high], 1), axis=1)
-    strongest = extreme(np.nan_to_num(s), 1)
-    strongest = np.where(np.isnan(s).all(1), np.nan, strongest)
-    return (
-        np.take_along_axis(x, order, 1).ravel(),
-        np.take_along_axis(y, order, 1).ravel(),
-        np.repeat(strongest, 2),
-    )
+    strongest = np.where(np.isnan(s).all(1), np.nan, extreme(np.nan_to_num(s), 1))
+    x, y = (np.take_along_axis(values, order, 1) for values in (x, y))
+    return x.ravel(), y.ravel(), np.repeat(strongest, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from relume.pictures.montage import DrawnMap, Tile, limits, map_cells, montage, 
 from relume.pictures.palette import COLOURS
 from relume.pictures.recording import Recording
 
-__all__ = ["INKS", "centre", "volume", "volume_words"]
+__all__ = ["INKS", "centre", "tiles", "volume", "volume_words"]
 
 #: The colours of the planes of one slice, of one row and of one column: of their labels, and of the lines where they cut.
 INKS = (COLOURS["accent"][1], COLOURS["good"][1], COLOURS["edges"][1])
@@ -37,10 +38,9 @@ def centre(recording: Recording, drawn: DrawnMap | None = None) -> tuple[int, ..
     return tuple(min(max(math.floor(p), part.start), part.stop - 1) for p, part in zip(place, recording.seen(), strict=True))
 
 
-def volume_words(recording: Recording, at: tuple[int, ...]) -> str:
-    """Say which planes of a volume are drawn."""
-    cuts = ", ".join(f"{name} {i} of {side}" for name, i, side in zip(_NAMES, at, recording.size, strict=True))
-    return f"cut at {cuts}, counted from 0; last, the strongest values over the mean of all slices"
+def volume_words(of: str) -> str:
+    """Say which planes of a volume are drawn, for a map called ``of``."""
+    return f"planes through the centre of mass of {of}, counted from 0; last, the strongest of all slices over their mean"
 
 
 def volume(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], size: int | None = None) -> Image.Image:
@@ -62,11 +62,16 @@ def volume(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], si
     text, gap = size / 46, max(2, round(size / 90))
     factor = min((size - 3 * gap) / across, (size - 3 * gap - 4 * text) / down)
     pixels = [max(1, int(factor * side)) for side in extent]
-    tiles = [_plane(recording, drawn, at, axis, pixels) for axis in range(3)]
-    return montage([[tiles[0], _projection(recording, drawn, pixels)], tiles[1:]], text, gap)
+    *planes, whole = tiles(recording, drawn, at, pixels)
+    return montage([[planes[0], whole], planes[1:]], text, gap)
 
 
-def _plane(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], axis: int, pixels: list[int]) -> Tile:
+def tiles(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], pixels: Sequence[int]) -> list[Tile]:
+    """Return the planes across each axis, then the strongest values over the mean; ``pixels`` is the length of each axis."""
+    return [*(_plane(recording, drawn, at, axis, pixels) for axis in range(3)), _projection(recording, drawn, pixels)]
+
+
+def _plane(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], axis: int, pixels: Sequence[int]) -> Tile:
     """Draw the plane of the voxel across one axis, with lines where the two others cut it."""
     down, across = (other for other in range(3) if other != axis)
     plane = np.take(shown_channels(recording), at[axis], axis=1 + axis)
@@ -78,7 +83,7 @@ def _plane(recording: Recording, drawn: DrawnMap | None, at: tuple[int, ...], ax
     return replace(tile, label=f"{_NAMES[axis]} {at[axis]} of {recording.size[axis]}", ink=INKS[axis], cuts=cuts)
 
 
-def _projection(recording: Recording, drawn: DrawnMap | None, pixels: list[int]) -> Tile:
+def _projection(recording: Recording, drawn: DrawnMap | None, pixels: Sequence[int]) -> Tile:
     """Draw the strongest values along the slices, over the mean of those that the network saw."""
     channels = shown_channels(recording)[:, recording.seen()[0]]
     known = np.isfinite(channels)
@@ -93,7 +98,7 @@ def _tile(
     ends: tuple[float, float],
     drawn: DrawnMap | None,
     axes: tuple[int, int],
-    pixels: list[int],
+    pixels: Sequence[int],
 ) -> Tile:
     """Draw a plane ``(1 or 3, H, W)`` that two axes span, and the map in it."""
     down, across = axes
