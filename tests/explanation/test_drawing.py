@@ -128,7 +128,8 @@ WRONG = [{"box": [[0, 8]]}, {"box": [[0, 0], [0, 12], [0, 10]]}, {"kind": "photo
 def test_a_record_that_does_not_fit_its_recording_is_refused(wrong, tmp_path, monkeypatch):
     recording = RECORDINGS["volume"]
     e = explained(recording)
-    monkeypatch.setattr(Recording, "as_dict", lambda self, facts=recording.as_dict(): facts | wrong)
+    facts = recording.as_dict() | wrong
+    monkeypatch.setattr(Recording, "as_dict", lambda _: dict(facts))
     e.save(tmp_path)
     with pytest.raises(errors.InputError):
         Explanation.load(tmp_path)

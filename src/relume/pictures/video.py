@@ -33,8 +33,7 @@ def strongest_frame(recording: Recording, drawn: DrawnMap | None) -> int | None:
         return None
     (low, high), part = recording.box[0], recording.seen()[0]
     moment = (int(saliency.sum(axis=(1, 2), dtype=np.float64).argmax()) + 0.5) / len(saliency)
-    frame = math.floor(low + moment * (high - low))
-    return min(max(frame, part.start), part.stop - 1)
+    return int(np.clip(math.floor(low + moment * (high - low)), part.start, part.stop - 1))
 
 
 def video_words(recording: Recording, at: tuple[int, ...], of: str) -> str:
