@@ -112,9 +112,7 @@ def explain(
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
     if cut is not None:
-        explain_in_tiles(
-            opened, photos, targets, methods, network.layer, cut, asked=asked, folders=folders, failures=failures
-        )
+        explain_in_tiles(opened, photos, targets, methods, network.layer, cut, asked=asked, folders=folders, failures=failures)
         raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
     results = comparisons(opened, photos, targets, methods, network.layer, asked)
     try:

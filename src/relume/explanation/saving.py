@@ -17,7 +17,8 @@ from pathlib import Path
 
 from relume.errors import OutputError
 from relume.explanation import storage
-from relume.explanation.result import Explanation, Kinds
+from relume.explanation.drawing import Kinds
+from relume.explanation.result import Explanation
 from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix

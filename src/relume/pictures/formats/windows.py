@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from relume.errors import ImageError
 from relume.pictures.decoding import decoding
-from relume.pictures.formats.base import needing
+from relume.pictures.formats.base import needing, range_of
+from relume.pictures.formats.geotiff import opened_raster, read_bands
 from relume.pictures.formats.table import format_of, read
 from relume.pictures.photo import Photo
 from relume.pictures.recording import Recording
@@ -58,9 +59,7 @@ def windowed(path: str | Path) -> Iterator[Windowed]:
     """
     path = Path(path)
     if format_of(path) == "geotiff":
-        with decoding(repr(str(path))), needing("geo"):
-            import rasterio
-        with decoding(repr(str(path))), rasterio.open(path) as dataset:
+        with needing("geo"), opened_raster(path) as dataset:
             yield _raster(dataset)
         return
     whole = read(path)
@@ -110,27 +109,18 @@ def _array(size: tuple[int, int]) -> Callable[[Path, int], AbstractContextManage
 
 
 def _raster(dataset: DatasetReader) -> Windowed:
-    from rasterio.enums import Resampling
-
     size = dataset.height, dataset.width
 
-    def recording(values: Any) -> Recording:
-        colours = values.dtype == np.uint8 and len(values) == 3
-        if np.ma.is_masked(values):
-            values = values.astype(np.float32).filled(np.nan)
-        return Recording(np.asarray(values), "bands", limits=(0.0, 255.0) if colours else None)
-
-    def cut(window: Window) -> Recording:
+    def recording(**options: Any) -> Recording:
         with decoding(repr(dataset.name)):
-            return recording(dataset.read(window=window, masked=True))
+            values = read_bands(dataset, **options)
+        return Recording(values, "bands", limits=range_of(values))
 
     def overview(side: int) -> Recording:
         factor = min(1.0, side / max(size))
-        shape = dataset.count, *(max(1, round(factor * length)) for length in size)
-        with decoding(repr(dataset.name)):
-            return recording(dataset.read(out_shape=shape, masked=True, resampling=Resampling.average))
+        return recording(size=tuple(max(1, round(factor * length)) for length in size))
 
-    return Windowed(size, cut, overview, ".tif", _geotiff(dataset))
+    return Windowed(size, lambda window: recording(window=window), overview, ".tif", _geotiff(dataset))
 
 
 def _geotiff(dataset: DatasetReader) -> Callable[[Path, int], AbstractContextManager[Write]]:
