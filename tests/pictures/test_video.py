@@ -1,108 +1,47 @@
-"""Clips: every frame, upright, and what is too long, cut short or no video in one sentence."""
+"""Video drawn: frames evenly spread, the strongest among them and framed, each with the map of its moment."""
 
-from fractions import Fraction
-from pathlib import Path
-
-import av
 import numpy as np
-import pytest
 
-from relume.errors import ImageError
-from relume.pictures import read
-from relume.pictures.formats import video
+from relume.pictures.kinds import KINDS
+from relume.pictures.montage import MARK, DrawnMap
+from relume.pictures.recording import Recording
+from relume.pictures.video import frames, strongest_frame, video
 
-CODECS = {"mp4": "libx264", "mov": "mpeg4", "avi": "mpeg4", "mkv": "ffv1", "webm": "libvpx"}
-
-
-@pytest.fixture(autouse=True)
-def _inside(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+CLIP = Recording(np.zeros((3, 24, 20, 30), np.uint8), "video", spacing=(0.04, 1, 1), unit="s", limits=(0, 255))
 
 
-def clip(name, count=6, size=(48, 64), rotation=0, options=None):
-    """Write a grey clip, each frame brighter than the last, with a white corner at the upper left."""
-    with av.open(name, "w", options=options or {}) as container:
-        stream = container.add_stream(CODECS[Path(name).suffix[1:]], rate=Fraction(25, 2))
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for i in range(count):
-            pixels = np.full((*size, 3), 20 + 20 * i % 200, np.uint8)
-            pixels[:16, :16] = 235
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-        container.mux(stream.encode(None))
+def drawn(*places, count=24):
+    values = np.zeros((3, count, 20, 30), np.float32)
+    for frame, value in places:
+        values[1, frame, 4:10, 20:26] = value
+    return DrawnMap(KINDS["over"], values, 1.0)
 
 
-@pytest.mark.parametrize("suffix", CODECS)
-def test_every_frame_of_a_clip_is_read_in_order(suffix, capfd):
-    clip(f"clip.{suffix}")
-    recording = read(f"clip.{suffix}")
-    assert (recording.kind, recording.values.shape, recording.unit) == ("video", (3, 6, 48, 64), "s")
-    assert recording.spacing == pytest.approx((0.08, 1, 1))
-    assert recording.is_colour
-    expected = 20 + 20 * np.arange(6)
-    np.testing.assert_allclose(recording.values[:, :, 40, 40], np.broadcast_to(expected, (3, 6)), atol=4)
-    assert (recording.values[:, :, :12, :12] > 200).all()
-    assert recording.grid.suffix == ".npy"
-    assert capfd.readouterr() == ("", "")
+def framed(picture):
+    mark = tuple(int(MARK[i : i + 2], 16) for i in (1, 3, 5))
+    return np.argwhere((np.asarray(picture) == mark).all(axis=2))
 
 
-@pytest.mark.parametrize(("rotation", "row", "column"), [(90, -8, 8), (-90, 8, -8), (180, -8, -8)])
-def test_a_clip_of_a_turned_camera_is_upright(rotation, row, column):
-    """The white corner turns to the left by so many degrees."""
-    clip("clip.mp4", rotation=rotation)
-    values = read("clip.mp4").values
-    assert values.shape == (3, 6, *((48, 64) if rotation == 180 else (64, 48)))
-    assert (values[:, :, row, column] > 200).all()
-    assert (values[:, :, -row, -column] < 200).all()
+def test_frames_are_spread_and_the_strongest_takes_the_place_of_its_neighbour():
+    assert frames(CLIP) == (1, 4, 7, 10, 13, 16, 19, 22)
+    assert frames(CLIP, drawn((11, -1), (3, 0.9))) == (1, 4, 7, 11, 13, 16, 19, 22)
+    assert frames(CLIP.within(((10, 14), (0, 20), (0, 30)))) == (10, 11, 12, 13)
+    assert frames(Recording(CLIP.values[:, :1], "video")) == (0,)
 
 
-def test_a_clip_that_is_too_long_is_one_sentence(monkeypatch):
-    clip("clip.mp4")
-    monkeypatch.setattr(video, "_MOST_FRAMES", 5)
-    with pytest.raises(
-        ImageError, match="^'clip.mp4': it has more than 5 frames of 64 × 48, and a clip is read whole; cut out"
-    ):
-        read("clip.mp4")
-    monkeypatch.undo()
+def test_the_strongest_frame_is_counted_in_the_recording():
+    assert strongest_frame(CLIP, drawn()) is None
+    half = drawn((2, 1), count=6)  # a map of every second frame between 8 and 20
+    assert strongest_frame(CLIP.within(((8, 20), (0, 20), (0, 30))), half) == 13
 
 
-def test_a_clip_without_a_count_of_frames_may_be_cut_short():
-    clip("clip.mkv", 60)
-    assert read("clip.mkv").notes == ()
-    content = Path("clip.mkv").read_bytes()
-    Path("clip.mkv").write_bytes(content[: len(content) // 2])
-    recording = read("clip.mkv")
-    seconds = recording.size[0] * 0.08
-    assert recording.notes == (f"its pictures end after {seconds:.1f} of 4.8 seconds, so it may be cut short",)
-
-
-def test_a_damaged_clip_is_one_sentence(capfd):
-    clip("front.mp4", 60, options={"movflags": "faststart"})
-    clip("end.mp4")
-    clip("front.avi", 60)
-    with av.open("sound.mkv", "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
-        frame.rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    for name in ("front.mp4", "end.mp4", "front.avi"):
-        content = Path(name).read_bytes()
-        Path(name).write_bytes(content[: int(0.7 * len(content))])
-    Path("text.mp4").write_text("hello" * 99)
-    Path("list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nother.mp4\n")
-    other = "it is damaged, cut short, or no video of MP4, AVI, Matroska or WebM: .*; convert it"
-    for name, words in {
-        "front.mp4": other,
-        "end.mp4": other,
-        "text.mp4": other,
-        "list.mp4": other,
-        "front.avi": "it is cut short or damaged after .. frames; copy it again, or convert it",
-        "sound.mkv": "it holds no video; give a clip with pictures",
-    }.items():
-        with pytest.raises(ImageError, match=f"^'{name}': {words}") as caught:
-            read(name)
-        assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+def test_only_the_strongest_is_framed_and_shows_its_own_map():
+    picture = video(CLIP, drawn((11, 1)), frames(CLIP, drawn((11, 1))), 800)
+    assert max(picture.size) <= 800
+    rows, columns = framed(picture).T
+    assert columns.min() > 0.74 * picture.width  # the last of the first row
+    assert rows.max() < 0.55 * picture.height
+    bright = np.argwhere(np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2] > 60)
+    assert rows.min() <= bright.min(0)[0]
+    assert columns.min() <= bright.min(0)[1]
+    assert not len(framed(video(CLIP, None, frames(CLIP), 800)))

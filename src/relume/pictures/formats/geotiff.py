@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,10 @@ from relume.errors import ImageError
 from relume.pictures.formats.base import check_finite, computable, needing, range_of
 from relume.pictures.recording import Recording
 
-__all__ = ["GeoGrid", "is_geotiff", "read_geotiff"]
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+
+__all__ = ["GeoGrid", "is_geotiff", "opened_raster", "read_bands", "read_geotiff"]
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # or GDAL's errors would be printed as well
 
@@ -83,30 +88,67 @@ def is_geotiff(path: Path) -> bool:
         return False
 
 
-def read_geotiff(path: Path) -> Recording:
-    """Read all bands of a TIFF but its transparency; what it marks as nodata is NaN.
+@contextmanager
+def opened_raster(path: Path) -> Iterator[DatasetReader]:
+    """Open a TIFF; an error while its pixels are read inside becomes a sentence.
 
     Raises:
-        ImageError: it is damaged or cut short, holds complex or infinite values, or nothing but nodata.
+        ImageError: it is damaged or cut short, or holds complex numbers.
     """
     import rasterio
-    from rasterio.enums import ColorInterp
     from rasterio.errors import RasterioIOError
 
     try:
         with rasterio.open(path.absolute(), driver="GTiff") as dataset:
             if any(dtype.startswith("complex") for dtype in dataset.dtypes):
                 raise ImageError("it holds complex numbers; save their magnitude")
-            chosen = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha]
-            values, notes = _filled(dataset.read(chosen, masked=True))
-            crs, transform = dataset.crs, tuple(map(float, dataset.transform[:6]))
-            bands = tuple(dataset.descriptions[i - 1] or "" for i in chosen)
-            if dataset.gcps[0]:
-                notes += ("its ground control points are not kept in maps",)
-            if any(scale != 1 or offset for scale, offset in zip(dataset.scales, dataset.offsets, strict=True)):
-                notes += ("its values are as they are stored, without their scale and offset",)
+            yield dataset
     except RasterioIOError:
         raise ImageError("it is no TIFF, or is damaged or cut short; copy it again") from None
+
+
+def read_bands(dataset: DatasetReader, size: tuple[int, int] | None = None, **options: Any) -> NDArray[Any]:
+    """Read all bands but transparency, ``(C, H, W)``, means of pixels where ``size`` is smaller; NaN where it is nodata.
+
+    Options are those of rasterio's ``read``.
+
+    Raises:
+        ImageError: some values are infinite.
+    """
+    from rasterio.enums import Resampling
+
+    shown = _shown(dataset)
+    if size is not None:
+        options |= {"out_shape": (len(shown), *size), "resampling": Resampling.average}
+    masked = dataset.read(shown, masked=True, **options)
+    values = computable(masked.data)
+    hidden = np.ma.getmaskarray(masked) | np.isnan(values)
+    check_finite(values[~hidden])
+    return np.where(hidden, np.float32("nan"), values.astype(np.float32)) if hidden.any() else values
+
+
+def _shown(dataset: DatasetReader) -> list[int]:
+    """Return the numbers of all bands but transparency."""
+    from rasterio.enums import ColorInterp
+
+    return [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha]
+
+
+def read_geotiff(path: Path) -> Recording:
+    """Read all bands of a TIFF but its transparency; what it marks as nodata is NaN.
+
+    Raises:
+        ImageError: it is damaged or cut short, holds complex or infinite values, or nothing but nodata.
+    """
+    with opened_raster(path) as dataset:
+        values = read_bands(dataset)
+        notes = _nodata_note(values)
+        crs, transform = dataset.crs, tuple(map(float, dataset.transform[:6]))
+        bands = tuple(dataset.descriptions[i - 1] or "" for i in _shown(dataset))
+        if dataset.gcps[0]:
+            notes += ("its ground control points are not kept in maps",)
+        if any(scale != 1 or offset for scale, offset in zip(dataset.scales, dataset.offsets, strict=True)):
+            notes += ("its values are as they are stored, without their scale and offset",)
     a, b, _, d, e, _ = transform
     if not a * e - b * d or not all(map(math.isfinite, transform)):
         raise ImageError(f"its transform {transform} is singular, so its pixels have no place; write that of the scene into it")
@@ -115,18 +157,16 @@ def read_geotiff(path: Path) -> Recording:
     return Recording(values, "bands", steps, _unit(crs), limits=range_of(values), grid=grid, notes=notes)
 
 
-def _filled(masked: np.ma.MaskedArray[Any, Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return values with NaN where they are masked, and the note on them."""
-    values = computable(masked.data)
-    hidden = np.ma.getmaskarray(masked) | np.isnan(values)
-    check_finite(values[~hidden])
-    count = int(hidden.sum())
+def _nodata_note(values: NDArray[Any]) -> tuple[str, ...]:
+    """Return the note on values that are nodata.
+
+    Raises:
+        ImageError: all are.
+    """
+    count = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
     if count == values.size:
         raise ImageError("it holds nothing but nodata; give another scene")
-    if not count:
-        return values, ()
-    share = f"{max(100 * count / values.size, 0.1):.1f} % of its values are nodata"
-    return np.where(hidden, np.float32("nan"), values.astype(np.float32)), (share,)
+    return (f"{max(100 * count / values.size, 0.1):.1f} % of its values are nodata",) if count else ()
 
 
 def _unit(crs: Any) -> str:
