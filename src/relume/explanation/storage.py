@@ -126,9 +126,8 @@ def _photo_file(photo: Photo | Recording) -> bytes:
 def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     """Write each map on the grid of the recording that it explains, a layer's upsampled; none for photos."""
     contents: dict[str, bytes] = {}
-    recordings: Sequence[Any] = explanation.photos or ()
-    for i, recording in enumerate(recordings):
-        if (grid := getattr(recording, "grid", None)) is None:
+    for i, recording in enumerate(explanation.photos or ()):
+        if not isinstance(recording, Recording) or (grid := recording.grid) is None:
             continue
         for key, info in explanation.infos.items():
             values = explanation.maps[key][i : i + 1]
