@@ -24,11 +24,12 @@ from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
 from relume.explanation.drawing import Kinds, is_drawn
 from relume.explanation.quick_checks import Evidence
-from relume.maps import MapInfo, Place
+from relume.maps import MapInfo, Place, array, upsample
 from relume.pictures.canvas import png
 from relume.pictures.figure import figure_bytes
+from relume.pictures.formats.table import grid_of
 from relume.pictures.photo import Photo, load_photo
-from relume.pictures.recording import Recording
+from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
 from relume.registry import Registry
 from relume.targets.activation import Resolved
@@ -123,6 +124,20 @@ def _photo_file(photo: Photo | Recording) -> bytes:
     return save_arrays({"values": np.ascontiguousarray(photo.values, photo.values.dtype.newbyteorder("="))})
 
 
+def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write each map on the grid of the recording that it explains, a layer's upsampled; none for photos."""
+    contents: dict[str, bytes] = {}
+    for i, recording in enumerate(explanation.photos or ()):
+        if not isinstance(recording, Recording) or (grid := recording.grid) is None:
+            continue
+        for key, info in explanation.infos.items():
+            values = explanation.maps[key][i : i + 1]
+            values = values if info.place == "input" else upsample(values, explanation.images.shape[2:])
+            name = f"{key}{'' if len(explanation) == 1 else f'.{i}'}{grid.suffix}"
+            contents[name] = grid.write(placed(recording, array(values[0].float())))
+    return contents
+
+
 def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     """Write everything but the tensors."""
     record = explanation.as_dict()
@@ -136,7 +151,15 @@ def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
 WRITERS: Registry[Writer] = Registry(
     "writer",
     "relume.writers",
-    {"pictures": _pictures, "figure": _figure, "maps": _maps, "tensors": _tensors, "photos": _photos, "record": _record},
+    {
+        "pictures": _pictures,
+        "figure": _figure,
+        "maps": _maps,
+        "tensors": _tensors,
+        "photos": _photos,
+        "grids": _grids,
+        "record": _record,
+    },
 )
 
 
@@ -428,5 +451,6 @@ def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
         box=box,
         shown=tuple(map(int, data["shown"])),
         limits=None if data["limits"] is None else (low, high),
+        grid=None if data["grid"] is None else grid_of(data["grid"]),
         notes=tuple(map(str, data["notes"])),
     )
