@@ -226,7 +226,8 @@ class _Stitched:
 
     def write(self, ground: Photo | Recording, tiles: Mapping[str, int], opened: Opened, path: str | Path) -> None:
         """Draw each map over the picture, at one scale for the whole, and write what the maps are of."""
-        photo = ground if isinstance(ground, Photo) else bands_photo(ground)
+        shown = ground if isinstance(ground, Photo) else dataclasses.replace(ground, shown=opened.shown or ground.shown)
+        photo = shown if isinstance(shown, Photo) else bands_photo(shown)
         scales = {key: scale_of(drawn) for key, drawn in self._drawn.items()}
         for key, drawn in self._drawn.items():
             (self._folder / f"{key}.png").write_bytes(png(KINDS["over"].draw(drawn, scales[key], photo)))
