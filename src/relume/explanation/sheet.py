@@ -72,7 +72,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes += dict.fromkeys(info.note for info in first.infos.values())
     notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
-    notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
+    notes.append(explanations[0].trouble_with_layer([title for e in explanations for title in e.without_heat()]))
     return rows, [note for note in notes if note]
 
 
