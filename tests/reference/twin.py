@@ -279,8 +279,11 @@ def xgrad_cam(activation, gradient_at_layer):
     """Fu et al. 2020, equation 8: the gradient's mean weighted by the share of the activation."""
 
     def weight(values, n, k):
-        total, places = float(values.sum()), zip(values.flatten().tolist(), gradient_at_layer[n, k].flatten().tolist(), strict=True)
-        return sum(a / total * g for a, g in places)
+        total, places = (
+            float(values.sum()),
+            zip(values.flatten().tolist(), gradient_at_layer[n, k].flatten().tolist(), strict=True),
+        )
+        return sum(a / total * g for a, g in places) if total else 0  # a channel of zeros has no share
 
     return _positive_sum(activation, weight)
 

@@ -76,52 +76,6 @@ PLACED = {
 TARGETS = {**FLAT, **PLACED}
 
 
-def traced(net, x):
-    """A recorded network has no lists of dictionaries; all else it has."""
-    return torch.jit.trace(net, x, strict=False, check_trace=False)
-
-
-FORMS = {
-    "module": lambda net, _: net,
-    "training": lambda net, _: net.train(),
-    "function": lambda net, _: net.forward,
-    "prepared": relume.prepare,
-    "traced": traced,
-}
-
-CASES = [
-    (name, form, axes)
-    for name, (head, *_) in TARGETS.items()
-    for form in FORMS
-    for axes in (1, 2, 3)
-    if (axes == 2 or head in ("classes", "one", "embedding") or (head == "pixels" and axes == 3))
-    and (axes == 2 or form in ("module", "prepared"))
-    and not (head == "listed" and form in ("traced", "prepared"))
-]
-
-
-def expected(net, x, head, score):
-    """The twin's scores ``(N,)``, and its maps by the plain and by the guided gradient."""
-
-    def scores(y):
-        outputs = net(y)
-        return torch.stack([score(outputs, i, head) for i in range(len(y))])[:, None]
-
-    plain, guided = (twin.attribution(scores, x, [0] * len(x), rule)[0] for rule in (twin.gradient, twin.guided))
-    return scores(x)[:, 0].detach(), {"gradient": plain, "guided_backprop": guided}
-
-
-@pytest.mark.parametrize(("name", "form", "axes"), CASES)
-def test_every_target_of_every_form_is_its_twin(name, form, axes):
-    head, target, score = TARGETS[name]
-    net, x = headed(head, axes), images(axes)
-    values, maps = expected(net, x, head, score)
-    e = relume.explain(FORMS[form](net, x), x, target(), list(maps), evidence=None)
-    torch.testing.assert_close(e.score, values, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(dict(e.maps), maps, rtol=1e-9, atol=1e-12)
-    assert maps["gradient"].any()
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_batches_copies_and_files_ask_the_same(name, tmp_path):
     head, target, _ = TARGETS[name]
