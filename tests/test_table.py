@@ -1,6 +1,7 @@
 """The table: every target and method of every form of a network, by the number of axes; each map is that of its twin."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ from relume.targets import (
     Segmentation,
     as_target,
 )
-from tests.helpers.heads import Headed, headed, images
+from tests.helpers.heads import Mean, headed, images
 from tests.reference import targets as written
 from tests.reference import twin
 
@@ -243,7 +244,7 @@ class Form:
 
 
 #: The names that "stem" and "body" have in a graph, by the number of axes.
-IN_GRAPH = {axes: ("stem.2", "body") for axes in (1, 2, 3)} | {"tokens": ("add", "add_2")}
+IN_GRAPH = dict.fromkeys((1, 2, 3), ("stem.2", "body")) | {"tokens": ("add", "add_2")}
 IN_EXPORT = {axes: ("relu_", f"conv{axes}d_1") for axes in (1, 2, 3)} | {"tokens": ("add", "add_2")}
 SCRIPTABLE = ("classes", "one", "embedding", "pixels")
 
@@ -357,3 +358,50 @@ def assert_close(got, wanted, within, what):
     assert wanted.any(), what
     assert got.shape == wanted.shape, what
     assert (got - wanted).abs().max() <= within * wanted.abs().max(), what
+
+
+@pytest.mark.parametrize(("head", "axes"), [*(("classes", axes) for axes in AXES), ("yolo8", 2), ("pixels", 3)])
+def test_a_flat_graph_of_every_method_is_its_twin(head, axes):
+    net, x = headed(head, axes), images(axes)
+    key, (target, _) = next(iter(TARGETS[head].items()))
+    target = as_target(target).known(x.shape[2:], "none").frozen(net(x), len(x))
+
+    def explained(x):
+        run = Run(net, x, ["stem"])
+        score, inputs, layers = target.scores(run.outputs), {}, {}
+        for rule in (rules.gradient, rules.deconvnet, rules.guided):
+            inputs[rule], layer = run.pull(score, rule)
+            layers[rule] = [on_grid(layer)]
+        gradients = Gradients(inputs, layers, [on_grid(run.layers[0])], "mean", x)
+        return score, *(relume.METHODS[method].compute(gradients) for method in METHODS)
+
+    score, maps = expected(head, axes)[key]
+    got, *flat = flat_graph(explained, x)(x)
+    assert_close(got, score, 1e-9, key)
+    for method, values in zip(METHODS, flat, strict=True):
+        assert_close(values, maps[method], 1e-9, method)
+
+
+def most_bytes(run):
+    """The most bytes of tensors that torch held at once while ``run`` ran, beyond those from before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(changes))
+
+
+def test_every_method_and_several_targets_hold_one_graph():
+    """Beside it only their maps, and what one formula makes of them."""
+    net, x = (
+        nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()) for _ in range(12))),
+        torch.rand(1, 3, 64, 64),
+    )
+    whole = nn.Sequential(net, nn.Flatten(2), Mean(1), nn.Linear(3, 4)).eval()
+
+    def bytes_of(methods, targets):
+        return most_bytes(lambda: relume.compare(whole, x, targets, methods, "0.5", evidence=None))
+
+    one, every, several = (bytes_of(*asked) for asked in ((["guided_gradcam"], [1]), (METHODS, [1]), (METHODS, [1, 2, 3])))
+    image = x.numel() * x.itemsize
+    assert one <= every < one + 16 * image
+    assert several - every < 2 * 16 * image
