@@ -14,7 +14,7 @@ from torch import nn
 
 import relume
 from relume import rules
-from relume.errors import HiddenRegionError, LayerError
+from relume.errors import GraphError, HiddenRegionError, LayerError
 from relume.methods import Gradients
 from relume.models.libraries import import_torchvision
 from relume.portable.flat_graph import Run, flat_graph
@@ -362,23 +362,29 @@ def assert_close(got, wanted, within, what):
 
 @pytest.mark.parametrize(("head", "axes"), [*(("classes", axes) for axes in AXES), ("yolo8", 2), ("pixels", 3)])
 def test_a_flat_graph_of_every_method_is_its_twin(head, axes):
+    """A layer of tokens is refused, since how they lie in the image is found from values; the other methods have none."""
     net, x = headed(head, axes), images(axes)
     key, (target, _) = next(iter(TARGETS[head].items()))
     target = as_target(target).known(x.shape[2:], "none").frozen(net(x), len(x))
 
-    def explained(x):
-        run = Run(net, x, ["stem"])
-        score, inputs, layers = target.scores(run.outputs), {}, {}
+    def explained(x, methods, named):
+        run, inputs, layers = Run(net, x, named), {}, {}
+        score = target.scores(run.outputs)
         for rule in (rules.gradient, rules.deconvnet, rules.guided):
-            inputs[rule], layer = run.pull(score, rule)
-            layers[rule] = [on_grid(layer)]
-        gradients = Gradients(inputs, layers, [on_grid(run.layers[0])], "mean", x)
-        return score, *(relume.METHODS[method].compute(gradients) for method in METHODS)
+            inputs[rule], *layers[rule] = run.pull(score, rule)
+        gradients = Gradients(inputs, layers, run.layers, "mean", x)
+        return score, *(relume.METHODS[method].compute(gradients) for method in methods)
 
+    methods = METHODS
+    if axes == "tokens":
+        with pytest.raises(GraphError, match="depends on the values in the images"):
+            flat_graph(lambda y: explained(y, METHODS, ["stem"]), x)
+        methods = [method for method in METHODS if method not in LAYERED]
     score, maps = expected(head, axes)[key]
-    got, *flat = flat_graph(explained, x)(x)
+    named = [] if axes == "tokens" else ["stem"]
+    got, *flat = flat_graph(lambda y: explained(y, methods, named), x)(x)
     assert_close(got, score, 1e-9, key)
-    for method, values in zip(METHODS, flat, strict=True):
+    for method, values in zip(methods, flat, strict=True):
         assert_close(values, maps[method], 1e-9, method)
 
 
