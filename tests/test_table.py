@@ -378,7 +378,7 @@ def test_a_flat_graph_of_every_method_is_its_twin(head, axes):
     methods = METHODS
     if axes == "tokens":
         with pytest.raises(GraphError, match="depends on the values in the images"):
-            flat_graph(lambda y: explained(y, METHODS, ["stem"]), x)
+            flat_graph(lambda y: explained(y, ["gradient"], ["stem"]), x)
         methods = [method for method in METHODS if method not in LAYERED]
     score, maps = expected(head, axes)[key]
     named = [] if axes == "tokens" else ["stem"]
