@@ -188,7 +188,8 @@ def test_the_graph_tells_what_a_probability_is():
 
 def test_one_class_of_pixels_is_where_its_score_is_positive():
     net, x = headed("pixels"), images()
-    alone = nn.Sequential(net.stem, net.body, nn.ReLU(), nn.Conv2d(6, 1, 1)).double()
+    alone = nn.Sequential(net.stem, net.body, nn.ReLU(), nn.Conv2d(6, 1, 1, bias=False)).double()
+    alone[3].weight.data.flatten()[:] = torch.tensor([1.0, -1.0] * 3)
     scores = alone(x)[:, 0]
     e = relume.explain(alone, x, Segmentation(0), ["gradient"])
     torch.testing.assert_close(e.score, (scores * (scores > 0)).sum((1, 2)))
