@@ -27,6 +27,7 @@ from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place, array, upsample
 from relume.pictures.canvas import png
 from relume.pictures.figure import figure_bytes
+from relume.pictures.formats.table import grid_of
 from relume.pictures.photo import Photo, load_photo
 from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
@@ -450,5 +451,6 @@ def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
         box=box,
         shown=tuple(map(int, data["shown"])),
         limits=None if data["limits"] is None else (low, high),
+        grid=data["grid"] and grid_of(data["grid"]),
         notes=tuple(map(str, data["notes"])),
     )
