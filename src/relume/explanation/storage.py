@@ -451,6 +451,6 @@ def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
         box=box,
         shown=tuple(map(int, data["shown"])),
         limits=None if data["limits"] is None else (low, high),
-        grid=data["grid"] and grid_of(data["grid"]),
+        grid=None if data["grid"] is None else grid_of(data["grid"]),
         notes=tuple(map(str, data["notes"])),
     )
