@@ -85,9 +85,9 @@ class Embedder(nn.Module):
     """Images ``(N, 3, 128, 128)`` to embeddings ``(N, 32)``, the more alike, the more things two scenes share."""
 
     def __init__(self) -> None:
-        """Take the layers of the demo network, and a head of random weights."""
+        """Take the layers of the demo network as they are, and a head of random weights."""
         super().__init__()
-        self.trunk = trunk()
+        self.trunk = trunk().requires_grad_(False)  # if they learn too, this loss makes a dog a kind of cat
         self.end = nn.Linear(96, 32)
 
     def forward(self, x: Tensor) -> Tensor:
