@@ -127,10 +127,10 @@ def similarity_loss(network: Embedder, scenes: list[Scene]) -> Tensor:
 
 
 def with_cat(seed: int) -> Scene:
-    """Draw a scene of a cat and another thing."""
+    """Draw a scene of a cat and one or two other things."""
     rng = np.random.default_rng(seed)
-    other = rng.choice([name for name in CLASSES if name != "cat"])
-    return draw_scene(seed, [str(name) for name in rng.permutation(["cat", other])])
+    others = rng.choice([name for name in CLASSES if name != "cat"], rng.integers(1, 3), replace=False)
+    return draw_scene(seed, [str(name) for name in rng.permutation(["cat", *others])])
 
 
 # --- The questions -------------------------------------------------------------------------------------------------------
@@ -142,13 +142,13 @@ class Kind:
 
     Attributes:
         make: makes the network, with random weights in what it has to learn.
-        ask: asks about the two things of a scene: each target with the number of the thing on which its map must fall, and a
+        ask: asks about the things of a scene: each target with the number of the thing on which its map must fall, and a
             picture of what was asked.
         methods: the methods measured.
         layer: the layer of class activation maps.
         loss: what the training makes small; None if the network is trained already.
         steps: the number of steps of the training.
-        draw: draws the scenes of the training and, if they hold two things, of the measures.
+        draw: draws the scenes of the training.
         labels: the names of the classes.
         activation: how scores become probabilities.
     """
@@ -168,9 +168,10 @@ class Kind:
         return Opened(name, self.make(), PREPROCESSING, self.labels, self.activation)
 
     def questions(self, network: Opened, scene: Scene) -> list[Question]:
-        """Return each target with the pixels of the thing on which its map must fall, and those of the other."""
+        """Return each target with the pixels of the thing on which its map must fall, and those of the others."""
         masks = [thing.mask for thing in scene.things]
-        return [(target, masks[i], masks[1 - i]) for target, i, _ in self.ask(network, scene)]
+        things = np.logical_or.reduce(masks)
+        return [(target, masks[i], things & ~masks[i]) for target, i, _ in self.ask(network, scene)]
 
 
 def pixels(network: Opened, scene: Scene) -> list[tuple[Target, int, Image.Image]]:
@@ -234,11 +235,11 @@ def embedding() -> Opened:
 
 
 def table(name: str, network: Opened, count: int = SCENES) -> str:
-    """Measure a network's maps on held-out scenes of two things, and write a table."""
+    """Measure a network's maps on held-out scenes, and write a table."""
     kind = KINDS[name]
     scenes = [with_cat(seed) if name == "regression" else pair(seed) for seed in range(count)]
     questions = ((scene, kind.questions(network, scene)) for scene in scenes)
-    head = ["question | method | on the thing asked for | on the other | the thing has more", " | ".join(["---"] * 5)]
+    head = ["question | method | on the thing asked for | on others | the thing has more", " | ".join(["---"] * 5)]
     lines = [f"| {line} |" for line in head]
     return "\n".join([*lines, *measured(name, network.model, questions, kind.methods, kind.layer)])
 
