@@ -78,7 +78,8 @@ class Finder(nn.Module):
         """Compute the column."""
         places = self.head(self.trunk(x))
         shares = places.flatten(1).softmax(1).view_as(places).sum(2)
-        return (shares * self.columns).sum(2)
+        column: Tensor = (shares * self.columns).sum(2)
+        return column
 
 
 class Embedder(nn.Module):

@@ -103,8 +103,8 @@ def text() -> str:
     return f"""# Gallery
 
 `python docs/gallery.py` draws the pictures on this page, except those of [other questions](#other-questions). It uses
-[the demo world](demo.md): drawn scenes, and the small network in the package that knows them. The scene is number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains
-the words.
+[the demo world](demo.md): drawn scenes, and the small network in the package that knows them. The scene is
+number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains the words.
 
 ## Five methods, two classes
 
