@@ -65,7 +65,8 @@ class Embedding(Target):
         if self.kind == "dot":
             return products
         lengths = values.norm(dim=1) * self._vector.norm(dim=-1)
-        return products / (lengths + torch.finfo(lengths.dtype).tiny)  # 0 if the embedding is zero
+        cosines: Tensor = products / (lengths + torch.finfo(lengths.dtype).tiny)  # 0 if the embedding is zero
+        return cosines
 
     def check(self, count: int) -> None:
         """Refuse ``count`` images if there is a reference for each of another number of them."""
