@@ -279,7 +279,7 @@ FORMS = {
     "frozen": Form(lambda net, *_: torch.jit.freeze(torch.jit.script(net)), None, hides="maybe", heads=SCRIPTABLE, few=True),
     "prepared": Form(lambda net, x, _: relume.prepare(net, x)),
     "prepared, lean": Form(lambda net, x, _: relume.prepare(net, x, lean=True)),
-    "single precision": Form(lambda net, *_: net.float(), within=0.05),
+    "single precision": Form(lambda net, *_: net.float(), within=0.05, few=True),
 }
 
 
