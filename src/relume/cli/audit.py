@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
     from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "audit"]
@@ -186,7 +187,7 @@ def audit(
         groups.append(views)
         naming = reports[0].naming("--activation {}")
 
-    def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
+    def ask(batch: Sequence[tuple[Photo | Recording, Path]]) -> list[list[AuditReport]]:
         return [[_audited(p, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
 
     with _bars(len(photos) * len(methods)) as progress:
@@ -208,7 +209,7 @@ def audit(
 
 
 def _audited(
-    photo: Photo,
+    photo: Photo | Recording,
     path: Path,
     name: str,
     opened: Opened,
@@ -218,6 +219,7 @@ def _audited(
 ) -> AuditReport:
     """Audit one method's map of a photo."""
     import relume
+    from relume.pictures.photo import Photo
 
     _, image = opened.input_of(photo)
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
@@ -225,8 +227,8 @@ def _audited(
     with bars(f"{name}: {key}") as progress:
         report = relume.audit(opened.model, image[None], method=method, progress=progress, **options)
     provenance = {"file": str(path), **report.provenance}
-    view = opened.preprocessing.view(photo.picture)
-    return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=[view])
+    pictures = [opened.preprocessing.view(photo.picture)] if isinstance(photo, Photo) else None
+    return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=pictures)
 
 
 @contextmanager
