@@ -219,7 +219,7 @@ def _audited(
 ) -> AuditReport:
     """Audit one method's map of a photo."""
     import relume
-    from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
 
     _, image = opened.input_of(photo)
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
@@ -227,7 +227,7 @@ def _audited(
     with bars(f"{name}: {key}") as progress:
         report = relume.audit(opened.model, image[None], method=method, progress=progress, **options)
     provenance = {"file": str(path), **report.provenance}
-    pictures = [opened.preprocessing.view(photo.picture)] if isinstance(photo, Photo) else None
+    pictures = None if isinstance(photo, Recording) else [opened.preprocessing.view(photo.picture)]
     return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=pictures)
 
 

@@ -19,10 +19,11 @@ from safetensors.torch import save
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
 from relume.explanation.quick_checks import Evidence
-from relume.maps import MapInfo, Place
+from relume.maps import MapInfo, Place, array, upsample
 from relume.pictures.canvas import png
 from relume.pictures.figure import figure_bytes
 from relume.pictures.photo import Photo, load_photo
+from relume.pictures.recording import placed
 from relume.pictures.scale import Scaling
 from relume.registry import Registry
 from relume.targets.activation import Resolved
@@ -110,6 +111,21 @@ def _photos(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     return {_photo_name(explanation, i): photo.content or png(photo.picture) for i, photo in enumerate(photos)}
 
 
+def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write each map on the grid of the recording that it explains, a layer's upsampled; none for photos."""
+    contents: dict[str, bytes] = {}
+    recordings: Sequence[Any] = explanation.photos or ()
+    for i, recording in enumerate(recordings):
+        if (grid := getattr(recording, "grid", None)) is None:
+            continue
+        for key, info in explanation.infos.items():
+            values = explanation.maps[key][i : i + 1]
+            values = values if info.place == "input" else upsample(values, explanation.images.shape[2:])
+            name = f"{key}{'' if len(explanation) == 1 else f'.{i}'}{grid.suffix}"
+            contents[name] = grid.write(placed(recording, array(values[0].float())))
+    return contents
+
+
 def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     """Write everything but the tensors."""
     record = explanation.as_dict()
@@ -123,7 +139,15 @@ def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
 WRITERS: Registry[Writer] = Registry(
     "writer",
     "relume.writers",
-    {"pictures": _pictures, "figure": _figure, "maps": _maps, "tensors": _tensors, "photos": _photos, "record": _record},
+    {
+        "pictures": _pictures,
+        "figure": _figure,
+        "maps": _maps,
+        "tensors": _tensors,
+        "photos": _photos,
+        "grids": _grids,
+        "record": _record,
+    },
 )
 
 

@@ -38,7 +38,10 @@ __all__ = ["BATCH_SIZE", "Opened"]
 P = TypeVar("P", bound="Picture")
 
 #: The note where a source knows nothing of preprocessing.
-ASSUMED = "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std"
+ASSUMED = (
+    "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std; "
+    "recordings go in as they are"
+)
 
 #: The number of photos that run at once where nothing else is said.
 BATCH_SIZE = 8
