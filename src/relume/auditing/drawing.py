@@ -17,7 +17,12 @@ from relume.pictures import kinds
 from relume.pictures.scale import scale_of
 from relume.text import decimal
 
-__all__ = ["ROLES", "Chart", "Curve", "Role", "Strip", "Tile", "heat", "number", "plane", "similarity"]
+__all__ = ["PROJECTIONS", "ROLES", "Chart", "Curve", "Role", "Strip", "Tile", "heat", "number", "plane", "similarity"]
+
+#: How values of other than two spatial axes are drawn, by the number of their axes.
+PROJECTIONS: Mapping[int, str] = MappingProxyType(
+    {1: "maps are drawn as bands", 3: "maps are drawn as their highest values along the first axis"}
+)
 
 #: The most columns that the band of a signal has.
 COLUMNS = 512
@@ -127,9 +132,9 @@ def similarity(value: float, values: Values) -> str:
 
 
 def plane(values: NDArray[Any]) -> NDArray[Any]:
-    """Return what is drawn of values ``(*spatial)``, ``(H, W)``: of a volume the highest over the slices, of a signal a band.
+    """Return what is drawn of values ``(*spatial)``, ``(H, W)``: :data:`PROJECTIONS` of those with one axis, or with three.
 
-    Of a long signal each column of the band has the highest of several values.
+    A column of the band of a long signal has the highest of several values.
     """
     if values.ndim == 1:
         columns = min(len(values), COLUMNS)

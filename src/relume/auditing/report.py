@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relume.auditing.checks.table import CHECKS, limits_of, measures_of
-from relume.auditing.drawing import Chart, Strip, plane
+from relume.auditing.drawing import PROJECTIONS, Chart, Strip, plane
 from relume.auditing.figure import audit_figure
 from relume.auditing.page import audit_files, notebook
 from relume.auditing.verdict import Verdict, judge, nothing
@@ -155,7 +155,8 @@ class AuditReport:
         axes = self.images.ndim - 2
         others = [similarity for similarity in SIMILARITIES.values() if similarity.axes not in (None, axes)]
         notes += [f"{other.title} compares maps of {other.axes} axes, and was left out" for other in others]
-        notes += ["the limits of the verdict were found on pictures of two axes"] * (axes != 2)
+        if axes in PROJECTIONS:
+            notes.append(f"{PROJECTIONS[axes]}; the limits of the verdict were found on pictures of two axes")
         return notes + [note for name, result in self.checks.items() for note in CHECKS[name].notes(result)]
 
     def _subject(self, i: int) -> str:
