@@ -114,10 +114,10 @@ def test_a_recording_is_audited_as_a_photo_is(tmp_path, size):
     values = np.random.default_rng(0).random((2, *size), np.float32)
     np.save(tmp_path / "recording.npy", values)
     network = ["--model", "tests.helpers.networks:small_of", "--model-args", json.dumps({"axes": len(size)})]
-    args = [*network, "--checks", "coverage,edges", "--method", "gradcam", "--output", tmp_path / "out"]
+    args = [*network, "--checks", "coverage,edges", "--method", "gradient", "--output", tmp_path / "out"]
     result = relume_command("audit", tmp_path / "recording.npy", *args)
     assert result.exit_code == 0, result.output
-    report = relume.audit(small_of(len(size)), torch.from_numpy(values)[None], method="gradcam", checks=["edges"])
+    report = relume.audit(small_of(len(size)), torch.from_numpy(values)[None], method="gradient", checks=["edges"])
     (picture,) = json.loads((tmp_path / "out" / "audit.json").read_text())["audits"][0]["pictures"]
     assert picture["measures"]["edges"] == pytest.approx(report.measures["edges"][0], abs=1e-6)
     assert result.stdout.count("Canny's edges are defined in two axes, and were left out") == 1
