@@ -9,7 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.uid import (
+    BasicTextSRStorage,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    generate_uid,
+)
 
 from relume.errors import ImageError
 from relume.pictures import read
@@ -70,6 +77,7 @@ def test_a_map_of_a_series_lies_where_its_files_say(orientation, step, tilt):
     positions = series(orientation, step=step, tilt=tilt)
     recording = read("ct")
     assert (recording.kind, recording.values.shape, recording.unit) == ("volume", (1, 4, *SHAPE), "mm")
+    assert recording.notes == ()
     normal = np.cross(*np.reshape(orientation, (2, 3)))
     assert recording.spacing == pytest.approx((abs((positions[1] - positions[0]) @ normal), 0.7, 0.4))
     marked = np.zeros((1, 4, *SHAPE), np.float32)
@@ -172,6 +180,7 @@ FAULTS = {
         rf"it holds 2 series, 1.2.3 'scout', 1 files; {SERIES} 'thorax', 7 files; put each into a folder of its own",
     ),
     "pixels": (lambda: cut("IM0", -20), "'IM0' cannot be read: .*; it may be damaged or cut short"),
+    "start": (lambda: cut(at(7.0), 400), "'IM.': it has no pixels; it may be cut short, copy it again"),
     "header": (lambda: delete("IM0", "PixelData"), "'IM0': it has no pixels; it may be cut short, copy it again"),
     "text": (lambda: Path("ct/a.dcm").write_text("hello"), "'a.dcm': it is no DICOM file, though its name says so"),
     "frames": (
@@ -216,9 +225,11 @@ def test_what_is_no_image_of_the_series_is_left_out():
     Path("ct/notes.txt").write_text("hello")
     Path("ct/.hidden").write_text("hello")
     Path("ct/folder").mkdir()
-    report = header(SeriesInstanceUID="1.2.3")
+    report = header(SeriesInstanceUID="1.2.3", SOPClassUID=BasicTextSRStorage)
     report.save_as("ct/report", enforce_file_format=True)
-    assert read("ct").size == (4, *SHAPE)
+    recording = read("ct")
+    assert recording.size == (4, *SHAPE)
+    assert recording.notes == ("2 files without pictures of DICOM left out",)
     for name in ("IM0", "IM1", "IM2", "IM3"):
         Path("ct", name).unlink()
     with pytest.raises(ImageError, match="^'ct': none of the DICOM files in it has pixels; name a folder with the slices"):

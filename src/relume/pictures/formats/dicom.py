@@ -65,7 +65,8 @@ def read_dicom(path: Path) -> Recording:
     """
     if not path.is_dir():
         return _file(path)
-    headers = {file: header for file in sorted(path.iterdir()) if _is_file(file) and "Rows" in (header := _header(file))}
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    headers = {file: header for file in files if _is_file(file) and _is_image(header := _header(file), file)}
     if not headers:
         raise ImageError("none of the DICOM files in it has pixels; name a folder with the slices of a series")
     _check_series([*headers.values()])
@@ -75,7 +76,9 @@ def read_dicom(path: Path) -> Recording:
         raise ImageError(f"it holds {len(headers)} files, and one with several frames is a recording by itself; name one file")
     places = [_place(header, 0) for header in headers.values()]
     slices = [_pixels(_header(file, pixels=True), repr(file.name))[0] for file in headers]
-    return _volume(slices, places)
+    others = len(files) - len(headers)
+    note = f"{others} {'file' if others == 1 else 'files'} without pictures of DICOM left out"
+    return _volume(slices, places, (note,) if others else ())
 
 
 def _file(path: Path) -> Recording:
@@ -93,9 +96,9 @@ def _file(path: Path) -> Recording:
                 f"its {frames} frames have neither positions nor a time between them; save them as a series of files"
             )
         return Recording(channels, "video", (time, 1.0, 1.0), "s", limits=range_of(channels), grid=ArrayGrid())
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     meanings = {
-        "its low values are white (MONOCHROME1), and are as they are stored": dataset.get("PhotometricInterpretation")
-        == "MONOCHROME1",
+        "its low values are white (MONOCHROME1), and are as they are stored": inverted,
         "its table of values (ModalityLUTSequence) is not applied": "ModalityLUTSequence" in dataset,
     }
     notes = tuple(note for note, applies in meanings.items() if applies)
@@ -118,6 +121,20 @@ def _header(file: Path, *, pixels: bool = False) -> Dataset:
             raise ImageError(
                 "it is no DICOM file, though its name says so; take it out of the folder, or copy it again"
             ) from None
+
+
+def _is_image(header: Dataset, file: Path) -> bool:
+    """Tell whether a file holds pixels, and not a report or the like.
+
+    Raises:
+        ImageError: it should, by its class, or ends before that.
+    """
+    if "Rows" in header:
+        return True
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    if kind is None or not len(header) or kind.name.endswith("Image Storage"):
+        raise ImageError(f"{file.name!r}: it has no pixels; it may be cut short, copy it again")
+    return False
 
 
 def _fact(dataset: Dataset, frame: int, group: str, name: str, default: Any = None) -> Any:
@@ -195,7 +212,7 @@ def _check_series(headers: Sequence[Dataset]) -> None:
         raise ImageError(f"its slices are of several sizes, {words}; keep those of one size")
 
 
-def _volume(slices: Sequence[NDArray[Any]], places: Sequence[Place]) -> Recording:
+def _volume(slices: Sequence[NDArray[Any]], places: Sequence[Place], notes: tuple[str, ...] = ()) -> Recording:
     """Stack slices ``(rows, columns, channels)`` in the order of their positions."""
     origins, down, across = np.swapaxes(np.stack(places), 0, 1)
     if np.abs(down - down[0]).max() > _SAME or np.abs(across - across[0]).max() > _SAME:
@@ -218,7 +235,7 @@ def _volume(slices: Sequence[NDArray[Any]], places: Sequence[Place]) -> Recordin
     check_affine(affine)
     values = np.moveaxis(np.stack([slices[i] for i in order]), -1, 0)
     spacing = (float(np.diff(depths[order]).mean()), *(float(np.linalg.norm(side[0])) for side in (down, across)))
-    return Recording(values, "volume", spacing, "mm", limits=range_of(values), grid=NiftiGrid.scanner(affine))
+    return Recording(values, "volume", spacing, "mm", limits=range_of(values), grid=NiftiGrid.scanner(affine), notes=notes)
 
 
 def _check_depths(depths: NDArray[np.float64]) -> None:
