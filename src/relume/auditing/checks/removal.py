@@ -12,7 +12,7 @@ from scipy.sparse import linalg
 
 from relume.measures.similarity import Values
 
-__all__ = ["Pixels", "blurred", "imputed", "order", "plain"]
+__all__ = ["Pixels", "blurred", "imputed", "neighbours", "order", "plain"]
 
 Pixels = NDArray[np.int64]
 
