@@ -199,9 +199,13 @@ def test_quantus_agrees(quantus):
 # --- Baselines and estimates ---------------------------------------------------------------------------------------------
 
 
-def test_sobel_is_its_twin():
-    image = np.random.default_rng(0).standard_normal((3, 6, 8))
+@pytest.mark.parametrize("size", [(6, 8), (9,), (4, 3, 5)])
+def test_sobel_is_its_twin(size):
+    image = np.random.default_rng(0).standard_normal((3, *size))
     same(sobel(image), twin.sobel(image.mean(0)))
+
+
+def test_what_is_of_one_colour_has_no_edges():
     assert not sobel(np.full((3, 5, 5), 0.3)).any()
 
 

@@ -1,7 +1,10 @@
 """The slow twins of the measures: loops over pixels, written from the definitions, with nothing of the package."""
 
+import itertools
 import math
 from fractions import Fraction
+
+import numpy as np
 
 
 def pixels(array):
@@ -91,19 +94,21 @@ def correlation_length(heat):
 
 
 def sobel(grey):
-    """Both kernels written out; the border repeats its pixel, as scipy's ``reflect``."""
-    height, width = len(grey), len(grey[0])
+    """The kernel of each axis written out; the border repeats its pixel, as scipy's ``reflect``."""
+    axes = range(grey.ndim)
 
-    def at(i, j):
-        return float(grey[min(max(i, 0), height - 1)][min(max(j, 0), width - 1)])
+    def at(place):
+        return float(grey[tuple(min(max(i, 0), side - 1) for i, side in zip(place, grey.shape, strict=True))])
 
-    def magnitude(i, j):
-        weights = ((-1, 1), (0, 2), (1, 1))
-        down = sum(w * (at(i + 1, j + d) - at(i - 1, j + d)) for d, w in weights)
-        across = sum(w * (at(i + d, j + 1) - at(i + d, j - 1)) for d, w in weights)
-        return math.hypot(down, across)
+    def slope(place, axis):
+        total = 0.0
+        for step in itertools.product((-1, 0, 1), repeat=grey.ndim):
+            weight = step[axis] * math.prod(2 - abs(step[other]) for other in axes if other != axis)
+            total += weight * at([i + d for i, d in zip(place, step, strict=True)])
+        return total
 
-    return [[magnitude(i, j) for j in range(width)] for i in range(height)]
+    edges = [math.hypot(*(slope(place, axis) for axis in axes)) for place in np.ndindex(grey.shape)]
+    return np.array(edges).reshape(grey.shape)
 
 
 def gaussian_blur(mask, sigma):
