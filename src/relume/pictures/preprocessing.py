@@ -16,7 +16,7 @@ from relume.pictures.photo import Photo, load_picture
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["IMAGENET", "INTERPOLATIONS", "Interpolation", "Preprocessing", "check_same", "preprocess_image"]
+__all__ = ["IMAGENET", "INTERPOLATIONS", "UNCHANGED", "Interpolation", "Preprocessing", "check_same", "preprocess_image"]
 
 #: The most pixels of a resized picture: more are a mistake (a line of pixels, say) and not a photograph.
 _MOST_PIXELS = 64_000_000
@@ -40,11 +40,14 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 class Preprocessing:
     """A network's preprocessing as plain data: a picture is resized, cropped about its centre and normalised.
 
-    The tensors are those of torchvision's classification presets, to the last bit.
+    The tensors are those of torchvision's classification presets, to the last bit, and of those of its detectors, which resize
+    and normalise images themselves.
 
     Attributes:
-        resize: the shorter side in pixels, the other in proportion; or (height, width), whatever the picture's proportions.
-        crop: the side of the square, or (height, width), cut from the middle, in pixels; beyond the picture it is black.
+        resize: the shorter side in pixels, the other in proportion; or (height, width), whatever the picture's proportions;
+            None to leave its size.
+        crop: the side of the square, or (height, width), cut from the middle, in pixels; beyond the picture it is black. None
+            for the whole.
         interpolation: the way to resize: one of :data:`INTERPOLATIONS`.
         mean: the values subtracted from red, green and blue, whose range is 0 to 1.
         std: the values that they are divided by after that.
@@ -60,8 +63,8 @@ class Preprocessing:
         ((56, 48), torch.Size([3, 48, 56]))
     """
 
-    resize: int | tuple[int, int] = 256
-    crop: int | tuple[int, int] = 224
+    resize: int | tuple[int, int] | None = 256
+    crop: int | tuple[int, int] | None = 224
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -75,6 +78,8 @@ class Preprocessing:
             InputError: a size below one pixel or of too many, an unknown interpolation, or not a finite number for each colour.
         """
         for name, size in (("resize", self.resize), ("crop", self.crop)):
+            if size is None:
+                continue
             if min(_pair(size)) < 1:
                 raise InputError(f"{name} is a number of pixels, or height and width, from 1 on; got {size}")
             if math.prod(_pair(size)) > _MOST_PIXELS:
@@ -84,6 +89,8 @@ class Preprocessing:
                 )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
+        if self.letterbox and self.crop is None:
+            raise InputError("a letterbox fits a picture into the crop, and there is none; give crop=, and --crop in the command")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not np.isfinite(values).all() or (name == "std" and 0 in values):
                 what = "three finite numbers" + (", none of them zero" if name == "std" else "")
@@ -109,6 +116,8 @@ class Preprocessing:
 
     def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return the crop's edges in a resized picture of ``size``."""
+        if self.crop is None:
+            return 0, 0, *size
         height, width = _pair(self.crop)
         left, top = self._margin(size[0] - width), self._margin(size[1] - height)
         return left, top, left + width, top + height
@@ -117,9 +126,12 @@ class Preprocessing:
         """Return width and height of the resized picture."""
         width, height = picture.size
         if self.letterbox:
+            assert self.crop is not None, "it was refused"
             within = _pair(self.crop)
             factor = min(within[1] / width, within[0] / height)
             return max(1, round(width * factor)), max(1, round(height * factor))
+        if self.resize is None:
+            return width, height
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         short, long = min(width, height), max(width, height)
@@ -149,6 +161,9 @@ class Preprocessing:
 
 #: The preprocessing of most networks trained on ImageNet: 224 × 224 pixels from the middle.
 IMAGENET = Preprocessing()
+
+#: The preprocessing of networks that resize and normalise images themselves, as torchvision's detectors do: none.
+UNCHANGED = Preprocessing(resize=None, crop=None, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def preprocess_image(path: str | Path, preprocessing: Preprocessing = IMAGENET) -> Tensor:
