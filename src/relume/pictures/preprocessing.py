@@ -90,7 +90,9 @@ class Preprocessing:
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"there is no interpolation {self.interpolation!r}; choose from {', '.join(INTERPOLATIONS)}")
         if self.letterbox and self.crop is None:
-            raise InputError("a letterbox fits a picture into the crop, and there is none; give crop=, and --crop in the command")
+            raise InputError(
+                "a letterbox fits a picture into the crop, and there is none; give crop=, and --crop in the command"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not np.isfinite(values).all() or (name == "std" and 0 in values):
                 what = "three finite numbers" + (", none of them zero" if name == "std" else "")

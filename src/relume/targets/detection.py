@@ -95,7 +95,8 @@ class Detection(Target):
         self._check()
         if (lists := detections_in(outputs, count)) is not None:
             chosen = [self._in_list(i, detections) for i, detections in enumerate(lists)]
-            return replace(self, meant=Meant(*map(torch.stack, zip(*chosen, strict=True)), None))
+            labels, corners, places = map(torch.stack, zip(*chosen, strict=True))
+            return replace(self, meant=Meant(labels, corners, places, None))
         return replace(self, meant=self._in_tensor(boxes_in(outputs, count, self.size, self.layout)))
 
     def _check(self) -> None:
@@ -132,8 +133,9 @@ class Detection(Target):
         """Say what is not in the list of one image, whose classes are ``labels``, and what to do."""
         if not len(labels):
             return (
-                f"the network detected nothing in image {image}; give an image with something in it, or let the network keep "
-                "boxes of low scores: in torchvision's, model.score_thresh = 0, of R-CNNs model.roi_heads.score_thresh = 0"
+                f"the network detected nothing in image {image}; give another image, or let the network keep boxes of lower "
+                "scores: torchvision's are built with score_thresh=0, R-CNNs with box_score_thresh=0 (by --model-args in the "
+                "command)"
             )
         classes = sorted(set(labels.tolist()))
         if self.label is not None and self.label not in classes:
@@ -253,8 +255,10 @@ def fitting_label(outputs: Any, count: int, *, predicted: bool) -> int | None:
         TargetError: several tensors can be the boxes, or one is laid out in either of two ways.
     """
     if lists := detections_in(outputs, count):
+        if not predicted:
+            return EXAMPLE
         labels = lists[0]["labels"]
-        return (int(labels[0]) if predicted else EXAMPLE) if len(labels) else None
+        return int(labels[0]) if len(labels) else None
     boxes = find_boxes(outputs, count, (1, 1))
     if boxes is None:
         return None
