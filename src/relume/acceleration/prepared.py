@@ -270,7 +270,7 @@ def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float
     """
     if [t.shape for t in before.outputs] != [t.shape for t in after.outputs]:
         raise ModelError(
-            "on the example the prepared network returned more or fewer values than the network, as a detector may by rounding; "
+            "on the example the prepared network returned more or fewer values than the network, as detectors may by rounding; "
             "use the network itself, or give another example"
         )
     pairs = zip(before.outputs, after.outputs, strict=True)

@@ -27,7 +27,7 @@ def open_torchvision(request: ModelRequest) -> Opened:
     """Build the classification network or the detector that torchvision lists under the request's name.
 
     Raises:
-        ModelError: there is no such network, its weights cannot be downloaded, weights or arguments do not fit, or the operators
+        ModelError: there is no such network, its weights cannot be downloaded, weights or arguments do not fit, or operators
             that a detector needs are missing.
     """
     models: Any = import_torchvision().models
