@@ -102,6 +102,20 @@ def test_what_is_no_picture_has_no_edges():
     assert len(e.evidence.classes["gradient"]) == 2
 
 
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
+def test_large_maps_are_ranked_almost_as_by_sorting(spread):
+    """Against SciPy: values over two percent and over a hundred orders of magnitude, a quarter of them zero."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 1, 120, 120, generator=generator).sub(0.5).mul(2 * spread).exp()
+    maps[..., :30] = 0
+    other = maps * torch.rand(maps.shape, generator=generator).mul(spread).exp()
+    infos = {"gradient": relume.METHODS["gradient"].maps[0]}
+    found = quick_checks(maps, {"gradient": maps}, infos, {"gradient": other}, torch.tensor([0, 1]))
+    for i in range(2):
+        exact = stats.spearmanr(maps[i].ravel(), other[i].ravel()).statistic
+        assert found.classes["gradient"][i] == pytest.approx(exact, abs=1e-3)
+
+
 def test_a_map_of_zeros_says_nothing(tmp_path):
     images, zeros = torch.zeros(1, 3, 30, 30), torch.zeros(1, 3, 30, 30)
     found = quick_checks(

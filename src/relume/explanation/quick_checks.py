@@ -25,6 +25,9 @@ Similarities: TypeAlias = Mapping[str, tuple[float, ...]]
 #: A similarity from which two maps are called almost the same, and one from which they are called similar.
 ALMOST_THE_SAME, SIMILAR = 0.8, 0.5
 
+#: The number of values from which a map is ranked by 16 bits of each: a similarity changes by less than 0.001.
+LARGE = 1 << 13
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -123,21 +126,23 @@ def quick_checks(
 def _ranks(values: Values) -> Values:
     """Rank the magnitudes of each image, ties at their mean rank: a map is ranked once, whatever it is compared with."""
     flat = np.abs(values).reshape(len(values), -1)
-    return np.stack([_ranks_of_narrow(row) for row in flat]) if flat.dtype == np.float32 else stats.rankdata(flat, axis=1)
+    if flat.dtype != np.float32 or flat.shape[1] < LARGE:
+        return stats.rankdata(flat, axis=1)
+    return np.stack([_ranks_of_large(row) for row in flat])
 
 
-def _ranks_of_narrow(values: Values) -> Values:
-    """Rank float32 values, none negative, in less time than SciPy, which the checks of a small network would spend most on.
+def _ranks_of_large(values: Values) -> Values:
+    """Rank float32 values, none negative, in a quarter of the time of sorting them; neighbours may count as equal.
 
-    The bits of such values are in their order, so that each is sorted with its place behind it, as one integer.
+    The bits of such values, read as integers, are in their order. What they differ in is cut to 16 bits, and counted.
     """
-    count, half = values.size, np.uint64(32)
-    packed = np.sort((values.view(np.uint32).astype(np.uint64) << half) | np.arange(count, dtype=np.uint64))
-    starts = np.flatnonzero(np.diff(packed >> half, prepend=~np.uint64(0)))
-    times = np.diff(starts, append=count)
-    ranks = np.empty(count)
-    ranks[packed.astype(np.uint32)] = np.repeat(starts + (times + 1) / 2, times)
-    return ranks
+    bits = values.view(np.int32)
+    below = np.min(bits, where=bits > 0, initial=np.iinfo(np.int32).max) - 1
+    places = np.maximum(bits, below) - below
+    places >>= max(0, int(places.max()).bit_length() - 16)
+    counts = np.bincount(places)
+    middle: Values = np.cumsum(counts) - (counts - 1) / 2
+    return middle[places]
 
 
 def _similarities(one: Values, other: Values) -> tuple[float, ...]:

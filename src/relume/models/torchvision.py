@@ -13,9 +13,12 @@ from relume.errors import ModelError
 from relume.models.libraries import import_torchvision
 from relume.models.opened import Opened
 from relume.models.sources import ModelRequest
-from relume.pictures.preprocessing import IMAGENET, UNCHANGED, Preprocessing
+from relume.pictures.preprocessing import IMAGENET, Preprocessing
 
 __all__ = ["open_torchvision"]
+
+#: Detectors resize and normalise images themselves.
+UNCHANGED = Preprocessing(None, None, mean=(0, 0, 0), std=(1, 1, 1))
 
 PORTED = (
     "the network undoes the pictures' normalisation, as torchvision's own weights expect; "
