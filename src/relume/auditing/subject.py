@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.auditing.frozen import freeze
-from relume.engine.inputs import Inputs, Model, Output
+from relume.engine.inputs import Inputs, Model, Output, stacked
 from relume.engine.layers import layer_name
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError
@@ -121,6 +121,7 @@ class Subject:
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"an audit looks into the network, a torch.nn.Module; got {type(model).__name__}")
+        images = stacked(model, images)
         if not isinstance(images, Tensor) or images.ndim not in (3, 4, 5):
             kind = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise InputError(
