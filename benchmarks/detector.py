@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import relume
 from relume.demo import CLASSES, PREPROCESSING, Scene, Thing, draw_scene, load_network
-from relume.demo.scenes import SIDE, TRAINING_SEEDS
+from relume.demo.scenes import SIDE
+from relume.demo.truth import TRAINING_SEEDS
 from relume.models.opened import Opened
 from relume.pictures.figure import Cell, Row, figure, figure_bytes
 from relume.targets import Detection
@@ -102,7 +103,7 @@ def pair(seed: int, *, alike: bool) -> Scene:
     return draw_scene(seed, [CLASSES[first], CLASSES[first if alike else second]])
 
 
-def share(saliency: np.ndarray, box: tuple[int, int, int, int]) -> float:
+def share(saliency: np.ndarray, box: tuple[int, ...]) -> float:
     """Compute the share of a saliency ``(128, 128)`` that lies inside a box; 0 if it is empty."""
     x0, y0, x1, y1 = box
     return float(saliency[y0:y1, x0:x1].sum() / saliency.sum()) if saliency.any() else 0.0

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import relume
 from relume import demo
 from relume.demo import CLASSES, PREPROCESSING, DemoNet, draw_scene, load_network, train
-from relume.demo.scenes import TRAINING_SEEDS
+from relume.demo.truth import TRAINING_SEEDS
 from relume.errors import ModelError
 from relume.measures.localisation import share
 from relume.models.sources import open_model

@@ -88,9 +88,9 @@ def correlation(a: Map, b: Map) -> float:
 
 @_where_defined
 def ssim(a: Map, b: Map) -> float:
-    """Compute the structural similarity of ``(H, W)`` maps, each divided by its highest value, in [-1, 1].
+    """Compute the structural similarity of ``(*spatial)`` maps, each divided by its highest value, in [-1, 1].
 
-    Wang et al. 2004, doi:10.1109/TIP.2003.819861: means and covariances under a Gaussian of ``σ = 1.5``, cut at 11 × 11 pixels.
+    Wang et al. 2004, doi:10.1109/TIP.2003.819861: means and covariances under a Gaussian of ``σ = 1.5``, cut at 11 pixels.
 
     Example:
         >>> import numpy as np
@@ -147,8 +147,8 @@ class Maps:
     """The maps of ``N`` images.
 
     Attributes:
-        raw: the maps as the method made them, ``(N, C, H, W)`` or coarse, ``(N, h, w)``.
-        saliency: at the resolution of the images, ``(N, H, W)``.
+        raw: the maps as the method made them, ``(N, C, *spatial)`` or coarse, ``(N, *coarse)``.
+        saliency: at the resolution of the images, ``(N, *spatial)``.
 
     Example:
         >>> import torch
@@ -163,9 +163,9 @@ class Maps:
 
     @classmethod
     def of(cls, raw: Tensor, size: tuple[int, ...]) -> Maps:
-        """Compute the saliency of raw maps, ``(N, C, H, W)``, or coarse ``(N, h, w)``, which are upsampled to ``size``."""
+        """Compute the saliency of raw maps, ``(N, C, *size)``, or coarse ``(N, *coarse)``, which are upsampled to ``size``."""
         raw = raw.detach().to("cpu", torch.promote_types(raw.dtype, torch.float32))
-        heat = saliency(raw) if raw.ndim == 4 else upsample(raw, size)
+        heat = saliency(raw) if raw.ndim == len(size) + 2 else upsample(raw, size)
         return cls(raw.numpy(), heat.double().numpy())
 
     def __len__(self) -> int:
@@ -179,10 +179,10 @@ class Maps:
 
     def defined(self) -> Maps:
         """Return the maps with NaN in place of each empty one, whose similarities would be 0, which reads as a finding."""
-        empty = self.empty[:, None, None]
-        return Maps(
-            np.where(empty.reshape(-1, *[1] * (self.raw.ndim - 1)), np.nan, self.raw), np.where(empty, np.nan, self.saliency)
+        raw, saliency = (
+            np.where(self.empty.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values) for values in (self.raw, self.saliency)
         )
+        return Maps(raw, saliency)
 
     def unknown(self) -> Maps:
         """Return as many maps of NaN."""
@@ -229,6 +229,11 @@ def _if_large(formula: Callable[[Map, Map], float], a: tuple[Map, Map], b: tuple
     return formula(a[1], b[1]) if min(a[1].shape) >= LEAST else math.nan
 
 
+def _hog(a: tuple[Map, Map], b: tuple[Map, Map]) -> float:
+    """Compare directions, which are defined in two axes only."""
+    return _if_large(hog_correlation, a, b) if a[1].ndim == 2 else math.nan
+
+
 #: The similarities by key: the first one of the raw maps with their signs, the others of their saliency.
 SIMILARITIES: Registry[Similarity] = Registry(
     "similarity",
@@ -237,6 +242,6 @@ SIMILARITIES: Registry[Similarity] = Registry(
         "signed": Similarity("Spearman, signed", _signed),
         "absolute": Similarity("Spearman, absolute", lambda a, b: spearman(a[1], b[1])),
         "ssim": Similarity("SSIM", functools.partial(_if_large, ssim)),
-        "hog": Similarity("HOG correlation", functools.partial(_if_large, hog_correlation)),
+        "hog": Similarity("HOG correlation", _hog),
     },
 )
