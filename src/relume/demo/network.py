@@ -191,14 +191,14 @@ def load_band_network(weights: Path | None = None) -> RecordingNet:
         ModelError: the weights cannot be read or do not fit.
 
     Example:
-        Gradient × input, summed over each band, names the band that shows the leaves:
+        The magnitude of gradient × input, summed over each band, names the band that shows the leaves:
 
         >>> import relume, torch
         >>> from relume.demo import BANDS, draw_bands, load_band_network
         >>> scene = draw_bands(7, ["clay", "leaves"])
         >>> images = torch.from_numpy(scene.values)[None]
         >>> e = relume.explain(load_band_network(), images, scene.labels.index("leaves"), ["gradient_x_input"])
-        >>> BANDS[int(e["gradient_x_input"].sum((0, 2, 3)).argmax())]
+        >>> BANDS[int(e["gradient_x_input"].abs().sum((0, 2, 3)).argmax())]
         'near infrared'
     """
     return _loaded(band_network(), "bands", weights)

@@ -46,7 +46,7 @@ VOLUME_CLASSES: tuple[str, ...] = tuple(SHAPES)
 def draw_volume(seed: int, names: Sequence[str] | None = None) -> RecordedScene:
     """Draw the volume of a seed, ``(1, 24, 32, 40)``: always the same for the same arguments.
 
-    Boxes, ellipsoids and tubes lie in noise, at any angle. Sheets and specks, as bright as they are, belong to no class.
+    Boxes, ellipsoids and tubes lie in noise, at any angle. Clouds, sheets and specks belong to no class.
 
     Args:
         seed: any number not below zero.
@@ -84,14 +84,14 @@ def _thing(name: str, centre: Array, size: float, rng: Generator) -> tuple[Array
 
 
 def _background(rng: Generator) -> Array:
-    """Draw clouds, sheets and specks, and grain over them."""
-    values = ndimage.gaussian_filter(rng.standard_normal(SIDES), 4)
+    """Draw clouds, sometimes a sheet, and specks, and grain over them."""
+    values = ndimage.gaussian_filter(rng.standard_normal(SIDES), 4, truncate=2)
     values *= rng.uniform(0, 0.4) / values.std()
-    for _ in range(rng.integers(3)):
+    if rng.random() < 0.5:
         own = _own(rng.uniform(0, SIDES), rng)
         values += rng.uniform(0.5, 1.5) * _covered(np.abs(own[0]) - rng.uniform(0.4, 1))
     specks = np.zeros(SIDES)
     specks.flat[rng.integers(specks.size, size=rng.integers(4, 16))] = 1
     width = rng.uniform(0.7, 1.3)
     values += rng.uniform(0.5, 2) * (2 * np.pi) ** 1.5 * width**3 * ndimage.gaussian_filter(specks, width)
-    return (values + rng.normal(0, rng.uniform(0.1, 0.4), SIDES))[None]
+    return (values + rng.normal(0, rng.uniform(0.05, 0.25), SIDES))[None]

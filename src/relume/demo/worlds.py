@@ -72,8 +72,8 @@ WORLDS = {
         VOLUME_CLASSES,
         functools.partial(_recording, draw_volume),
         volume_network,
-        600,
-        32,
+        900,
+        16,
         ("network", "volume of 24 × 32 × 40 voxels"),
     ),
 }
