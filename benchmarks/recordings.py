@@ -1,4 +1,4 @@
-"""Do maps of signals, bands and volumes fall on what was asked for? `python -m benchmarks.recordings` measures them on drawn scenes.
+"""Do maps of signals, bands and volumes fall on what was asked for? `python -m benchmarks.recordings` measures it.
 
 Each held-out scene shows two things of two classes, and both are asked for.
 """

@@ -1,4 +1,4 @@
-"""The slow twins of the measures: loops over pixels of any number of axes, written from the definitions, with nothing of the package."""
+"""The slow twins of the measures: loops over pixels of any axes, written from the definitions, with nothing of the package."""
 
 import itertools
 import math

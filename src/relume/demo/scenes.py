@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from relume.demo.backgrounds import background
 from relume.demo.pen import Pen, turned
 from relume.demo.things import THINGS
-from relume.demo.truth import Thing, Truth, checked_generator, places
+from relume.demo.truth import SceneTruth, Thing, checked_generator, places
 
 __all__ = ["CLASSES", "SIDE", "Scene", "draw_scene"]
 
@@ -28,7 +28,7 @@ _MOST = len(_LARGEST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene(Truth):
+class Scene(SceneTruth):
     """A picture with ground truth.
 
     Attributes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from relume.errors import InputError
 
-__all__ = ["TRAINING_SEEDS", "Array", "RecordedScene", "Thing", "Truth", "checked_generator", "draw_recorded", "places"]
+__all__ = ["TRAINING_SEEDS", "Array", "RecordedScene", "SceneTruth", "Thing", "checked_generator", "draw_recorded", "places"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
+class SceneTruth:
     """The part that every scene has, whatever is drawn.
 
     Attributes:
@@ -75,7 +75,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RecordedScene(Truth):
+class RecordedScene(SceneTruth):
     """A signal, a volume or a picture of several bands, with ground truth.
 
     Attributes:
@@ -146,7 +146,8 @@ def draw_recorded(
         labels: the classes that there are.
         background: draws the values ``(C, *spatial)`` without things.
         sizes: the least and the largest half width of a thing.
-        thing: draws the values to add and the mask of a thing, of its class, its centre and its size.
+        thing: draws the values to add, ``(C, *spatial)`` or ``(*spatial)`` for all channels, and the mask of a thing, of its
+            class, its centre and its size.
 
     Raises:
         InputError: a negative seed, an unknown class, or not one to three things.

@@ -13,7 +13,7 @@ from relume.demo.bands import SHOWN_IN, draw_bands
 from relume.demo.network import PREPROCESSING, DemoNet, band_network, signal_network, volume_network
 from relume.demo.scenes import CLASSES, draw_scene
 from relume.demo.signals import SIGNAL_CLASSES, draw_signal
-from relume.demo.truth import RecordedScene, Truth
+from relume.demo.truth import RecordedScene, SceneTruth
 from relume.demo.volumes import VOLUME_CLASSES, draw_volume
 
 __all__ = ["WORLDS", "World"]
@@ -33,19 +33,19 @@ class World:
     """
 
     labels: tuple[str, ...]
-    example: Callable[[int], tuple[Tensor, Truth]]
+    example: Callable[[int], tuple[Tensor, SceneTruth]]
     network: Callable[[], nn.Module]
     steps: int
     batch: int
     card: tuple[str, str]
 
 
-def _picture(seed: int) -> tuple[Tensor, Truth]:
+def _picture(seed: int) -> tuple[Tensor, SceneTruth]:
     scene = draw_scene(seed)
     return PREPROCESSING.tensor(scene.picture), scene
 
 
-def _recording(draw: Callable[[int], RecordedScene], seed: int) -> tuple[Tensor, Truth]:
+def _recording(draw: Callable[[int], RecordedScene], seed: int) -> tuple[Tensor, SceneTruth]:
     scene = draw(seed)
     return torch.from_numpy(scene.values), scene
 
