@@ -23,6 +23,8 @@ from relume.demo import (
 )
 from relume.evaluation import COLUMNS, Evaluation, Sample, evaluate
 from relume.evaluation.table import markdown
+from relume.measures.localisation import Mask
+from relume.targets.base import Target
 
 METHODS = ("gradient", "gradient_x_input", "guided_backprop", "gradcam", "guided_gradcam")
 MEASURES = ("mass_accuracy", "right_thing", "pointing", "rank_accuracy")
@@ -42,7 +44,7 @@ def pair(world: str, seed: int) -> RecordedScene:
 
 def sample(scene: RecordedScene) -> Sample:
     """Make a sample of a scene, to evaluate methods on."""
-    targets = {index: scene.mask(index) for index in scene.classes}
+    targets: dict[int | Target, Mask] = {index: scene.mask(index) for index in scene.classes}
     return Sample(f"scene {scene.seed}", torch.from_numpy(scene.values), targets)
 
 
@@ -62,8 +64,9 @@ def named_bands(network: nn.Module, count: int = SCENES) -> Mapping[str, float]:
     named: dict[str, list[bool]] = {"sum": [], "sum of magnitudes": []}
     for scene in (pair("bands", seed) for seed in range(count)):
         images = torch.from_numpy(scene.values)[None]
-        for e in relume.compare(network, images, list(scene.classes), ["gradient_x_input"], evidence=None):
-            product, band = e["gradient_x_input"][0], SHOWN_IN[scene.labels[int(e.target)]]
+        explanations = relume.compare(network, images, list(scene.classes), ["gradient_x_input"], evidence=None)
+        for index, e in zip(scene.classes, explanations, strict=True):
+            product, band = e["gradient_x_input"][0], SHOWN_IN[scene.labels[index]]
             named["sum"].append(int(product.sum((1, 2)).argmax()) == band)
             named["sum of magnitudes"].append(int(product.abs().sum((1, 2)).argmax()) == band)
     return {how: float(np.mean(right)) for how, right in named.items()}

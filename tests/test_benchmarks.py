@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks import detector, packing
+from benchmarks import detector, packing, recordings
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -19,6 +19,8 @@ from benchmarks.performance.report import insert, markdown, short
 from benchmarks.performance.targets import TARGETS
 from benchmarks.performance.timing import Pace, costs
 from torch import nn
+
+import relume
 
 from tests.helpers.networks import ResNet20, Small
 
@@ -126,6 +128,14 @@ def test_the_detector_of_the_benchmark_learns_and_is_measured():
     assert len(lines) == 2 + 3 * len(detector.METHODS)
     assert {line.count("|") for line in lines} == {7}
     assert all(line.endswith(" of 2 |") for line in lines[2:])
+
+
+@pytest.mark.parametrize("world", recordings.WORLDS)
+def test_the_table_of_recordings_has_every_method_and_measure(world):
+    """That the figures are right is tested with the networks, in ``tests/demo``."""
+    lines = recordings.table(recordings.measured(world, 1)).splitlines()
+    assert lines[0].count("|") == 2 + len(recordings.MEASURES)
+    assert [line.split(" | ")[0][2:] for line in lines[2:7]] == [relume.METHODS[key].title for key in recordings.METHODS]
 
 
 def insert_marks():

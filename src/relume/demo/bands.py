@@ -70,8 +70,9 @@ def _in_bands(patch: Array, bands: Sequence[int], rng: Generator) -> Array:
 def _background(rng: Generator) -> Array:
     """Draw land that all bands show, and patches of no class; grain over them in each band."""
     land = ndimage.gaussian_filter(rng.standard_normal((SIDE, SIDE)), rng.uniform(2, 6))
-    values = rng.uniform(0.2, 0.5) * land / land.std() + np.zeros((len(BANDS), 1, 1))
+    values: Array = np.broadcast_to(rng.uniform(0.2, 0.5) * land / land.std(), (len(BANDS), SIDE, SIDE))
     for bands in ([0], [2], range(len(BANDS))):
         for centre in rng.uniform(0, SIDE, (rng.integers(3), 2)):
             values = values + _in_bands(_patch(centre, rng.uniform(6, 11), rng), list(bands), rng)
-    return values + rng.normal(0, rng.uniform(0.1, 0.4), values.shape)
+    values = values + rng.normal(0, rng.uniform(0.1, 0.4), values.shape)
+    return values

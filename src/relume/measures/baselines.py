@@ -32,7 +32,7 @@ def sobel(image: Map) -> Map:
         array([0., 4., 0., 4., 0.])
     """
     grey = image.mean(axis=0, dtype=np.float64)
-    edges: Map = functools.reduce(np.hypot, (ndimage.sobel(grey, axis) for axis in range(grey.ndim)), 0.0)
+    edges: Map = functools.reduce(np.hypot, [ndimage.sobel(grey, axis) for axis in range(grey.ndim)], np.zeros(()))
     return edges
 
 
