@@ -195,7 +195,7 @@ def test_a_rectifier_is_guided():
 
 def test_a_target_is_explained_by_parts_and_in_copies(opened, photo):
     target = add_target()
-    images = torch.stack([opened.image(photo), opened.image(draw_scene(3).picture)])
+    images = torch.stack([opened.input_of(photo)[1], opened.input_of(draw_scene(3).picture)[1]])
     e = relume.explain(opened.model, images, target, ["gradient", relume.Smooth("gradient", samples=2)])
     two = e.scores.topk(2, dim=1).values
     torch.testing.assert_close(e.score, two[:, 0] - two[:, 1])
@@ -205,7 +205,7 @@ def test_a_target_is_explained_by_parts_and_in_copies(opened, photo):
 
 def test_a_check_has_its_measures_and_its_row(opened, photo):
     add_check()
-    report = relume.audit(opened.model, opened.image(photo)[None], method="gradient", checks=["spread"])
+    report = relume.audit(opened.model, opened.input_of(photo)[1][None], method="gradient", checks=["spread"])
     assert report.measures["spread"] > 0
     assert "spread" in str(report)
 

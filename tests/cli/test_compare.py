@@ -160,6 +160,6 @@ def test_an_interrupted_comparison_leaves_nothing(scenes, tmp_path, monkeypatch)
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relume.pictures.photo.load_photo", interrupted)
+    monkeypatch.setattr("relume.pictures.formats.table.load_photo", interrupted)
     assert "stopped; nothing was written" in sentence(relume_command("compare", scenes[0], "--output", tmp_path / "out"), 130)
     assert not (tmp_path / "out").exists()

@@ -366,7 +366,7 @@ def test_an_interrupted_run_says_how_far_it_came(explain, files, tmp_path, monke
             raise KeyboardInterrupt
         return load_photo(path)
 
-    monkeypatch.setattr("relume.pictures.photo.load_photo", interrupted)
+    monkeypatch.setattr("relume.pictures.formats.table.load_photo", interrupted)
     result = explain(files / "one.jpg", files / "two.png", "--method", "gradient", "--batch-size", "1")
     assert result.exit_code == 130
     assert "stopped after 1 of 2 photos" in result.stderr

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import relume.cli
 from relume.cli.failures import uninterrupted
 from relume.errors import OutputError
+from relume.models.opened import ASSUMED
 from relume.pages.folder import write_folder
 from relume.pictures.photo import Photo, load_photo
 from tests.helpers.commands import complaints, relume_command, sentence
@@ -168,7 +169,7 @@ def test_memory_that_runs_out_for_a_photo_is_a_line(photos, monkeypatch):
             raise MemoryError
         return load_photo(path)
 
-    monkeypatch.setattr("relume.pictures.photo.load_photo", load)
+    monkeypatch.setattr("relume.pictures.formats.table.load_photo", load)
     result = moody("explain", *photos, *CHEAP["explain"], fails="memory")
     assert result.exit_code == 1
     said = complaints(result)[-3:]
@@ -288,7 +289,7 @@ def test_a_fault_in_relume_is_a_sentence_with_a_code_of_its_own(photos, monkeypa
 
 def test_a_fault_in_relume_on_one_photo_is_a_line(photos, monkeypatch):
     monkeypatch.setattr(
-        "relume.pictures.photo.load_photo",
+        "relume.pictures.formats.table.load_photo",
         lambda path: Photo(None, (0, 0, 1, 1)) if path.name == "dark.png" else load_photo(path),
     )
     shown = moody("explain", *photos, *CHEAP["explain"])
@@ -342,7 +343,7 @@ def test_warnings_and_logs_of_a_network_stay_hidden(photos, capfd):
     assert result.exit_code == 0, result.output
     assert complaints(result) == [
         "moody:Moody was imported and run",
-        "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std",
+        ASSUMED,
     ]
     assert "odd" not in result.output
     assert capfd.readouterr() == ("", "")

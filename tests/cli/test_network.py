@@ -78,10 +78,10 @@ def test_the_overrides_are_what_the_network_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--resize", "big"], "--resize takes numbers between commas; got 'big'"),
-        (["--crop", "1,2,3"], "--crop takes one number of pixels, or height and width"),
+        (["--resize", "big"], "--resize takes whole numbers between commas; got 'big'"),
+        (["--crop", "1,2,3"], "crop has 3 numbers, 1, 2, 3, and this has 2 axes; give one for each"),
         (["--crop", "0"], "crop is a number of pixels"),
-        (["--mean", "0.5"], "mean is three finite numbers"),
+        (["--mean", "0.5,0.5"], "mean and std are finite numbers, one for each channel"),
         (["--interpolation", "cubic"], "there is no interpolation 'cubic'"),
         (["--model-args", "{"], "--model-args is no JSON"),
         (["--model-args", "[1]"], "--model-args is a JSON object of names and values; got [1]"),

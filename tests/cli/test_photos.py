@@ -91,7 +91,7 @@ def test_every_command_takes_folders(tree, command):
     result = relume_command(command, tree, "nothing", "elsewhere/6.png", *CHEAP[command], "--output", "photos/out")
     assert result.exit_code == 1, result.output
     assert complaints(result) == [
-        "relume: the folder 'nothing' holds no pictures that Pillow reads; name one that does, or the files",
+        "relume: the folder 'nothing' holds no pictures that Pillow reads, and no recordings; name another, or the files",
         f"relume: 1 of 7 photos could not be {'audited' if command == 'audit' else 'explained'}",
     ]
     for path in (*FOUND, "elsewhere/6.png"):

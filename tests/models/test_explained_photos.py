@@ -158,16 +158,6 @@ def test_a_network_that_takes_one_photo_at_a_time_is_asked_once_for_more():
     assert opened.model.batches == [2, 1, 1, 1, 1, 1]
 
 
-class Uncut(Preprocessing):
-    """The preprocessing of a network that takes photos of any size: none is resized or cropped."""
-
-    def _size(self, picture):
-        return picture.size
-
-    def _crop(self, size):
-        return 0, 0, *size
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_photo_of_a_batch_has_one_result(count):
     with pytest.raises(ValueError, match="zip"):
@@ -177,7 +167,7 @@ def test_each_photo_of_a_batch_has_one_result(count):
 def test_photos_of_different_sizes_are_explained_apart():
     small, large = shades(200, 120)
     large = large.resize((24, 20))
-    opened = dataclasses.replace(fussy(), preprocessing=Uncut())
+    opened = dataclasses.replace(fussy(), preprocessing=Preprocessing(None, None))
     results = [e for _, e in opened.explanations([small, large, small, small], 1, ["gradient"], batch_size=2, evidence=None)]
     assert [tuple(e["gradient"].shape) for e in results] == [(1, 3, 20, width) for width in (20, 24, 20, 20)]
     assert opened.model.batches == [1, 1, 2]  # the second batch runs together again

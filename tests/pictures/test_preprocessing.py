@@ -11,6 +11,7 @@ from relume.errors import ImageError, InputError, ModelError
 from relume.models.libraries import import_library, import_torchvision
 from relume.models.timm import timm_preprocessing
 from relume.models.transformers import processor_preprocessing
+from relume.pictures.photo import Photo
 from relume.pictures.preprocessing import INTERPOLATIONS, Preprocessing
 
 SIZES = [(300, 200), (203, 311), (224, 224), (61, 37)]
@@ -44,9 +45,14 @@ def test_margins_are_torchvisions_to_the_pixel(size, crop):
         ({"resize": 100_000}, "resize makes pictures of 100000×100000 pixels"),
         ({"resize": (10, 10**7)}, "resize makes pictures of 10×10000000 pixels"),
         ({"interpolation": "cubic"}, "no interpolation 'cubic'; choose from nearest, bilinear, bicubic, lanczos"),
-        ({"mean": (0.5,)}, "mean is three finite numbers, for red, green and blue; got 0.5"),
-        ({"std": (1, 1, 0)}, "std is three finite numbers, none of them zero"),
-        ({"std": (1, 1, float("nan"))}, "std is three finite numbers"),
+        ({"mean": (0.5, 0.5)}, "mean and std are finite numbers, one for each channel .* got mean 0.5, 0.5 and std 0.229"),
+        ({"mean": ()}, "got mean none"),
+        ({"std": (1, 1, 0)}, "none of std is zero; got"),
+        ({"std": (1, 1, float("nan"))}, "mean and std are finite numbers"),
+        ({"resize": (1, 2, 3, 4)}, "resize is a number of pixels"),
+        ({"spacing": (1, 0)}, "spacing is a finite number above zero for each axis; got 1, 0"),
+        ({"window": (5, 5)}, "window is two finite values, the lower first; got 5, 5"),
+        ({"bands": (0, -1)}, "bands are numbers of channels, counted from 0; got 0, -1"),
     ],
 )
 def test_what_makes_no_tensor_is_refused(changes, says):
@@ -187,3 +193,15 @@ def test_every_interpolation_is_pillows():
         resized = photo(60, 50).resize((38, 32), Image.Resampling[name.upper()])
         assert np.array_equal(view, np.asarray(resized)[:, 3:35])
     assert len({view.tobytes() for view in views}) == 6
+
+
+def test_a_grey_network_gets_grey_and_bands_their_order():
+    picture = photo(40, 30)
+    grey = Preprocessing(None, None, mean=(0.5,), std=(0.25,)).tensor(picture)
+    assert grey.shape == (1, 30, 40)
+    assert np.allclose(grey[0], (np.asarray(picture.convert("L"), np.float32) / 255 - 0.5) / 0.25)
+    colours = Preprocessing(None, None, mean=(0.0,) * 3, std=(1.0,) * 3).tensor(picture)
+    reversed_ = Preprocessing(None, None, mean=(0.0,), std=(1.0,), bands=(2, 1, 0)).tensor(picture)
+    assert np.array_equal(reversed_, colours.flip(0))
+    with pytest.raises(ImageError, match="a photo gives 3 channels, and mean and std are for 5; give a file with all of them"):
+        Preprocessing(mean=(0.0,) * 5, std=(1.0,) * 5).prepare(Photo.whole(picture))

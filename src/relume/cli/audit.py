@@ -24,8 +24,6 @@ from relume.methods.names import DEFAULT_METHODS
 from relume.text import decimal, printable
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from relume.auditing import AuditReport
     from relume.auditing.fail_if import Condition
     from relume.auditing.subject import Progress as ProgressOfChecks
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
     from relume.targets import TargetLike
 
 __all__ = ["EXAMPLES", "audit"]
@@ -188,8 +187,8 @@ def audit(
         groups.append(views)
         naming = reports[0].naming("--activation {}")
 
-    def ask(batch: Sequence[tuple[Photo, Path]]) -> list[list[AuditReport]]:
-        return [[_audited(p.picture, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
+    def ask(batch: Sequence[tuple[Photo | Recording, Path]]) -> list[list[AuditReport]]:
+        return [[_audited(p, path, names[path], opened, m, options, progress) for m in methods] for p, path in batch]
 
     with _bars(len(photos) * len(methods)) as progress:
         each_photo(in_batches(photos, 1, lambda path: (common.read_photo(path), path), ask), failures, keep)
@@ -210,7 +209,7 @@ def audit(
 
 
 def _audited(
-    picture: Image,
+    photo: Photo | Recording,
     path: Path,
     name: str,
     opened: Opened,
@@ -220,14 +219,16 @@ def _audited(
 ) -> AuditReport:
     """Audit one method's map of a photo."""
     import relume
+    from relume.pictures.recording import Recording
 
-    view = opened.preprocessing.view(picture)
+    _, image = opened.input_of(photo)
     options = {"activation": opened.activation, "labels": opened.labels, "output": opened.output, **options}
     key = method if isinstance(method, str) else method.maps[0].key
     with bars(f"{name}: {key}") as progress:
-        report = relume.audit(opened.model, opened.image(view)[None], method=method, progress=progress, **options)
+        report = relume.audit(opened.model, image[None], method=method, progress=progress, **options)
     provenance = {"file": str(path), **report.provenance}
-    return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=[view])
+    pictures = None if isinstance(photo, Recording) else [opened.preprocessing.view(photo.picture)]
+    return dataclasses.replace(report, model=opened.name, name=name, provenance=provenance, pictures=pictures)
 
 
 @contextmanager

@@ -51,9 +51,8 @@ def check(
     from relume.demo import draw_scene
 
     opened = network.open()
-    photo = draw_scene(0).picture if picture is None else common.read_photo(picture).picture
-    image = opened.image(opened.preprocessing.view(photo))[None]
-    checkup = examine(opened.model, image, network.layer, activation=opened.activation, output=opened.output)
+    _, image = opened.input_of(draw_scene(0).picture if picture is None else common.read_photo(picture))
+    checkup = examine(opened.model, image[None], network.layer, activation=opened.activation, output=opened.output)
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **checkup.as_dict()}, indent=2, ensure_ascii=False))

@@ -21,6 +21,7 @@ from relume.errors import RelumeError
 if TYPE_CHECKING:
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
     from relume.targets import TargetLike
 
 __all__ = [
@@ -127,7 +128,7 @@ def complain(error: RelumeError | str, about: Path | None = None) -> None:
         err.print(Text("".join(traceback.format_exception(raised)), style="dim"))
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path) -> Photo | Recording:
     """Read a photo, and print on stderr what a reader must know of its file."""
     from relume.models.photos import read_photo
 

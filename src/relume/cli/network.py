@@ -29,7 +29,7 @@ DEMO = (
 )
 
 _DTYPES = ("bfloat16", "float16", "float64")
-_PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std")
+_PREPROCESSING = ("resize", "crop", "interpolation", "mean", "std", "spacing", "window", "bands")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +88,13 @@ class Network:
     resize: Annotated[
         str | None,
         typer.Option(
-            metavar="PIXELS", help="Shorter side of the resized picture, or HEIGHT,WIDTH. [default: the network's own]"
+            metavar="PIXELS", help="Shorter side of the resized picture, or one for each axis. [default: the network's own]"
         ),
     ] = None
     crop: Annotated[
         str | None,
         typer.Option(
-            metavar="PIXELS", help="Side of the square cut from the middle, or HEIGHT,WIDTH. [default: the network's own]"
+            metavar="PIXELS", help="Side of the part cut from the middle, or one for each axis. [default: the network's own]"
         ),
     ] = None
     interpolation: Annotated[
@@ -103,11 +103,27 @@ class Network:
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="Mean subtracted from pixels, which are from 0 to 1. [default: the network's own]"),
+        typer.Option(
+            metavar="NUMBERS", help="Mean subtracted from each channel, of a photo from 0 to 1. [default: the network's own]"
+        ),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help="Standard deviation that pixels are divided by then. [default: the network's own]"),
+        typer.Option(
+            metavar="NUMBERS", help="Standard deviation that each channel is divided by then. [default: the network's own]"
+        ),
+    ] = None
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Distance of neighbours to which recordings are resampled: 1,1,1 (mm)."),
+    ] = None
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Values of a recording that become 0 and 1, for CT: -150,250."),
+    ] = None
+    bands: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Channels that the network takes, in its order, counted from 0. [default: all]"),
     ] = None
     letterbox: Annotated[
         bool,
@@ -151,6 +167,7 @@ class Network:
             labels=names or opened.labels,
             output=self.scores,
             preprocessing=dataclasses.replace(opened.preprocessing, **changes),
+            recordings=dataclasses.replace(opened.recordings, **changes),
         )
         if self.layer is not None:
             layer_name(opened.model, self.layer)
@@ -185,13 +202,10 @@ def _value(key: str, text: str) -> Any:
     """Read the value of an option of preprocessing: a name, one number or several."""
     if key == "interpolation":
         return text.strip()
-    kind = int if key in ("resize", "crop") else float
+    kind = int if key in ("resize", "crop", "bands") else float
     try:
         numbers = tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--{key} takes numbers between commas; got {text!r}") from None
-    if kind is float:
-        return numbers
-    if len(numbers) > 2:
-        raise InputError(f"--{key} takes one number of pixels, or height and width; got {text!r}")
-    return numbers if len(numbers) == 2 else numbers[0]
+        whole = " whole" if kind is int else ""
+        raise InputError(f"--{key} takes{whole} numbers between commas; got {text!r}") from None
+    return numbers[0] if key in ("resize", "crop") and len(numbers) == 1 else numbers

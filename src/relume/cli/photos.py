@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relume.methods.wrapper import MethodLike
     from relume.models.opened import Opened
     from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
     from relume.targets import TargetLike
 
 __all__ = ["Failures", "Photos", "comparisons", "distinct_names", "each_photo"]
@@ -32,7 +33,7 @@ Photos: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
         metavar="PHOTO",
-        help="Picture files, or folders: all pictures in them and in the folders inside.",
+        help="Files of pictures, volumes, signals or clips, or folders: all such files in them and in the folders inside.",
         readable=False,
     ),
 ]
@@ -143,7 +144,7 @@ def comparisons(
 
     notes: dict[Path, tuple[str, ...]] = {}
 
-    def read(path: Path) -> Photo:
+    def read(path: Path) -> Photo | Recording:
         photo = read_photo(path)
         notes[path] = photo.notes
         return photo

@@ -243,7 +243,7 @@ class Trace:
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
-            name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
+            name = next((layer.name for layer in self.layers if any(tensor is missing[0] for tensor in layer.tensors)), "")
             raise LayerError(f"the score does not depend on layer {name!r}; name another")
         return [g for g in pulled if g is not None]
 

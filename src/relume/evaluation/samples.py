@@ -102,4 +102,4 @@ def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None,
             targets[index] = targets[index] | mask if index in targets else mask
     if not targets:
         raise ImageError(f"{name!r}: nothing of what its masks show is in the part that the network sees; leave it out")
-    return Sample(name, opened.image(view(picture)), targets, np.logical_or.reduce([mask for _, mask in visible]))
+    return Sample(name, opened.input_of(picture)[1], targets, np.logical_or.reduce([mask for _, mask in visible]))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
+from relume.explanation.drawing import Kinds, drawn_map, is_drawn
 from relume.explanation.request import Layers, Options, Request, with_options
-from relume.explanation.result import Explanation, Kinds, Scale, compared
+from relume.explanation.result import Explanation, Scale, compared
 from relume.explanation.run import explanations
 from relume.explanation.scales import share
 from relume.explanation.sheet import notebook, sheet
@@ -20,6 +21,9 @@ from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes, pages
+from relume.pictures.ground import bands_photo
+from relume.pictures.photo import Photo
+from relume.pictures.recording import Recording
 from relume.pictures.scale import PERCENTILE
 from relume.targets.base import TargetLike
 from relume.text import encoded, name_of
@@ -112,7 +116,7 @@ class Comparison(Sequence[Explanation]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str | None:
-        return notebook(_rows([self])) if self.explanations[0].images.ndim == 4 else None
+        return notebook(_rows([self])) if is_drawn(self.explanations[0]) else None
 
 
 @with_options(Options)
@@ -171,14 +175,15 @@ def _rows(comparisons: Sequence[Comparison]) -> list[Explanation]:
 
 
 def _lighter(e: Explanation) -> Explanation:
-    photos = e.photos and [replace(photo.fitted(LONGEST), content=None) for photo in e.photos]
-    return replace(e, photos=photos)
+    photos = [replace(p.fitted(LONGEST), content=None) if isinstance(p, Photo) else p for p in e.photos or ()]
+    return replace(e, photos=photos or None)
 
 
 def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
     """Describe one image for the page, explained for each target; ``number`` is its name if there is no file."""
     first = targets[0]
-    photo = first.photo_at()
+    ground = first.ground()
+    photo = bands_photo(ground) if isinstance(ground, Recording) else ground
     (width, height), (left, top, right, bottom) = photo.picture.size, photo.box
     size = photo.original or photo.picture.size
     across, down = size[0] / width, size[1] / height
@@ -206,9 +211,10 @@ def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
 
 def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:
     """Describe one map for the page."""
-    drawing, full, values = e.kind(method, kind), e.scale(method)[0], e.drawn(method)
+    drawn = drawn_map(e, method, kind)
+    drawing, full, values = drawn.kind, drawn.scale, drawn.values
     low, high = drawing.ends or (0, 1)
-    drawn = f"{e.scaling}{', drawn as heat' if drawing.on_photo else ''}"
+    how = f"{e.scaling}{', drawn as heat' if drawing.on_photo else ''}"
     return MapView(
         key=method,
         name=e.infos[method].title,
@@ -216,6 +222,6 @@ def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:
         layer=drawing.layer(values, full),
         bar=drawing.layer(drawing.ramp, 1),
         ends=(low * full, high * full),
-        legend="; ".join(part for part in (drawn if values.any() else "", e.doubt(method)) if part),
+        legend="; ".join(part for part in (how if values.any() else "", e.doubt(method)) if part),
         note="; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
     )

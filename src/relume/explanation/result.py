@@ -16,14 +16,16 @@ from torch import Tensor
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
 from relume.explanation import storage
+from relume.explanation.drawing import Kinds, drawn_map, framed, ground_at, is_drawn, kind_for
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.remarks import NO_GRADCAM, NO_GRADIENT
 from relume.maps import MapInfo, array, saliency_at
 from relume.pages.folder import recover, write_folder
-from relume.pictures.canvas import seen, stretched
-from relume.pictures.kinds import KINDS, Kind, default_kind
-from relume.pictures.photo import Photo, as_photo
-from relume.pictures.preprocessing import IMAGENET, Preprocessing, check_same
+from relume.pictures.ground import Ground, draw
+from relume.pictures.kinds import Kind
+from relume.pictures.photo import Photo
+from relume.pictures.preprocessing import IMAGENET, Preprocessing
+from relume.pictures.recording import Recording
 from relume.pictures.scale import OWN, PERCENTILE, Array, Scaling
 from relume.targets.activation import Quantity, Resolved, activated, how_to_name
 from relume.text import significant
@@ -39,9 +41,6 @@ FEW = 3
 
 #: A map so many times weaker than the strongest of the same method's beside it is called weak.
 TIMES_WEAKER = 100
-
-#: A kind of picture for every method, or for each; None for what suits the map.
-Kinds: TypeAlias = str | Mapping[str, str] | None
 
 Scale: TypeAlias = float | Literal["own", "shared"]
 
@@ -64,7 +63,8 @@ class Explanation:
         layer: Grad-CAM's target layer, given or chosen; None if no method read one.
         model: the network's name.
         labels: class names by index, if known.
-        photos: each photo and what the network saw of it, if known (:meth:`with_photos`): what maps are drawn on.
+        photos: each photo, or each recording, and what the network saw of it, if known (:meth:`with_photos`): what maps are
+            drawn on.
         provenance: where the result comes from, as plain data: file, preprocessing, weights.
         activation: what makes probabilities of ``scores``: ``softmax``, ``sigmoid`` or ``none``.
         are_probabilities: True if ``scores`` are probabilities as they are, the network ending in a softmax or sigmoid; None if
@@ -99,7 +99,7 @@ class Explanation:
     layer: str | None
     model: str
     labels: Sequence[str] | None = None
-    photos: Sequence[Photo] | None = None
+    photos: Sequence[Photo | Recording] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     activation: Resolved = "none"
     are_probabilities: bool | None = None
@@ -389,14 +389,18 @@ class Explanation:
 
     # --- Pictures ---------------------------------------------------------------------------------------------------------
 
-    def with_photos(self, photos: Sequence[str | Path | Image | Photo], preprocessing: Preprocessing = IMAGENET) -> Self:
+    def with_photos(
+        self, photos: Sequence[str | Path | Image | Photo | Recording], preprocessing: Preprocessing = IMAGENET
+    ) -> Self:
         """Return the same explanation, drawn on ``photos`` at their own resolution: a file, picture or photo for each image.
 
-        ``preprocessing`` is what made the images of them: where it cropped, the rest of a photo is dimmed.
+        Signals, volumes and video are drawn on recordings, one for each image: see :class:`relume.pictures.Recording`.
+        ``preprocessing`` is what made the images of photos: where it cropped, the rest is dimmed. A recording knows its box.
 
         Raises:
             ImageError: a photo cannot be read.
-            InputError: there are more or fewer photos than images, or an image is not what becomes of its photo.
+            InputError: there are more or fewer photos than images, an image is not what becomes of its photo, or a recording
+                has other spatial axes than the images.
 
         Example:
             >>> import relume
@@ -406,13 +410,7 @@ class Explanation:
             >>> e.with_photos([photo], PREPROCESSING).photo().size == photo.size
             True
         """
-        if not isinstance(photos, list | tuple) or len(photos) != len(self):
-            given = len(photos) if isinstance(photos, list | tuple) else f"a {type(photos).__name__}"
-            raise InputError(f"photos are a list, one for each of {len(self)} images; got {given}")
-        framed = [preprocessing.frame(as_photo(photo)) for photo in photos]
-        for i, photo in enumerate(framed):
-            check_same(preprocessing.view(photo.picture), self.images[i], i)
-        return dataclasses.replace(self, photos=framed)
+        return dataclasses.replace(self, photos=framed(self, photos, preprocessing))
 
     def scaled(self, scale: Scale | Mapping[str, float] = "own", *, percentile: float = PERCENTILE) -> Self:
         """Return the same explanation, drawn at another scale.
@@ -437,22 +435,22 @@ class Explanation:
         return dataclasses.replace(self, scaling=scaling_of([self], scale, percentile))
 
     def photo(self, sample: int = 0) -> Image:
-        """Return the photo at its own resolution, dimmed where the network never looked; its input if there is no photo.
+        """Draw the photo or the recording alone, dimmed where the network never looked; its input if there is neither.
 
         An input is stretched to the range of a display.
         """
-        return seen(self.photo_at(sample))
+        return draw(self.ground(sample))
 
-    def photo_at(self, sample: int = 0, size: int | None = None) -> Photo:
-        """Return the photo with its box, its longest side no more than ``size`` pixels; of the input if there is no photo."""
-        if self.images.ndim != 4:
-            raise InputError(
-                f"only two-dimensional images are drawn, and this input has shape {tuple(self.images.shape)}; "
-                "plot e[method] yourself"
-            )
-        i = self._index(sample)
-        photo = self.photos[i] if self.photos else Photo.whole(stretched(array(self.images[i].float())))
-        return photo if size is None else photo.fitted(size)
+    def ground(self, sample: int = 0) -> Ground:
+        """Return what the maps of one image are drawn on: its photo or recording with its box; its input if there is neither.
+
+        An input ``(C, L)`` is taken for a signal, and ``(C, D, H, W)`` for a volume. Three channels of ``(C, H, W)`` are
+        colours; of any other number the first is drawn in grey.
+
+        Raises:
+            InputError: an input without spatial axes, or with more than three.
+        """
+        return ground_at(self, self._index(sample))
 
     def picture(self, method: str, sample: int = 0, *, kind: str | None = None, size: int | None = None) -> Image:
         """Draw one map, on its photo where the kind shows one, where the network looked.
@@ -464,7 +462,7 @@ class Explanation:
             size: the longest side in pixels, the photo's own if None.
 
         Raises:
-            InputError: an unknown method or kind, or images that are not two-dimensional.
+            InputError: an unknown method or kind, or images without one to three spatial axes.
 
         Example:
             >>> import relume, torch
@@ -472,9 +470,8 @@ class Explanation:
             >>> relume.explain(network, torch.rand(2, 3, 4, 4), methods=["gradient"]).picture("gradient", kind="over").size
             (4, 4)
         """
-        photo = self.photo_at(sample, size)
-        one = self[self._index(sample)]
-        return one.kind(method, kind).draw(one.drawn(method), one.scale(method)[0], photo)
+        i = self._index(sample)
+        return draw(self.ground(i), drawn_map(self[i], method, kind), size=size)
 
     def overlay(self, method: str, sample: int = 0, *, kind: str = "over") -> Image:
         """Draw one map over its photo, at the photo's own resolution."""
@@ -490,15 +487,11 @@ class Explanation:
             >>> e.kind("gradient").key
             'colour'
         """
-        if isinstance(kind, Mapping) and not set(kind) <= set(self.maps):
-            raise InputError(f"kinds are for methods of this explanation, {', '.join(self.maps)}; got {', '.join(kind)}")
-        key = kind.get(method) if isinstance(kind, Mapping) else kind
-        return default_kind(self.infos[method]) if key is None else KINDS[key]
+        return kind_for(self, method, kind)
 
     def drawn(self, method: str) -> Array:
-        """Return the first image's map as it goes into a picture: ``(C, H, W)`` signed, or ``(H, W)``, at input resolution."""
-        values = self[method] if self.infos[method].place == "input" else self.saliency(method)
-        return array(values[0].float())
+        """Return the first image's map as it is drawn: ``(C, *spatial)`` signed, or ``(*spatial)``, at input resolution."""
+        return drawn_map(self, method).values
 
     def figure(self, *, kind: Kinds = None, scale: Scale | None = None, columns: int | None = None, dpi: float = 150) -> Figure:
         """Draw a figure for a paper: a row for each image, with the photo and every map, class, score, layer and scale.
@@ -522,7 +515,7 @@ class Explanation:
     def _repr_html_(self) -> str | None:
         from relume.explanation.sheet import notebook
 
-        return notebook([self]) if self.images.ndim == 4 else None
+        return notebook([self]) if is_drawn(self) else None
 
     # --- Files ------------------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from relume.errors import OutputError
 from relume.explanation import storage
-from relume.explanation.result import Explanation, Kinds
+from relume.explanation.drawing import Kinds
+from relume.explanation.result import Explanation
 from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
 
-__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "write_targets"]
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "target_folder", "write_targets"]
 
 #: The name of the figure of all targets of a photo.
 OVERVIEW = "overview.png"
@@ -66,7 +67,7 @@ def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: K
 def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
     """Return the files that :func:`save_all` writes, by their paths in the folder."""
     files = {
-        f"{_target_folder(e)}/{name}": content
+        f"{target_folder(e)}/{name}": content
         for e in explanations
         for name, content in e.files(kind=kind, size=size, without=["figure"]).items()
     }
@@ -86,7 +87,7 @@ def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
     return write_folder(folder, files, stale=stale - files.keys())
 
 
-def _target_folder(e: Explanation) -> str:
+def target_folder(e: Explanation) -> str:
     """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
     if e.description is not None or e.target is None:
         return _plain(e.description[0] if e.description else "score")
@@ -222,7 +223,7 @@ def _is_empty(folder: Path) -> bool:
 def _owner(folder: Path) -> str | None:
     """Return the address of the photo that all results in a folder are of; None where they are not of one, or unreadable."""
     owners = set()
-    for facts in folder.glob("*/explanation.json"):
+    for facts in itertools.chain(folder.glob("*/explanation.json"), folder.glob("*/tiles.json")):
         try:
             owners.add(json.loads(facts.read_bytes())["provenance"]["path"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

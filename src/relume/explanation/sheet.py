@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relume.errors import InputError
-from relume.explanation.result import Explanation, Kinds, compared
+from relume.explanation.drawing import Kinds, drawn_map
+from relume.explanation.result import Explanation, compared
 from relume.pages.html import notebook as notebook_page
-from relume.pictures.canvas import seen
 from relume.pictures.figure import CELL, Cell, Row, figure
-from relume.pictures.kinds import share_beyond
+from relume.pictures.ground import bar, cut, draw, share_beyond, words
+from relume.pictures.recording import Recording
 from relume.text import name_of, significant
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ def sheet(explanations: Sequence[Explanation], *, kind: Kinds = None, columns: i
         raise InputError(f"columns and dpi are above zero; got columns={columns}, dpi={dpi}")
     if len({(e.model, e.layer, tuple(e.maps), str(e.scaling)) for e in explanations}) > 1:
         raise InputError("a sheet has one caption: give explanations of one network, by the same methods at the same scale")
-    rows, notes = _rows(explanations, kind, max(480, round(1.5 * CELL * dpi)), MOST_ROWS)
+    wide = _width(explanations)
+    rows, notes = _rows(explanations, kind, max(480, round(1.5 * wide * dpi)), MOST_ROWS)
     first = explanations[0]
     words = [first.model, f"layer {first.layer}" if first.layer else "", first.reached]
-    return figure(rows, "  ·  ".join(part for part in (*words, *notes) if part), columns=columns, dpi=dpi)
+    across = columns or (1 if wide > 2 * CELL else None)
+    return figure(rows, "  ·  ".join(part for part in (*words, *notes) if part), columns=across, wide=wide, dpi=dpi)
 
 
 def notebook(explanations: Sequence[Explanation]) -> str:
@@ -65,28 +68,45 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     titles = [
         one.title() if one_photo or not name else f"{name}: {one.title()}" for name, one in zip(names, shown, strict=True)
     ]
-    rows = [Row(title, _cells(one, kind, size)) for title, one in zip(titles, shown, strict=True)]
+    cells, said = zip(*(_cells(one, kind, size) for one in shown), strict=True)
+    rows = [Row(title, row) for title, row in zip(titles, cells, strict=True)]
     kinds = dict.fromkeys(first.kind(m, kind) for m in first.maps)
     notes = [names[0] if one_photo else "", str(first.scaling) if any(k.ends for k in kinds) else ""]
     notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
     notes += dict.fromkeys(info.note for info in first.infos.values())
     notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
+    notes += dict.fromkeys(said)
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
     notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
     return rows, [note for note in notes if note]
 
 
-def _cells(one: Explanation, kind: Kinds, size: int) -> list[Cell]:
-    """Draw the photo and every map of one image, with the scale it is drawn at."""
-    photo = one.photo_at(0, size)
-    cells = [Cell("photo" if one.photos else "input", seen(photo))]
-    for method in one.maps:
-        drawing, full, values, name = one.kind(method, kind), one.scale(method)[0], one.drawn(method), one.infos[method].title
-        beyond = share_beyond(values, photo)
-        name += f", {beyond:.0%} beyond the photo" if beyond > _MUCH_BEYOND else ""
-        cell = Cell(name, drawing.draw(values, full, photo), note=one.doubt(method))
-        if values.any() and drawing.ends is not None:
-            low, high = (significant(end * full) for end in drawing.ends)
-            cell = replace(cell, bar=drawing.bar(), low=low, high=high)
+def _cells(one: Explanation, kind: Kinds, size: int) -> tuple[list[Cell], str]:
+    """Draw the photo and every map of one image, with the scale it is drawn at; say what is drawn of a recording.
+
+    All are of the same part of the recording, which the last map chooses: there the maps can be compared.
+    """
+    ground, maps = one.ground(), {method: drawn_map(one, method, kind) for method in one.maps}
+    at = cut(ground, list(maps.values())[-1])
+    kind_of_ground = ground.kind if isinstance(ground, Recording) else "photo"
+    cells = [Cell(kind_of_ground if one.photos else "input", draw(ground, None, at, size))]
+    for method, drawn in maps.items():
+        name = one.infos[method].title
+        beyond = share_beyond(drawn.saliency(one.images.ndim - 2), ground)
+        name += (
+            f", {beyond:.0%} beyond the {'photo' if cells[0].name == 'input' else cells[0].name}"
+            if beyond > _MUCH_BEYOND
+            else ""
+        )
+        cell = Cell(name, draw(ground, drawn, at, size), note=one.doubt(method))
+        if drawn.values.any() and drawn.kind.ends is not None:
+            low, high = (significant(end * drawn.scale) for end in drawn.kind.ends)
+            cell = replace(cell, bar=bar(ground, drawn.kind), low=low, high=high)
         cells.append(cell)
-    return cells
+    return cells, words(ground, at, one.infos[list(maps)[-1]].title)
+
+
+def _width(explanations: Sequence[Explanation]) -> float:
+    """Return the width of a picture in a figure, in inches: planes, frames and lines need more room than a photo."""
+    ground = next((e.ground() for e in explanations if len(e)), None)
+    return {"volume": 3.6, "video": 4.8, "signal": 7.2}.get(ground.kind, CELL) if isinstance(ground, Recording) else CELL

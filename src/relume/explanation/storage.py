@@ -11,25 +11,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
+from relume.explanation.drawing import Kinds, is_drawn
 from relume.explanation.quick_checks import Evidence
-from relume.maps import MapInfo, Place
+from relume.maps import MapInfo, Place, array, upsample
 from relume.pictures.canvas import png
 from relume.pictures.figure import figure_bytes
 from relume.pictures.photo import Photo, load_photo
+from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
 from relume.registry import Registry
 from relume.targets.activation import Resolved
 from relume.text import encoded
 
 if TYPE_CHECKING:
-    from relume.explanation.result import Explanation, Kinds
+    from relume.explanation.result import Explanation
 
 __all__ = ["WRITERS", "SaveOptions", "Writer", "files", "load", "record", "written"]
 
@@ -79,7 +85,7 @@ Writer: TypeAlias = "Callable[[Explanation, SaveOptions], dict[str, bytes]]"
 
 def _pictures(explanation: Explanation, options: SaveOptions) -> dict[str, bytes]:
     """Draw ``METHOD.png`` for each method, ``METHOD.0.png`` and so on for each image of several."""
-    if explanation.images.ndim != 4:
+    if not is_drawn(explanation):
         return {}
     pictures: dict[str, bytes] = {}
     for i, one in enumerate(explanation):
@@ -91,7 +97,7 @@ def _pictures(explanation: Explanation, options: SaveOptions) -> dict[str, bytes
 
 def _figure(explanation: Explanation, options: SaveOptions) -> dict[str, bytes]:
     """Draw the figure."""
-    return {} if explanation.images.ndim != 4 else {"figure.png": figure_bytes(explanation.figure(kind=options.kind))}
+    return {} if not is_drawn(explanation) else {"figure.png": figure_bytes(explanation.figure(kind=options.kind))}
 
 
 def _maps(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
@@ -107,7 +113,29 @@ def _tensors(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
 def _photos(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     """Write the photos' files as they were; as PNG where there is no file."""
     photos = explanation.photos or ()
-    return {_photo_name(explanation, i): photo.content or png(photo.picture) for i, photo in enumerate(photos)}
+    return {_photo_name(explanation, i): _photo_file(photo) for i, photo in enumerate(photos)}
+
+
+def _photo_file(photo: Photo | Recording) -> bytes:
+    """Return a photo's file, or a recording's values in their dtype."""
+    if isinstance(photo, Photo):
+        return photo.content or png(photo.picture)
+    return save_arrays({"values": np.ascontiguousarray(photo.values, photo.values.dtype.newbyteorder("="))})
+
+
+def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
+    """Write each map on the grid of the recording that it explains, a layer's upsampled; none for photos."""
+    contents: dict[str, bytes] = {}
+    recordings: Sequence[Any] = explanation.photos or ()
+    for i, recording in enumerate(recordings):
+        if (grid := getattr(recording, "grid", None)) is None:
+            continue
+        for key, info in explanation.infos.items():
+            values = explanation.maps[key][i : i + 1]
+            values = values if info.place == "input" else upsample(values, explanation.images.shape[2:])
+            name = f"{key}{'' if len(explanation) == 1 else f'.{i}'}{grid.suffix}"
+            contents[name] = grid.write(placed(recording, array(values[0].float())))
+    return contents
 
 
 def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
@@ -123,7 +151,15 @@ def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
 WRITERS: Registry[Writer] = Registry(
     "writer",
     "relume.writers",
-    {"pictures": _pictures, "figure": _figure, "maps": _maps, "tensors": _tensors, "photos": _photos, "record": _record},
+    {
+        "pictures": _pictures,
+        "figure": _figure,
+        "maps": _maps,
+        "tensors": _tensors,
+        "photos": _photos,
+        "grids": _grids,
+        "record": _record,
+    },
 )
 
 
@@ -162,10 +198,13 @@ def _safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
 
 def _photo_name(explanation: Explanation, sample: int) -> str:
     """Name the file of a photo; Pillow reads it by its content."""
-    content = explanation.photos[sample].content if explanation.photos else None
+    number = "" if len(explanation) == 1 else f".{sample}"
+    photo = explanation.photos[sample] if explanation.photos else None
+    if isinstance(photo, Recording):
+        return f"recording{number}.safetensors"
+    content = None if photo is None else photo.content
     starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"II": ".tiff", b"MM": ".tiff"}
     known = (suffix for start, suffix in starts.items() if content is not None and content.startswith(start))
-    number = "" if len(explanation) == 1 else f".{sample}"
     return f"photo{number}{'.png' if content is None else next(known, '.image')}"
 
 
@@ -385,13 +424,32 @@ def _coverage(row: dict[str, Any]) -> CoverageRow:
     return CoverageRow(str(row["kind"]), int(row["ran"]), bool(row["guided"]), str(row["why"]), tuple(map(str, row["places"])))
 
 
-def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo:
+def _photo(directory: Path, data: dict[str, Any], sums: Mapping[str, str]) -> Photo | Recording:
     if not _is_plain(data["file"]):
         raise ValueError(f"a photo lies beside its record; got {data['file']!r}")
-    _content(directory, data["file"], sums)
+    content = _content(directory, data["file"], sums)
+    if "kind" in data:
+        return _recording(load_arrays(content)["values"], data)
     photo = load_photo(directory / data["file"])
     left, top, right, bottom = map(float, data["box"])
     if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
         raise ValueError(f"the box of a photo is left, top, right and bottom; got {data['box']}")
     notes = tuple(map(str, data["notes"]))  # those of a picture, which is stored as a file of its own making
     return Photo(photo.picture, (left, top, right, bottom), int(data["orientation"]), photo.content, notes)
+
+
+def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
+    box = tuple((float(low), float(high)) for low, high in data["box"])
+    if len(box) != values.ndim - 1 or not all(-math.inf < low < high < math.inf for low, high in box):
+        raise ValueError(f"the box of a recording is start and end along each axis; got {data['box']}")
+    low, high = map(float, data["limits"] or (0, 0))
+    return Recording(
+        values,
+        data["kind"],
+        spacing=tuple(map(float, data["spacing"])),
+        unit=str(data["unit"]),
+        box=box,
+        shown=tuple(map(int, data["shown"])),
+        limits=None if data["limits"] is None else (low, high),
+        notes=tuple(map(str, data["notes"])),
+    )

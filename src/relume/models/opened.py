@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from relume.errors import ImageError, ModelError, TargetError
 from relume.methods.names import DEFAULT_METHODS
+from relume.pictures.preprocessing import AS_RECORDED, Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -26,18 +27,21 @@ if TYPE_CHECKING:
     from relume.explanation.result import Explanation
     from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
-    from relume.pictures.preprocessing import Preprocessing
+    from relume.pictures.recording import Recording
     from relume.targets import TargetLike
     from relume.targets.activation import Activation
 
-    Picture: TypeAlias = str | Path | Image | Photo
+    Picture: TypeAlias = str | Path | Image | Photo | Recording
 
 __all__ = ["BATCH_SIZE", "Opened"]
 
 P = TypeVar("P", bound="Picture")
 
 #: The note where a source knows nothing of preprocessing.
-ASSUMED = "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std"
+ASSUMED = (
+    "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std; "
+    "recordings go in as they are"
+)
 
 #: The number of photos that run at once where nothing else is said.
 BATCH_SIZE = 8
@@ -50,12 +54,13 @@ class Opened:
     Attributes:
         name: the name that results call it by: the spec it was opened by.
         model: the network, in evaluation mode.
-        preprocessing: makes the network's input of a picture.
+        preprocessing: makes the network's input of a picture, and of a video's frames.
         labels: a name for each class, where the source has them.
         activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
         notes: what the user must know of how it was opened: where weights were found, which code was run.
         weights: the file whose weights were loaded in place of the network's own.
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
+        recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
 
     Example:
@@ -77,6 +82,7 @@ class Opened:
     weights: Path | None = None
     output: Output = None
     dtype: torch.dtype | None = None
+    recordings: Preprocessing = AS_RECORDED
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -134,17 +140,15 @@ class Opened:
 
         from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
-        from relume.pictures.photo import as_photo
 
         several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
-        framed = [self.preprocessing.frame(as_photo(photo)) for photo in several]
-        views = [self.preprocessing.view(photo.picture) for photo in framed]
-        if len(sizes := dict.fromkeys(view.size for view in views)) > 1:
+        framed, inputs = zip(*map(self.input_of, several), strict=True)
+        if len(sizes := dict.fromkeys(tuple(image.shape[1:]) for image in inputs)) > 1:
             raise ImageError(
                 "photos that are explained together have one size as the network sees them, and these have "
-                f"{', '.join(f'{width}×{height}' for width, height in sizes)}; explain them one by one, or by explanations"
+                f"{', '.join('×'.join(map(str, size[::-1])) for size in sizes)}; explain them one by one, or by explanations"
             )
-        images = torch.stack([self.image(view) for view in views])
+        images = torch.stack(inputs)
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
@@ -201,24 +205,23 @@ class Opened:
         methods: Iterable[MethodLike] = DEFAULT_METHODS,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
-        read: Callable[[P], Photo] | None = None,
+        read: Callable[[P], Photo | Recording] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[P, Comparison | Exception]]:
         """Explain several targets of any number of photos in batches, as :meth:`explanations` does for one target.
 
-        ``read``, if given, reads a photo in place of :func:`relume.pictures.photo.as_photo`.
+        ``read``, if given, reads a photo in place of :func:`relume.models.photos.as_input`.
         """
         from relume.methods.wrapper import rewinding
-        from relume.models.photos import in_batches
-        from relume.pictures.photo import as_photo
+        from relume.models.photos import as_input, in_batches
 
         methods, batch_size = [*methods], options.pop("batch_size", None)
         rewind = rewinding(methods)
 
-        def load(photo: P) -> tuple[P, Photo]:
-            return photo, as_photo(photo) if read is None else read(photo)
+        def load(photo: P) -> tuple[P, Photo | Recording]:
+            return photo, as_input(photo) if read is None else read(photo)
 
-        def run(batch: Sequence[tuple[P, Photo]]) -> list[Comparison]:
+        def run(batch: Sequence[tuple[P, Photo | Recording]]) -> list[Comparison]:
             rewind()
             explained = self.compare([loaded for _, loaded in batch], targets, methods, layer, **options)
             return [_alone(explained, i, photo) for i, (photo, _) in enumerate(batch)]
@@ -240,7 +243,7 @@ class Opened:
         except Exception:  # noqa: BLE001 - it may be wrong with this picture alone, and is an error of the run if not
             return
 
-    def _named(self, e: Explanation, photos: Sequence[Photo], provenance: Mapping[str, Any]) -> Explanation:
+    def _named(self, e: Explanation, photos: Sequence[Photo | Recording], provenance: Mapping[str, Any]) -> Explanation:
         """Return an explanation that knows the network's name and the photos."""
         known = {"model": self.name, "photos": photos}
         return dataclasses.replace(e, provenance={**e.provenance, **provenance}, **known)  # type: ignore[arg-type]
@@ -266,9 +269,8 @@ class Opened:
             options: as for :func:`relume.prepare`.
         """
         from relume.acceleration.prepared import prepare
-        from relume.pictures.photo import as_photo
 
-        image = self.image(self.preprocessing.view(as_photo(photo).picture))
+        _, image = self.input_of(photo)
         return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
 
     def embedding(self, photo: Picture) -> torch.Tensor:
@@ -286,24 +288,39 @@ class Opened:
         """
         from relume.engine.reading import Reading
         from relume.engine.trace import Trace
-        from relume.pictures.photo import as_photo
         from relume.targets.outputs import embeddings
 
-        image = self.image(self.preprocessing.view(as_photo(photo).picture))[None].to(self.device)
-        return embeddings(Trace.run(self.model, image, Reading(output=self.output)).outputs, 1)[0].detach()
+        _, image = self.input_of(photo)
+        trace = Trace.run(self.model, image[None].to(self.device), Reading(output=self.output))
+        return embeddings(trace.outputs, 1)[0].detach()
 
-    def image(self, view: Image) -> torch.Tensor:
-        """Return the network's input for a view, ``(3, H, W)``, in the floating-point type that the network computes in.
+    def input_of(self, photo: Picture) -> tuple[Photo | Recording, torch.Tensor]:
+        """Return a photo with the part that the network sees of it, and the network's input, ``(C, *spatial)``.
 
-        Args:
-            view: the part of a picture that the network sees, as
-                :meth:`relume.pictures.preprocessing.Preprocessing.view` makes it.
+        The input has the floating-point type that the network computes in.
+
+        Raises:
+            ImageError: the photo cannot be read or used.
+
+        Example:
+            >>> import numpy as np, relume
+            >>> from relume.pictures import Recording
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> photo, image = demo.input_of(Recording(np.zeros((3, 40, 50)), "bands"))
+            >>> photo.kind, image.shape
+            ('bands', torch.Size([3, 40, 50]))
         """
         import torch
 
+        from relume.models.photos import as_input
+        from relume.pictures.photo import Photo
+
+        seen = as_input(photo)
+        colours = isinstance(seen, Photo) or seen.is_colour
+        framed, image = (self.preprocessing if colours else self.recordings).prepare(seen)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
         dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        return self.preprocessing.tensor(view).to(dtype)
+        return framed, image.to(dtype)
 
     @property
     def device(self) -> torch.device:
@@ -325,6 +342,7 @@ class Opened:
             "prepared": None if preparation is None else str(preparation),
             "weights": None if self.weights is None else str(self.weights),
             "preprocessing": self.preprocessing.as_dict(),
+            "recordings": self.recordings.as_dict(),
             "output": None if self.output is None else str(self.output),
             "notes": list(self.notes),
         }

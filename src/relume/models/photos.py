@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from relume.errors import ImageError, InputError
+from relume.pictures import format_of
 
 if TYPE_CHECKING:
-    from relume.pictures.photo import Photo
+    from PIL.Image import Image
 
-__all__ = ["find_photos", "in_batches", "read_photo"]
+    from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
+
+__all__ = ["as_input", "find_photos", "in_batches", "read_photo"]
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -28,7 +32,8 @@ _UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 def find_photos(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[Path]:
     """List the photos in ``paths``: the files, and in place of each folder the pictures in it and in the folders inside.
 
-    Pictures are known by the suffixes of Pillow's formats, and are in natural order: ``2.jpg`` before ``10.jpg``. Each photo
+    Pictures are known by the suffixes of Pillow's formats, and recordings by :data:`relume.pictures.FORMATS`; a folder that is
+    one recording, such as a DICOM series, is listed as it is. They are in natural order: ``2.jpg`` before ``10.jpg``. Each
     is listed once. Hidden files and folders, and links to folders, are left out. A folder without pictures, or that cannot be
     read, stays in the list, so that reading it fails as reading a photo does.
 
@@ -49,13 +54,13 @@ def find_photos(paths: Iterable[str | Path], leave_out: str | Path | None = None
     """
     photos: dict[str, Path] = {}
     for given in map(Path, paths):
-        for path in _pictures(given, leave_out) if given.is_dir() else [given]:
+        for path in _pictures(given, leave_out) if given.is_dir() and not format_of(given) else [given]:
             photos.setdefault(os.path.realpath(path), path)
     return [*photos.values()]
 
 
 def _pictures(folder: Path, leave_out: str | Path | None) -> list[Path]:
-    """List the pictures in a folder and in the folders inside; the folder itself if there are none."""
+    """List the pictures and recordings in a folder and in the folders inside; the folder itself if there are none."""
     from PIL import Image
 
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
@@ -63,9 +68,12 @@ def _pictures(folder: Path, leave_out: str | Path | None) -> list[Path]:
     unread: list[OSError] = []
     for root, folders, files in os.walk(folder, onerror=unread.append):
         inside = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and not _is_same(inside / name, leave_out)]
-        pictures = (inside / name for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes)
-        paths += [path for path in pictures if _may_be_file(path)]
+        below = [inside / name for name in folders if name[0] != "." and not _is_same(inside / name, leave_out)]
+        series = [path for path in below if format_of(path)]
+        folders[:] = [path.name for path in below if path not in series]
+        there = (inside / name for name in files if name[0] != ".")
+        pictures = (path for path in there if path.suffix.lower() in suffixes or format_of(path))
+        paths += series + [path for path in pictures if _may_be_file(path)]
     paths += [Path(error.filename) for error in unread]
     return sorted(paths, key=_natural) or [folder]
 
@@ -89,22 +97,45 @@ def _natural(path: Path) -> list[list[tuple[int, str]]]:
     return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
 
 
-def read_photo(path: str | Path) -> Photo:
-    """Read a photo that :func:`find_photos` listed.
+def as_input(photo: str | Path | Image | Photo | Recording) -> Photo | Recording:
+    """Make a photo or a recording of a file, or of a picture; one of the two stays as it is.
+
+    Raises:
+        ImageError: a file cannot be read or used, or it is none of these.
+
+    Example:
+        >>> from PIL import Image
+        >>> from relume.models.photos import as_input
+        >>> as_input(Image.new("RGB", (60, 40))).box
+        (0.0, 0.0, 60.0, 40.0)
+    """
+    from relume.pictures.formats.table import read
+    from relume.pictures.photo import as_photo
+    from relume.pictures.recording import Recording
+
+    if isinstance(photo, str | Path):
+        return read(photo)
+    return photo if isinstance(photo, Recording) else as_photo(photo)
+
+
+def read_photo(path: str | Path) -> Photo | Recording:
+    """Read a photo or a recording that :func:`find_photos` listed.
 
     Raises:
         ImageError: it cannot be read or used, or is a folder without pictures.
     """
-    from relume.pictures import photo
+    from relume.pictures.formats.table import read
 
     path = Path(path)
-    if not path.is_dir():
-        return photo.load_photo(path)
+    if not path.is_dir() or format_of(path):
+        return read(path)
     try:
         next(path.iterdir(), None)
     except OSError as error:
         raise ImageError(f"the folder {str(path)!r} cannot be read: {error.strerror}; check its permissions") from error
-    raise ImageError(f"the folder {str(path)!r} holds no pictures that Pillow reads; name one that does, or the files")
+    raise ImageError(
+        f"the folder {str(path)!r} holds no pictures that Pillow reads, and no recordings; name another, or the files"
+    )
 
 
 def in_batches(

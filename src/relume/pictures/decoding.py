@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from relume.errors import ImageError
 from relume.text import printable
 
-__all__ = ["Upright", "decoding", "opened", "upright"]
+__all__ = ["Upright", "decoding", "opened", "regular_file", "upright"]
 
 #: The operation that undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, and fails
 #: where that is damaged.
@@ -65,14 +65,18 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ImageError: the file is missing, not a picture, damaged, or too large; or one raised inside, with its name before.
     """
     name = repr(str(path))
-    with _file(Path(path), name) as file, decoding(name), Image.open(file) as picture:
+    with regular_file(Path(path), name) as file, decoding(name), Image.open(file) as picture:
         if picture.format == "EPS":  # Pillow would run Ghostscript, where there is one, on a program that may never end
             raise ImageError("it is EPS, a program that Ghostscript would have to run; convert it to PNG")
         yield picture
 
 
-def _file(path: Path, name: str) -> BinaryIO:
-    """Open a regular file, and never a pipe, which would wait for somebody to write into it."""
+def regular_file(path: Path, name: str) -> BinaryIO:
+    """Open a regular file, and never a pipe, which would wait for somebody to write into it.
+
+    Raises:
+        ImageError: there is no such file, it is empty or a directory, or it cannot be opened.
+    """
     try:
         status = path.stat()
         regular, size = stat.S_ISREG(status.st_mode), status.st_size

@@ -27,7 +27,7 @@ CELL = 2.4
 SMALL = 100
 
 _GAP, _LINE, _NOTE = 0.1, 0.24, 0.12  # inches: between pictures, a line of names, a line of notes
-_MOST_COLUMNS = 7
+_WIDEST = 7.5 * CELL  # inches of a line of pictures, if nothing is said
 _LOCK = threading.Lock()
 
 
@@ -72,10 +72,10 @@ class Row:
     cells: Sequence[Cell]
 
 
-def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi: float = 150) -> Figure:
-    """Draw a figure of rows, ``columns`` pictures wide (all of a row, up to seven, if None), with ``caption`` below.
+def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, wide: float = CELL, dpi: float = 150) -> Figure:
+    """Draw a figure of rows, ``columns`` pictures of ``wide`` inches across (all of a row, up to 18 inches, if None).
 
-    Names, titles and scales are text, so that they stay text in a PDF or SVG.
+    ``caption`` stands below. Names, titles and scales are text, so that they stay text in a PDF or SVG.
 
     Example:
         >>> from PIL import Image
@@ -85,14 +85,14 @@ def figure(rows: Sequence[Row], caption: str, *, columns: int | None = None, dpi
         [5.1, 3.4]
     """
     most = max(len(row.cells) for row in rows)
-    across = min(columns or _MOST_COLUMNS, most)
-    width = across * (CELL + _GAP) + _GAP
+    across = min(columns or max(1, int(_WIDEST / wide)), most)
+    width = across * (wide + _GAP) + _GAP
     caption_lines = textwrap.wrap(caption, max(20, int(width / 0.061)))  # a character is about 0.061 inches wide
     below = 0.15 + 0.12 * len(caption_lines)
     names = [[cell.name for cell in row.cells] for row in rows]
     # one line of names does for all rows under it that have the same
     named = [most > across or i == 0 or names[i] != names[i - 1] for i in range(len(rows))]
-    blocks = [_Block(row, across, _LINE if has_names else 0) for row, has_names in zip(rows, named, strict=True)]
+    blocks = [_Block(row, across, wide, _LINE if has_names else 0) for row, has_names in zip(rows, named, strict=True)]
     paper = _Paper(width, below + sum(_LINE * 1.4 + math.ceil(most / across) * block.line for block in blocks), dpi)
     y = paper.height
     for block in blocks:
@@ -135,10 +135,10 @@ class _Paper:
 class _Block:
     """A row of a figure, broken into lines of ``across`` pictures, each below a line of names that is ``head`` inches tall."""
 
-    def __init__(self, row: Row, across: int, head: float) -> None:
-        self.row, self.across, self.head = row, across, head
-        self.tall = CELL * min(max(0.25, *(cell.picture.height / cell.picture.width for cell in row.cells)), 2)
-        self.notes = [textwrap.wrap(cell.note, _room(CELL, 6)) for cell in row.cells]
+    def __init__(self, row: Row, across: int, wide: float, head: float) -> None:
+        self.row, self.across, self.wide, self.head = row, across, wide, head
+        self.tall = wide * min(max(0.25, *(cell.picture.height / cell.picture.width for cell in row.cells)), 2)
+        self.notes = [textwrap.wrap(cell.note, _room(self.wide, 6)) for cell in row.cells]
         self.foot = 0.2 + _NOTE * max(map(len, self.notes))
         self.line = head + self.tall + self.foot
 
@@ -147,22 +147,22 @@ class _Block:
         for i in range(len(self.row.cells)):
             if i % self.across == 0:
                 y -= self.head + self.tall + (self.foot if i else 0)
-            self._draw_cell(paper, i, _GAP + i % self.across * (CELL + _GAP), y)
+            self._draw_cell(paper, i, _GAP + i % self.across * (self.wide + _GAP), y)
         return y - self.foot
 
     def _draw_cell(self, paper: _Paper, i: int, x: float, y: float) -> None:
         """Draw one picture, its name, bar and note; ``(x, y)`` is the lower left corner of its place."""
         cell = self.row.cells[i]
         if self.head:
-            paper.write(x, y + self.tall + self.head * 0.45, _fitting(cell.name, CELL, 8.5), 8.5, "#444")
+            paper.write(x, y + self.tall + self.head * 0.45, _fitting(cell.name, self.wide, 8.5), 8.5, "#444")
         ratio = cell.picture.height / cell.picture.width
-        wide, high = (CELL, CELL * ratio) if CELL * ratio <= self.tall else (self.tall / ratio, self.tall)
-        left, low = x + (CELL - wide) / 2, y + (self.tall - high) / 2
+        wide, high = (self.wide, self.wide * ratio) if self.wide * ratio <= self.tall else (self.tall / ratio, self.tall)
+        left, low = x + (self.wide - wide) / 2, y + (self.tall - high) / 2
         paper.show(cell.picture, (left, left + wide, low, low + high))
         if cell.bar is not None:
-            paper.show(cell.bar, (x, x + CELL, y - 0.08, y - 0.03))
+            paper.show(cell.bar, (x, x + self.wide, y - 0.08, y - 0.03))
         paper.write(x, y - 0.14, cell.low, 6, "#666")
-        paper.write(x + CELL, y - 0.14, cell.high, 6, "#666", ha="right")
+        paper.write(x + self.wide, y - 0.14, cell.high, 6, "#666", ha="right")
         for n, words in enumerate(self.notes[i]):
             paper.write(x, y - 0.25 - _NOTE * n, words, 6, "#666")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -37,13 +38,13 @@ __all__ = [
     "contours",
     "default_kind",
     "diverging",
+    "extreme",
     "layer",
     "masked",
     "mass_thresholds",
     "negative",
     "over",
     "positive",
-    "share_beyond",
     "strongest",
 ]
 
@@ -65,9 +66,12 @@ def strongest(values: Array) -> Array:
 
     Its magnitude is the saliency ``max_c |values|``, so that every kind of picture shows the same numbers.
     """
-    if values.ndim == 2:
-        return values
-    largest: Array = np.take_along_axis(values, np.abs(values).argmax(axis=0, keepdims=True), axis=0)[0]
+    return values if values.ndim == 2 else extreme(values, 0)
+
+
+def extreme(values: Array, axis: int) -> Array:
+    """Take the value of largest magnitude along an axis, with its sign."""
+    largest: Array = np.take_along_axis(values, np.abs(values).argmax(axis, keepdims=True), axis).squeeze(axis)
     return largest
 
 
@@ -88,16 +92,6 @@ def _for(photo: Photo | None, values: Array) -> Array:
     high, low = ndimage.maximum_filter(values, window), ndimage.minimum_filter(values, window)
     result: Array = np.where(high >= -low, high, low)
     return result
-
-
-def share_beyond(values: Array, photo: Photo) -> float:
-    """Compute the share of a map's mass ``Σ |values|`` beyond the edges of the photo, in the padding of the input."""
-    magnitudes = np.abs(strongest(values)).astype(np.float64)
-    (height, width), (left, top, right, bottom) = magnitudes.shape, photo.box
-    x = left + (np.arange(width) + 0.5) / width * (right - left)
-    y = top + (np.arange(height) + 0.5) / height * (bottom - top)
-    inside = magnitudes[(y >= 0) & (y <= photo.picture.height)][:, (x >= 0) & (x <= photo.picture.width)]
-    return 1 - float(inside.sum()) / (float(magnitudes.sum()) or 1.0) if magnitudes.any() else 0.0
 
 
 def _relative(values: Array, scale: float) -> Array:
@@ -320,8 +314,11 @@ KINDS: Registry[Kind] = Registry(
 )
 
 
-def default_kind(info: MapInfo) -> Kind:
-    """Choose the kind of picture that suits a map: heat over the photo for one of a layer, colours if it is signed, else heat.
+def default_kind(info: MapInfo, ground: Literal["photo", "signal", "bands", "volume", "video"] = "photo") -> Kind:
+    """Choose the kind of picture that suits a map on its ground.
+
+    Heat over the ground for the map of a layer, and for any map on a volume or a video; else colours if it is signed, red and
+    blue along a signal, and heat if it is not.
 
     Example:
         >>> from relume.maps import MapInfo
@@ -330,5 +327,11 @@ def default_kind(info: MapInfo) -> Kind:
         'colour'
         >>> default_kind(MapInfo("gradcam", "Grad-CAM", place="layer", signed=False)).key
         'over'
+        >>> default_kind(MapInfo("gradient", "gradient", place="input", signed=True), "signal").key
+        'diverging'
     """
-    return KINDS["over" if info.place == "layer" else "colour" if info.signed else "absolute"]
+    if info.place == "layer" or ground in ("volume", "video"):
+        return KINDS["over"]
+    if ground == "signal":
+        return KINDS["diverging" if info.signed else "over"]
+    return KINDS["colour" if info.signed else "absolute"]

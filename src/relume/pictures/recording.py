@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from relume.errors import ImageError, InputError
 
-__all__ = ["Grid", "Recording", "RecordingKind"]
+__all__ = ["Grid", "Recording", "RecordingKind", "placed"]
 
 RecordingKind: TypeAlias = Literal["signal", "bands", "volume", "video"]
 
@@ -25,10 +25,19 @@ AXES: dict[RecordingKind, tuple[str, ...]] = {
 
 
 class Grid(Protocol):
-    """The place of a recording's cells in the world, as its file tells it: an affine, a coordinate reference system."""
+    """The place of a recording's cells in the world, as its file tells it: an affine, a coordinate reference system.
 
-    #: The ending of the files that :meth:`write` makes, such as ``.nii.gz``.
-    suffix: str
+    Example:
+        >>> import numpy as np
+        >>> from relume.pictures import grid_of
+        >>> grid = grid_of({"format": ".npy"})
+        >>> grid.suffix, len(grid.write(np.zeros((1, 20), np.float32)))
+        ('.npy', 208)
+    """
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the files that :meth:`write` makes, such as ``.nii.gz``."""
 
     def write(self, values: NDArray[np.float32]) -> bytes:
         """Return a file of ``values`` ``(C, *spatial)``, with the shape of the recording, in the same place of the world."""
@@ -132,3 +141,42 @@ class Recording:
             "grid": grid,
             "notes": list(self.notes),
         }
+
+
+def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float = 0.0) -> NDArray[np.float32]:
+    """Interpolate a map of the network's input linearly at the cells of ``recording``, and return it on their grid.
+
+    It undoes the resize of the part that the network saw: values stand in the middle of their cells, as with torch's
+    ``align_corners=False``.
+
+    Args:
+        recording: the recording, with the box that the network saw.
+        values: the map, ``(C, *spatial)``, or ``(*spatial)`` for one channel, over all of the box.
+        fill: the value of cells whose middle the network did not see.
+
+    Returns:
+        The map at each cell, ``(C, *recording.size)``.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.pictures import Recording, placed
+        >>> signal = Recording(np.zeros((1, 8)), "signal", box=((2, 6),))
+        >>> placed(signal, np.array([1.0, 3.0])).tolist()
+        [[0.0, 0.0, 1.0, 1.5, 2.5, 3.0, 0.0, 0.0]]
+    """
+    part = values.reshape(-1, *values.shape[-len(recording.size) :]).astype(np.float32)
+    inside: list[slice] = [slice(None)]
+    for axis, ((low, high), side) in enumerate(zip(recording.box, recording.size, strict=True), start=1):
+        middles = np.arange(side) + 0.5
+        first, last = np.searchsorted(middles, low), np.searchsorted(middles, high, "right")
+        count = part.shape[axis]
+        at = ((middles[first:last] - low) / (high - low) * count - 0.5).clip(0, count - 1)
+        before = np.floor(at).astype(int)
+        weight = np.expand_dims((at - before).astype(np.float32), tuple(range(1, part.ndim - axis)))
+        after = part.take((before + 1).clip(max=count - 1), axis)
+        part = part.take(before, axis)
+        part += weight * (after - part)
+        inside.append(slice(first, last))
+    whole = np.full((len(part), *recording.size), fill, np.float32)
+    whole[tuple(inside)] = part
+    return whole

@@ -1,0 +1,1 @@
+"""Files of recordings, one format in each file, and the table of them."""
