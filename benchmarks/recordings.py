@@ -27,7 +27,7 @@ from relume.measures.localisation import Mask
 from relume.targets.base import Target
 
 METHODS = ("gradient", "gradient_x_input", "guided_backprop", "gradcam", "guided_gradcam")
-MEASURES = ("mass_accuracy", "right_thing", "pointing", "rank_accuracy")
+MEASURES = ("mass_accuracy", "within", "right_thing", "pointing")
 SCENES = 50
 WORLDS = {
     "signals": (draw_signal, load_signal_network),

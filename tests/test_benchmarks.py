@@ -21,7 +21,6 @@ from benchmarks.performance.timing import Pace, costs
 from torch import nn
 
 import relume
-
 from tests.helpers.networks import ResNet20, Small
 
 ONCE = Pace(2, 2, 0)

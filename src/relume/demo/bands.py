@@ -74,5 +74,4 @@ def _background(rng: Generator) -> Array:
     for bands in ([0], [2], range(len(BANDS))):
         for centre in rng.uniform(0, SIDE, (rng.integers(3), 2)):
             values = values + _in_bands(_patch(centre, rng.uniform(6, 11), rng), list(bands), rng)
-    values = values + rng.normal(0, rng.uniform(0.1, 0.4), values.shape)
-    return values
+    return values + rng.normal(0, rng.uniform(0.1, 0.4), values.shape)
