@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import relume
 from relume.demo import CLASSES, PREPROCESSING, Scene, draw_scene, load_network
-from relume.demo.scenes import TRAINING_SEEDS
+from relume.demo.truth import TRAINING_SEEDS
 from relume.measures import share
 from relume.measures.localisation import Mask
 from relume.pictures.figure import Row, figure, figure_bytes

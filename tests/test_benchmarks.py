@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks import answers, detector, packing
+from benchmarks import answers, detector, packing, recordings
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -154,6 +154,14 @@ def test_shares_of_maps_are_counted():
     scenes = [(pair(0), [(Class(4), everywhere, ~everywhere), (Class(4), ~everywhere, everywhere)]), (pair(1), [])]
     rows = measured("words", answers.load_network(), scenes, ("gradient",), "layer3")
     assert rows == ["| words | gradient | 0.50 | 0.50 | 1 of 2 |"]
+
+
+@pytest.mark.parametrize("world", recordings.WORLDS)
+def test_the_table_of_recordings_has_every_method_and_measure(world):
+    """That the figures are right is tested with the networks, in ``tests/demo``."""
+    lines = recordings.table(recordings.measured(world, 1)).splitlines()
+    assert lines[0].count("|") == 2 + len(recordings.MEASURES)
+    assert [line.split(" | ")[0][2:] for line in lines[2:7]] == [relume.METHODS[key].title for key in recordings.METHODS]
 
 
 def insert_marks():

@@ -38,7 +38,7 @@ def sobel(image: Map) -> Map:
 
 
 def centred(shape: tuple[int, ...]) -> Map:
-    """Compute a Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: photographers put things there.
+    """Compute a Gaussian about the centre of ``(*spatial)``, its ``σ`` a quarter of each side: photographers put things there.
 
     Example:
         >>> from relume.measures import centred
@@ -46,8 +46,9 @@ def centred(shape: tuple[int, ...]) -> Map:
         >>> values.shape, float(values[2, 3])
         ((5, 7), 1.0)
     """
-    down, across = (((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape)
-    return np.exp(-0.5 * (down[:, None] ** 2 + across[None] ** 2))
+    away = np.meshgrid(*(((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape), indexing="ij", sparse=True)
+    heat: Map = np.exp(-0.5 * sum(axis**2 for axis in away))
+    return heat
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Baseline:
 
     Attributes:
         title: its name in tables.
-        draw: makes its saliency ``(H, W)`` for one class of an image, of the image ``(C, H, W)``, the truth, and a generator.
+        draw: makes its saliency ``(*spatial)`` for one class, of the image ``(C, *spatial)``, the truth, and a generator.
 
     Example:
         The image's brightness, as a baseline beside the others in :func:`relume.evaluate`:
