@@ -245,7 +245,7 @@ def test_similarities_are_those_of_maps_of_any_axes():
         expected = [spearman(*(image.abs().amax(0).numpy() for image in pair)) for pair in zip(fine, fine.flip(0), strict=True)]
         same(values["absolute"], expected)
         assert np.isfinite(values["ssim"]).all()
-        assert np.isfinite(values["hog"]).all() == (len(size) == 2)
+        assert ("hog" in values) == (len(size) == 2)
         assert Maps.of(coarse, size).saliency.shape == (2, *size)
         blank = Maps.of(torch.stack([fine[0], torch.zeros_like(fine[0])]), size).defined()
         assert np.isnan(blank.saliency).reshape(2, -1).all(1).tolist() == [False, True]
