@@ -179,3 +179,17 @@ class TwoInputs(nn.Module):
         if other is not None:
             y = y - F.relu(self.conv(other)).mean((2, 3))
         return self.head(F.relu(y + self.embed(kind)))
+
+
+class Pooled(nn.Module):
+    """A small network for signals, pictures or volumes of any size and number of channels, by the number of axes."""
+
+    def __init__(self, axes=2, channels=3, classes=3):
+        super().__init__()
+        torch.manual_seed(0)
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        self.features = nn.Sequential(conv(channels, 4, 3, padding=1), nn.ReLU(), conv(4, 6, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(6, classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).flatten(2).mean(2))

@@ -8,53 +8,25 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     BasicTextSRStorage,
-    CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     JPEGLSLossless,
-    generate_uid,
 )
 
 from relume.errors import ImageError
 from relume.pictures import read
+from tests.helpers.dicom import SERIES, header, put
 
 SHAPE = ROWS, COLUMNS = 6, 5
 AXIAL = [1, 0, 0, 0, 1, 0]
 OBLIQUE = [0.8, 0.6, 0, 0, 0, -1]
-SERIES = generate_uid()
 
 
 @pytest.fixture(autouse=True)
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def header(**facts):
-    """Return what every image says, and ``facts``."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SeriesInstanceUID, dataset.Modality = SERIES, "CT"
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 1
-    for name, value in facts.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def put(path, pixels, **facts):
-    """Write one file of ``pixels``."""
-    dataset = header(**facts)
-    dataset.Rows, dataset.Columns = pixels.shape[-2:]
-    dataset.PixelData = pixels.tobytes()
-    Path(path).parent.mkdir(exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def series(orientation=AXIAL, count=4, step=2.5, tilt=(0, 0, 0)):

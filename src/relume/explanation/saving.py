@@ -23,6 +23,7 @@ from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
+from relume.pictures.formats.table import FORMATS
 
 __all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "target_folder", "write_targets"]
 
@@ -143,7 +144,7 @@ class ResultFolders:
 
     def of(self, photo: Path) -> Path:
         """Return the folder of a photo, which no other photo of this run gets. Call this right before it is written."""
-        stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
+        stem, own = _shortened(_stem(photo).strip(".") or "photo"), address(photo)
         for entry in self._there[stem.casefold()]:
             if entry.name.casefold() not in self._taken and self._owner(entry) == own:
                 return self._take(entry.name)
@@ -204,6 +205,12 @@ def _moved(made: Path, folder: Path) -> bool:
 
 def _unnumbered(name: str) -> str:
     return re.sub(r"-\d+$", "", name)
+
+
+def _stem(photo: Path) -> str:
+    """Return the name of a file without its ending, which may have two parts, and all of a folder's name."""
+    endings = (suffix for each in FORMATS.values() for suffix in each.suffixes if photo.name.lower().endswith(suffix))
+    return photo.name if photo.is_dir() else photo.name.removesuffix(photo.name[-len(next(endings, photo.suffix)) :] or " ")
 
 
 def _shortened(name: str) -> str:

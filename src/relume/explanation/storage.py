@@ -27,6 +27,7 @@ from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place, array, upsample
 from relume.pictures.canvas import png
 from relume.pictures.figure import figure_bytes
+from relume.pictures.formats.table import grid_of
 from relume.pictures.photo import Photo, load_photo
 from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
@@ -126,9 +127,8 @@ def _photo_file(photo: Photo | Recording) -> bytes:
 def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     """Write each map on the grid of the recording that it explains, a layer's upsampled; none for photos."""
     contents: dict[str, bytes] = {}
-    recordings: Sequence[Any] = explanation.photos or ()
-    for i, recording in enumerate(recordings):
-        if (grid := getattr(recording, "grid", None)) is None:
+    for i, recording in enumerate(explanation.photos or ()):
+        if not isinstance(recording, Recording) or (grid := recording.grid) is None:
             continue
         for key, info in explanation.infos.items():
             values = explanation.maps[key][i : i + 1]
@@ -451,5 +451,6 @@ def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
         box=box,
         shown=tuple(map(int, data["shown"])),
         limits=None if data["limits"] is None else (low, high),
+        grid=None if data["grid"] is None else grid_of(data["grid"]),
         notes=tuple(map(str, data["notes"])),
     )

@@ -138,6 +138,7 @@ class Opened:
         """
         import torch
 
+        from relume.engine.diagnosis import AxesError, other_axes
         from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
 
@@ -157,6 +158,8 @@ class Opened:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
             raise self._with_names(error, wanted) from error
+        except AxesError as error:  # a file has the axes that it has: none is missing
+            raise other_axes(self.model, images) or error from error
         provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         if len(several) == 1:
             provenance |= _file(several[0])
@@ -313,14 +316,18 @@ class Opened:
         import torch
 
         from relume.models.photos import as_input
-        from relume.pictures.photo import Photo
 
         seen = as_input(photo)
-        colours = isinstance(seen, Photo) or seen.is_colour
-        framed, image = (self.preprocessing if colours else self.recordings).prepare(seen)
+        framed, image = self.preprocessing_of(seen).prepare(seen)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
         dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
         return framed, image.to(dtype)
+
+    def preprocessing_of(self, photo: Photo | Recording) -> Preprocessing:
+        """Return the preprocessing of a photo, or of a recording: that of photos if its channels are colours."""
+        from relume.pictures.photo import Photo
+
+        return self.preprocessing if isinstance(photo, Photo) or photo.is_colour else self.recordings
 
     @property
     def device(self) -> torch.device:

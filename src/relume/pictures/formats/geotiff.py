@@ -74,7 +74,8 @@ def is_geotiff(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")
             head = file.read(8)
             tags = ImageFileDirectory_v2(head + file.read(8) if head[2:3] == b"+" else head)
             file.seek(tags.next)

@@ -102,10 +102,10 @@ def read_nifti(path: Path) -> Recording:
     sform, sform_code = header.get_sform(coded=True)
     qform, qform_code = header.get_qform(coded=True)
     unit = header.get_xyzt_units()[0]
-    steps = tuple(float(step) for step in np.sqrt((affine[:3, :3] ** 2).sum(0)))
     zooms = tuple(float(zoom) for zoom in header.get_zooms()[:3])
     grid = NiftiGrid(zooms, _plain(sform), int(sform_code), _plain(qform), int(qform_code), unit)
-    spacing = tuple(step * _MM.get(unit, 1.0) for step in steps)
+    steps = np.sqrt((affine[:3, :3] ** 2).sum(0)) * _MM.get(unit, 1.0)
+    spacing = tuple(float(f"{step:.7g}") for step in steps)  # the header has single precision
     return Recording(values, "volume", spacing, "mm", grid=grid, notes=notes)
 
 

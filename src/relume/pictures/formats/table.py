@@ -38,6 +38,7 @@ FORMATS: Registry[Format] = Registry(
             f"{_HERE}.geotiff:is_geotiff",
         ),
         "arrays": Format((".npy", ".npz"), "an array of NumPy", f"{_HERE}.arrays:read_array"),
+        "video": Format((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a clip", f"{_HERE}.video:read_video", "video"),
     },
 )
 
