@@ -211,11 +211,14 @@ def test_quantus_agrees(quantus):
 # --- Baselines and estimates ---------------------------------------------------------------------------------------------
 
 
-def test_sobel_is_its_twin():
-    for shape in SHAPES:
-        image = np.random.default_rng(0).standard_normal((3, *shape))
-        same(sobel(image), twin.sobel(image.mean(0)))
-        assert not sobel(np.full((3, *shape), 0.3)).any()
+@pytest.mark.parametrize("size", [(6, 8), (9,), (4, 3, 5)])
+def test_sobel_is_its_twin(size):
+    image = np.random.default_rng(0).standard_normal((3, *size))
+    same(sobel(image), twin.sobel(image.mean(0)))
+
+
+def test_what_is_of_one_colour_has_no_edges():
+    assert not sobel(np.full((3, 5, 5), 0.3)).any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -242,7 +245,7 @@ def test_similarities_are_those_of_maps_of_any_axes():
         expected = [spearman(*(image.abs().amax(0).numpy() for image in pair)) for pair in zip(fine, fine.flip(0), strict=True)]
         same(values["absolute"], expected)
         assert np.isfinite(values["ssim"]).all()
-        assert np.isfinite(values["hog"]).all() == (len(size) == 2)
+        assert ("hog" in values) == (len(size) == 2)
         assert Maps.of(coarse, size).saliency.shape == (2, *size)
         blank = Maps.of(torch.stack([fine[0], torch.zeros_like(fine[0])]), size).defined()
         assert np.isnan(blank.saliency).reshape(2, -1).all(1).tolist() == [False, True]

@@ -96,19 +96,21 @@ def correlation_length(heat):
 
 
 def sobel(grey):
-    """The kernel of each axis written out: a difference along it, 1 2 1 along the others; the border repeats its pixel."""
+    """The kernel of each axis written out; the border repeats its pixel, as scipy's ``reflect``."""
+    axes = range(grey.ndim)
 
-    def at(p, offset):
-        return float(grey[tuple(min(max(i + d, 0), n - 1) for i, d, n in zip(p, offset, grey.shape, strict=True))])
+    def at(place):
+        return float(grey[tuple(min(max(i, 0), side - 1) for i, side in zip(place, grey.shape, strict=True))])
 
-    def slope(p, axis):
+    def slope(place, axis):
         total = 0.0
-        for offset in itertools.product((-1, 0, 1), repeat=grey.ndim):
-            weights = [d if a == axis else 2 - abs(d) for a, d in enumerate(offset)]
-            total += math.prod(weights) * at(p, offset)
+        for step in itertools.product((-1, 0, 1), repeat=grey.ndim):
+            weight = step[axis] * math.prod(2 - abs(step[other]) for other in axes if other != axis)
+            total += weight * at([i + d for i, d in zip(place, step, strict=True)])
         return total
 
-    return of_each(lambda p: math.hypot(*(slope(p, axis) for axis in range(grey.ndim))), grey.shape)
+    edges = [math.hypot(*(slope(place, axis) for axis in axes)) for place in np.ndindex(grey.shape)]
+    return np.array(edges).reshape(grey.shape)
 
 
 def gaussian_blur(mask, sigma):

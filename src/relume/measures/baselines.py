@@ -21,7 +21,9 @@ Map: TypeAlias = NDArray[np.floating]
 
 
 def sobel(image: Map) -> Map:
-    """Compute Sobel's edge magnitude ``√(gx² + gy² + …)`` of the mean over channels: ``(C, *spatial)`` to ``(*spatial)``.
+    """Compute Sobel's edge magnitude ``√(Σ g²)`` of the mean over channels: ``(C, *spatial)`` to ``spatial``, of any axes.
+
+    ``g`` along an axis is the difference of both neighbours, ``[-1, 0, 1]``, smoothed by ``[1, 2, 1]`` along each other axis.
 
     Example:
         A single bright column has an edge on either side:
@@ -32,8 +34,7 @@ def sobel(image: Map) -> Map:
         array([0., 4., 0., 4., 0.])
     """
     grey = image.mean(axis=0, dtype=np.float64)
-    edges: Map = functools.reduce(np.hypot, [ndimage.sobel(grey, axis) for axis in range(grey.ndim)], np.zeros(()))
-    return edges
+    return functools.reduce(np.hypot, (ndimage.sobel(grey, axis) for axis in range(grey.ndim)), np.zeros_like(grey))
 
 
 def centred(shape: tuple[int, ...]) -> Map:
