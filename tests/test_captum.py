@@ -189,7 +189,7 @@ def test_a_second_tensor_that_was_overwritten_is_refused():
         ours.LayerGradCam(model, model.pair).attribute(images(), 1)
 
 
-def test_inputs_with_other_axes_get_an_empty_map():
+def test_inputs_that_gradcam_cannot_be_resized_to_get_an_empty_map():
     class Biased(Plain):
         def forward(self, x, bias):
             return super().forward(x + 0) + self.head(self.relu1(self.fc.weight.mean(1) + bias[:, None]))
@@ -198,9 +198,32 @@ def test_inputs_with_other_axes_get_an_empty_map():
     model = Biased().double().eval()
     inputs = (images(), torch.ones(3, dtype=torch.float64))
     with pytest.warns(UserWarning, match="empty tensor"):
-        map_, empty = both("GuidedGradCam", model, "relu2", inputs, 1)
-    assert map_.any()
+        product, empty = both("GuidedGradCam", model, "relu2", inputs, 1)
+    assert product.any()
     assert empty.shape == (0,)
+    for layer, mode in (("relu2", "made up"), ("relu2", "trilinear"), ("fc", "nearest")):
+        with pytest.warns(UserWarning, match="empty tensor"):
+            (empty,) = both("GuidedGradCam", network(), layer, images(), 1, interpolate_mode=mode)
+        assert empty.shape == (0,)
+
+
+class Unused(Several):
+    """A layer of two tensors, the second of which goes nowhere."""
+
+    def forward(self, x):
+        return self.pair(self.conv(x), self.other(x))[0].mean((2, 3))
+
+
+def test_a_layer_that_the_score_does_not_depend_on():
+    torch.manual_seed(0)
+    model = Unused().double()
+    used, unused = both("LayerGradCam", model, "pair", images(), 1, grad_kwargs={"materialize_grads": True})
+    assert used.any()
+    assert not unused.any()
+    with pytest.raises(LayerError, match="does not depend on layer 'pair'"):
+        ours.LayerGradCam(model, model.pair).attribute(images(), 1)
+    with pytest.raises(InputError, match="grad_kwargs has create_graph"):
+        ours.LayerGradCam(model, model.pair).attribute(images(), 1, grad_kwargs={"create_graph": True})
 
 
 def test_interpolate():
@@ -211,17 +234,17 @@ def test_interpolate():
     assert ours.LayerAttribution.interpolate(heat, 5).shape == (2, 1, 5, 5)
 
 
-def test_signatures_are_captums():
-    """Of what can be had: Captum's ``grad_kwargs`` are torch's business, and not offered."""
+def test_signatures_and_names_are_captums():
     for name in ours.__all__:
         if name == "LayerAttribution":
             continue
+        assert getattr(ours, name).get_name() == getattr(theirs, name).get_name()
         for method in ("__init__", "attribute"):
             signatures = [inspect.signature(getattr(getattr(library, name), method)) for library in (theirs, ours)]
-            expected, got = (
-                [(p.name, p.default) for p in s.parameters.values() if p.name != "grad_kwargs"] for s in signatures
-            )
+            expected, got = ([(p.name, p.default) for p in s.parameters.values()] for s in signatures)
             assert got == expected, (name, method)
+        with pytest.raises(NotImplementedError, match=name):
+            getattr(ours, name)(*[network()] * (1 + (name not in INPUTS))).attribute_future()
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -309,7 +332,8 @@ def test_a_function_or_a_wrapped_network_will_do():
     assert_near(ours.Saliency(model.forward).attribute(images(), 1), expected)
     parallel = nn.DataParallel(model)
     cam = ours.LayerGradCam(model, model.relu2).attribute(images(), 1, attribute_to_layer_input=True)
-    assert_near(ours.LayerGradCam(parallel, model.relu2).attribute(images(), 1, attribute_to_layer_input=True), cam)
+    for given in (parallel, parallel.forward, model.forward):
+        assert_near(ours.LayerGradCam(given, model.relu2).attribute(images(), 1, attribute_to_layer_input=True), cam)
     prepared = relume.prepare(model, images())
     assert_near(
         ours.LayerGradCam(prepared, model.relu2).attribute(images(), 1),
@@ -331,8 +355,9 @@ def test_the_callers_no_grad_does_not_matter(name):
 
 @pytest.mark.parametrize("name", ["NeuronGuidedBackprop", "NeuronDeconvolution"])
 def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
-    with pytest.warns(UserWarning, match="plain gradient"):
+    with pytest.warns(UserWarning, match="plain gradient") as caught:
         both(name, network(), "conv", images(), (4, 1, 2))
+    assert {warning.filename for warning in caught if "plain gradient" in str(warning.message)} == {__file__}
 
 
 @pytest.mark.parametrize(
@@ -357,14 +382,24 @@ def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
         (lambda m: ours.LayerGradCam(m, m.other).attribute(images(), 1, None, True), "'input of other' did not run"),
         (lambda m: ours.LayerGradCam(torch.fx.symbolic_trace(m), "flatten").attribute(images(), 1, None, True), "no module of"),
         (lambda m: ours.LayerGradCam(m, nn.ReLU()).attribute(images(), 1), "not a module inside this model"),
-        (lambda m: ours.LayerGradCam(m.forward, m.relu2).attribute(images(), 1), "pass the torch.nn.Module itself"),
-        (lambda m: ours.GuidedGradCam(m, m.fc).attribute(images(), 1), "with the axes of the input"),
+        (lambda m: ours.LayerGradCam(lambda x: m(x) * 2, m.relu2).attribute(images(), 1), "pass the torch.nn.Module itself"),
     ],
 )
 def test_errors_say_what_to_do(attribute, message):
     with pytest.raises(RelumeError, match=message) as caught:
         attribute(network())
     assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("target", [5, (0, 0), [0, 1], None, "cat"])
+def test_errors_of_targets_can_be_caught_as_captums(target):
+    caught = []
+    for library in (theirs, ours):
+        with pytest.raises((AssertionError, IndexError)) as error:
+            library.Saliency(network()).attribute(images(), target)
+        caught.append(error.type)
+    assert issubclass(caught[1], caught[0])
+    assert issubclass(caught[1], TargetError)
 
 
 def test_a_layer_that_is_given_no_tensor_has_no_input():

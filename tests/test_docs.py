@@ -26,10 +26,10 @@ from relume.explanation import WRITERS
 from relume.models import SOURCES
 from relume.models.libraries import import_torchvision
 from relume.models.sources import open_model
-from relume.pictures import KINDS
+from relume.pictures import FORMATS, KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, CHECKS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
+REGISTRIES = [relume.METHODS, CHECKS, FORMATS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 

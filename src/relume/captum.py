@@ -8,9 +8,9 @@ runs as in evaluation mode.
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from relume.engine.reading import LayerLike, Reading
 from relume.engine.tensor_state import version
 from relume.engine.trace import Score, Trace
 from relume.errors import InputError, LayerError, TargetError
+from relume.explanation.batches import warn
 from relume.explanation.passes import check_finite
 from relume.rules import Rule, deconvnet, gradient, guided
 from relume.targets.base import is_index
@@ -49,6 +50,10 @@ Question: TypeAlias = Callable[[Trace], Score]
 C = TypeVar("C", bound=Callable[..., Any])
 
 
+class SelectionError(TargetError, AssertionError, IndexError):
+    """A target or a neuron that does not fit, which Captum's callers may catch as the one or the other."""
+
+
 def _wrapped(attribute: C) -> C:
     """Wrap a method as Captum's own are: its ``NoiseTunnel`` calls what is inside."""
 
@@ -68,9 +73,24 @@ class _Attribution:
         """Bind the method to ``forward_func``, a module or another callable."""
         self.forward_func = forward_func
 
+    @property
+    def _model(self) -> Model:
+        """The network itself if its ``forward`` was given, since a method has no layers to read."""
+        network = getattr(self.forward_func, "__self__", None)
+        return network if isinstance(network, nn.Module) and network.forward == self.forward_func else self.forward_func
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the class in words, such as ``Input X Gradient``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", " ", cls.__name__)
+
     def has_convergence_delta(self) -> bool:
         """Return False: no attribution here comes with an error of its own."""
         return False
+
+    def attribute_future(self) -> NoReturn:
+        """Raise a NotImplementedError, as Captum does for these methods."""
+        raise NotImplementedError(f"{type(self).__name__} gives no futures; call attribute")
 
 
 # --- Input attribution -----------------------------------------------------------------------------------------------------
@@ -96,10 +116,7 @@ class _InputAttribution(_Attribution):
             InputError: the inputs are no floating-point tensors.
             GraphError: a rule cannot be applied, or the score does not depend on an input.
         """
-        return self._attribute(inputs, target, additional_forward_args)
-
-    def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
-        return _gradients(self.forward_func, inputs, additional, lambda trace: _score(trace, target), self._rule)
+        return _gradients(self._model, inputs, additional_forward_args, lambda trace: _score(trace, target), self._rule)
 
 
 class GuidedBackprop(_InputAttribution):
@@ -154,7 +171,7 @@ class Saliency(_InputAttribution):
         additional_forward_args: Any = None,
     ) -> T:
         """Return the magnitude of the gradient, or the gradient itself if ``abs`` is False; the rest is as for all inputs."""
-        gradients = self._attribute(inputs, target, additional_forward_args)
+        gradients = super().attribute(inputs, target, additional_forward_args)
         return _like(inputs, [g.abs() if abs else g for g in _tuple(gradients)])
 
 
@@ -171,8 +188,10 @@ class InputXGradient(_InputAttribution):
 
     multiplies_by_inputs = True
 
-    def _attribute(self, inputs: T, target: TargetType, additional: Any) -> T:
-        gradients = _tuple(super()._attribute(inputs, target, additional))
+    @_wrapped
+    def attribute(self, inputs: T, target: TargetType = None, additional_forward_args: Any = None) -> T:
+        """Return the gradient times the input; arguments and errors are as for all inputs."""
+        gradients = _tuple(super().attribute(inputs, target, additional_forward_args))
         return _like(inputs, [x.detach().to(g.device) * g for x, g in zip(_tuple(inputs), gradients, strict=True)])
 
 
@@ -192,6 +211,11 @@ class LayerAttribution(_Attribution):
         """Bind the method to a ``layer`` of ``forward_func``; a replica runs on one device, and ``device_ids`` are not used."""
         super().__init__(forward_func)
         self.layer = layer
+
+    def _placed(self, *, at_input: bool) -> tuple[Model, LayerLike]:
+        """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
+        model, layer = self._model, self.layer
+        return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
 
     @staticmethod
     def interpolate(
@@ -220,25 +244,28 @@ class LayerGradCam(LayerAttribution):
         attribute_to_layer_input: bool = False,
         relu_attributions: bool = False,
         attr_dim_summation: bool = True,
+        grad_kwargs: Mapping[str, Any] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Return the layer's values times the mean gradient of their channel, ``(N, 1, *spatial)``; a tuple if it has several.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
-            target: as for attributions of inputs.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            inputs: as for attributions of inputs.
+            target: the same.
+            additional_forward_args: the same.
             attribute_to_layer_input: read what the layer is given, and not what it returns.
             relu_attributions: return 0 in place of negative values, as the paper does.
             attr_dim_summation: sum over the channels; ``(N, C, *spatial)`` if False.
+            grad_kwargs: ``{"materialize_grads": True}`` gives 0 for a layer that the score does not depend on.
 
         Raises:
-            LayerError: the layer did not run once, or its input is no tensor.
+            InputError: ``grad_kwargs`` holds an option of torch that has no meaning here.
+            LayerError: the layer did not run once, its input is no tensor, or the score does not depend on it.
             TargetError: as for attributions of inputs.
         """
-        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_layer_input)
+        model, layer = self._placed(at_input=attribute_to_layer_input)
         trace = _traced_layer(model, inputs, additional_forward_args, layer)
-        values = _values(trace)
-        gradients = trace.grad(_score(trace, target), values, last=True)
+        values, score = _values(trace), _score(trace, target)
+        gradients = _layer_gradients(trace, score, values, grad_kwargs or {})
         cams = [_cam(trace, v, g, summed=attr_dim_summation) for v, g in zip(values, gradients, strict=True)]
         cams = [cam.relu() if relu_attributions else cam for cam in cams]
         return tuple(cams) if len(cams) > 1 else cams[0]
@@ -270,18 +297,18 @@ class GuidedGradCam(LayerAttribution):
     ) -> T:
         """Return guided backpropagation times the positive part of Grad-CAM, of the shape of each input.
 
-        An input that has other axes than the layer has no such map: it gets an empty tensor and a warning.
+        An input to which Grad-CAM cannot be resized, since it has other axes than the layer or since torch has no such
+        ``interpolate_mode`` for them, gets an empty tensor and a warning.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
-            target: as for attributions of inputs.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            inputs: as for attributions of inputs.
+            target: the same.
+            additional_forward_args: the same.
             interpolate_mode: how Grad-CAM is resized; the paper's is ``bilinear``.
             attribute_to_layer_input: read what the layer is given, and not what it returns.
 
         Raises:
-            InputError: no input has the axes of the layer.
-            LayerError: the layer did not run once, or its input is no tensor.
+            LayerError: the layer did not run once, returned several tensors, or its input is no tensor.
             TargetError: as for attributions of inputs.
         """
         cam = LayerGradCam(self.forward_func, self.layer).attribute(
@@ -289,21 +316,8 @@ class GuidedGradCam(LayerAttribution):
         )
         if isinstance(cam, tuple):
             raise LayerError(f"the layer has {len(cam)} tensors, and Guided Grad-CAM reads one; name another layer")
-        gradients = _tuple(GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args))
-        fits = [g.ndim == cam.ndim > 2 for g in gradients]
-        if not any(fits):
-            raise InputError(
-                f"Grad-CAM of shape {tuple(cam.shape)} cannot be resized to the input, {tuple(gradients[0].shape)}; name "
-                "a layer with the axes of the input"
-            )
-        if not all(fits):
-            message = "Grad-CAM cannot be resized to inputs that have other axes than the layer, which get an empty tensor"
-            warnings.warn(message, stacklevel=3)
-        products = [
-            g * self.interpolate(cam, tuple(g.shape[2:]), interpolate_mode) if fit else torch.empty(0)
-            for g, fit in zip(gradients, fits, strict=True)
-        ]
-        return _like(inputs, products)
+        maps = _tuple(GuidedBackprop(self.forward_func).attribute(inputs, target, additional_forward_args))
+        return _like(inputs, _products(maps, cam, interpolate_mode))
 
 
 # --- Neuron attribution ----------------------------------------------------------------------------------------------------
@@ -333,10 +347,10 @@ class NeuronGradient(LayerAttribution):
         """Return the attribution of every input, of its shape.
 
         Args:
-            inputs: a tensor, or a tuple of them, whose first axis are the samples.
+            inputs: as for attributions of inputs.
             neuron_selector: an integer for a layer ``(N, C)``; a tuple with an index or a slice for each axis but the first,
                 where the neurons of slices are summed; or a function of the layer that returns ``(N,)`` or one value.
-            additional_forward_args: what the network is given after the inputs, one argument or a tuple of them.
+            additional_forward_args: as for attributions of inputs.
             attribute_to_neuron_input: select in what the layer is given, and not in what it returns.
 
         Raises:
@@ -344,7 +358,7 @@ class NeuronGradient(LayerAttribution):
             LayerError: the layer did not run once, or its input is no tensor.
             GraphError: a rule cannot be applied, or the neuron does not depend on an input.
         """
-        model, layer = _placed(self.forward_func, self.layer, at_input=attribute_to_neuron_input)
+        model, layer = self._placed(at_input=attribute_to_neuron_input)
         selector = neuron_selector
 
         def question(trace: Trace) -> Score:
@@ -406,21 +420,14 @@ def _like(inputs: T, attributions: Sequence[Tensor]) -> T:
     return cast("T", tuple(attributions) if isinstance(given, tuple) else attributions[0])
 
 
-def _traced(
-    model: Model,
-    inputs: Tensor | tuple[Tensor, ...],
-    additional: Any,
-    *,
-    wrt: int,
-    layer: LayerLike | None = None,
-) -> Trace:
+def _traced(model: Model, inputs: Any, additional: Any, *, wrt: int, layer: LayerLike | None = None) -> Trace:
     """Run the network once, with its layer as it is: Captum's axes are those of the tensor, not of a map made of it."""
     further = () if additional is None else additional if isinstance(additional, tuple) else (additional,)
     layers = () if layer is None else (layer,)
     return Trace.run(model, [*_tuple(inputs), *further], Reading(wrt=wrt, layers=layers, reshape=lambda values: values))
 
 
-def _traced_layer(model: Model, inputs: Tensor | tuple[Tensor, ...], additional: Any, layer: LayerLike) -> Trace:
+def _traced_layer(model: Model, inputs: Any, additional: Any, layer: LayerLike) -> Trace:
     """Run the network once, with a layer that may depend on any of the inputs.
 
     Raises:
@@ -443,8 +450,7 @@ def _gradients(model: Model, inputs: T, additional: Any, question: Question, rul
         score, applied = question(trace), rule
         if rule is not gradient and not trace.coverage(score).rows:
             applied = gradient
-            message = f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here"
-            warnings.warn(message, stacklevel=4)
+            warn(f"no rectifier lies between the score and the input, so {rule.__name__} is the plain gradient here")
         gradients += [check_finite(rule.__name__, g) for g in trace.grad(score, [trace.images], applied, last=True)]
     return _like(inputs, gradients)
 
@@ -458,20 +464,42 @@ def _values(trace: Trace) -> tuple[Tensor, ...]:
     (layer,) = trace.layers
     if any(version(tensor) != was for tensor, was in layer.others):
         raise LayerError(f"layer {layer.name!r} has several tensors, and one was overwritten in place later on; name another")
-    return layer.output, *(tensor for tensor, _ in layer.others)
+    return layer.tensors
+
+
+def _layer_gradients(trace: Trace, score: Score, values: Sequence[Tensor], grad_kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Compute the gradient of the score with respect to each tensor of a layer.
+
+    Raises:
+        InputError: an option of torch has no meaning here.
+        LayerError: the score does not depend on a tensor, and is not to have the gradient 0 there.
+    """
+    if unknown := set(grad_kwargs) - {"allow_unused", "materialize_grads", "retain_graph"}:
+        raise InputError(f"grad_kwargs has {', '.join(sorted(unknown))}, and only materialize_grads changes a result here")
+    zeros = bool(grad_kwargs.get("materialize_grads"))
+    read = [tensor for tensor in values if not zeros or score.between([tensor])[1]]
+    gradients = dict(zip(read, trace.grad(score, read, last=True), strict=True)) if read else {}
+    return [gradients[tensor] if tensor in gradients else torch.zeros_like(tensor) for tensor in values]
 
 
 def _cam(trace: Trace, values: Tensor, gradients: Tensor, *, summed: bool) -> Tensor:
     """Compute Grad-CAM with its sign, ``Σ_k α_k A_k``, of a tensor whose second axis are its channels."""
     values, weights = trace.wide(values.detach()), trace.wide(gradients)
     if weights.ndim > 2:
-        weights = weights.flatten(2).mean(2).view(*weights.shape[:2], *[1] * (weights.ndim - 2))
+        weights = weights.mean(tuple(range(2, weights.ndim)), keepdim=True)
     return check_finite("gradcam", (weights * values).sum(1, keepdim=True) if summed else weights * values)
 
 
-def _placed(model: Model, layer: LayerLike, *, at_input: bool) -> tuple[Model, LayerLike]:
-    """Return a network and the layer of it whose output is meant: the layer's own, or what the layer is given."""
-    return with_layer_input(model, layer) if at_input and isinstance(model, nn.Module) else (model, layer)
+def _products(maps: Sequence[Tensor], cam: Tensor, mode: str) -> list[Tensor]:
+    """Multiply each map by Grad-CAM resized to it; where torch cannot resize it, warn and give an empty tensor."""
+    products = []
+    for values in maps:
+        try:
+            products.append(values * LayerAttribution.interpolate(cam, tuple(values.shape[2:]), mode))
+        except (ValueError, NotImplementedError) as error:
+            warn(f"Grad-CAM cannot be resized to {tuple(values.shape)}, and this input gets an empty tensor: {error}")
+            products.append(torch.empty(0))
+    return products
 
 
 # --- Scores ----------------------------------------------------------------------------------------------------------------
@@ -485,10 +513,10 @@ def _target(outputs: Any, target: Any) -> Tensor:
     """Select the score of each sample, where a tuple is one index into all axes of the outputs behind the first.
 
     Raises:
-        TargetError: the network returned no tensor, or the target does not fit it.
+        SelectionError: the network returned no tensor, or the target does not fit it.
     """
     if not isinstance(outputs, Tensor):
-        raise TargetError(
+        raise SelectionError(
             f"the network returned a {type(outputs).__name__}, and Captum's targets index one tensor; wrap the network in a "
             "function that returns it, or call relume.explain with output="
         )
@@ -499,7 +527,9 @@ def _target(outputs: Any, target: Any) -> Tensor:
     if not isinstance(target, list):
         return _indexed(outputs, target)
     if outputs.shape[:1] != (len(target),):
-        raise TargetError(f"{len(target)} indices do not fit outputs of shape {tuple(outputs.shape)}; give one for each sample")
+        raise SelectionError(
+            f"{len(target)} indices do not fit outputs of shape {tuple(outputs.shape)}; give one for each sample"
+        )
     return torch.stack([_indexed(row[None], index)[0] for row, index in zip(outputs, target, strict=True)])
 
 
@@ -507,12 +537,12 @@ def _neuron(values: tuple[Tensor, ...], selector: Selector) -> Tensor:
     """Select a neuron of each sample, or the sum of several.
 
     Raises:
-        TargetError: the layer has several tensors or no such neuron.
+        SelectionError: the layer has several tensors or no such neuron.
     """
     if callable(selector):
         return selector(values if len(values) > 1 else values[0])
     if len(values) > 1:
-        raise TargetError(
+        raise SelectionError(
             f"the layer has {len(values)} tensors; give a function of them as neuron_selector, and not {selector!r}"
         )
     selected = _indexed(values[0], selector)
@@ -524,17 +554,17 @@ def _indexed(values: Tensor, index: Any) -> Tensor:
     """Index the axes of ``values`` behind the first.
 
     Raises:
-        TargetError: they have no such index.
+        SelectionError: they have no such index.
     """
     indices = index if isinstance(index, tuple) else (index,)
     if not all(is_index(i) or isinstance(i, slice) for i in indices):
-        raise TargetError(
+        raise SelectionError(
             f"an index is an integer or a tuple of integers, and a list or a tensor holds one for each sample; got {index!r}"
         )
     try:
         return values[(slice(None), *indices)]
     except IndexError:
-        raise TargetError(
+        raise SelectionError(
             f"there is no index {index!r} in shape {tuple(values.shape)}, whose first axis are the samples"
         ) from None
 
@@ -543,14 +573,14 @@ def _one_each(selected: Any, count: int, argument: str, given: object) -> Tensor
     """Return one value for each sample, ``(count,)``; one value for all samples counts with the first.
 
     Raises:
-        TargetError: several values were selected for a sample.
+        SelectionError: several values were selected for a sample.
     """
     if isinstance(selected, Tensor) and selected.numel() == 1:
         return F.pad(selected.reshape(1), (0, count - 1))
     if isinstance(selected, Tensor) and selected.numel() == count == len(selected):
         return selected.reshape(count)
     kind = f"shape {tuple(selected.shape)}" if isinstance(selected, Tensor) else f"a {type(selected).__name__}"
-    raise TargetError(
+    raise SelectionError(
         f"{argument}={given!r} selects {kind}, and must select one value for each of {count} samples; "
         "give an index for each axis"
     )

@@ -71,6 +71,19 @@ def test_a_picture_without_channels_is_said():
         ask(Small(), torch.randn(8, 8))
 
 
+@pytest.mark.parametrize(
+    ("model", "shape", "says"),
+    [
+        (nn.Conv3d(1, 2, 3), (1, 1, 40), r"signals, and the network is for volumes or video: .* takes \(N, 1, D, H, W\)"),
+        (nn.Conv2d(3, 2, 3), (2, 3, 8, 8, 8), r"volumes or video, and the network is for pictures: .* takes \(N, 3, H, W\)"),
+        (nn.Conv1d(1, 2, 3), (1, 1, 8, 8), r"pictures, and the network is for signals: .* takes \(N, 1, L\)"),
+    ],
+)
+def test_images_of_other_axes_than_the_network_is_for_are_said(model, shape, says):
+    with pytest.raises(InputError, match=r"have shape .*, that of " + says):
+        ask(nn.Sequential(model, nn.ReLU()), torch.randn(shape))
+
+
 class Spectrogram(nn.Module):
     """Takes ``(N, F, T)`` and convolves in two dimensions."""
 

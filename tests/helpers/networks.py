@@ -29,6 +29,14 @@ class Small(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+def small_of(axes, channels=2, classes=3):
+    """Two convolutions and a classifier, for inputs of one to three spatial axes."""
+    conv, norm, pool = (getattr(nn, f"{name}{axes}d") for name in ("Conv", "BatchNorm", "AdaptiveAvgPool"))
+    torch.manual_seed(0)
+    layers = conv(channels, 4, 3, padding=1), norm(4), nn.ReLU(), conv(4, 6, 3), nn.ReLU(), pool(2), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(6 * 2**axes, classes)).eval()
+
+
 class Embedding(Small):
     """The small network, which returns an embedding of its scores before them."""
 
@@ -179,3 +187,17 @@ class TwoInputs(nn.Module):
         if other is not None:
             y = y - F.relu(self.conv(other)).mean((2, 3))
         return self.head(F.relu(y + self.embed(kind)))
+
+
+class Pooled(nn.Module):
+    """A small network for signals, pictures or volumes of any size and number of channels, by the number of axes."""
+
+    def __init__(self, axes=2, channels=3, classes=3):
+        super().__init__()
+        torch.manual_seed(0)
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        self.features = nn.Sequential(conv(channels, 4, 3, padding=1), nn.ReLU(), conv(4, 6, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(6, classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).flatten(2).mean(2))

@@ -8,46 +8,25 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    BasicTextSRStorage,
+    EnhancedCTImageStorage,
+    JPEGLSLossless,
+)
 
 from relume.errors import ImageError
 from relume.pictures import read
+from tests.helpers.dicom import SERIES, header, put
 
 SHAPE = ROWS, COLUMNS = 6, 5
 AXIAL = [1, 0, 0, 0, 1, 0]
 OBLIQUE = [0.8, 0.6, 0, 0, 0, -1]
-SERIES = generate_uid()
 
 
 @pytest.fixture(autouse=True)
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def header(**facts):
-    """Return what every image says, and ``facts``."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SeriesInstanceUID, dataset.Modality = SERIES, "CT"
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 1
-    for name, value in facts.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def put(path, pixels, **facts):
-    """Write one file of ``pixels``."""
-    dataset = header(**facts)
-    dataset.Rows, dataset.Columns = pixels.shape[-2:]
-    dataset.PixelData = pixels.tobytes()
-    Path(path).parent.mkdir(exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def series(orientation=AXIAL, count=4, step=2.5, tilt=(0, 0, 0)):
@@ -70,6 +49,7 @@ def test_a_map_of_a_series_lies_where_its_files_say(orientation, step, tilt):
     positions = series(orientation, step=step, tilt=tilt)
     recording = read("ct")
     assert (recording.kind, recording.values.shape, recording.unit) == ("volume", (1, 4, *SHAPE), "mm")
+    assert recording.notes == ()
     normal = np.cross(*np.reshape(orientation, (2, 3)))
     assert recording.spacing == pytest.approx((abs((positions[1] - positions[0]) @ normal), 0.7, 0.4))
     marked = np.zeros((1, 4, *SHAPE), np.float32)
@@ -172,6 +152,7 @@ FAULTS = {
         rf"it holds 2 series, 1.2.3 'scout', 1 files; {SERIES} 'thorax', 7 files; put each into a folder of its own",
     ),
     "pixels": (lambda: cut("IM0", -20), "'IM0' cannot be read: .*; it may be damaged or cut short"),
+    "start": (lambda: cut(at(7.0), 400), "'IM.': it has no pixels; it may be cut short, copy it again"),
     "header": (lambda: delete("IM0", "PixelData"), "'IM0': it has no pixels; it may be cut short, copy it again"),
     "text": (lambda: Path("ct/a.dcm").write_text("hello"), "'a.dcm': it is no DICOM file, though its name says so"),
     "frames": (
@@ -216,9 +197,11 @@ def test_what_is_no_image_of_the_series_is_left_out():
     Path("ct/notes.txt").write_text("hello")
     Path("ct/.hidden").write_text("hello")
     Path("ct/folder").mkdir()
-    report = header(SeriesInstanceUID="1.2.3")
+    report = header(SeriesInstanceUID="1.2.3", SOPClassUID=BasicTextSRStorage)
     report.save_as("ct/report", enforce_file_format=True)
-    assert read("ct").size == (4, *SHAPE)
+    recording = read("ct")
+    assert recording.size == (4, *SHAPE)
+    assert recording.notes == ("2 files without pictures of DICOM left out",)
     for name in ("IM0", "IM1", "IM2", "IM3"):
         Path("ct", name).unlink()
     with pytest.raises(ImageError, match="^'ct': none of the DICOM files in it has pixels; name a folder with the slices"):

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 import relume
 from relume.checkup import check
-from relume.errors import TargetError
-from relume.models.libraries import import_library
+from relume.errors import InputError, TargetError
+from relume.models.libraries import import_library, import_torchvision
 from relume.targets import Detection, Segmentation
 from relume.targets.boxes import boxes_in, overlap
 from tests.helpers.heads import headed, images
@@ -58,6 +59,85 @@ def test_a_frozen_detection_asks_the_same_box_of_other_outputs(kind):
         expected = written.best_overlap(*written.read(others, i, kind), 1, meant)
         torch.testing.assert_close(frozen.scores(others)[i], expected)
     assert frozen.frozen(others, 3) is frozen
+
+
+def in_list(boxes, labels, scores):
+    return [{"boxes": torch.tensor(boxes), "labels": torch.tensor(labels), "scores": scores}]
+
+
+def test_a_box_without_area_is_found_if_it_is_the_same():
+    """Detectors cut boxes off at the edge of the image; such a box overlaps with nothing, itself included."""
+    edge = [8.0, 0.0, 8.0, 5.0]
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6], requires_grad=True)
+    outputs = in_list([[0.0, 0.0, 4.0, 4.0], edge, edge, edge], [1, 2, 2, 1], scores)
+    for target, place in ((Detection(2), 1), (Detection(index=2), 2), (Detection(1, index=3), 3)):
+        (gradient,) = torch.autograd.grad(target.frozen(outputs, 1).scores(outputs).sum(), scores)
+        assert gradient.tolist() == [float(i == place) for i in range(4)]
+    moved = in_list([[0.0, 0.0, 4.0, 4.0]], [2], torch.tensor([0.9]))
+    assert Detection(2).frozen(outputs, 1).scores(moved).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "says"),
+    [
+        (Detection(2), [], "detected nothing in image 0; give another image, or .* score_thresh=0"),
+        (Detection(2), [1, 3], "no box of class 2 is among the 2 of image 0; ask for one of 1, 3"),
+        (Detection(index=2), [1, 3], "there is no box 2 in image 0, whose boxes are 0 to 1"),
+        (Detection(3, index=0), [1, 3], "there is no box 0 of class 3 in image 0"),
+        (Detection(3, box=(70, 70, 80, 80)), [1, 3], r"no box of class 3 in image 0 overlaps with \(70, 70, 80, 80\)"),
+        (1, [], r"this network returns .*: relume.targets.Detection\(15\) \(--ask detection:15"),
+    ],
+)
+def test_what_is_not_in_a_list_is_said(target, labels, says):
+    def detector(x):
+        boxes, scores = torch.rand(len(labels), 4).sort(1).values, x.mean((1, 2, 3))[:1].expand(len(labels))
+        return [{"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.int64), "scores": scores}]
+
+    with pytest.raises(TargetError, match=says):
+        relume.explain(detector, torch.rand(1, 3, 8, 8), target, ["gradient"])
+
+
+class TwoScales(nn.Module):
+    """An SSD in small: boxes of two scales, side by side; torchvision's own class takes its list of images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        transform = import_torchvision().models.detection.transform.GeneralizedRCNNTransform
+        self.transform = transform(16, 16, [0.5] * 3, [0.2] * 3)
+        self.fine = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU())
+        self.deep = nn.Sequential(nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU())
+        self.kinds = nn.ModuleList([nn.Conv2d(6, 3, 1), nn.Conv2d(6, 3, 1)])
+        self.sides = nn.ModuleList([nn.Conv2d(6, 4, 1), nn.Conv2d(6, 4, 1)])
+
+    def forward(self, images):
+        x = self.transform(images)[0].tensors
+        maps = [fine := self.fine(x), self.deep(fine)]
+        kinds = torch.cat([head(m).flatten(2) for head, m in zip(self.kinds, maps, strict=True)], 2).softmax(1)
+        sides = torch.cat([head(m).flatten(2) for head, m in zip(self.sides, maps, strict=True)], 2).transpose(1, 2)
+        scores, labels = kinds.max(1)
+        boxes = torch.cat([sides[..., :2], sides[..., :2] + sides[..., 2:].exp()], 2)
+        return [{"boxes": b, "labels": n, "scores": s} for b, n, s in zip(boxes, labels, scores, strict=True)]
+
+
+def test_a_detector_is_given_its_list_of_images():
+    net, x = TwoScales().eval(), torch.rand(2, 3, 16, 16)
+    methods = ["guided_backprop", "gradcam"]
+    e = relume.explain(net, [*x], Detection(), methods)
+    torch.testing.assert_close(e.score, torch.stack([found["scores"].max() for found in net([*x])]))
+    assert all(torch.equal(e[key], relume.explain(net, x, Detection(), methods)[key]) for key in methods)
+    assert relume.coverage(net, [*x], Detection()).guided == 2
+    assert relume.audit(net, [*x], Detection(), "gradient", checks=["edges"]).measures
+    alone = relume.explain(net, [x[0]], Detection(), methods, batch_size=1)
+    torch.testing.assert_close(alone["guided_backprop"], e["guided_backprop"][:1])
+    with pytest.raises(InputError, match=r"these have \(3, 16, 16\), \(3, 16, 12\); explain each in a list of its own"):
+        relume.explain(net, [x[0], x[1, :, :, :12]], Detection())
+
+
+@pytest.mark.parametrize(("place", "layer"), [(3, "fine"), (16 * 16 + 3, "deep")])
+def test_the_layer_is_of_the_scale_of_the_box_and_no_prediction(place, layer):
+    e = relume.explain(TwoScales().eval(), torch.rand(1, 3, 16, 16), Detection(index=place), ["gradcam"])
+    assert (e.layer, e.layer_choice.partition(", ")[2]) == (layer, "a list of boxes")
 
 
 def test_a_shape_of_two_readings_is_refused_with_both():

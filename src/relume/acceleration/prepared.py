@@ -241,9 +241,12 @@ class _Answer:
 
     @classmethod
     def of(cls, trace: Trace) -> _Answer:
-        outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point()]
+        outputs = [tensor for _, tensor in tensors_in(trace.outputs) if tensor.is_floating_point() and tensor.numel()]
         if not any(t.requires_grad for t in outputs):
-            raise ModelError("nothing that the network returned is a floating-point tensor; let it return one, to be compared")
+            raise ModelError(
+                "nothing that the network returned is a floating-point tensor with values; let it return one, to be compared, "
+                "and give a detector an example in which it finds something"
+            )
         loss = torch.stack([t.cpu().double().square().sum() for t in outputs if t.requires_grad]).sum()  # MPS has no float64
         (gradient,) = gradients(loss, [trace.images], keep=False)
         assert gradient is not None, "a trace's outputs depend on its images"
@@ -265,8 +268,13 @@ def _compare(before: _Answer, after: _Answer, dtype: torch.dtype) -> tuple[float
     Raises:
         ModelError: they differ by more than computing in ``dtype`` explains.
     """
+    if [t.shape for t in before.outputs] != [t.shape for t in after.outputs]:
+        raise ModelError(
+            "on the example the prepared network returned more or fewer values than the network, as detectors may by rounding; "
+            "use the network itself, or give another example"
+        )
     pairs = zip(before.outputs, after.outputs, strict=True)
-    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).cpu().double() for x, y in pairs if x.numel()])
+    off = torch.stack([((x - y).abs().max() / x.abs().max().clamp(min=1e-30)).cpu().double() for x, y in pairs])
     difference = float(off.max())
     apart = float(np.linalg.norm(before.gradient - after.gradient)) / max(float(np.linalg.norm(before.gradient)), 1e-300)
     agreement = rank_correlation(before.gradient, after.gradient)

@@ -14,10 +14,12 @@ from rich.text import Text
 from relume.cli import common
 from relume.cli.common import out
 from relume.cli.network import Network
+from relume.errors import InputError
 
 if TYPE_CHECKING:
     from relume.checkup import Checkup
     from relume.models.opened import Opened
+    from relume.pictures.preprocessing import Preprocessing
 
 __all__ = ["EXAMPLES", "check"]
 
@@ -36,7 +38,9 @@ def check(
     ],
     picture: Annotated[
         Path | None,
-        typer.Argument(metavar="PICTURE", help="A picture to try it on. [default: a drawn scene]", readable=False),
+        typer.Argument(
+            metavar="PICTURE", help="A picture, volume or other file to try it on. [default: a drawn scene]", readable=False
+        ),
     ] = None,
     *,
     network: Network,
@@ -51,38 +55,48 @@ def check(
     from relume.demo import draw_scene
 
     opened = network.open()
-    _, image = opened.input_of(draw_scene(0).picture if picture is None else common.read_photo(picture))
-    checkup = examine(opened.model, image[None], network.layer, activation=opened.activation, output=opened.output)
+    photo, image = opened.input_of(draw_scene(0).picture if picture is None else common.read_photo(picture))
+    preprocessing = opened.preprocessing_of(photo)
+    try:
+        checkup = examine(opened.model, image[None], network.layer, activation=opened.activation, output=opened.output)
+    except InputError as error:
+        if picture is not None:
+            raise
+        given = f"it was tried on a drawn scene, {tuple(image.shape)}; name a file of yours: relume check MODEL FILE"
+        raise InputError(f"{error}; {given}") from error
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **checkup.as_dict()}, indent=2, ensure_ascii=False))
     else:
-        _show(opened, checkup, "--activation" if network.activation != "auto" else "what is known of the network")
+        _show(
+            opened, preprocessing, checkup, "--activation" if network.activation != "auto" else "what is known of the network"
+        )
     raise typer.Exit(0 if checkup.works else 1)
 
 
-def _show(opened: Opened, checkup: Checkup, known_by: str) -> None:
+def _show(opened: Opened, preprocessing: Preprocessing, checkup: Checkup, known_by: str) -> None:
     """Print the report."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for title, lines in _lines(opened, checkup, known_by).items():
+    for title, lines in _lines(opened, preprocessing, checkup, known_by).items():
         for i, line in enumerate(lines):
             table.add_row("" if i else title, Text(line) if isinstance(line, str) else line)  # names are no markup
     out.print(table)
 
 
-def _lines(opened: Opened, checkup: Checkup, known_by: str) -> dict[str, list[Text | str]]:
+def _lines(opened: Opened, preprocessing: Preprocessing, checkup: Checkup, known_by: str) -> dict[str, list[Text | str]]:
     """Write the lines of the report, by their title."""
     mode = "; in training mode, explained as in evaluation mode" if checkup.training else ""
     size = f"{checkup.parameters:,} parameters, {checkup.dtype} on {checkup.device}"
     chosen = f" ({checkup.layer_choice})" if checkup.layer_choice else ""
     others = [f"others: {', '.join(checkup.candidates[:6])}"] if checkup.candidates else []
     rows = checkup.coverage.rows if checkup.coverage else ()
+    prepared = [f"{key} {value}" for key, value in preprocessing.as_dict().items() if value not in (None, False)]
     passes, memory = f"1 forward and {checkup.backward_passes} backward passes", f"{checkup.kept_bytes / 2**20:.1f} MiB"
     return {
         "network": [f"{opened.name}: {checkup.form}, {size}{mode}"],
-        "preprocessing": [", ".join(f"{key} {value}" for key, value in opened.preprocessing.as_dict().items())],
+        "preprocessing": [", ".join(prepared)],
         "returns": [checkup.outputs],
         "targets": [", ".join(checkup.targets) or "a callable: no other target fits"],
         "activation": [_activation(opened, checkup, known_by)],

@@ -16,6 +16,7 @@ from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
 from relume.cli.options import METHODS, Asked, Drawing, nothing_shown, reached
 from relume.cli.photos import Failures, Photos, comparisons, each_photo
+from relume.cli.tiled import explain_in_tiles, tiles_of
 from relume.errors import TargetError
 from relume.text import printable, significant
 
@@ -65,6 +66,14 @@ def explain(
         int | None,
         typer.Option(metavar="PIXELS", min=16, help="Longest side of the pictures written. [default: the photo's own]"),
     ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE[,OVERLAP]",
+            help="Explain pictures far larger than the network's input tile by tile, at their own resolution, and stitch the "
+            "maps; neighbours overlap by OVERLAP pixels at least. [default overlap: an eighth]",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go, a folder for each photo.")] = Path("out"),
 ) -> None:
     """Explain photos: show which pixels speak for a class.
@@ -79,13 +88,14 @@ def explain(
     check_writable(output)
     folders = ResultFolders(output)
     drawing.check()
+    cut = None if tiles is None else tiles_of(tiles)
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = find_photos(photos, output)
     opened = network.open()
     targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())
-    findings, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
+    findings, without, closing, strongest = list[Text](), list[str](), Text(), dict[str, float]()
 
     def keep(comparison: Comparison, path: Path) -> None:
         nonlocal closing
@@ -97,10 +107,13 @@ def explain(
             findings.append(_finding(path, folder, so_far, brief=len(photos) > 4))
             running.stopped = f"stopped after {len(findings)} of {len(photos)} photos; their results are in {str(output)!r}"
         strongest.update(so_far[0].strongest)
-        without.extend(each for e in explanations for each in e.without_gradcam())
+        without.extend(title for e in explanations for title in e.without_heat())
         closing = reached(explanations[0], without=without)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"
+    if cut is not None:
+        explain_in_tiles(opened, photos, targets, methods, network.layer, cut, asked=asked, folders=folders, failures=failures)
+        raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
     results = comparisons(opened, photos, targets, methods, network.layer, asked)
     try:
         with common.tracked("explaining", results, len(photos)) as steps:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from relume.engine.graph import walk
+from relume.targets.boxes import detections_in
 from relume.targets.outputs import tensors_in
 
 __all__ = ["dense", "predicting"]
@@ -28,9 +29,12 @@ _JOINS = re.compile(r"Cat|Stack")
 def dense(outputs: Any, count: int, scores: Sequence[Tensor] = ()) -> list[Tensor]:
     """Find the tensors with more axes than class scores that the network returned, of these those that ``scores`` read.
 
-    All of them where there are no ``scores``.
+    All of them where there are no ``scores``; and where it returned lists of detections, all that these hold.
     """
-    returned = [t for _, t in tensors_in(outputs) if t.grad_fn is not None and t.ndim and len(t) == count]
+    returned = [t for _, t in tensors_in(outputs) if t.grad_fn is not None and t.ndim]
+    if detections_in(outputs, count) is not None:
+        return returned
+    returned = [t for t in returned if len(t) == count]
     read = _read(scores, {t.grad_fn for t in returned if t.grad_fn is not None}) if scores else None
     return [t for t in returned if t.ndim > 2 and (read is None or t.grad_fn in read)]
 

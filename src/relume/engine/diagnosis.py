@@ -19,7 +19,11 @@ from relume.errors import InputError, ModelError, RelumeError
 from relume.targets.outputs import tensors_in
 from relume.text import first_line
 
-__all__ = ["misfit", "slip"]
+__all__ = ["AxesError", "misfit", "other_axes", "slip"]
+
+
+class AxesError(InputError):
+    """The images lack axes, or have others than the network is for."""
 
 
 def slip(model: nn.Module, images: Tensor, error: Exception, run: Callable[[Tensor], Any]) -> RelumeError | None:
@@ -35,12 +39,14 @@ def slip(model: nn.Module, images: Tensor, error: Exception, run: Callable[[Tens
         return None
     if odd := _odd_weight(model):
         return ModelError(f"the network failed ({first_line(error).partition('. ')[0]}), and its {odd}")
-    return misfit(model, images, run, raised=True)
+    words = str(error)
+    by_convolution = "conv" in words or "weight of size" in words
+    return misfit(model, images, run, raised=True) or (other_axes(model, images) if by_convolution else None)
 
 
 def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any], *, raised: bool = False) -> InputError | None:
     """Find the axes that ``images`` lack, if ``model`` runs on such that have them; where it ``raised``, the dtype too."""
-    conv = next((module for module in modules_of(model) if isinstance(module, AnyConvolution)), None)
+    conv = _first_convolution(model)
     needed = 4 if conv is None else len(conv.kernel_size) + 2
     dtype = next((p.dtype for p in model.parameters() if raised and p.is_floating_point()), images.dtype)
     for axes, cast in _corrections(images, needed, dtype):
@@ -52,15 +58,34 @@ def misfit(model: nn.Module, images: Tensor, run: Callable[[Tensor], Any], *, ra
             told += [f"are {images.dtype} and the network's weights {dtype}"] * cast
             index = f"[{', '.join(['None'] * axes)}]" * bool(axes)
             written = (".float()" if dtype is torch.float32 else f".to({dtype})") * cast
-            return InputError(f"the images {' and '.join(told)}; write images{index}{written}")
-    if raised and conv is not None and images.ndim == needed - 2:
-        sizes = ", ".join(("D", "H", "W")[-len(conv.kernel_size) :])
+            return (AxesError if axes else InputError)(f"the images {' and '.join(told)}; write images{index}{written}")
+    if raised and conv is not None and images.ndim == needed - 2 < len(_KINDS):
         return InputError(
             f"the images have shape {tuple(images.shape)}, without {_AXES[2]}; "
-            f"the network's first convolution takes (N, {conv.in_channels}, {sizes})"
+            f"the network's first convolution takes (N, {conv.in_channels}, {_SIZES[len(conv.kernel_size)]})"
         )
     return None
 
+
+def other_axes(model: nn.Module, images: Tensor) -> AxesError | None:
+    """Say that images have other axes than the network's first convolution: those of volumes, where it is for pictures, say."""
+    conv = _first_convolution(model)
+    if conv is None or images.ndim - 2 in (len(conv.kernel_size), 0):
+        return None
+    axes = len(conv.kernel_size)
+    return AxesError(
+        f"the images have shape {tuple(images.shape)}, that of {_KINDS.get(images.ndim - 2, 'no images')}, and the network is "
+        f"for {_KINDS[axes]}: its first convolution takes (N, {conv.in_channels}, {_SIZES[axes]})"
+    )
+
+
+def _first_convolution(model: nn.Module) -> AnyConvolution | None:
+    return next((module for module in modules_of(model) if isinstance(module, AnyConvolution)), None)
+
+
+#: What has so many spatial axes, and how their sizes are written.
+_KINDS = {1: "signals", 2: "pictures", 3: "volumes or video"}
+_SIZES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 _AXES = ("", "a batch axis", "batch and channel axes")
 

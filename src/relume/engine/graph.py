@@ -25,7 +25,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from relume.engine.by_hand import Region, Tape, hook_region, suspects
-from relume.engine.rectifiers import Rectifier, may_rectify, rectifier_of
+from relume.engine.rectifiers import Rectifier, is_of_torchvision, may_rectify, rectifier_of
 from relume.engine.saved_tensors import LEAN, Saved, is_lean, looking
 from relume.errors import GraphError, HiddenRegionError, HookError, LayerError, NoRectifierError
 
@@ -200,6 +200,8 @@ def _hides(node: Node, name: str) -> str | None:
 
 
 def _may_rectify(node: Node, name: str) -> str | None:
+    if is_of_torchvision(name):
+        return None
     function = _function(node)
     if function is not None:
         if issubclass(function, RectifiesNothing):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from relume.engine.module_state import tensors_of
 from relume.engine.trees import tree_map_only
-from relume.engine.wrappers import modules_of
+from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import InputError, ModelError, NonFiniteError, TargetError
 from relume.targets.outputs import tensors_in
 
@@ -26,6 +26,7 @@ __all__ = [
     "feed",
     "model_device",
     "pick",
+    "stacked",
 ]
 
 Model: TypeAlias = "nn.Module | Callable[..., Any]"
@@ -57,6 +58,25 @@ def device_with_values(model: Model) -> torch.device | None:
     if device is not None and device.type == "meta":
         raise ModelError("the network is on the meta device and its weights hold no values; load them before you explain it")
     return device
+
+
+def stacked(model: Model, inputs: Inputs) -> Inputs:
+    """Stack the list of images ``(C, H, W)`` that a detector of torchvision takes; all else is handed on.
+
+    Raises:
+        InputError: the images of the list have different sizes.
+    """
+    transform = getattr(unwrap(model), "transform", None) if isinstance(model, nn.Module) else None
+    if type(transform).__name__ != "GeneralizedRCNNTransform" or not isinstance(inputs, list | tuple) or not inputs:
+        return inputs
+    if not all(isinstance(image, Tensor) and image.ndim == 3 for image in inputs):
+        return inputs
+    if len(shapes := dict.fromkeys(tuple(image.shape) for image in inputs)) > 1:
+        raise InputError(
+            f"images that are explained together have one shape, and these have {', '.join(map(str, shapes))}; "
+            "explain each in a list of its own"
+        )
+    return torch.stack([*inputs])
 
 
 def entries_of(inputs: Inputs, wrt: int | str | None) -> tuple[dict[int | str, Any], int | str | None]:

@@ -212,4 +212,6 @@ def _nothing_to_choose(outputs: Any, obstacles: Obstacles, before: str) -> Layer
 
 
 def _sizes(read: Sequence[Tensor]) -> str:
+    if any(tensor.ndim == 1 for tensor in read):  # their scores
+        return "a list of boxes"
     return " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in read)

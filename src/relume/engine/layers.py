@@ -39,6 +39,11 @@ class Layer:
     why: str = ""
     others: tuple[tuple[Tensor, int], ...] = ()
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor that it returned."""
+        return self.output, *(tensor for tensor, _ in self.others)
+
     def map(self, values: Tensor) -> Tensor:
         """Arrange ``values`` of the output's shape as ``(N, channels, *spatial)``.
 

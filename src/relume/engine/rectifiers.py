@@ -9,6 +9,7 @@ another bound is arithmetic and keeps its ordinary gradient.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,7 +21,10 @@ from torch import Tensor
 
 from relume.registry import Registry
 
-__all__ = ["RECTIFIERS", "Rectifier", "may_rectify", "rectifier_of"]
+__all__ = ["RECTIFIERS", "Rectifier", "is_of_torchvision", "may_rectify", "rectifier_of"]
+
+# torchvision's operators with a derivative: an autograd.Function in C++, and in Python from 0.29 on
+_OF_TORCHVISION = re.compile(r"torchvision_((ps_)?roi_(align|pool)|deform_conv2d)_|((PS)?ROI(Align|Pool)|DeformConv2d)Function")
 
 # the values that a node saves (`_saved_self`, `_saved_min`, ...) depend on its operation; no type checker knows them
 Saved: TypeAlias = Any
@@ -227,6 +231,11 @@ RECTIFIERS: Registry[Rectifier] = Registry("rectifier", "relume.rectifiers", _OF
 
 
 # --- Which nodes rectify --------------------------------------------------------------------------------------------------
+
+
+def is_of_torchvision(name: str) -> bool:
+    """Tell whether a node of this name pools regions or convolves, as torchvision's own operators do, and rectifies nothing."""
+    return _OF_TORCHVISION.search(name) is not None
 
 
 def may_rectify(name: str) -> bool:

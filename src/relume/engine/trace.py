@@ -25,7 +25,7 @@ from relume.engine.by_hand import Region, Tape, is_known, remember, suspects
 from relume.engine.coverage import Coverage
 from relume.engine.forward_pass import CUT_OFF, returned
 from relume.engine.graph import Survey, between, gradients, hooked, survey, walk
-from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick
+from relume.engine.inputs import Inputs, Model, all_finite, device_with_values, extremes, feed, pick, stacked
 from relume.engine.layers import Layer, layer_name
 from relume.engine.preparation import preparation_of
 from relume.engine.reading import Reading
@@ -139,7 +139,7 @@ class Trace:
         if not callable(model):
             raise InputError(f"a model is a torch.nn.Module or another callable; got {model!r}")
         written = versions(model)
-        args, kwargs, images = feed(inputs, reading.wrt, device_with_values(model), instead)
+        args, kwargs, images = feed(stacked(model, inputs), reading.wrt, device_with_values(model), instead)
         replica = replicate(model) if isinstance(model, nn.Module) else model
         recorder = recorder_of(model, replica, images, reading)
         tape = tape_of(model, replica, images) if taped or is_known(model) else None
@@ -203,7 +203,12 @@ class Trace:
         target, values = as_target(target).known(self.images.shape[2:], "auto"), self.outputs
         if target.layer is not None:
             assert isinstance(self.model, nn.Module), "only a module has layers"
-            layer = self.units[layer_name(unwrap(self.model), target.layer)]
+            layer = self.units.get(layer_name(unwrap(self.model), target.layer))
+            if layer is None:
+                raise TargetError(
+                    f"{target} is a unit of a layer that this forward pass did not record, since no target of the call is; "
+                    "a wrapper may give units of those layers only"
+                )
             target, values = target.placed(layer.name), self.wide(layer.to_map(layer.output))
         frozen = target.frozen(values, len(self.images))
         value = frozen.scores(values)
@@ -243,7 +248,7 @@ class Trace:
         if any(tensor is self.images for tensor in missing):
             raise GraphError("no gradient reached the input: an operation on the way has no derivative, or passed None on")
         if missing:
-            name = next((layer.name for layer in self.layers if layer.output is missing[0]), "")
+            name = next((layer.name for layer in self.layers if any(tensor is missing[0] for tensor in layer.tensors)), "")
             raise LayerError(f"the score does not depend on layer {name!r}; name another")
         return [g for g in pulled if g is not None]
 

@@ -31,7 +31,7 @@ from relume.methods.wrapper import rewinding
 from relume.targets.base import Target
 from relume.targets.conversion import as_target
 
-__all__ = ["Batches", "Part", "join", "join_coverage"]
+__all__ = ["Batches", "Part", "join", "join_coverage", "warn"]
 
 #: Files whose lines are not the caller's: this package, and what its decorators are made of.
 _INSIDE = (str(Path(__file__).parents[1]), contextlib.__file__)
@@ -85,7 +85,7 @@ class Batches:
             self._rewind()
             yield self._part()
         if self._ran_out:
-            _warn(
+            warn(
                 f"{self._ran_out} ran out on {self._whole} images at once, and they were explained {self._size} at a time; "
                 f"give batch_size={self._size} to begin with that"
             )
@@ -147,7 +147,7 @@ def _cut(inputs: Inputs, some: slice, count: int) -> Inputs:
     return rows(inputs) if isinstance(inputs, Tensor) else [rows(value) for value in inputs]
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
     """Warn in the name of the line that called this package, however deep inside it was noticed."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relume.engine.coverage import Coverage
-from relume.engine.inputs import Inputs, Model
+from relume.engine.inputs import Inputs, Model, stacked
 from relume.engine.torch_errors import Unwritten
 from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
@@ -47,7 +47,8 @@ def explain(
     Args:
         model: a network, left exactly as it is; it runs as in evaluation mode, on the device it is on.
         images: ``(N, C, *spatial)``, floating point, preprocessed as the network expects; or a sequence of positional
-            inputs, or a mapping of keyword inputs, of which one is explained.
+            inputs, or a mapping of keyword inputs, of which one is explained; a detector of torchvision may be given its list
+            of images ``(C, H, W)``, all of one size.
         target: None (each image's predicted class), a class, one class per image, one of :mod:`relume.targets`, or a callable
             ``outputs -> (N,)``.
         methods: keys of :data:`relume.METHODS`, :class:`relume.Method` objects, or wrappers of either, such as
@@ -109,7 +110,7 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
         torch.Size([2, 3, 4, 4])
     """
     run = Unwritten(functools.partial(Trace.run, model), model)
-    batches = Batches(images, request)
+    batches = Batches(stacked(model, images), request)
     parts: list[list[Explanation]] = []
     for part in batches:
         try:
@@ -261,7 +262,7 @@ def coverage(model: Model, images: Inputs, target: TargetLike = None, **options:
         relu          13      13
     """
     request = Request(targets=[target], **options)
-    batches = Batches(images, request)
+    batches = Batches(stacked(model, images), request)
     parts: list[Coverage] = []
     for part in batches:
         try:

@@ -23,8 +23,9 @@ from relume.explanation.sheet import sheet
 from relume.pages.folder import recover, write_folder
 from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
+from relume.pictures.formats.table import FORMATS
 
-__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "write_targets"]
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "target_folder", "write_targets"]
 
 #: The name of the figure of all targets of a photo.
 OVERVIEW = "overview.png"
@@ -67,7 +68,7 @@ def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: K
 def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
     """Return the files that :func:`save_all` writes, by their paths in the folder."""
     files = {
-        f"{_target_folder(e)}/{name}": content
+        f"{target_folder(e)}/{name}": content
         for e in explanations
         for name, content in e.files(kind=kind, size=size, without=["figure"]).items()
     }
@@ -87,7 +88,7 @@ def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
     return write_folder(folder, files, stale=stale - files.keys())
 
 
-def _target_folder(e: Explanation) -> str:
+def target_folder(e: Explanation) -> str:
     """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
     if e.description is not None or e.target is None:
         return _plain(e.description[0] if e.description else "score")
@@ -143,7 +144,7 @@ class ResultFolders:
 
     def of(self, photo: Path) -> Path:
         """Return the folder of a photo, which no other photo of this run gets. Call this right before it is written."""
-        stem, own = _shortened(photo.stem.strip(".") or "photo"), address(photo)
+        stem, own = _shortened(_stem(photo).strip(".") or "photo"), address(photo)
         for entry in self._there[stem.casefold()]:
             if entry.name.casefold() not in self._taken and self._owner(entry) == own:
                 return self._take(entry.name)
@@ -206,6 +207,12 @@ def _unnumbered(name: str) -> str:
     return re.sub(r"-\d+$", "", name)
 
 
+def _stem(photo: Path) -> str:
+    """Return the name of a file without its ending, which may have two parts, and all of a folder's name."""
+    endings = (suffix for each in FORMATS.values() for suffix in each.suffixes if photo.name.lower().endswith(suffix))
+    return photo.name if photo.is_dir() else photo.name.removesuffix(photo.name[-len(next(endings, photo.suffix)) :] or " ")
+
+
 def _shortened(name: str) -> str:
     """Return a name that is short enough for a file system, which counts bytes."""
     content = os.fsencode(name)
@@ -223,7 +230,7 @@ def _is_empty(folder: Path) -> bool:
 def _owner(folder: Path) -> str | None:
     """Return the address of the photo that all results in a folder are of; None where they are not of one, or unreadable."""
     owners = set()
-    for facts in folder.glob("*/explanation.json"):
+    for facts in itertools.chain(folder.glob("*/explanation.json"), folder.glob("*/tiles.json")):
         try:
             owners.add(json.loads(facts.read_bytes())["provenance"]["path"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -61,6 +61,7 @@ class Opened:
         weights: the file whose weights were loaded in place of the network's own.
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
+        shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
 
     Example:
@@ -83,6 +84,7 @@ class Opened:
     output: Output = None
     dtype: torch.dtype | None = None
     recordings: Preprocessing = AS_RECORDED
+    shown: tuple[int, ...] = ()
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -138,6 +140,7 @@ class Opened:
         """
         import torch
 
+        from relume.engine.diagnosis import AxesError, other_axes
         from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
 
@@ -157,6 +160,8 @@ class Opened:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
             raise self._with_names(error, wanted) from error
+        except AxesError as error:  # a file has the axes that it has: none is missing
+            raise other_axes(self.model, images) or error from error
         provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
         if len(several) == 1:
             provenance |= _file(several[0])
@@ -313,14 +318,21 @@ class Opened:
         import torch
 
         from relume.models.photos import as_input
-        from relume.pictures.photo import Photo
+        from relume.pictures.recording import Recording
 
         seen = as_input(photo)
-        colours = isinstance(seen, Photo) or seen.is_colour
-        framed, image = (self.preprocessing if colours else self.recordings).prepare(seen)
+        if self.shown and isinstance(seen, Recording):
+            seen = dataclasses.replace(seen, shown=self.shown)
+        framed, image = self.preprocessing_of(seen).prepare(seen)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
         dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
         return framed, image.to(dtype)
+
+    def preprocessing_of(self, photo: Photo | Recording) -> Preprocessing:
+        """Return the preprocessing of a photo, or of a recording: that of photos if its channels are colours."""
+        from relume.pictures.photo import Photo
+
+        return self.preprocessing if isinstance(photo, Photo) or photo.is_colour else self.recordings
 
     @property
     def device(self) -> torch.device:

@@ -122,7 +122,9 @@ SOURCES: Registry[Source] = Registry(
             "demo", "the network in the package, which knows drawn scenes", "relume.models.demo:open_demo", _is_demo
         ),
         "torchvision": Source(
-            "torchvision:NAME", "a classification network of torchvision", "relume.models.torchvision:open_torchvision"
+            "torchvision:NAME",
+            "a classification network or detector of torchvision",
+            "relume.models.torchvision:open_torchvision",
         ),
         "timm": Source("timm:NAME", "a classification network of timm", "relume.models.timm:open_timm"),
         "hf": Source(

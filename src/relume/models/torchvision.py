@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import nn
 
 from relume.errors import ModelError
@@ -16,6 +17,9 @@ from relume.pictures.preprocessing import IMAGENET, Preprocessing
 
 __all__ = ["open_torchvision"]
 
+#: Detectors resize and normalise images themselves.
+UNCHANGED = Preprocessing(None, None, mean=(0, 0, 0), std=(1, 1, 1))
+
 PORTED = (
     "the network undoes the pictures' normalisation, as torchvision's own weights expect; "
     """if yours were trained without that, give --model-args '{"transform_input": false}'"""
@@ -23,19 +27,26 @@ PORTED = (
 
 
 def open_torchvision(request: ModelRequest) -> Opened:
-    """Build the classification network that torchvision lists under the request's name.
+    """Build the classification network or the detector that torchvision lists under the request's name.
 
     Raises:
-        ModelError: there is no such network, its weights cannot be downloaded, or weights or arguments do not fit.
+        ModelError: there is no such network, its weights cannot be downloaded, weights or arguments do not fit, or operators
+            that a detector needs are missing.
     """
     models: Any = import_torchvision().models
     name, args = request.name, request.args
-    known = models.list_models(module=models)
+    detectors = models.list_models(module=models.detection)
+    known = [*models.list_models(module=models), *detectors]
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise ModelError(
-            f"torchvision has no classification network {name!r}; "
+            f"torchvision has no classification network or detector {name!r}; "
             + (f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(known)}")
+        )
+    if name in detectors and not hasattr(torch.ops.torchvision, "roi_align"):
+        raise ModelError(
+            f"{name!r} needs torchvision's own operators, and its wheel was built for another torch than {torch.__version__}; "
+            "install both from the same index"
         )
     preset = getattr(models.get_model_weights(name), "DEFAULT", None)
     notes: tuple[str, ...] = ()
@@ -46,7 +57,8 @@ def open_torchvision(request: ModelRequest) -> Opened:
             # These two draw initial weights slowly, with a warning, unless told not to; and torchvision's own weights for them
             # expect the normalisation undone inside the network, which it turns on only when it downloads them itself.
             ported = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
-            model = models.get_model(name, weights=None, **(ported | args))
+            without = {"weights_backbone": None} if name in detectors else {}
+            model = models.get_model(name, weights=None, **(ported | without | args))
             notes = (PORTED,) if ported and "transform_input" not in args else ()
     except (TypeError, ValueError) as error:
         if not args or isinstance(error, ModelError):
@@ -56,6 +68,8 @@ def open_torchvision(request: ModelRequest) -> Opened:
     if labels and args.get("num_classes", len(labels)) != len(labels):
         labels = None  # the network has other classes than these
     named = tuple(labels) if labels else None
+    if name in detectors:  # whose scores are probabilities already
+        return Opened(request.spec, model.eval(), UNCHANGED, named, activation="none")
     return Opened(request.spec, model.eval(), _preprocessing(preset), named, activation="softmax", notes=notes)
 
 

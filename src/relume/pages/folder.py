@@ -8,14 +8,14 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from relume.errors import OutputError
 from relume.pages.owner import is_gone, prefix
 
-__all__ = ["check_writable", "recover", "write_folder"]
+__all__ = ["check_writable", "filled", "recover", "write_folder"]
 
 #: The list of what a write replaces and adds, in its temporary folder while files are moved.
 PLAN = "plan.json"
@@ -89,6 +89,33 @@ def _write_plan(aside: Path, replaced: Iterable[str], added: Iterable[str]) -> N
     """Write the plan, whole or not at all."""
     (aside / "unfinished").write_text(json.dumps({"replaced": [*replaced], "added": [*added]}))
     (aside / "unfinished").replace(aside / PLAN)
+
+
+@contextmanager
+def filled(directory: Path) -> Iterator[Path]:
+    """Give a temporary folder in ``directory``; the files written there go to their places in ``directory`` at the end.
+
+    An error inside leaves ``directory`` as it was. It is for files too large to be held in memory for :func:`write_folder`.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    recover(directory)
+    is_new = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=prefix(), dir=directory) as name:
+                yield Path(name)
+                for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+                    place = directory / path.relative_to(name)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(place)
+        finally:
+            if is_new:
+                _remove_empty(directory, _nearest(directory.parent))
+    except OSError as error:
+        raise _refusal(directory, error) from error
 
 
 def recover(directory: Path) -> None:

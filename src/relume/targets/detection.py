@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -26,21 +26,19 @@ class Meant:
     Attributes:
         labels: its class, ``(N,)`` int64.
         corners: its box, ``(N, 4)``; NaN for the sum of several.
+        places: its number among the boxes of the image, ``(N,)``.
         weights: one for each box that is meant, ``(N, boxes)``; None where detections are listed and found by their box.
     """
 
     labels: Tensor
     corners: Tensor
+    places: Tensor
     weights: Tensor | None
 
-    def rows(self, some: slice) -> Meant:
-        """Give those of ``some`` of the images."""
-        return Meant(self.labels[some], self.corners[some], None if self.weights is None else self.weights[some])
-
-    def repeated(self, times: int) -> Meant:
-        """Give those of the batch repeated so many ``times``."""
-        weights = None if self.weights is None else self.weights.repeat(times, 1)
-        return Meant(self.labels.repeat(times), self.corners.repeat(times, 1), weights)
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Meant:
+        """Give those of other images, by the same ``change`` of all that has a row for each image."""
+        weights = None if self.weights is None else change(self.weights)
+        return Meant(change(self.labels), change(self.corners), change(self.places), weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +95,8 @@ class Detection(Target):
         self._check()
         if (lists := detections_in(outputs, count)) is not None:
             chosen = [self._in_list(i, detections) for i, detections in enumerate(lists)]
-            labels, corners = (torch.stack(parts) for parts in zip(*chosen, strict=True))
-            return replace(self, meant=Meant(labels, corners, None))
+            labels, corners, places = map(torch.stack, zip(*chosen, strict=True))
+            return replace(self, meant=Meant(labels, corners, places, None))
         return replace(self, meant=self._in_tensor(boxes_in(outputs, count, self.size, self.layout)))
 
     def _check(self) -> None:
@@ -118,18 +116,36 @@ class Detection(Target):
         if self.reduce == "sum" and self.label is None:
             raise TargetError("a sum is over the boxes of one class; name it, as in Detection(17, reduce='sum')")
 
-    def _in_list(self, image: int, detections: Listed) -> tuple[Tensor, Tensor]:
-        """Find the class and the box of the detection that fits best in one image."""
+    def _in_list(self, image: int, detections: Listed) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the class, the box and the number of the detection that fits best in one image."""
         boxes, labels, scores = (detections[key].detach() for key in ("boxes", "labels", "scores"))
         of_class = torch.ones_like(labels, dtype=torch.bool) if self.label is None else labels == self.label
         if self.index is not None:
             of_class = of_class & (torch.arange(len(labels), device=labels.device) == self.index)
         rank = scores if self.box is None else overlap(boxes, self.box)
         rank = rank.where(of_class & ((rank > 0) | (self.box is None)), -torch.inf)
-        if not of_class.any() or not rank.isfinite().any():
-            raise TargetError(f"nothing was detected in image {image} that fits {self!r}")
+        if not rank.isfinite().any():
+            raise TargetError(self._missing(image, labels))
         best = rank.argmax()
-        return labels[best].long(), boxes[best] if self.reduce == "best" else torch.full_like(boxes[best], torch.nan)
+        return labels[best].long(), boxes[best] if self.reduce == "best" else torch.full_like(boxes[best], torch.nan), best
+
+    def _missing(self, image: int, labels: Tensor) -> str:
+        """Say what is not in the list of one image, whose classes are ``labels``, and what to do."""
+        if not len(labels):
+            return (
+                f"the network detected nothing in image {image}; give another image, or let the network keep boxes of lower "
+                "scores: torchvision's are built with score_thresh=0, R-CNNs with box_score_thresh=0 (by --model-args in the "
+                "command)"
+            )
+        classes = sorted(set(labels.tolist()))
+        if self.label is not None and self.label not in classes:
+            listed = f"{', '.join(map(str, classes[:10]))}{', …' * (len(classes) > 10)}"
+            return f"no box of class {self.label} is among the {len(labels)} of image {image}; ask for one of {listed}"
+        kind = "" if self.label is None else f" of class {self.label}"
+        if self.index is not None:
+            return f"there is no box {self.index}{kind} in image {image}, whose boxes are 0 to {len(labels) - 1}"
+        assert self.box is not None, "any other fits"
+        return f"no box{kind} in image {image} overlaps with {tuple(self.box)}; give one in pixels of the input"
 
     def _in_tensor(self, boxes: Boxes) -> Meant:
         """Find the class and the place of the box that fits best in each image."""
@@ -158,7 +174,7 @@ class Detection(Target):
         images = torch.arange(len(scores), device=scores.device)
         labels = scores[images, place].argmax(1) if self.label is None else torch.full_like(place, self.label)
         weights = torch.nn.functional.one_hot(place, count).to(scores.dtype)
-        return Meant(labels, boxes.corners[images, place], weights)
+        return Meant(labels, boxes.corners[images, place], place, weights)
 
     def _sum(self, boxes: Boxes) -> Meant:
         """Find the boxes of which the class is the best one."""
@@ -168,7 +184,7 @@ class Detection(Target):
         if empty := (weights.amax(1) == 0).nonzero().flatten().tolist():
             raise TargetError(f"class {self.label} is the best of no box of image {empty[0]}; ask for reduce='best'")
         labels = torch.full((len(scores),), self.label, device=scores.device)
-        return Meant(labels, torch.full_like(boxes.corners[:, 0], torch.nan), weights)
+        return Meant(labels, torch.full_like(boxes.corners[:, 0], torch.nan), torch.zeros_like(labels), weights)
 
     def scores(self, outputs: Any) -> Tensor:
         """Read the score of each image's detection, ``(N,)``; zero where nothing in a list overlaps with it any more."""
@@ -176,27 +192,34 @@ class Detection(Target):
         meant = self.meant
         if meant.weights is None:
             lists = detections_in(outputs, len(meant.labels)) or ()
-            each = zip(lists, meant.corners, meant.labels, strict=True)
-            return torch.stack([self._score_in_list(detections, box, label) for detections, box, label in each])
+            each = zip(lists, meant.corners, meant.labels, meant.places, strict=True)
+            return torch.stack([self._score_in_list(*of_image) for of_image in each])
         scores = boxes_in(outputs, len(meant.labels), self.size, self.layout).scores
         of_class = scores.gather(2, meant.labels[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
         return (of_class * meant.weights).sum(1)
 
-    def _score_in_list(self, detections: Listed, box: Tensor, label: Tensor) -> Tensor:
-        """Read the score of the detection of this class that overlaps most with ``box``, or the sum of the class."""
-        scores, of_class = detections["scores"], detections["labels"] == label
+    def _score_in_list(self, detections: Listed, box: Tensor, label: Tensor, place: Tensor) -> Tensor:
+        """Read the score of the detection of this class that overlaps most with ``box``, or the sum of the class.
+
+        A box without area, as detectors cut them off at the edge of the image, overlaps with none, and is found if it is the
+        same; of several that are, the one next to ``place`` in the list.
+        """
+        scores, boxes, of_class = detections["scores"], detections["boxes"].detach(), detections["labels"] == label
         if self.reduce == "sum":
             return (scores * of_class.to(scores.dtype)).sum()
-        shares = overlap(detections["boxes"].detach(), box).masked_fill(~of_class, 0)
-        return scores[shares.argmax()] if shares.any() else scores.sum() * 0
+        shares = overlap(boxes, box).masked_fill((boxes == box).all(-1), 1).masked_fill(~of_class, 0)
+        if not shares.any():
+            return scores.sum() * 0
+        best = (shares == shares.max()).nonzero()[:, 0]
+        return scores[best[(best - place).abs().argmin()]]
 
     def rows(self, some: slice) -> Detection:
         """Give the detections of ``some`` of the images."""
-        return self if self.meant is None else replace(self, meant=self.meant.rows(some))
+        return self if self.meant is None else replace(self, meant=self.meant.changed(lambda v: v[some]))
 
     def repeated(self, times: int) -> Detection:
         """Give the detections for the batch repeated so many ``times``."""
-        return self if self.meant is None else replace(self, meant=self.meant.repeated(times))
+        return self if self.meant is None else replace(self, meant=self.meant.changed(lambda v: torch.cat([v] * times)))
 
     @property
     def classes(self) -> Tensor | None:
@@ -232,8 +255,10 @@ def fitting_label(outputs: Any, count: int, *, predicted: bool) -> int | None:
         TargetError: several tensors can be the boxes, or one is laid out in either of two ways.
     """
     if lists := detections_in(outputs, count):
+        if not predicted:
+            return EXAMPLE
         labels = lists[0]["labels"]
-        return (int(labels[0]) if predicted else EXAMPLE) if len(labels) else None
+        return int(labels[0]) if len(labels) else None
     boxes = find_boxes(outputs, count, (1, 1))
     if boxes is None:
         return None

@@ -70,10 +70,13 @@ def fitting(outputs: Any, count: int, *, predicted: bool = True) -> dict[str, Ta
 
 
 def _of_boxes(outputs: Any, count: int, *, predicted: bool) -> dict[str, Target]:
+    from relume.targets.boxes import detections_in
     from relume.targets.detection import Detection, fitting_label
 
     label = fitting_label(outputs, count, predicted=predicted)
-    return {} if label is None else {f"Detection({label})": Detection(label)}
+    if label is None:
+        return {"Detection()": Detection()} if detections_in(outputs, count) else {}  # nothing is detected in the first image
+    return {f"Detection({label})": Detection(label)}
 
 
 def _of_scores(outputs: Any, count: int, *, predicted: bool) -> dict[str, Target]:

@@ -20,9 +20,12 @@ def class_scores(outputs: Any, count: int) -> Tensor:
     Raises:
         TargetError: nothing that was returned can be class scores, or several tensors can.
     """
-    if fitting := candidates(outputs, count, (2,)):
+    from relume.targets.boxes import detections_in
+
+    tensors = distinct(outputs) if detections_in(outputs, count) is None else []  # boxes are no scores
+    if tensors and (fitting := candidates(outputs, count, (2,))):
         return the_one(fitting, ("logits",), outputs)
-    flat = [(name, t) for name, t in distinct(outputs) if t.ndim == 2 and t.is_floating_point()]
+    flat = [(name, t) for name, t in tensors if t.ndim == 2 and t.is_floating_point()]
     if flat and all(t.shape[1] for _, t in flat):
         raise TargetError(
             f"the network returned scores for {len(flat[0][1])} samples and was given {count}; "

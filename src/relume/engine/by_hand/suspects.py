@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from relume.engine.by_hand.operations import elementwise_operation
 from relume.engine.by_hand.steps import Value
-from relume.engine.rectifiers import rectifier_of
+from relume.engine.rectifiers import is_of_torchvision, rectifier_of
 from relume.engine.saved_tensors import Saved
 
 __all__ = ["is_known", "remember", "suspects"]
@@ -53,7 +53,7 @@ def suspects(nodes: Iterable[Node], begin: Node) -> Iterator[Node]:
             origins[node, 0], bends[node, 0] = begins.pop(), bends.get(edges[0], 0)
             continue
         if operation is None or len(begins) != 1:
-            if name in ("IndexPutBackward0", "MaskedScatterBackward0"):
+            if name in ("IndexPutBackward0", "MaskedScatterBackward0") and not _writes_regions(node):
                 yield node
             continue
         before = max(bends.get(edge, 0) for edge in edges)
@@ -64,6 +64,12 @@ def suspects(nodes: Iterable[Node], begin: Node) -> Iterator[Node]:
             continue
         if (joins and (before or bent)) or (before and operation.name in _FLATTENING) or _may_rectify_alone(node, name):
             yield node
+
+
+def _writes_regions(node: Node) -> bool:
+    """Tell whether what a node writes was pooled from regions of a map, as torchvision does for each scale."""
+    source = node.next_functions[1][0]
+    return source is not None and is_of_torchvision(source.name())
 
 
 def _is_greatest_of_stack(node: Node, name: str) -> bool:

@@ -228,7 +228,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if elementwise:
             self.nodes.add(node)
         if step.nearest is None:
-            if reason := _doubt(step, steps):
+            if operation.name != "index" and (reason := _doubt(step, steps)):  # what only picks values rectifies none
                 self.doubtful[node] = reason
         elif any(isinstance(o, Constant) and o.is_foreign_mask(step.shape) for o in operands):
             self.doubtful[node] = "its mask was made where operations cannot be seen"

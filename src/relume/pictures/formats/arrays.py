@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relume.errors import ImageError
-from relume.pictures.formats.base import check_finite, range_of
+from relume.pictures.formats.base import check_finite, computable, range_of
 from relume.pictures.recording import Recording, RecordingKind
 
 __all__ = ["ArrayGrid", "read_array"]
@@ -48,10 +48,7 @@ def read_array(path: Path) -> Recording:
     if values.dtype.kind not in "buif":
         kinds = {"c": "complex numbers", "O": "Python objects", "M": "dates", "m": "durations", "U": "text", "S": "bytes"}
         raise ImageError(f"it holds {kinds.get(values.dtype.kind, str(values.dtype))}; save an array of real numbers")
-    if values.dtype.kind == "b":
-        values = values.astype(np.uint8)
-    elif values.dtype not in (np.uint8, np.float32, np.float64):  # torch computes with few of the others
-        values = values.astype(np.float32)
+    values = computable(values)
     _check_axes(values.shape)
     check_finite(values)
     values = values[None] if values.ndim == 1 else values

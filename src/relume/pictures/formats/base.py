@@ -17,7 +17,7 @@ from relume.errors import ImageError
 if TYPE_CHECKING:
     from relume.pictures.recording import Recording
 
-__all__ = ["Format", "check_finite", "needing", "range_of"]
+__all__ = ["Format", "check_finite", "computable", "needing", "range_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,11 @@ def needing(extra: str) -> Iterator[None]:
         library = str(error.name).partition(".")[0]
         install = f"'relume[{extra}]'" if extra else library
         raise ImageError(f"reading and writing this needs {library}; install it: pip install {install}") from None
+
+
+def computable(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as bytes or floating-point numbers of this machine: torch computes with few of the others."""
+    return values if values.dtype in (np.uint8, np.float32, np.float64) else values.astype(np.float32)
 
 
 def check_finite(values: NDArray[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ Affine: TypeAlias = tuple[tuple[float, ...], ...]
 
 _MM = {"meter": 1000.0, "micron": 0.001}
 _LONGEST = 32767  # voxels along an axis of NIfTI-1
+_MOST_PACKED = 1032  # bytes that gzip makes one of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,17 @@ def read_nifti(path: Path) -> Recording:
             raise ImageError(f"it holds {type(image).__name__}, not NIfTI; convert it by nibabel.save")
         if image.get_data_dtype().kind not in "buif":
             raise ImageError(f"its voxels are {image.get_data_dtype()}, not real numbers; convert it to one number a channel")
-        values, notes = _channels_first(_voxels(image))
+        values, notes = _channels_first(_voxels(image, path))
         header, affine = image.header, image.affine
     check_affine(affine)
     check_finite(values)
     sform, sform_code = header.get_sform(coded=True)
     qform, qform_code = header.get_qform(coded=True)
     unit = header.get_xyzt_units()[0]
-    steps = tuple(float(step) for step in np.sqrt((affine[:3, :3] ** 2).sum(0)))
     zooms = tuple(float(zoom) for zoom in header.get_zooms()[:3])
     grid = NiftiGrid(zooms, _plain(sform), int(sform_code), _plain(qform), int(qform_code), unit)
-    spacing = tuple(step * _MM.get(unit, 1.0) for step in steps)
+    steps = np.sqrt((affine[:3, :3] ** 2).sum(0)) * _MM.get(unit, 1.0)
+    spacing = tuple(float(f"{step:.7g}") for step in steps)  # the header has single precision
     return Recording(values, "volume", spacing, "mm", grid=grid, notes=notes)
 
 
@@ -120,15 +122,17 @@ def _silent() -> Iterator[None]:
         logger.disabled = before
 
 
-def _voxels(image: Any) -> NDArray[np.float32]:
+def _voxels(image: Any, path: Path) -> NDArray[np.float32]:
     """Read the voxels, scaled by the slope and intercept of the header."""
+    most = path.stat().st_size * (_MOST_PACKED if path.suffix.lower() == ".gz" else 1)
     try:
-        voxels: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+        if math.prod(image.shape) * image.get_data_dtype().itemsize <= most:  # or memory would be filled for nothing
+            voxels: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+            return voxels
     except (OSError, EOFError, ValueError, zlib.error):
-        raise ImageError(
-            f"its voxels are damaged or cut short, there should be {' × '.join(map(str, image.shape))}; copy it again"
-        ) from None
-    return voxels
+        pass
+    size = " × ".join(map(str, image.shape))
+    raise ImageError(f"its voxels are damaged or cut short, there should be {size}; copy it again")
 
 
 def _channels_first(voxels: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[str, ...]]:

@@ -30,12 +30,20 @@ FORMATS: Registry[Format] = Registry(
             "medical",
             f"{_HERE}.dicom:is_dicom",
         ),
+        "geotiff": Format(
+            (".tif", ".tiff"),
+            "bands with a place on the Earth, or of any number",
+            f"{_HERE}.geotiff:read_geotiff",
+            "geo",
+            f"{_HERE}.geotiff:is_geotiff",
+        ),
         "arrays": Format((".npy", ".npz"), "an array of NumPy", f"{_HERE}.arrays:read_array"),
+        "video": Format((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a clip", f"{_HERE}.video:read_video", "video"),
     },
 )
 
 #: The class of each grid, by the suffix of the files that it writes.
-_GRIDS = {".nii.gz": f"{_HERE}.nifti:NiftiGrid", ".npy": f"{_HERE}.arrays:ArrayGrid"}
+_GRIDS = {".tif": f"{_HERE}.geotiff:GeoGrid", ".nii.gz": f"{_HERE}.nifti:NiftiGrid", ".npy": f"{_HERE}.arrays:ArrayGrid"}
 
 
 def format_of(path: str | Path) -> str | None:
