@@ -153,7 +153,7 @@ addEventListener("hashchange", restore);
 
 // Called once, when the page's own script is there.
 function start() {
-  slide(opacity.value);
   restore();
+  slide(opacity.value);
   fit();
 }

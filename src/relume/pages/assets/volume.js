@@ -100,15 +100,22 @@ function mapPlane(values, axis, width, height) {
   if (near < 0) return image;
   const columns = between(across, width, (i) => ((i + 0.5) / width) * shape[across]);
   const rows = between(down, height, (i) => shape[down] * (rises(axis) ? 1 - (i + 0.5) / height : (i + 0.5) / height));
+  // the one or two layers of cells around the plane: where their rows begin, and their weights
+  const starts = (n, which) => rows.map((row) => n * steps[axis] + row[which] * steps[down]);
+  const layers = [[near, 1 - part], [far, part]].filter(([, weight]) => weight).map(([n, weight]) => [starts(n, 0), starts(n, 1), weight]);
   for (let y = 0, o = 0; y < height; y++) {
-    const [r0, r1, rw] = rows[y];
+    const [r0, , rw] = rows[y];
     for (let x = 0; x < width; x++, o += 4) {
       const [c0, c1, cw] = columns[x];
       if (r0 < 0 || c0 < 0) continue;
-      const corner = (n, r, c) => values[n * steps[axis] + r * steps[down] + c * steps[across]];
-      const line = (n, r) => corner(n, r, c0) * (1 - cw) + corner(n, r, c1) * cw;
-      const flat = (n) => line(n, r0) * (1 - rw) + line(n, r1) * rw;
-      const level = 4 * (127 + Math.round(part ? flat(near) * (1 - part) + flat(far) * part : flat(near)));
+      const one = c0 * steps[across], other = c1 * steps[across];
+      let value = 0;
+      for (const [first, second, weight] of layers) {
+        const upper = values[first[y] + one] * (1 - cw) + values[first[y] + other] * cw;
+        const lower = values[second[y] + one] * (1 - cw) + values[second[y] + other] * cw;
+        value += weight * (upper * (1 - rw) + lower * rw);
+      }
+      const level = 4 * (127 + Math.round(value));
       for (let c = 0; c < 4; c++) image.data[o + c] = colours[level + c];
     }
   }
