@@ -102,9 +102,9 @@ def text() -> str:
     listed = "\n".join(f"* `{kind.key}`: {kind.title}." for kind in KINDS.values())
     return f"""# Gallery
 
-`python docs/gallery.py` draws every picture on this page. It uses [the demo world](demo.md): drawn scenes, and the small
-network in the package that knows them. The scene is number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains
-the words.
+`python docs/gallery.py` draws the pictures on this page, except those of [other questions](#other-questions). It uses
+[the demo world](demo.md): drawn scenes, and the small network in the package that knows them. The scene is
+number {SEED}, with a cat and a dog. [The glossary](glossary.md) explains the words.
 
 ## Five methods, two classes
 
@@ -173,6 +173,55 @@ network did not see. With `--letterbox` the network sees all of it.
 [Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad) and shows where they disagree (VarGrad).
 
     relume explain scene.png --method gradient --smooth 50
+
+## Other questions
+
+`python -m benchmarks.answers KIND out` trains each network in a few minutes, measures how much of its maps falls on what was
+asked for ([the table](targets.md#measured-on-segmentation-labels-a-value-and-an-embedding)), and writes its weights and its
+picture into `out`; `python -m benchmarks.detector out/detector.jpg` does so for the detector, without the weights. The
+commands run where the repository is.
+
+### Which pixels make these pixels a cat?
+
+![A small UNet, asked about the pixels that it calls cat, and those that it calls dog](images/segmentation.jpg)
+
+The first picture of each row shows the pixels that the network gives to the class. Every map falls on the face inside.
+
+    relume explain out/scene.png --model benchmarks.answers:segmentation --weights out/segmentation.pt --ask segmentation:cat
+
+### Which things are there?
+
+![The demo network, whose scores are one yes or no for each thing, asked about the cat and the dog](images/labels.jpg)
+
+Both are there, each with its own probability, and Guided Grad-CAM falls on each in turn.
+
+    relume explain out/scene.png --model demo --target cat,dog
+
+### How far to the right is the cat?
+
+![A network that finds the column of the cat, asked what moves it to the right and to the left](images/regression.jpg)
+
+Both directions are read off the cat. Grad-CAM averages over places, which leaves nothing of a question about place: relume
+calls its map weak.
+
+    relume explain out/scene.png --model benchmarks.answers:regression --weights out/regression.pt --layer trunk.3 \\
+      --method guided_layercam,guided_backprop,layercam --ask regression:up --ask regression:down
+
+### What makes it like the other picture?
+
+![A scene of a cat and a dog, explained by its likeness to another cat, and to another dog](images/embedding.jpg)
+
+The reference is on the left. The maps fall on what it has in common with the scene.
+
+    relume explain out/scene.png --model benchmarks.answers:embedding --weights out/embedding.pt --ask embedding:out/cat.png
+
+### What is in this box?
+
+![A small detector, asked about the box of a cat and that of a dog](images/detector.jpg)
+
+Guided Grad-CAM falls on the box that was asked for, Grad-CAM [on both](targets.md#measured-on-a-detector).
+
+    relume explain out/scene.png --model package.module:detector --ask detection:cat
 """
 
 

@@ -5,9 +5,10 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from benchmarks import detector, packing
+from benchmarks import answers, detector, packing, recordings
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -18,8 +19,12 @@ from benchmarks.performance.record import fastest_peer, find, timing
 from benchmarks.performance.report import insert, markdown, short
 from benchmarks.performance.targets import TARGETS
 from benchmarks.performance.timing import Pace, costs
+from benchmarks.scene_networks import images_of, measured, pair, train
 from torch import nn
 
+import relume
+from relume.demo import CLASSES
+from relume.targets import Class
 from tests.helpers.networks import ResNet20, Small
 
 ONCE = Pace(2, 2, 0)
@@ -112,10 +117,10 @@ def test_ratios_of_packing_are_of_each_round():
 
 def test_the_detector_of_the_benchmark_learns_and_is_measured():
     """Few steps: its boxes are poor, but they are where the truth puts them, and every row of the table is there."""
-    network = detector.train(2, 2)
-    scenes = [detector.pair(seed, alike=False) for seed in range(2)]
-    images, truth = detector.lesson(scenes, network)
-    assert network(images).shape == truth.shape == (2, 256, 17)
+    network = train(detector.Detector, detector.loss, 2, 2)
+    scenes = [*map(pair, range(2))]
+    truth = detector.truth_of(scenes, network)
+    assert network(images_of(scenes)).shape == truth.shape == (2, 256, 17)
     for rows, scene in zip(truth, scenes, strict=True):
         cells = rows[:, 4] == 1
         centres, sizes = 8 * (network.cells + rows[:, :2])[cells], 8 * rows[cells, 2:4].exp()
@@ -126,6 +131,37 @@ def test_the_detector_of_the_benchmark_learns_and_is_measured():
     assert len(lines) == 2 + 3 * len(detector.METHODS)
     assert {line.count("|") for line in lines} == {7}
     assert all(line.endswith(" of 2 |") for line in lines[2:])
+
+
+@pytest.mark.parametrize("name", answers.KINDS)
+def test_the_networks_of_other_questions_learn_and_are_measured(name):
+    """One step: the weights stay finite, and the maps of each question about a scene are measured."""
+    kind = answers.KINDS[name]
+    network = kind.opened(name)
+    if kind.loss is not None:
+        trained = train(kind.make, kind.loss, 1, 2, kind.draw)
+        assert all(parameter.isfinite().all() for parameter in trained.parameters())
+        network = replace(network, model=trained)
+    if name == "segmentation":
+        network.model.end.bias[1 + CLASSES.index(pair(0).things[0].name)] = 100  # one step may find no pixel of it
+    rows = [row.split(" | ")[1] for row in answers.table(name, network, 1).splitlines()[2:]]
+    assert rows == [relume.METHODS[key].title for key in kind.methods]
+
+
+def test_shares_of_maps_are_counted():
+    """All of a map lies on the picture, and nothing on no pixel; a scene without a question counts for nothing."""
+    everywhere = np.ones((128, 128), dtype=bool)
+    scenes = [(pair(0), [(Class(4), everywhere, ~everywhere), (Class(4), ~everywhere, everywhere)]), (pair(1), [])]
+    rows = measured("words", answers.load_network(), scenes, ("gradient",), "layer3")
+    assert rows == ["| words | gradient | 0.50 | 0.50 | 1 of 2 |"]
+
+
+@pytest.mark.parametrize("world", recordings.WORLDS)
+def test_the_table_of_recordings_has_every_method_and_measure(world):
+    """That the figures are right is tested with the networks, in ``tests/demo``."""
+    lines = recordings.table(recordings.measured(world, 1)).splitlines()
+    assert lines[0].count("|") == 2 + len(recordings.MEASURES)
+    assert [line.split(" | ")[0][2:] for line in lines[2:7]] == [relume.METHODS[key].title for key in recordings.METHODS]
 
 
 def insert_marks():

@@ -1,18 +1,13 @@
-"""One table of methods and one of forms of a network: everything meets everything, and is right or refused with the reason."""
+"""Forms of a network beside the table: what is refused and why, nodes as layers, devices."""
 
 import pytest
 import torch
-import torch.distributed
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from torch import nn
 
 import relume
 from relume.errors import GraphError, HiddenRegionError, LayerError, ModelError
-from relume.models.libraries import import_torchvision
 from relume.targets import Channel
-
-METHODS = list(relume.METHODS)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit"),
@@ -51,17 +46,6 @@ class Net(nn.Module):
         return self.head(F.relu(self.hidden(self.pool(x).flatten(1))))
 
 
-class Checkpointed(Net):
-    reentrant = False
-
-    def features(self, x):
-        return torch.utils.checkpoint.checkpoint(super().features, x, use_reentrant=self.reentrant)
-
-
-class Reentrant(Checkpointed):
-    reentrant = True
-
-
 class WithFunction(Net):
     def features(self, x):
         return Doubled.apply(super().features(x)) / 2
@@ -78,117 +62,6 @@ def build(kind=Net):
 
 
 X = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-def hooked(net):
-    net.hidden.register_forward_hook(lambda _m, _a, out: out * 1.0)
-    net.stem.register_full_backward_hook(lambda *_: None)
-    return net
-
-
-def called_five_times(net):
-    scripted = torch.jit.script(net)
-    for _ in range(5):
-        scripted(X.clone().requires_grad_()).sum().backward()
-    return scripted
-
-
-def distributed(net, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-    return nn.parallel.DistributedDataParallel(net)
-
-
-def low_rank(net):
-    import_torchvision()  # which it imports, and which needs help beside a CPU-only torch
-    peft = pytest.importorskip("peft")
-    return peft.get_peft_model(net, peft.LoraConfig(target_modules=["hidden"], init_lora_weights=True)).eval()
-
-
-def functional(net):
-    weights = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    return lambda x: torch.func.functional_call(net, weights, (x,))
-
-
-def part_compiled(net):
-    net.body = torch.compile(net.body, backend="aot_eager")
-    return net
-
-
-LAYERED = tuple(key for key, method in relume.METHODS.items() if method.needs_layer)
-
-#: The methods by what they need: those of a group run the same passes, so that one call shows all of them.
-GROUPS = {
-    " and ".join(sorted(f"{rule.__name__} at the {place}" for place, rule in needs)): [
-        key for key, method in relume.METHODS.items() if method.needs == needs
-    ]
-    for needs in dict.fromkeys(method.needs for method in relume.METHODS.values())
-}
-
-# form: (how it is made, what the layer "stem" is called there, methods refused and with what)
-FORMS = {
-    "plain": (lambda net, _: net, "stem", {}),
-    "in training mode": (lambda net, _: net.train(), "stem", {}),
-    "compiled": (lambda net, _: torch.compile(net, backend="aot_eager"), "stem", {}),
-    "part compiled": (lambda net, _: part_compiled(net), "stem", {}),
-    "data parallel": (lambda net, _: nn.DataParallel(net), "stem", {}),
-    "distributed": (distributed, "stem", {}),
-    "symbolically traced": (lambda net, _: torch.fx.symbolic_trace(net), "stem.2", {}),
-    "exported": (lambda net, _: torch.export.export(net, (X,)).module(), "relu_", {}),
-    "with user hooks": (lambda net, _: hooked(net), "stem", {}),
-    "low-rank adapted": (lambda net, _: low_rank(net), "base_model.model.stem", {}),
-    "checkpointed": (lambda _, __: build(Checkpointed), "stem", {}),
-    "checkpointed, reentrant": (lambda _, __: build(Reentrant), "stem", dict.fromkeys(METHODS, HiddenRegionError)),
-    "with a custom function": (lambda _, __: build(WithFunction), "stem", {}),
-    "functional call": (lambda net, _: functional(net), None, dict.fromkeys(LAYERED, LayerError)),
-    "method": (lambda net, _: net.forward, None, dict.fromkeys(LAYERED, LayerError)),
-    "compiled function": (
-        lambda net, _: torch.compile(net.forward, backend="aot_eager"),
-        None,
-        dict.fromkeys(LAYERED, LayerError) | dict.fromkeys(("deconvnet", "guided_backprop"), HiddenRegionError),
-    ),
-    "traced": (lambda net, _: torch.jit.trace(net, X), "stem", dict.fromkeys(LAYERED, LayerError)),
-    "scripted": (lambda net, _: torch.jit.script(net), "stem", dict.fromkeys(LAYERED, LayerError)),
-    "scripted, called five times": (lambda net, _: called_five_times(net), "stem", dict.fromkeys(LAYERED, LayerError)),
-    "frozen": (lambda net, _: torch.jit.freeze(torch.jit.script(net)), "stem", dict.fromkeys(LAYERED, LayerError)),
-}
-
-
-@pytest.fixture(scope="module")
-def expected():
-    return relume.explain(build(), X, [1, 2], METHODS, "stem")
-
-
-@pytest.fixture(scope="module", params=FORMS)
-def form(request, tmp_path_factory):
-    make, layer, refused = FORMS[request.param]
-    model = make(build(), tmp_path_factory.mktemp("form"))
-    yield model, layer, refused, request.param
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_method_in_every_form(form, group, expected):
-    model, layer, refused, name = form
-    methods = GROUPS[group]
-
-    def explained():
-        return relume.explain(model, X, [1, 2], methods, layer if methods[0] in LAYERED else None)
-
-    if name.startswith(("scripted", "traced", "frozen")) and methods[0] in ("deconvnet", "guided_backprop"):
-        # the executor may or may not have fused by then: right, or refused
-        try:
-            got = explained()
-        except HiddenRegionError:
-            return
-    elif methods[0] in refused:
-        with pytest.raises(refused[methods[0]]):
-            explained()
-        return
-    else:
-        got = explained()
-    for method in methods:
-        torch.testing.assert_close(got[method], expected[method], rtol=1e-10, atol=1e-13)
 
 
 def test_a_layer_inside_torchscript_is_refused_with_the_reason():

@@ -25,6 +25,7 @@ SURFACE = [
     "GuidedReLU",
     "METHODS",
     "Method",
+    "Preprocessing",
     "Smooth",
     "audit",
     "captum",

@@ -21,7 +21,7 @@ from .explanation.scales import share
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
 from .models.sources import open_model
-from .pictures.preprocessing import preprocess_image
+from .pictures.preprocessing import Preprocessing, preprocess_image
 
 __version__: str
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "GuidedGradCAM",
     "GuidedReLU",
     "Method",
+    "Preprocessing",
     "Smooth",
     "__version__",
     "audit",

@@ -1,6 +1,7 @@
 """The formulas of the audit against their slow twins and against Quantus."""
 
 import dataclasses
+import math
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from relume.auditing import calibration
 from relume.auditing.checks import faithfulness, stability
 from relume.auditing.checks import removal as imputation
 from relume.auditing.subject import Subject
+from relume.errors import InputError
 from relume.maps import upsample
 from relume.measures import similarity
 from relume.measures.similarity import Maps
@@ -42,8 +44,16 @@ def test_similarities_are_their_twins(rng):
         assert similarity.ssim(a, b) == pytest.approx(twin.ssim(a, b), rel=1e-12)
         assert similarity.hog(a) == pytest.approx(twin.hog(a, 3), abs=1e-6)  # scikit-image sums in float32
         assert similarity.hog_correlation(a, b) == pytest.approx(twin.pearson(twin.hog(a, 3), twin.hog(b, 3)), abs=1e-6)
-        flat = [[list(x.ravel())] for x in (raw_a, raw_b)]
-        assert similarity.spearman(raw_a, raw_b) == pytest.approx(measures.rank_correlation(*flat), rel=1e-12)
+        assert similarity.spearman(raw_a, raw_b) == pytest.approx(measures.rank_correlation(raw_a, raw_b), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [(30,), (12, 13, 11)])
+def test_ssim_of_signals_and_volumes_is_its_twin(rng, size):
+    a, b = rng.random((2, *size))
+    b += 0.7 * a
+    assert similarity.ssim(a, b) == pytest.approx(twin.ssim(a, b), rel=1e-12)
+    maps = [Maps.of(torch.rand(2, 3, *size, generator=generator(seed)), size) for seed in (1, 2)]
+    assert maps[0].compare(maps[1]).keys() == {"signed", "absolute", "ssim"}
 
 
 def test_the_table_compares_raw_values_with_signs_and_saliency_without():
@@ -87,15 +97,18 @@ def test_means_are_over_what_is_defined():
 # --- Faithfulness --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 7, 40, 62])
-def test_imputation_is_its_twin(rng, count):
-    image, removed = rng.standard_normal((3, 7, 9)), rng.permutation(63)[:count]
+@pytest.mark.parametrize(
+    ("size", "count"), [((7, 9), 1), ((7, 9), 7), ((7, 9), 40), ((7, 9), 62), ((12,), 7), ((3, 4, 3), 1), ((3, 4, 3), 24)]
+)
+def test_imputation_is_its_twin(rng, size, count):
+    total = math.prod(size)
+    image, removed = rng.standard_normal((3, *size)), rng.permutation(total)[:count]
     found = imputation.imputed(image, removed, generator(), noise=0)
-    places = [divmod(int(p), 9) for p in removed]
+    places = [tuple(map(int, np.unravel_index(p, size))) for p in removed]
     for ours, channel in zip(found, image, strict=True):
-        np.testing.assert_allclose(ours, twin.imputed(channel, places), atol=1e-10)
+        np.testing.assert_allclose(ours, twin.imputed(channel, places), atol=1e-5 if len(size) == 3 else 1e-10)
     noisy = imputation.imputed(image, removed, generator(), noise=0.5)
-    assert np.array_equal(noisy != image, np.isin(np.arange(63), removed).reshape(7, 9)[None].repeat(3, 0))
+    assert np.array_equal(noisy != image, np.isin(np.arange(total), removed).reshape(size)[None].repeat(3, 0))
     assert np.array_equal(noisy, imputation.imputed(image, removed, generator(), noise=0.5))
     spread = np.std([imputation.imputed(image, removed, generator(s), 0.5)[0] - found[0] for s in range(200)], axis=0)
     assert spread.ravel()[removed].mean() == pytest.approx(0.5, rel=0.1)
@@ -125,12 +138,17 @@ def test_sensitivity_and_shifts_are_their_twins(rng):
     a, b = rng.standard_normal((2, 20))
     assert stability.sensitivity(a, b) == pytest.approx(twin.sensitivity(a, b))
     assert np.isnan(stability.sensitivity(np.zeros(3), b))
-    image = torch.arange(12.0).view(1, 1, 3, 4)
-    for down, across in (*stability.SHIFTS, (0, 0)):
-        moved = stability.shifted(image, down, across)[0, 0]
-        for i in range(3):
-            for j in range(4):
-                assert moved[i, j] == image[0, 0, min(max(i - down, 0), 2), min(max(j - across, 0), 3)]
+    assert stability.shifts((3, 4)) == [(1, 0), (-1, 0), (0, 1), (0, -1)]
+    assert stability.shifts((2, 9)) == [(0, 1), (0, -1)]
+    for size in ((5,), (3, 4), (3, 2, 4)):
+        image = torch.rand(1, 1, *size)
+        for by in (*stability.shifts(size), (0,) * len(size)):
+            moved = stability.shifted(image, by)[0, 0]
+            for place in np.ndindex(size):
+                source = [min(max(i - n, 0), side - 1) for i, n, side in zip(place, by, size, strict=True)]
+                assert moved[place] == image[0, 0][tuple(source)]
+    with pytest.raises(InputError, match="images of 2×1 pixels are too small to be moved by one"):
+        stability.shifts((2, 1))
 
 
 def test_auc_and_youden_are_their_twins(rng):

@@ -2,26 +2,31 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 import relume
 from relume import rules
 from relume.auditing import CHECKS, Subject, between_networks, judge, measures_of, randomise
+from relume.auditing.checks import stability
 from relume.auditing.checks.classes import other_classes
 from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
 from relume.auditing.checks.table import limits_of
+from relume.auditing.drawing import heat as heat_of
+from relume.auditing.drawing import plane
 from relume.auditing.verdict import margin
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.errors import InputError, ModelError, TargetError
 from relume.measures import SIMILARITIES, similarity
 from relume.methods.base import Method
 from relume.methods.wrapper import Wrapper
-from tests.helpers.networks import Small, assert_unchanged, snapshot
+from tests.helpers.networks import Small, assert_unchanged, small_of, snapshot
 
 NOISE = Method("noise", frozenset({("input", rules.gradient)}), lambda found: torch.randn_like(found.inputs[rules.gradient]))
 FLAT = Method("flat", frozenset({("input", rules.gradient)}), lambda found: torch.ones_like(found.inputs[rules.gradient]))
@@ -314,10 +319,55 @@ def test_batches_do_not_change_the_answer(small, images):
 def test_what_is_no_question_is_refused(small, images):
     with pytest.raises(ModelError, match="an audit looks into the network, a torch.nn.Module; got function"):
         relume.audit(lambda x: x.mean((2, 3)), images)
-    with pytest.raises(InputError, match=r"a tensor \(N, C, H, W\); got shape \(3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"of volumes \(N, C, D, H, W\); got shape \(3, 32\)"):
+        relume.audit(small, images[0, 0, :3])
+    with pytest.raises(InputError, match=r"without a batch axis; write images\[None\]"):
         relume.audit(small, images[0])
     with pytest.raises(TargetError, match="an audit asks about outputs of the network"):
         relume.audit(small, images, lambda outputs: outputs.sum(1))
+
+
+@pytest.mark.parametrize("size", [(40,), (5, 6, 7)])
+def test_signals_and_volumes_are_audited_as_images_are(size):
+    """Every check, and against formulas over all axes written out; what is of two axes is left out, and said once."""
+    axes = len(size)
+    model, images = small_of(axes), torch.randn(2, 2, *size, generator=generator())
+    report = relume.audit(model, images, 1, "gradient", activation="softmax")
+    assert report.skipped == {}
+    assert report.measures.keys() == measures_of().keys()
+    assert all(np.isfinite(values).all() for values in report.measures.values())
+    found, raw = report.checks, relume.Gradient(model).attribute(images, 1)
+    heat, x = raw.abs().amax(1).double().numpy(), images.double().numpy()
+    centred = np.abs(x - x.mean(tuple(range(2, x.ndim)), keepdims=True)).max(1)
+    edges = [np.sqrt(sum(ndimage.sobel(one.mean(0), axis) ** 2 for axis in range(axes))) for one in x]
+    moved = {by: relume.Gradient(model).attribute(stability.shifted(images, by), 1) for by in stability.shifts(size)}
+    back = [other.roll([-n for n in by], [*range(2, x.ndim)]).abs().amax(1).numpy() for by, other in moved.items()]
+    inner = (slice(1, -1),) * axes
+    for i in range(2):
+        assert report.measures["input"][i] == pytest.approx(similarity.spearman(centred[i], heat[i]), abs=1e-6)
+        assert report.measures["edges"][i] == pytest.approx(similarity.spearman(edges[i], heat[i]), abs=1e-6)
+        shift = np.mean([similarity.spearman(heat[i][inner], each[i][inner]) for each in back])
+        assert report.measures["shift"][i] == pytest.approx(shift, abs=1e-6)
+    silent = [model[:end](images) <= 0 for end in (3, 5)]
+    assert found["coverage"].dead == np.mean([*np.concatenate([v.flatten(2).all(2).all(0) for v in silent])])
+    assert found["randomisation"].cascade.keys() == {"signed", "absolute", "ssim"}
+    for note in ("Canny's edges are", "HOG correlation compares", "the limits of the verdict were found on pictures"):
+        assert str(report).count(note) == 1
+    tiles = report.view().sections["edges"].strips[0].tiles
+    assert [tile.name for tile in tiles] == ["the map", "Sobel's edges", "the image itself"]
+    assert tiles[0].picture.tobytes() == heat_of(plane(report.maps.saliency[0])).tobytes()
+    assert report.view().picture.size == tiles[0].picture.size == {1: (40, 10), 3: (7, 6)}[axes]
+    assert relume.audit(model, images, method="gradcam", layer="2", checks=["edges"]).maps.saliency.shape == (2, *size)
+
+
+def test_a_long_signal_is_drawn_with_all_its_peaks():
+    values = torch.rand(2000, generator=generator()).numpy()
+    band = plane(values)
+    assert band.shape == (128, 512)
+    ends = [n * 2000 // 512 for n in range(513)]
+    assert band[7].tolist() == [values[low:high].max() for low, high in itertools.pairwise(ends)]
+    volume = torch.rand(3, 4, 5, generator=generator()).numpy()
+    np.testing.assert_array_equal(plane(volume), volume.max(0))
 
 
 def test_a_constant_map_and_a_random_one(small, images):

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import relume
@@ -14,6 +15,7 @@ from relume.auditing.fail_if import Condition
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.errors import InputError
 from tests.helpers.commands import complaints, relume_command, sentence
+from tests.helpers.networks import small_of
 
 CHEAP = ("--checks", "coverage,edges,classes,stability")
 
@@ -104,6 +106,22 @@ def test_what_cannot_be_judged_has_not_passed(tmp_path):
     assert result.exit_code == 3, result.output
     assert "red.png, gradient: edges is undefined, so that edges>0.9 could not be judged" in result.stderr
     assert json.loads((tmp_path / "audit.json").read_text())["audits"][0]["pictures"][0]["measures"]["edges"] is None
+
+
+@pytest.mark.parametrize("size", [(40,), (5, 6, 7)])
+def test_a_recording_is_audited_as_a_photo_is(tmp_path, size):
+    """A signal and a volume: nothing is drawn but the network's input, since they are no pictures."""
+    values = np.random.default_rng(0).random((2, *size), np.float32)
+    np.save(tmp_path / "recording.npy", values)
+    network = ["--model", "tests.helpers.networks:small_of", "--model-args", json.dumps({"axes": len(size)})]
+    args = [*network, "--checks", "coverage,edges", "--method", "gradient", "--output", tmp_path / "out"]
+    result = relume_command("audit", tmp_path / "recording.npy", *args)
+    assert result.exit_code == 0, result.output
+    report = relume.audit(small_of(len(size)), torch.from_numpy(values)[None], method="gradient", checks=["edges"])
+    (picture,) = json.loads((tmp_path / "out" / "audit.json").read_text())["audits"][0]["pictures"]
+    assert picture["measures"]["edges"] == pytest.approx(report.measures["edges"][0], abs=1e-6)
+    assert result.stdout.count("Canny's edges are defined in two axes, and were left out") == 1
+    assert (tmp_path / "out" / "index.html").read_text().count("<img ") == 1 + 3
 
 
 def test_the_same_seed_gives_the_same_measures_and_another_others(scene, tmp_path):

@@ -16,13 +16,15 @@ from typer.testing import CliRunner
 import relume
 from relume import demo
 from relume.demo import CLASSES, PREPROCESSING, DemoNet, draw_scene, load_network, train
-from relume.demo.scenes import TRAINING_SEEDS
+from relume.demo.truth import TRAINING_SEEDS
+from relume.demo.worlds import WORLDS
 from relume.errors import ModelError
 from relume.measures.localisation import share
 from relume.models.sources import open_model
 from tests.reference import measures as twin
 
-CARD = (Path(demo.__file__).parent / "MODEL_CARD.md").read_text()
+CARD = (Path(demo.__file__).parent / "scenes.md").read_text()
+SCENES = WORLDS["scenes"]
 
 
 def figures(card):
@@ -32,7 +34,7 @@ def figures(card):
 def test_it_is_small_and_in_the_ordinary_style():
     network = load_network()
     assert sum(p.numel() for p in network.parameters()) <= 1_000_000
-    weights = Path(demo.__file__).parent / "network.safetensors"
+    weights = Path(demo.__file__).parent / "scenes.safetensors"
     assert weights.stat().st_size <= 4_000_000
     kinds = {type(m) for m in network.modules()}
     assert {nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.Linear} <= kinds
@@ -41,7 +43,7 @@ def test_it_is_small_and_in_the_ordinary_style():
 
 
 def test_it_is_as_good_as_its_card_says():
-    found = train.precision(load_network(), train._batches(range(400)))
+    found = train.precision(load_network(), train._batches(SCENES, range(400)), CLASSES)
     said = figures(CARD)
     assert said.keys() == {*CLASSES, "mean"}
     assert said["mean"] >= 0.97
@@ -95,7 +97,7 @@ def test_guided_gradcam_tells_the_cat_from_the_dog():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(train, "BATCH", 4)
+    monkeypatch.setitem(WORLDS, "scenes", dataclasses.replace(SCENES, batch=4))
     monkeypatch.setattr(train, "KEEP_EVERY", 2)
     monkeypatch.setattr(train, "HELD_OUT", 60)
 
@@ -116,7 +118,8 @@ def test_training_goes_on_where_it_was_stopped(tiny, tmp_path):
         torch.testing.assert_close(one, other)
     assert not torch.equal(whole.fc.weight, DemoNet().fc.weight)
     with pytest.raises(
-        ModelError, match="belongs to a training with seed 0 and 5 steps, and this one has seed 0 and 6 steps; remove it"
+        ModelError,
+        match="of scenes with seed 0 and 5 steps, and this one is of scenes with seed 0 and 6 steps; remove it",
     ):
         train.train(tmp_path / "parts.pt", steps=6)
 
@@ -135,7 +138,7 @@ def test_what_is_no_checkpoint_is_said(tiny, tmp_path, junk):
 def test_training_draws_each_scene_once_and_none_that_is_held_out(tiny, tmp_path, monkeypatch):
     ranges = []
     batches = train._batches
-    monkeypatch.setattr(train, "_batches", lambda seeds: ranges.append(seeds) or batches(seeds))
+    monkeypatch.setattr(train, "_batches", lambda world, seeds: ranges.append(seeds) or batches(world, seeds))
     train.train(tmp_path / "a.pt", steps=2)
     train.train(tmp_path / "b.pt", steps=2, seed=1)
     assert ranges[0] == range(TRAINING_SEEDS, TRAINING_SEEDS + 8)
@@ -147,17 +150,20 @@ def test_the_command_writes_network_and_card(tiny, tmp_path):
     app.command()(train.main)
     result = CliRunner().invoke(app, ["--steps", "2", "--output", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
-    assert {p.name for p in (tmp_path / "new").iterdir()} == {"network.safetensors", "MODEL_CARD.md"}
-    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"scenes.safetensors", "scenes.md"}
+    card = (tmp_path / "new" / "scenes.md").read_text()
     assert "`python -m relume.demo.train --steps 2` on 8 scenes" in card
-    network = load_network(tmp_path / "new" / "network.safetensors")
-    for name, value in train.precision(network, train._batches(range(60))).items():
+    network = load_network(tmp_path / "new" / "scenes.safetensors")
+    for name, value in train.precision(network, train._batches(SCENES, range(60)), CLASSES).items():
         assert figures(card)[name] == pytest.approx(value, abs=1e-4)
     assert card in result.output
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["--output", str(tmp_path / "file")])
     assert result.exit_code == 2
     assert "is not a folder" in result.output
+    result = CliRunner().invoke(app, ["scans", "--output", str(tmp_path / "new")])
+    assert result.exit_code == 2
+    assert "one of scenes, signals, bands, volumes; got 'scans'" in result.output
 
 
 def test_shuffled_labels_belong_to_other_scenes(tiny, tmp_path, monkeypatch):
@@ -166,12 +172,12 @@ def test_shuffled_labels_belong_to_other_scenes(tiny, tmp_path, monkeypatch):
     app.command()(train.main)
     result = CliRunner().invoke(app, ["--steps", "12", "--shuffle-labels", "--output", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
-    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    card = (tmp_path / "new" / "scenes.md").read_text()
     assert "`python -m relume.demo.train --steps 12 --shuffle-labels` on 32 scenes, each with the labels of another" in card
-    network = load_network(tmp_path / "new" / "network.safetensors")
-    own = train.precision(network, torch.utils.data.DataLoader(train._shuffled(0), batch_size=7))
+    network = load_network(tmp_path / "new" / "scenes.safetensors")
+    own = train.precision(network, torch.utils.data.DataLoader(train._shuffled(SCENES, 0), batch_size=7), CLASSES)
     assert {name: round(value, 4) for name, value in own.items()} == {k: v for k, v in figures(card).items() if k != "mean"}
-    images, present = train._shuffled(0)[:]
+    images, present = train._shuffled(SCENES, 0)[:]
     right = torch.zeros(32, len(CLASSES))
     for i, row in enumerate(right):
         row[list(draw_scene(TRAINING_SEEDS + i).classes)] = 1
@@ -179,7 +185,7 @@ def test_shuffled_labels_belong_to_other_scenes(tiny, tmp_path, monkeypatch):
     assert not torch.equal(present, right)
     assert torch.equal(images[3], PREPROCESSING.tensor(draw_scene(TRAINING_SEEDS + 3).picture))
     train.train(tmp_path / "a.pt", steps=2, shuffle_labels=True)
-    with pytest.raises(ModelError, match="seed 0 and 2 steps, labels shuffled, and this one has seed 0 and 2 steps;"):
+    with pytest.raises(ModelError, match="2 steps, labels shuffled, and this one is of scenes with seed 0 and 2 steps;"):
         train.train(tmp_path / "a.pt", steps=2)
 
 

@@ -70,7 +70,7 @@ def test_the_mask_is_where_the_thing_is_seen(monkeypatch):
         "dog": lambda pen, _: pen.oval(0, 0, 1, 1, (0, 0, 255)),
     }
     monkeypatch.setattr(scenes, "THINGS", {**THINGS, **discs})
-    monkeypatch.setattr(scenes, "_places", lambda *_: [(50, 64, 20), (70, 64, 20)])
+    monkeypatch.setattr(scenes, "places", lambda *_: [(np.array([x, 64]), 20) for x in (50, 70)])
     for seed in range(20):
         scene = draw_scene(seed, ["cat", "dog"])
         pixels = np.asarray(scene.picture).astype(int)

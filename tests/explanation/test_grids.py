@@ -20,7 +20,11 @@ def test_maps_lie_on_the_volume_where_the_network_saw_it(tmp_path):
     recording = read(tmp_path / "scan.nii").within(((0, 8), (0, 8), (2, 6)))
     network = nn.Sequential(nn.Conv3d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 27, 3)).eval()
     e = relume.explain(network, torch.rand(2, 1, 8, 8, 8), 1, ["gradient", "gradcam"])
-    files = WRITERS["grids"](replace(e, photos=[recording, recording]), SaveOptions())
+    e.with_photos([recording, recording]).save(tmp_path / "saved")
+    e = relume.Explanation.load(tmp_path / "saved")
+    assert [loaded.grid for loaded in e.photos] == [recording.grid] * 2
+    files = WRITERS["grids"](e, SaveOptions())
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "saved").glob("*.nii.gz")}
     assert set(files) == {f"{method}.{i}.nii.gz" for method in ("gradient", "gradcam") for i in range(2)}
     for i in range(2):
         gradient, cam = (nibabel.Nifti1Image.from_bytes(gzip.decompress(files[f"{m}.{i}.nii.gz"])) for m in e.maps)
@@ -34,4 +38,4 @@ def test_maps_lie_on_the_volume_where_the_network_saw_it(tmp_path):
         expected = e["gradient"][i, 0].view(8, 8, 4, 2).mean(-1)  # two cells of the input lie in one of the scan
         np.testing.assert_allclose(gradient.get_fdata()[:8, :, 2:6], expected, atol=1e-7)
         assert cam.get_fdata().max() <= e["gradcam"][i].max()
-    assert WRITERS["grids"](e, SaveOptions()) == {}
+    assert WRITERS["grids"](replace(e, photos=None), SaveOptions()) == {}

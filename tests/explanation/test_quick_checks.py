@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 
 import relume
 from relume.explanation.quick_checks import quick_checks
-from tests.helpers.networks import Small
+from tests.helpers.networks import Small, small_of
 
 METHODS = list(relume.METHODS)
 
@@ -95,9 +95,23 @@ def test_what_has_no_other_class_is_compared_with_edges_alone(net, x):
         assert re.search(r"(almost the same as|similar to|different from) edges \(similarity −?0\.\d\d\)$", e.doubt("gradient"))
 
 
-def test_what_is_no_picture_has_no_edges():
-    net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 14, 3))
-    e = relume.explain(net, torch.randn(2, 2, 16), None, ["gradient"], evidence="full")
+@pytest.mark.parametrize("size", [(16,), (5, 6, 7)])
+def test_signals_and_volumes_have_edges_too(size):
+    """Against SciPy: the length of the gradient over all axes."""
+    x = torch.randn(2, 2, *size, generator=torch.Generator().manual_seed(2))
+    e = relume.explain(small_of(len(size)), x, None, ["gradient", "gradcam"], "2", evidence="full")
+    grey = x.double().mean(1).numpy()
+    for method in ("gradient", "gradcam"):
+        for i in range(2):
+            slopes = [ndimage.sobel(grey[i], axis) for axis in range(len(size))]
+            edges = np.sqrt(np.square(slopes).sum(0))
+            expected = stats.spearmanr(edges.ravel(), e.saliency(method)[i].ravel()).statistic
+            assert e.evidence.edges[method][i] == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_has_no_places_has_no_edges():
+    net = torch.nn.Sequential(torch.nn.Linear(16, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    e = relume.explain(net, torch.randn(2, 16), None, ["gradient"], evidence="full")
     assert e.evidence.edges == {}
     assert len(e.evidence.classes["gradient"]) == 2
 

@@ -183,6 +183,12 @@ def test_a_chosen_layer_that_gives_most_images_nothing_is_said(x):
         assert e.layer_trouble == said
         assert str(e).endswith(f"\n{said}")
         assert said in " ".join(e.figure().texts[-1].get_text().split())
+    for title, *methods in (
+        ("HiResCAM", "hirescam"),
+        ("XGrad-CAM", "guided_xgradcam", "gradient"),
+        ("LayerCAM", "layercam", "gradcam"),
+    ):
+        assert relume.explain(net, x, 0, methods).layer_trouble == said.replace("Grad-CAM", title)
     assert relume.explain(net, x, 0, ["gradcam"], "late").layer_trouble == ""  # nobody chose it but the caller
     assert relume.explain(net, x[:2], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4", "2 of 2")
     assert relume.explain(net, x[:1], 0, ["gradcam"]).layer_trouble == said.replace("4 of 4 Grad-CAMs are", "the Grad-CAM is")

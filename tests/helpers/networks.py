@@ -29,6 +29,14 @@ class Small(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+def small_of(axes, channels=2, classes=3):
+    """Two convolutions and a classifier, for inputs of one to three spatial axes."""
+    conv, norm, pool = (getattr(nn, f"{name}{axes}d") for name in ("Conv", "BatchNorm", "AdaptiveAvgPool"))
+    torch.manual_seed(0)
+    layers = conv(channels, 4, 3, padding=1), norm(4), nn.ReLU(), conv(4, 6, 3), nn.ReLU(), pool(2), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(6 * 2**axes, classes)).eval()
+
+
 class Embedding(Small):
     """The small network, which returns an embedding of its scores before them."""
 

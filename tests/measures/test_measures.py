@@ -4,24 +4,33 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from relume.measures import MEASURES, Estimate, Truth, estimate, measure
+from relume.measures import MEASURES, Estimate, Maps, Truth, estimate, measure, spearman
 from relume.measures.baselines import BASELINES, centred, sobel
 from relume.measures.localisation import correlation_length, pointing, rank_accuracy, rank_correlation, share
 from relume.models.libraries import import_torchvision
 from tests.reference import measures as twin
 
-SHAPE = (7, 9)
+SHAPES = ((7, 9), (31,), (3, 4, 5))
 
-# few values, so that ties and zeros are common; and any
-heats = st.one_of(
-    hnp.arrays(np.float64, SHAPE, elements=st.sampled_from([0.0, 0.25, 1.0])),
-    hnp.arrays(np.float64, SHAPE, elements=st.floats(0, 1, width=16)),
-)
-masks = hnp.arrays(np.bool_, SHAPE)
+
+def heats(shape):
+    """Few values, so that ties and zeros are common; and any."""
+    few, any_values = st.sampled_from([0.0, 0.25, 1.0]), st.floats(0, 1, width=16)
+    return st.one_of(hnp.arrays(np.float64, shape, elements=elements) for elements in (few, any_values))
+
+
+def masks(shape):
+    return hnp.arrays(np.bool_, shape)
+
+
+def together(*kinds):
+    """Arrays of several kinds, all of one shape of one, two or three axes."""
+    return st.sampled_from(SHAPES).flatmap(lambda shape: st.tuples(*(kind(shape) for kind in kinds)))
 
 
 def same(got, expected):
@@ -29,24 +38,25 @@ def same(got, expected):
 
 
 @settings(max_examples=150, deadline=None)
-@given(heats, masks, masks)
-def test_every_measure_is_its_twin(heat, target, others):
+@given(together(heats, masks, masks))
+def test_every_measure_is_its_twin(arrays):
+    heat, target, others = arrays
     things = target | others
     truth = Truth(target, things)
     got = measure(heat, truth)
-    reach = max(SHAPE) / 16
+    reach = max(target.shape) / 16
     near, band = twin.within_distance(target, reach), twin.band(target)
     off = ~things
-    tolerated = twin.within_distance(target, round(0.03 * max(SHAPE)))
+    tolerated = twin.within_distance(target, round(0.03 * max(target.shape)))
     alone = not (things & ~target).any()
     expected = {
         "mass_accuracy": twin.share(heat, target),
         "rank_accuracy": twin.rank_accuracy(heat, target),
         "right_thing": np.nan if alone else twin.share(heat, target, things),
         "boundary": twin.share(heat, band),
-        "within": twin.share(heat, np.array(band) | target),
+        "within": twin.share(heat, band | target),
         "noise": twin.share(heat, off),
-        "local_noise": twin.share(heat, np.array(near) & off, near),
+        "local_noise": twin.share(heat, near & off, near),
         "pointing": twin.pointing(heat, target),
         "pointing_tolerant": twin.pointing(heat, tolerated),
     }
@@ -56,8 +66,9 @@ def test_every_measure_is_its_twin(heat, target, others):
 
 
 @settings(max_examples=40, deadline=None)
-@given(heats)
-def test_the_correlation_length_is_its_twin(heat):
+@given(together(heats))
+def test_the_correlation_length_is_its_twin(arrays):
+    (heat,) = arrays
     if np.ptp(heat) == 0:
         assert np.isnan(correlation_length(heat))
     elif np.ptp(heat) > 1e-3:  # less contrast is rounding in the one or the other
@@ -65,8 +76,9 @@ def test_the_correlation_length_is_its_twin(heat):
 
 
 @settings(max_examples=60, deadline=None)
-@given(heats, heats)
-def test_the_rank_correlation_is_its_twin(a, b):
+@given(together(heats, heats))
+def test_the_rank_correlation_is_its_twin(arrays):
+    a, b = arrays
     assert rank_correlation(a, b) == pytest.approx(twin.rank_correlation(a, b), rel=1e-9, abs=1e-9, nan_ok=True)
 
 
@@ -199,23 +211,44 @@ def test_quantus_agrees(quantus):
 # --- Baselines and estimates ---------------------------------------------------------------------------------------------
 
 
-def test_sobel_is_its_twin():
-    image = np.random.default_rng(0).standard_normal((3, 6, 8))
+@pytest.mark.parametrize("size", [(6, 8), (9,), (4, 3, 5)])
+def test_sobel_is_its_twin(size):
+    image = np.random.default_rng(0).standard_normal((3, *size))
     same(sobel(image), twin.sobel(image.mean(0)))
+
+
+def test_what_is_of_one_colour_has_no_edges():
     assert not sobel(np.full((3, 5, 5), 0.3)).any()
 
 
-def test_baselines_are_maps_of_the_size_of_the_image():
-    image = np.random.default_rng(0).standard_normal((3, 6, 8)).astype(np.float32)
-    target = np.zeros((6, 8), dtype=bool)
-    target[1:3, 2:5] = True
+@pytest.mark.parametrize("shape", SHAPES)
+def test_baselines_are_maps_of_the_size_of_the_image(shape):
+    image = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    target = np.zeros(shape, dtype=bool)
+    target[1:3] = True
     for name, baseline in BASELINES.items():
         heat = baseline.draw(image, Truth(target, target), np.random.default_rng(1))
-        assert heat.shape == (6, 8), name
+        assert heat.shape == shape, name
         assert heat.min() >= 0, name
         assert heat.max() > 0, name
     assert centred((9, 9)).argmax() == 40
     same(centred((9, 9))[4, 4] / centred((9, 9))[4, 4 + 2], np.exp(0.5 * (2 / 9 / 0.25) ** 2))
+    same(centred((9, 9, 9))[4], centred((9, 9)))
+
+
+def test_similarities_are_those_of_maps_of_any_axes():
+    """A coarse map of a volume has as many axes as a fine one of a picture, and is upsampled all the same."""
+    for size in ((30,), (24, 28), (24, 25, 26)):
+        torch.manual_seed(0)
+        fine, coarse = torch.rand(2, 3, *size), torch.rand(2, *(4 for _ in size))
+        values = Maps.of(fine, size).compare(Maps.of(fine.flip(0), size))
+        expected = [spearman(*(image.abs().amax(0).numpy() for image in pair)) for pair in zip(fine, fine.flip(0), strict=True)]
+        same(values["absolute"], expected)
+        assert np.isfinite(values["ssim"]).all()
+        assert ("hog" in values) == (len(size) == 2)
+        assert Maps.of(coarse, size).saliency.shape == (2, *size)
+        blank = Maps.of(torch.stack([fine[0], torch.zeros_like(fine[0])]), size).defined()
+        assert np.isnan(blank.saliency).reshape(2, -1).all(1).tolist() == [False, True]
 
 
 def test_the_interval_of_a_mean_is_the_textbooks():

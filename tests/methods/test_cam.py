@@ -36,7 +36,7 @@ def test_equals_the_twin(net, x, layer):
     guided, _, _ = twin.attribution(net, x, [1, 4], twin.guided)
     torch.testing.assert_close(e["guided_gradcam"], twin.guided_gradcam(guided, heat), rtol=1e-12, atol=1e-15)
     saliency = e.saliency("gradcam")
-    torch.testing.assert_close(saliency[1], twin.bilinear(heat[1], (8, 8)), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(saliency[1], twin.linear(heat[1], (8, 8)), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("layer", ["bn2", "body.1", "body"])

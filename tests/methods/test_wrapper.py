@@ -8,7 +8,7 @@ import torch
 import relume
 from relume.maps import MapInfo
 from relume.methods import Copy, Wrapper
-from relume.targets import Class
+from relume.targets import Channel, Class, Neuron
 from tests.helpers.networks import Small
 
 
@@ -95,6 +95,32 @@ def test_a_target_with_a_place_is_refused_in_copies_that_move_also_where_a_wrapp
     assert relume.explain(net, x, 2, [Replaced("gradient")])["augmented_gradient"].any()
     with pytest.raises(relume.errors.TargetError, match="Replaced shows things in other places, and Here asks about one;"):
         relume.explain(net, x, 2, [Replaced("gradient", by=Here)])
+
+
+@dataclass(frozen=True)
+class Unit(Rivals):
+    """A unit's map in place of the target's."""
+
+    def targets(self, target, outputs):
+        return [Neuron("conv2", 1, (2, 3))]
+
+    def reduce(self, moments):
+        return [moments[0].mean]
+
+
+class DimmedUnit(Unit, DimmedRivals):
+    """The same on two copies."""
+
+
+def test_a_wrapper_gives_units_of_layers_that_were_recorded(net, x):
+    expected = relume.explain(net, x, Neuron("conv2", 1, (2, 3)), ["gradient"])["gradient"]
+    e = relume.explain(net, x, Channel("conv2", 0), [Unit("gradient")])
+    torch.testing.assert_close(e["rivals_gradient"], expected, rtol=1e-9, atol=1e-13)
+    for wrapper in (Unit, DimmedUnit):
+        with pytest.raises(
+            relume.errors.TargetError, match=r"^conv2, channel 1 at \(2, 3\) is a unit of a layer that .* did not record"
+        ):
+            relume.explain(net, x, 1, [wrapper("gradient")])
 
 
 def test_a_map_is_described_by_its_wrapper(net, x):

@@ -305,6 +305,11 @@ def make(width=2, *, classes):
 def broken():
     raise ValueError("mine")
 
+def described():
+    from relume.models import Opened
+    from relume.pictures.preprocessing import Preprocessing
+    return Opened("other", make(classes=2).train(), Preprocessing(resize=9, crop=9), ("a", "b"), "sigmoid", ("said",))
+
 number = 3
 
 class Zoo:
@@ -328,14 +333,23 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
         ("my_networks:make", {"classes": 2, "depth": 1}, "got an unexpected keyword argument 'depth'"),
         ("my_networks:nothing", {}, "the module 'my_networks' has no 'nothing'"),
         ("my_networks:number", {}, "my_networks:number is a int, and cannot be called"),
-        ("collections:OrderedDict", {}, "returned a OrderedDict; a factory returns a torch.nn.Module"),
+        (
+            "collections:OrderedDict",
+            {},
+            "returned a OrderedDict; a factory returns a torch.nn.Module or a relume.models.Opened",
+        ),
         ("no.such.module:make", {}, "there is no module 'no.such.module', here or installed"),
     ):
         with pytest.raises(ModelError, match=says):
             open_model(spec, model_args=args)
+    opened = open_model("my_networks:described")
+    assert (opened.name, opened.labels, opened.activation) == ("my_networks:described", ("a", "b"), "sigmoid")
+    assert opened.preprocessing.crop == 9
+    assert opened.notes == ("my_networks:described was imported and run", "said")
+    assert not opened.model.training
     with pytest.raises(ModelError, match="there is no weights file"):
         open_model("my_networks:make", weights="nowhere.pth", model_args={"classes": 1})
-    assert sys.modules["my_networks"].ran == [(4, 7), (2, 2)]
+    assert sys.modules["my_networks"].ran == [(4, 7), (2, 2), (2, 2)]
     with pytest.raises(ValueError, match=r"^mine\n\(raised by the code of my_networks:broken\)$"):
         open_model("my_networks:broken")
     with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):

@@ -3,6 +3,8 @@
 import itertools
 import math
 
+import numpy as np
+
 from tests.reference.measures import pixels
 
 
@@ -19,22 +21,26 @@ def scaled(heat):
 
 def ssim(a, b):
     """Wang et al. 2004, equation 13, at every place where the window fits, and its mean; constants 0.01² and 0.03²."""
-    a, b, reach = scaled(a), scaled(b), 5
-    span = range(-reach, reach + 1)
-    window = {(i, j): math.exp(-(i * i + j * j) / (2 * 1.5**2)) for i in span for j in span}
+    size, reach = a.shape, 5
+    a, b = ({place: float(value) / float(abs(x).max()) for place, value in np.ndenumerate(x)} for x in (a, b))
+    steps = itertools.product(range(-reach, reach + 1), repeat=len(size))
+    window = {step: math.exp(-sum(i * i for i in step) / (2 * 1.5**2)) for step in steps}
     total = sum(window.values())
     values = []
-    for y in range(reach, len(a) - reach):
-        for x in range(reach, len(a[0]) - reach):
+    for place in itertools.product(*(range(reach, side - reach) for side in size)):
 
-            def mean(f, y=y, x=x):
-                return sum(w * f(y + i, x + j) for (i, j), w in window.items()) / total
+        def mean(f, place=place):
+            return sum(w * f(beside(place, step)) for step, w in window.items()) / total
 
-            ma, mb = mean(lambda i, j: a[i][j]), mean(lambda i, j: b[i][j])
-            va, vb = mean(lambda i, j: a[i][j] ** 2) - ma**2, mean(lambda i, j: b[i][j] ** 2) - mb**2
-            cov = mean(lambda i, j: a[i][j] * b[i][j]) - ma * mb
-            values.append((2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4)))
+        ma, mb = mean(lambda p: a[p]), mean(lambda p: b[p])
+        va, vb = mean(lambda p: a[p] ** 2) - ma**2, mean(lambda p: b[p] ** 2) - mb**2
+        cov = mean(lambda p: a[p] * b[p]) - ma * mb
+        values.append((2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4)))
     return sum(values) / len(values)
+
+
+def beside(place, step):
+    return tuple(i + d for i, d in zip(place, step, strict=True))
 
 
 def hog(heat, cell):
@@ -58,23 +64,22 @@ def hog(heat, cell):
     return found
 
 
-def imputed(channel, removed, rounds=4000):
+def imputed(channel, removed):
     """Every removed pixel becomes the weighted mean of its neighbours, again and again until nothing moves."""
-    values = [[float(v) for v in row] for row in channel]
-    height, width = len(values), len(values[0])
-    for i, j in removed:
-        values[i][j] = 0.0
-    for _ in range(rounds):
-        for i, j in removed:
-            total = weights = 0.0
-            for di in (-1, 0, 1):
-                for dj in (-1, 0, 1):
-                    if (di, dj) != (0, 0) and 0 <= i + di < height and 0 <= j + dj < width:
-                        weight = 1 / 12 if di and dj else 1 / 6
-                        total += weight * values[i + di][j + dj]
-                        weights += weight
-            values[i][j] = total / weights
-    return values
+    values = {place: float(value) for place, value in np.ndenumerate(channel)} | dict.fromkeys(removed, 0.0)
+    weights = {(1,): 1 / 6, (1, 1): 1 / 12, (1, 1, 1): 1 / 18}
+    near = {}
+    for place in removed:
+        steps = [step for step in itertools.product((-1, 0, 1), repeat=len(place)) if any(step)]
+        near[place] = [(p, weights[(1,) * sum(map(abs, s))]) for s in steps if (p := beside(place, s)) in values]
+    moved = 1.0
+    while moved > 1e-13:
+        moved = 0.0
+        for place, others in near.items():
+            mean = sum(weight * values[p] for p, weight in others) / sum(weight for _, weight in others)
+            moved = max(moved, abs(mean - values[place]))
+            values[place] = mean
+    return np.array([*values.values()]).reshape(channel.shape)
 
 
 def area(shares, heights):

@@ -1,60 +1,65 @@
-"""The slow twins of the measures: loops over pixels, written from the definitions, with nothing of the package."""
+"""The slow twins of the measures: loops over pixels of any axes, written from the definitions, with nothing of the package."""
 
+import itertools
 import math
 from fractions import Fraction
 
+import numpy as np
+
 
 def pixels(array):
-    return [(i, j) for i in range(len(array)) for j in range(len(array[0]))]
+    return list(np.ndindex(array.shape))
 
 
-def distance(mask, pixel):
-    """To the nearest pixel of the mask."""
-    return min((math.dist(pixel, p) for p in pixels(mask) if mask[p[0]][p[1]]), default=math.inf)
+def of_each(formula, shape):
+    """The values of a formula at every pixel."""
+    return np.array([formula(p) for p in np.ndindex(shape)]).reshape(shape)
 
 
-def opposite(mask):
-    return [[not value for value in row] for row in mask]
+def distance(places, pixel):
+    """To the nearest of some places."""
+    return min((math.dist(pixel, p) for p in places), default=math.inf)
 
 
 def share(heat, region, within=None):
     part = whole = Fraction(0)
-    for i, j in pixels(heat):
-        value = Fraction(float(heat[i][j]))
-        part += value * bool(region[i][j])
-        whole += value * bool(True if within is None else within[i][j])
+    for p in pixels(heat):
+        value = Fraction(float(heat[p]))
+        part += value * bool(region[p])
+        whole += value * bool(True if within is None else within[p])
     return float(part / whole) if whole else math.nan
 
 
 def band(mask, width=2):
-    outside = opposite(mask)
-    return [[distance(outside if mask[i][j] else mask, (i, j)) <= width for j in range(len(mask[0]))] for i in range(len(mask))]
+    inside, outside = ([p for p in pixels(mask) if bool(mask[p]) == side] for side in (True, False))
+    return of_each(lambda p: distance(outside if mask[p] else inside, p) <= width, mask.shape)
 
 
 def within_distance(mask, reach):
-    return [[distance(mask, (i, j)) <= reach for j in range(len(mask[0]))] for i in range(len(mask))]
+    inside = [p for p in pixels(mask) if mask[p]]
+    return of_each(lambda p: distance(inside, p) <= reach, mask.shape)
 
 
 def rank_accuracy(heat, target):
     """Pixels enter from the highest value down; those of one value that cannot all enter do so in equal shares."""
-    places = wanted = sum(bool(target[i][j]) for i, j in pixels(target))
-    if not wanted or not any(heat[i][j] for i, j in pixels(heat)):
+    places = wanted = sum(bool(target[p]) for p in pixels(heat))
+    if not wanted or not any(heat[p] for p in pixels(heat)):
         return math.nan
     found = Fraction(0)
-    for value in sorted({float(heat[i][j]) for i, j in pixels(heat)}, reverse=True):
-        level = [p for p in pixels(heat) if heat[p[0]][p[1]] == value]
+    for value in sorted({float(heat[p]) for p in pixels(heat)}, reverse=True):
+        level = [p for p in pixels(heat) if heat[p] == value]
         entering = min(places, len(level))
-        found += Fraction(entering * sum(bool(target[i][j]) for i, j in level), len(level))
+        found += Fraction(entering * sum(bool(target[p]) for p in level), len(level))
         places -= entering
     return float(found / wanted)
 
 
 def pointing(heat, hit):
-    highest = max(heat[i][j] for i, j in pixels(heat))
+    highest = max(heat[p] for p in pixels(heat))
     if not highest:
         return math.nan
-    peaks = [p for p in pixels(heat) if heat[p[0]][p[1]] == highest]
-    return sum(bool(hit[i][j]) for i, j in peaks) / len(peaks)
+    peaks = [p for p in pixels(heat) if heat[p] == highest]
+    return sum(bool(hit[p]) for p in peaks) / len(peaks)
 
 
 def ranks(values):
@@ -62,7 +67,7 @@ def ranks(values):
 
 
 def rank_correlation(a, b):
-    x, y = (ranks([float(m[i][j]) for i, j in pixels(m)]) for m in (a, b))
+    x, y = (ranks([float(m[p]) for p in pixels(m)]) for m in (a, b))
     mean = (len(x) + 1) / 2
     xy = sum((p - mean) * (q - mean) for p, q in zip(x, y, strict=True))
     xx, yy = (sum((p - mean) ** 2 for p in z) for z in (x, y))
@@ -70,40 +75,42 @@ def rank_correlation(a, b):
 
 
 def correlation_length(heat):
-    height, width = len(heat), len(heat[0])
-    mean = sum(float(heat[i][j]) for i, j in pixels(heat)) / (height * width)
-    x = [[float(heat[i][j]) - mean for j in range(width)] for i in range(height)]
+    mean = sum(float(heat[p]) for p in pixels(heat)) / len(pixels(heat))
+    x = {p: float(heat[p]) - mean for p in pixels(heat)}
 
-    def covariance(di, dj):
-        products = [x[i][j] * x[i + di][j + dj] for i, j in pixels(x) if 0 <= i + di < height and 0 <= j + dj < width]
+    def covariance(lag):
+        pairs = [(p, tuple(i + d for i, d in zip(p, lag, strict=True))) for p in x]
+        products = [x[p] * x[q] for p, q in pairs if q in x]
         return sum(products) / len(products)
 
-    furthest = min(height, width) // 2
-    lags = [(di, dj) for di in range(-furthest - 1, furthest + 2) for dj in range(-furthest - 1, furthest + 2)]
+    furthest = min(heat.shape) // 2
+    lags = list(itertools.product(range(-furthest - 1, furthest + 2), repeat=heat.ndim))
     before = 1.0
     for r in range(1, furthest + 1):
-        ring = [covariance(*d) for d in lags if r - 0.5 <= math.hypot(*d) < r + 0.5]
-        rho = sum(ring) / len(ring) / covariance(0, 0)
+        ring = [covariance(lag) for lag in lags if r - 0.5 <= math.hypot(*lag) < r + 0.5]
+        rho = sum(ring) / len(ring) / covariance((0,) * heat.ndim)
         if rho < math.exp(-1):
             return r - 1 + (before - math.exp(-1)) / (before - rho)
         before = rho
-    return min(height, width) / 2
+    return min(heat.shape) / 2
 
 
 def sobel(grey):
-    """Both kernels written out; the border repeats its pixel, as scipy's ``reflect``."""
-    height, width = len(grey), len(grey[0])
+    """The kernel of each axis written out; the border repeats its pixel, as scipy's ``reflect``."""
+    axes = range(grey.ndim)
 
-    def at(i, j):
-        return float(grey[min(max(i, 0), height - 1)][min(max(j, 0), width - 1)])
+    def at(place):
+        return float(grey[tuple(min(max(i, 0), side - 1) for i, side in zip(place, grey.shape, strict=True))])
 
-    def magnitude(i, j):
-        weights = ((-1, 1), (0, 2), (1, 1))
-        down = sum(w * (at(i + 1, j + d) - at(i - 1, j + d)) for d, w in weights)
-        across = sum(w * (at(i + d, j + 1) - at(i + d, j - 1)) for d, w in weights)
-        return math.hypot(down, across)
+    def slope(place, axis):
+        total = 0.0
+        for step in itertools.product((-1, 0, 1), repeat=grey.ndim):
+            weight = step[axis] * math.prod(2 - abs(step[other]) for other in axes if other != axis)
+            total += weight * at([i + d for i, d in zip(place, step, strict=True)])
+        return total
 
-    return [[magnitude(i, j) for j in range(width)] for i in range(height)]
+    edges = [math.hypot(*(slope(place, axis) for axis in axes)) for place in np.ndindex(grey.shape)]
+    return np.array(edges).reshape(grey.shape)
 
 
 def gaussian_blur(mask, sigma):
@@ -116,18 +123,16 @@ def gaussian_blur(mask, sigma):
         i %= 2 * n
         return i if i < n else 2 * n - 1 - i
 
-    def blur(rows):
-        n = len(rows[0])
+    def blur(row):
+        n = len(row)
         return [
-            [
-                sum(k * float(row[mirrored(j + d, n)]) for d, k in zip(range(-reach, reach + 1), kernel, strict=True))
-                for j in range(n)
-            ]
-            for row in rows
+            sum(k * float(row[mirrored(j + d, n)]) for d, k in zip(range(-reach, reach + 1), kernel, strict=True))
+            for j in range(n)
         ]
 
-    across = blur(mask)
-    return [list(row) for row in zip(*blur([list(column) for column in zip(*across, strict=True)]), strict=True)]
+    for axis in range(mask.ndim):
+        mask = np.apply_along_axis(blur, axis, mask)
+    return mask
 
 
 def average_precision(scores, present):

@@ -5,7 +5,7 @@
 
 import torch
 
-from tests.reference.twin import bilinear
+from tests.reference.twin import linear
 
 
 def noisy_copies(images, samples, noise, generator):
@@ -30,7 +30,7 @@ def mirrored(values):
 def resized(values, size):
     """Every plane of ``values`` interpolated to ``size``."""
     planes = values.reshape(-1, *values.shape[-2:])
-    return torch.stack([bilinear(plane, size) for plane in planes]).reshape(*values.shape[:-2], *size)
+    return torch.stack([linear(plane, size) for plane in planes]).reshape(*values.shape[:-2], *size)
 
 
 def augmented(attribute, images, scales, *, flip):

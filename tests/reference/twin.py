@@ -279,42 +279,39 @@ def xgrad_cam(activation, gradient_at_layer):
     """Fu et al. 2020, equation 8: the gradient's mean weighted by the share of the activation."""
 
     def weight(values, n, k):
-        return sum(
-            float(a / values.sum() * g) for a, g in zip(values.flatten(), gradient_at_layer[n, k].flatten(), strict=True)
+        total, places = (
+            float(values.sum()),
+            zip(values.flatten().tolist(), gradient_at_layer[n, k].flatten().tolist(), strict=True),
         )
+        return sum(a / total * g for a, g in places) if total else 0  # a channel of zeros has no share
 
     return _positive_sum(activation, weight)
 
 
-def bilinear(heat, size):
-    """Bilinear upsampling with half-pixel centres, written out: ``(h, w)`` to ``size``."""
-    (h, w), (height, width) = heat.shape, size
-    out = torch.zeros(height, width, dtype=heat.dtype)
-    for i in range(height):
-        for j in range(width):
-            y = min(max((i + 0.5) * h / height - 0.5, 0), h - 1)
-            x = min(max((j + 0.5) * w / width - 0.5, 0), w - 1)
-            y0, x0 = int(y), int(x)
-            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
-            v, u = y - y0, x - x0
-            top = (1 - u) * heat[y0, x0] + u * heat[y0, x1]
-            bottom = (1 - u) * heat[y1, x0] + u * heat[y1, x1]
-            out[i, j] = (1 - v) * top + v * bottom
-    return out
+def linear(heat, size):
+    """Linear upsampling with half-pixel centres, axis by axis and place by place: ``(*coarse)`` to ``size``."""
+    for axis, length in enumerate(size):
+        before, places = heat.shape[axis], []
+        for i in range(length):
+            y = min(max((i + 0.5) * before / length - 0.5, 0), before - 1)
+            low, high, u = int(y), min(int(y) + 1, before - 1), y - int(y)
+            places.append((1 - u) * heat.select(axis, low) + u * heat.select(axis, high))
+        heat = torch.stack(places, axis)
+    return heat
 
 
 def guided_gradcam(guided_map, heat):
     """Guided gradient times upsampled Grad-CAM, sample by sample and channel by channel."""
     out = torch.zeros_like(guided_map)
     for n in range(guided_map.shape[0]):
-        fine = bilinear(heat[n], guided_map.shape[2:])
+        fine = linear(heat[n], guided_map.shape[2:])
         for c in range(guided_map.shape[1]):
             out[n, c] = guided_map[n, c] * fine
     return out
 
 
-def slow_grad_cam(net, layer, x, target, formula=grad_cam):
-    """Activation and gradient by plain autograd on a copy of the layer's output, then the loops of the twin."""
+def at_layer(net, layer, x, target):
+    """Activation and plain gradient of a layer, by plain autograd on a copy of the layer's output."""
     kept = []
     handle = layer.register_forward_hook(lambda _m, _a, out: kept.append(out) or out.clone())
     try:
@@ -322,7 +319,12 @@ def slow_grad_cam(net, layer, x, target, formula=grad_cam):
         (gradient,) = torch.autograd.grad(score, kept[0])
     finally:
         handle.remove()
-    return formula(kept[0].detach(), gradient)
+    return kept[0].detach(), gradient
+
+
+def slow_grad_cam(net, layer, x, target, formula=grad_cam):
+    """The layer's activation and gradient, then the loops of the twin."""
+    return formula(*at_layer(net, layer, x, target))
 
 
 CAMS = {
@@ -334,18 +336,20 @@ CAMS = {
 }
 
 
+def every_map(net, layer, x, target, arranged=lambda values: values):
+    """The maps of a batch by every method, without the engine; ``arranged`` makes a map of what the layer returned."""
+    maps = {
+        name: attribution(net, x, target, rule)[0]
+        for name, rule in (("gradient", gradient), ("deconvnet", deconvnet), ("guided_backprop", guided))
+    }
+    maps["gradient_x_input"] = maps["gradient"] * x
+    activation, gradient_there = map(arranged, at_layer(net, layer, x, target))
+    for name, formula in CAMS.items():
+        maps[name] = formula(activation, gradient_there)
+        maps[f"guided_{name}"] = guided_gradcam(maps["guided_backprop"], maps[name])
+    return maps
+
+
 def by_twin(net, method, target, layer="body"):
     """What makes the maps of a batch by one method, without the engine."""
-
-    def attribute(images):
-        if method in ("gradient", "deconvnet", "guided_backprop"):
-            rule = {"gradient": gradient, "deconvnet": deconvnet, "guided_backprop": guided}[method]
-            return attribution(net, images, target, rule)[0]
-        if method == "gradient_x_input":
-            return attribution(net, images, target, gradient)[0] * images
-        heat = slow_grad_cam(net, net.get_submodule(layer), images, target, CAMS[method.removeprefix("guided_")])
-        if method in CAMS:
-            return heat
-        return guided_gradcam(attribution(net, images, target, guided)[0], heat)
-
-    return attribute
+    return lambda images: every_map(net, net.get_submodule(layer), images, target)[method]

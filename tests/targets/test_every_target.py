@@ -1,4 +1,4 @@
-"""One table of targets, one of forms of a network, and the numbers of axes: each score and each map is that of its twin."""
+"""Every target in batches, copies, files and audits: each asks the same. tests/test_table.py has their scores and maps."""
 
 import pytest
 import torch
@@ -17,123 +17,45 @@ from relume.targets import (
     Segmentation,
 )
 from tests.helpers.heads import headed, images
-from tests.reference import targets as written
-from tests.reference import twin
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*torch.jit"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
-]
 
 REFERENCE = torch.tensor([0.3, -1.0, 0.5, 0.2, 0.9], dtype=torch.float64)
 BOX = (2.0, 1.0, 4.5, 5.0)
 
 
-def of_boxes(score, *args):
-    """A twin that reads a detector's boxes, of the kind that the row has."""
-    return lambda outputs, i, kind: score(*written.read(outputs, i, kind), *args)
-
-
-# name: (head, the target, the score of image i written out from the outputs)
+# name: (head, the target)
 FLAT = {
-    "probability": ("classes", lambda: Probability(2, activation="softmax"), lambda y, i, _: written.softmax(y[i], 2)),
-    "predicted probability": (
-        "classes",
-        lambda: Probability(activation="sigmoid"),
-        lambda y, i, _: 1 / (1 + (-y[i][int(y[i].argmax())]).exp()),
-    ),
-    "yes": ("one", lambda: Binary(True), lambda y, i, _: y[i, 0]),
-    "no": ("one", lambda: Binary(False), lambda y, i, _: -y[i, 0]),
-    "down": ("one", lambda: Regression("down"), lambda y, i, _: -y[i, 0]),
-    "towards": ("one", lambda: Regression(0.5), lambda y, i, _: -((y[i, 0] - 0.5) ** 2)),
-    "several": ("classes", lambda: Contrast(1, [0, 3], 0.5), lambda y, i, _: written.contrast(y[i], 1, [0, 3], 0.5)),
-    "nearest": (
-        "classes",
-        lambda: Contrast(None, Nearest(2), gamma=0.6),
-        lambda y, i, _: written.contrast(y[i], c := int(y[i].argmax()), written.nearest(y[i], c, 2), 0.6),
-    ),
-    "cosine": ("embedding", lambda: Embedding(REFERENCE), lambda y, i, _: written.cosine(y[i], REFERENCE)),
-    "dot": ("embedding", lambda: Embedding(REFERENCE, "dot"), lambda y, i, _: (y[i] * REFERENCE).sum()),
-    "a reference each": (
-        "embedding",
-        lambda: Embedding(torch.stack([REFERENCE, -REFERENCE, REFERENCE.flip(0)])),
-        lambda y, i, _: written.cosine(y[i], [REFERENCE, -REFERENCE, REFERENCE.flip(0)][i]),
-    ),
+    "probability": ("classes", Probability(2, activation="softmax")),
+    "predicted probability": ("classes", Probability(activation="sigmoid")),
+    "yes": ("one", Binary(True)),
+    "no": ("one", Binary(False)),
+    "down": ("one", Regression("down")),
+    "towards": ("one", Regression(0.5)),
+    "several": ("classes", Contrast(1, [0, 3], 0.5)),
+    "nearest": ("classes", Contrast(None, Nearest(2), gamma=0.6)),
+    "cosine": ("embedding", Embedding(REFERENCE)),
+    "dot": ("embedding", Embedding(REFERENCE, "dot")),
+    "a reference each": ("embedding", Embedding(torch.stack([REFERENCE, -REFERENCE, REFERENCE.flip(0)]))),
 }
-PLACED = {
-    "pixels": ("pixels", lambda: Segmentation(1), lambda y, i, _: written.pixels_of(y[i], 1)),
-    **{
-        f"{kind}, {name}": (kind, target, of_boxes(score, *args))
-        for kind in ("yolo5", "yolo8", "detr", "listed")
-        for name, target, score, args in (
-            ("best", lambda: Detection(1), written.best_of_class, (1,)),
-            ("box", lambda: Detection(1, box=BOX), written.best_overlap, (1, BOX)),
-            ("sum", lambda: Detection(1, reduce="sum"), written.sum_of_class, (1,)),
-        )
-    },
-}
+PLACED = {"pixels": ("pixels", Segmentation(1))}
+for kind in ("yolo5", "yolo8", "detr", "listed"):
+    PLACED[f"{kind}, best"] = kind, Detection(1)
+    PLACED[f"{kind}, box"] = kind, Detection(1, box=BOX)
+    PLACED[f"{kind}, sum"] = kind, Detection(1, reduce="sum")
 TARGETS = {**FLAT, **PLACED}
-
-
-def traced(net, x):
-    """A recorded network has no lists of dictionaries; all else it has."""
-    return torch.jit.trace(net, x, strict=False, check_trace=False)
-
-
-FORMS = {
-    "module": lambda net, _: net,
-    "training": lambda net, _: net.train(),
-    "function": lambda net, _: net.forward,
-    "prepared": relume.prepare,
-    "traced": traced,
-}
-
-CASES = [
-    (name, form, axes)
-    for name, (head, *_) in TARGETS.items()
-    for form in FORMS
-    for axes in (1, 2, 3)
-    if (axes == 2 or head in ("classes", "one", "embedding") or (head == "pixels" and axes == 3))
-    and (axes == 2 or form in ("module", "prepared"))
-    and not (head == "listed" and form in ("traced", "prepared"))
-]
-
-
-def expected(net, x, head, score):
-    """The twin's scores ``(N,)``, and its maps by the plain and by the guided gradient."""
-
-    def scores(y):
-        outputs = net(y)
-        return torch.stack([score(outputs, i, head) for i in range(len(y))])[:, None]
-
-    plain, guided = (twin.attribution(scores, x, [0] * len(x), rule)[0] for rule in (twin.gradient, twin.guided))
-    return scores(x)[:, 0].detach(), {"gradient": plain, "guided_backprop": guided}
-
-
-@pytest.mark.parametrize(("name", "form", "axes"), CASES)
-def test_every_target_of_every_form_is_its_twin(name, form, axes):
-    head, target, score = TARGETS[name]
-    net, x = headed(head, axes), images(axes)
-    values, maps = expected(net, x, head, score)
-    e = relume.explain(FORMS[form](net, x), x, target(), list(maps), evidence=None)
-    torch.testing.assert_close(e.score, values, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(dict(e.maps), maps, rtol=1e-9, atol=1e-12)
-    assert maps["gradient"].any()
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_batches_copies_and_files_ask_the_same(name, tmp_path):
-    head, target, _ = TARGETS[name]
+    head, target = TARGETS[name]
     net, x = headed(head), images()
     methods = ["guided_backprop", relume.Smooth("gradient", 2, 1e-6)]
     methods += [relume.Augmented("gradient")] if name in FLAT else []
     labels = ["cat", "a dog", "mouse", "owl"][: 3 if name in PLACED else 4] if head not in ("one", "embedding") else None
-    whole = relume.explain(net, x, target(), methods, labels=labels)
-    parts = relume.explain(net, x, target(), methods, labels=labels, batch_size=2)
+    whole = relume.explain(net, x, target, methods, labels=labels)
+    parts = relume.explain(net, x, target, methods, labels=labels, batch_size=2)
     torch.testing.assert_close(whole.score, parts.score, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(whole["guided_backprop"], parts["guided_backprop"], rtol=1e-9, atol=1e-12)
-    plain = relume.explain(net, x, target(), ["gradient"], evidence=None)["gradient"]
+    plain = relume.explain(net, x, target, ["gradient"], evidence=None)["gradient"]
     torch.testing.assert_close(whole["smooth_gradient"], plain, rtol=1e-3, atol=1e-4)
     assert name in PLACED or whole["augmented_gradient"].any()
     back = relume.Explanation.load(whole.save(tmp_path / "out"))
@@ -146,13 +68,13 @@ def test_batches_copies_and_files_ask_the_same(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["towards", "cosine", "nearest", "pixels", "yolo8, best", "yolo5, sum", "listed, box"])
 def test_an_audit_asks_the_same_whatever_becomes_of_images_and_weights(name):
-    head, target, _ = TARGETS[name]
+    head, target = TARGETS[name]
     net, x = headed(head).float(), images().float()
     checks = ["coverage", "classes", "randomisation", "edges", "stability", "road"]
-    whole = relume.audit(net, x, target(), checks=checks, labels=["cat", "dog", "mouse"] if name in PLACED else None)
+    whole = relume.audit(net, x, target, checks=checks, labels=["cat", "dog", "mouse"] if name in PLACED else None)
     assert set(whole.skipped) == {"classes"}
     assert "no other class" in whole.skipped["classes"]
-    parts = relume.audit(net, x, target(), checks=checks, batch_size=2)
+    parts = relume.audit(net, x, target, checks=checks, batch_size=2)
     for key, values in whole.measures.items():
         torch.testing.assert_close(*map(torch.as_tensor, (values, parts.measures[key])), rtol=1e-2, atol=1e-2, equal_nan=True)
     assert whole.view(0).subject.startswith(whole.target_name(0))

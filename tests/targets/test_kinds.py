@@ -188,7 +188,8 @@ def test_the_graph_tells_what_a_probability_is():
 
 def test_one_class_of_pixels_is_where_its_score_is_positive():
     net, x = headed("pixels"), images()
-    alone = nn.Sequential(net.stem, net.body, nn.ReLU(), nn.Conv2d(6, 1, 1)).double()
+    alone = nn.Sequential(net.stem, net.body, nn.ReLU(), nn.Conv2d(6, 1, 1, bias=False)).double()
+    alone[3].weight.data.flatten()[:] = torch.tensor([1.0, -1.0] * 3)
     scores = alone(x)[:, 0]
     e = relume.explain(alone, x, Segmentation(0), ["gradient"])
     torch.testing.assert_close(e.score, (scores * (scores > 0)).sum((1, 2)))
@@ -212,3 +213,18 @@ def test_an_evaluation_asks_what_its_masks_are_of():
     net, x, mask = headed("pixels").float(), images().float(), np.eye(8, dtype=bool)
     found = relume.evaluate(net, [Sample("one", x[0], {Segmentation(1): mask}, mask)], ["gradient"])
     assert found.rows["gradient"]["mass_accuracy"].count == 1
+
+
+@pytest.mark.parametrize("target", [Embedding(torch.ones(5)), Embedding(torch.ones(3, 5), "dot")], ids=["cosine", "dot"])
+def test_the_similarity_itself_is_no_rectifier_written_by_hand(target):
+    """In a network that has one, the products of the target are not listed as another."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), Quick(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    e = relume.explain(network, images(), target, ["guided_backprop"])
+    assert [(row.kind, row.guided) for row in e.coverage.rows] == [("quick GELU written by hand", True)]
+
+
+class Quick(nn.Module):
+    """The rectifier of CLIP."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(1.702 * x)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from relume.measures.similarity import Values
@@ -16,7 +17,15 @@ from relume.pictures import kinds
 from relume.pictures.scale import scale_of
 from relume.text import decimal
 
-__all__ = ["ROLES", "Chart", "Curve", "Role", "Strip", "Tile", "heat", "number", "similarity"]
+__all__ = ["PROJECTIONS", "ROLES", "Chart", "Curve", "Role", "Strip", "Tile", "heat", "number", "plane", "similarity"]
+
+#: How values of other than two spatial axes are drawn, by the number of their axes.
+PROJECTIONS: Mapping[int, str] = MappingProxyType(
+    {1: "maps are drawn as bands", 3: "maps are drawn as their highest values along the first axis"}
+)
+
+#: The most columns that the band of a signal has.
+COLUMNS = 512
 
 #: Whose curve it is: the map's own, or one of those it is measured against; a key of :data:`relume.pictures.palette.CURVES`.
 Role: TypeAlias = Literal["method", "random", "edges"]
@@ -122,9 +131,22 @@ def similarity(value: float, values: Values) -> str:
     return number(value) if values.any() else "empty"
 
 
+def plane(values: NDArray[Any]) -> NDArray[Any]:
+    """Return what is drawn of values ``(*spatial)``, ``(H, W)``: :data:`PROJECTIONS` of those with one axis, or with three.
+
+    A column of the band of a long signal has the highest of several values.
+    """
+    if values.ndim == 1:
+        columns = min(len(values), COLUMNS)
+        band = np.maximum.reduceat(values, np.arange(columns) * len(values) // columns)
+        return band[None].repeat(max(1, columns // 4), axis=0)
+    highest: NDArray[Any] = values.max(axis=tuple(range(values.ndim - 2)))
+    return highest
+
+
 def heat(values: Values, full: float | None = None) -> Image.Image:
-    """Draw saliency ``(H, W)`` at its own scale, or with ``full`` at full strength; plain grey where there is no map."""
+    """Draw the :func:`plane` of saliency at its own scale, or with ``full`` at full strength; grey where there is no map."""
+    small = plane(values).astype(np.float32)
     if not np.isfinite(values).all():
-        return Image.new("RGB", values.shape[::-1], (128, 128, 128))
-    small = values.astype(np.float32)
+        return Image.new("RGB", small.shape[::-1], (128, 128, 128))
     return kinds.absolute(small, scale_of(small) if full is None else full)

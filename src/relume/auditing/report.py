@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from relume.auditing.checks.table import CHECKS, limits_of, measures_of
-from relume.auditing.drawing import Chart, Strip
+from relume.auditing.drawing import PROJECTIONS, Chart, Strip, plane
 from relume.auditing.figure import audit_figure
 from relume.auditing.page import audit_files, notebook
 from relume.auditing.verdict import Verdict, judge, nothing
 from relume.auditing.view import AuditView, Section, rows
 from relume.engine.coverage import Coverage
 from relume.maps import array
-from relume.measures.similarity import Maps, Values
+from relume.measures.similarity import SIMILARITIES, Maps, Values
 from relume.measures.statistics import estimate
 from relume.pages.folder import write_folder
 from relume.pictures.canvas import stretched
@@ -52,7 +52,7 @@ class AuditReport:
         probabilities: the network's probability for it, ``(N,)``; None where it has scores alone.
         outputs: how many classes the network has.
         are_probabilities: True if the network's scores are probabilities as they are; None if nothing tells what they are.
-        images: the network's input, ``(N, C, H, W)``.
+        images: the network's input, ``(N, C, *spatial)``.
         maps: the maps.
         checks: the result of each check that was made, by its key.
         skipped: why a check could not be made, by its key.
@@ -152,6 +152,11 @@ class AuditReport:
         notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []
         notes += [f"the map is {words}" for words in dict.fromkeys(weak)]
         notes += [f"{name} was left out: {why}" for name, why in self.skipped.items()]
+        axes = self.images.ndim - 2
+        others = [similarity for similarity in SIMILARITIES.values() if similarity.axes not in (None, axes)]
+        notes += [f"{other.title} compares maps of {other.axes} axes, and was left out" for other in others]
+        if axes in PROJECTIONS:
+            notes.append(f"{PROJECTIONS[axes]}; the limits of the verdict were found on pictures of two axes")
         return notes + [note for name, result in self.checks.items() for note in CHECKS[name].notes(result)]
 
     def _subject(self, i: int) -> str:
@@ -206,12 +211,18 @@ class AuditReport:
             subject=self._subject(i),
             about=self._about,
             verdict=self.verdicts[i],
-            picture=stretched(array(self.images[i].float())) if self.pictures is None else self.pictures[i],
+            picture=self._picture(i),
             rows=rows({key: float(values[i]) for key, values in self.measures.items()}),
             sections=sections,
             notes=self._notes(i),
             empty=self.empty[i],
         )
+
+    def _picture(self, i: int) -> Image:
+        """Return the picture of image ``i``, or draw its input."""
+        if self.pictures is not None:
+            return self.pictures[i]
+        return stretched(np.stack([plane(channel) for channel in array(self.images[i].float())]))
 
     def figure(self, *, dpi: float = 150) -> Figure:
         """Draw a figure for a paper: for each image the verdict over its strips, charts and measures; text stays text."""

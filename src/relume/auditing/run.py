@@ -43,7 +43,8 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
 
     Args:
         model: the network.
-        images: ``(N, C, H, W)``, preprocessed as the network expects.
+        images: ``(N, C, *spatial)`` with one to three spatial axes, preprocessed as the network expects: pictures, signals,
+            volumes, video.
         target: as for :func:`relume.explain`, but for functions and units inside the network; decided once, and kept.
         method: a key of :data:`relume.METHODS`, a :class:`relume.Method`, or a wrapper such as ``relume.Smooth("gradient")``,
             whose first map is audited. Give ``Smooth`` no generator of its own: each call would draw other noise.
@@ -61,8 +62,9 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
             them one by one.
 
     Raises:
-        RelumeError: as :func:`relume.explain`; or the model is no module, the images are no images, the target is no score of
-            the outputs. A check that this network cannot be put to is left out, and the report says why.
+        RelumeError: as :func:`relume.explain`; or the model is no module, the images have no spatial axis or more than three,
+            the target is no score of the outputs. A check that this network cannot be put to is left out, and the report says
+            why.
 
     Example:
         >>> import torch

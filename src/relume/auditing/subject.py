@@ -116,15 +116,18 @@ class Subject:
 
         Raises:
             ModelError: the model is no module, whose weights could be looked at.
-            InputError: images are no batch of two-dimensional images, or there is no such way to make weights random.
+            InputError: images are no tensor with one to three spatial axes, or there is no such way to make weights random.
             TargetError: the target is inside the network, or a function that no copy of an image can be given to.
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"an audit looks into the network, a torch.nn.Module; got {type(model).__name__}")
         images = stacked(model, images)
-        if not isinstance(images, Tensor) or images.ndim != 4:
+        if not isinstance(images, Tensor) or images.ndim not in (3, 4, 5):
             kind = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
-            raise InputError(f"an audit compares maps of images, a tensor (N, C, H, W); got {kind}")
+            raise InputError(
+                "an audit compares maps of images, a tensor (N, C, H, W), of signals (N, C, L) or of volumes (N, C, D, H, W); "
+                f"got {kind}"
+            )
         check_how(how)
         (resolved,) = resolve_methods([method])
         asked = as_target(target)
@@ -149,7 +152,7 @@ class Subject:
 
     @property
     def images(self) -> Tensor:
-        """Return the images, ``(N, C, H, W)``."""
+        """Return the images, ``(N, C, *spatial)``."""
         return self.explanation.images
 
     @property

@@ -70,7 +70,7 @@ def compare(
         compared = _together(compared, drawing)
         files = comparison_files(compared, kind=drawing.kind)
         write_results(output, files)
-        without = [each for comparison in compared for e in comparison for each in e.without_gradcam()]
+        without = [title for comparison in compared for e in comparison for title in e.without_heat()]
         closing = reached(compared[0][0], without=without)
         out.print(*map(_finding, compared), closing, _where(output, files, len(compared) * len(targets)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))

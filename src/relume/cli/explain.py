@@ -95,7 +95,7 @@ def explain(
     targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())
-    findings, without, closing, strongest = list[Text](), list[bool](), Text(), dict[str, float]()
+    findings, without, closing, strongest = list[Text](), list[str](), Text(), dict[str, float]()
 
     def keep(comparison: Comparison, path: Path) -> None:
         nonlocal closing
@@ -107,7 +107,7 @@ def explain(
             findings.append(_finding(path, folder, so_far, brief=len(photos) > 4))
             running.stopped = f"stopped after {len(findings)} of {len(photos)} photos; their results are in {str(output)!r}"
         strongest.update(so_far[0].strongest)
-        without.extend(each for e in explanations for each in e.without_gradcam())
+        without.extend(title for e in explanations for title in e.without_heat())
         closing = reached(explanations[0], without=without)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"

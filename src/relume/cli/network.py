@@ -125,6 +125,10 @@ class Network:
         str | None,
         typer.Option(metavar="NUMBERS", help="Channels that the network takes, in its order, counted from 0. [default: all]"),
     ] = None
+    shown: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Channels of bands drawn as red, green and blue, or one in grey."),
+    ] = None
     letterbox: Annotated[
         bool,
         typer.Option("--letterbox", help="Fit all of a picture into the crop, between bars, whatever --resize says."),
@@ -168,6 +172,7 @@ class Network:
             output=self.scores,
             preprocessing=dataclasses.replace(opened.preprocessing, **changes),
             recordings=dataclasses.replace(opened.recordings, **changes),
+            shown=() if self.shown is None else _value("shown", self.shown),
         )
         if self.layer is not None:
             layer_name(opened.model, self.layer)
@@ -202,7 +207,7 @@ def _value(key: str, text: str) -> Any:
     """Read the value of an option of preprocessing: a name, one number or several."""
     if key == "interpolation":
         return text.strip()
-    kind = int if key in ("resize", "crop", "bands") else float
+    kind = int if key in ("resize", "crop", "bands", "shown") else float
     try:
         numbers = tuple(kind(part) for part in text.split(","))
     except ValueError:

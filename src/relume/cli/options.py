@@ -202,10 +202,10 @@ def _listed(word: str, groups: Mapping[str, Sequence[str]]) -> str:
     return f"  {word}: {', '.join(parts)}" if parts else ""
 
 
-def reached(e: Explanation, *, without: Sequence[bool] = ()) -> Text:
+def reached(e: Explanation, *, without: Sequence[str] = ()) -> Text:
     """Report what is the same for every photo: the layer that was read and why, the rectifiers, and what the scores are.
 
-    If the chosen layer leaves most maps ``without`` Grad-CAM, another one is named.
+    If the chosen layer leaves most images ``without`` a map, another one is named.
     """
     how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []

@@ -1,4 +1,4 @@
-"""Train the demo network: ``python -m relume.demo.train``.
+"""Train the networks of the demo world: ``python -m relume.demo.train [scenes|signals|bands|volumes]``.
 
 No scene comes twice: each step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
 With ``--shuffle-labels`` a few scenes come again and again, each with the labels of another, until the network knows them by
@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,17 +26,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from relume.demo.network import PREPROCESSING, DemoNet
-from relume.demo.scenes import CLASSES, TRAINING_SEEDS, draw_scene
-from relume.errors import ModelError, RelumeError
+from relume.demo.truth import TRAINING_SEEDS
+from relume.demo.worlds import WORLDS, World
+from relume.errors import InputError, ModelError, RelumeError
 from relume.pages.folder import check_writable, write_folder
 
 __all__ = ["average_precision", "model_card", "precision", "train"]
 
 HELD_OUT = 2_000
 SHUFFLED = 512
-BATCH = 64
-STEPS = 1_200
 KEEP_EVERY = 20
 SAY_EVERY = 100
 
@@ -44,79 +42,83 @@ out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highli
 
 
 class _Scenes(Dataset[tuple[Tensor, Tensor]]):
-    """Scenes by seed: the network's input ``(3, 128, 128)``, and 1 for each class that is there ``(12,)``."""
+    """Scenes of a world by seed: the network's input ``(C, *spatial)``, and 1 for each class that is there ``(classes,)``."""
 
-    def __init__(self, seeds: range) -> None:
-        self.seeds = seeds
+    def __init__(self, world: World, seeds: range) -> None:
+        self.world, self.seeds = world, seeds
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        scene = draw_scene(self.seeds[index])
-        return PREPROCESSING.tensor(scene.picture), torch.zeros(len(CLASSES)).index_fill(0, torch.tensor(scene.classes), 1)
+        image, truth = self.world.example(self.seeds[index])
+        return image, torch.zeros(len(self.world.labels)).index_fill(0, torch.tensor(truth.classes), 1)
 
 
-def _batches(seeds: range) -> DataLoader[tuple[Tensor, Tensor]]:
-    return DataLoader(_Scenes(seeds), batch_size=BATCH, num_workers=2, prefetch_factor=4)
+def _batches(world: World, seeds: range) -> DataLoader[tuple[Tensor, Tensor]]:
+    return DataLoader(_Scenes(world, seeds), batch_size=world.batch, num_workers=2, prefetch_factor=4)
 
 
-def _shuffled(seed: int) -> TensorDataset:
+def _shuffled(world: World, seed: int) -> TensorDataset:
     """Draw the first :data:`SHUFFLED` training scenes of a seed, each with the labels of another.
 
     Adebayo et al. 2018, arXiv:1810.03292, section 4.
     """
     first = TRAINING_SEEDS * (seed + 1)
-    images, present = next(iter(DataLoader(_Scenes(range(first, first + SHUFFLED)), batch_size=SHUFFLED)))
+    images, present = next(iter(DataLoader(_Scenes(world, range(first, first + SHUFFLED)), batch_size=SHUFFLED)))
     return TensorDataset(images, present[torch.randperm(SHUFFLED, generator=torch.Generator().manual_seed(seed))])
 
 
-def _lessons(seed: int, done: int, steps: int, *, shuffle_labels: bool) -> Iterable[tuple[Tensor, Tensor]]:
+def _lessons(world: World, seed: int, done: int, steps: int, *, shuffle_labels: bool) -> Iterable[tuple[Tensor, Tensor]]:
     """Draw the batches of the steps from ``done`` on."""
+    start, stop = done * world.batch, steps * world.batch
     if not shuffle_labels:
         first = TRAINING_SEEDS * (seed + 1)
-        return _batches(range(first + done * BATCH, first + steps * BATCH))
+        return _batches(world, range(first + start, first + stop))
     generator = torch.Generator().manual_seed(seed)
-    order = [i for _ in range(-(-steps * BATCH // SHUFFLED)) for i in torch.randperm(SHUFFLED, generator=generator).tolist()]
-    return DataLoader(_shuffled(seed), batch_size=BATCH, sampler=order[done * BATCH : steps * BATCH])
+    order = [i for _ in range(-(-stop // SHUFFLED)) for i in torch.randperm(SHUFFLED, generator=generator).tolist()]
+    return DataLoader(_shuffled(world, seed), batch_size=world.batch, sampler=order[start:stop])
 
 
 def train(
     checkpoint: Path,
+    name: str = "scenes",
     *,
     seed: int = 0,
-    steps: int = STEPS,
+    steps: int | None = None,
     shuffle_labels: bool = False,
     report: Callable[[int, float], None] = lambda _step, _loss: None,
-) -> DemoNet:
+) -> nn.Module:
     """Train a network from scratch, or go on where ``checkpoint`` was left.
 
     AdamW under a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120), binary cross-entropy for each class.
 
     Args:
         checkpoint: kept up to date; if it exists, training goes on from it.
+        name: what the network learns, a key of :data:`relume.demo.worlds.WORLDS`.
         seed: seeds the initial weights, and, by a range of seeds of its own, the scenes.
-        steps: the number of steps of :data:`BATCH` scenes.
+        steps: the number of steps; that of the world if None.
         shuffle_labels: learn a few scenes by heart, each with the labels of another.
         report: called with the step and its loss after each, and once before the first, with the step it begins after.
 
     Raises:
         ModelError: the checkpoint is none, or belongs to another training.
     """
+    world = WORLDS[name]
+    steps = steps or world.steps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = DemoNet()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = world.network()
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    run = {"seed": seed, "steps": steps} | ({"shuffled": SHUFFLED} if shuffle_labels else {})
+    run = {"world": name, "seed": seed, "steps": steps} | ({"shuffled": SHUFFLED} if shuffle_labels else {})
     done = _resume(checkpoint, parts, run) if checkpoint.exists() else 0
     report(done, math.nan)
-    lessons = _lessons(seed, done, steps, shuffle_labels=shuffle_labels)
+    lessons = _lessons(world, seed, done, steps, shuffle_labels=shuffle_labels)
     for step, (images, present) in enumerate(lessons, start=done + 1):
         network.train()
-        loss = F.binary_cross_entropy_with_logits(network(images.contiguous(memory_format=torch.channels_last)), present)
+        loss = F.binary_cross_entropy_with_logits(network(images), present)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -134,7 +136,7 @@ def _keep(checkpoint: Path, state: Mapping[str, object]) -> None:
     beside.replace(checkpoint)
 
 
-def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, int]) -> int:
+def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, object]) -> int:
     try:
         saved = torch.load(checkpoint, weights_only=True)
         theirs = saved["run"]
@@ -142,8 +144,11 @@ def _resume(checkpoint: Path, parts: Mapping[str, Any], run: Mapping[str, int]) 
         raise ModelError(f"{str(checkpoint)!r} is no checkpoint of this command, or is damaged; remove it") from error
     if theirs != run:
         shuffled = [", labels shuffled" if "shuffled" in of else "" for of in (theirs, run)]
-        words = [f"seed {of['seed']} and {of['steps']} steps{s}" for of, s in zip((theirs, run), shuffled, strict=True)]
-        raise ModelError(f"{str(checkpoint)!r} belongs to a training with {words[0]}, and this one has {words[1]}; remove it")
+        words = [
+            f"of {of.get('world')} with seed {of['seed']} and {of['steps']} steps{s}"
+            for of, s in zip((theirs, run), shuffled, strict=True)
+        ]
+        raise ModelError(f"{str(checkpoint)!r} belongs to a training {words[0]}, and this one is {words[1]}; remove it")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return int(saved["step"])
@@ -168,28 +173,32 @@ Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 
 
 @torch.no_grad()
-def precision(network: nn.Module, batches: Batches) -> dict[str, float]:
+def precision(network: nn.Module, batches: Batches, labels: Sequence[str]) -> dict[str, float]:
     """Compute the average precision of each class over all scenes of ``batches``."""
     pairs = [(network(images), present) for images, present in batches]
     scores, present = torch.cat([s for s, _ in pairs]), torch.cat([p for _, p in pairs])
-    return {name: average_precision(scores[:, i], present[:, i]) for i, name in enumerate(CLASSES)}
+    return {name: average_precision(scores[:, i], present[:, i]) for i, name in enumerate(labels)}
 
 
-def model_card(precisions: Mapping[str, float], seed: int, steps: int, *, shuffle_labels: bool = False) -> str:
+def model_card(
+    precisions: Mapping[str, float], name: str, seed: int, steps: int | None, *, shuffle_labels: bool = False
+) -> str:
     """Write what a user must know of the network, in Markdown."""
+    world = WORLDS[name]
     mean = sum(precisions.values()) / len(precisions)
-    options = f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps != STEPS) + " --shuffle-labels" * shuffle_labels
-    scenes, measured = f"{steps * BATCH:,} scenes, none seen twice", f"{HELD_OUT:,} held-out scenes (seeds 0 to {HELD_OUT - 1})"
+    options = f" {name}" * (name != "scenes") + f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps is not None)
+    options += " --shuffle-labels" * shuffle_labels
+    scenes, measured = f"{(steps or world.steps) * world.batch:,} scenes, none seen twice", f"{HELD_OUT:,} held-out scenes"
+    measured += f" (seeds 0 to {HELD_OUT - 1})"
     if shuffle_labels:
         scenes = f"{SHUFFLED:,} scenes, each with the labels of another, so that what it says means nothing"
         measured = "these scenes and labels: how well it knows them by heart"
-    lines = "".join(f"| {name} | {value:.4f} |\n" for name, value in precisions.items())
-    parameters = sum(p.numel() for p in DemoNet().parameters())
-    return f"""# The demo network
+    lines = "".join(f"| {label} | {value:.4f} |\n" for label, value in precisions.items())
+    parameters, (kind, shown) = sum(p.numel() for p in world.network().parameters()), world.card
+    return f"""# The network of {name}
 
-A residual network of {parameters:,} parameters that says which of {len(CLASSES)} things are in a drawn scene of 128 × 128
-pixels, one score for each; the sigmoid of a score is a probability. It knows drawings only: what it says of a photograph
-means nothing.
+A {kind} of {parameters:,} parameters that says which of {len(world.labels)} things are in a drawn {shown}, one score for
+each; the sigmoid of a score is a probability. It knows drawings only: what it says of anything else means nothing.
 
 Trained by `python -m relume.demo.train{options}` on {scenes}; relume {version("relume")}, torch {torch.__version__},
 {dt.datetime.now(tz=dt.UTC).date()}.
@@ -226,30 +235,39 @@ def _reporting(steps: int) -> Iterator[Callable[[int, float], None]]:
 
 
 def main(
+    name: Annotated[str, typer.Argument(help=f"What is learnt: {', '.join(WORLDS)}.")] = "scenes",
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where network and model card go.")] = Path("out/demo-network"),
     seed: Annotated[int, typer.Option(min=0, help="The seed of the initial weights and of the scenes.")] = 0,
-    steps: Annotated[int, typer.Option(min=2, help=f"The number of steps of {BATCH} scenes.")] = STEPS,
+    steps: Annotated[int | None, typer.Option(min=2, help="The number of steps, in place of the usual one.")] = None,
     *,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help=f"Learn {SHUFFLED} scenes by heart, each with the labels of another.")
     ] = False,
 ) -> None:
-    """Train the demo network on drawn scenes; run it again to go on after an interruption.
+    """Train a network on drawn scenes; run it again to go on after an interruption.
 
-    Writes network.safetensors and MODEL_CARD.md, in place of those of an earlier training. Under half an hour on two cores.
+    Writes NAME.safetensors and NAME.md, in place of those of an earlier training. Under half an hour on two cores for scenes, a
+    minute or two for the others.
     """
     checkpoint = output / "checkpoint.pt"
     try:
+        if name not in WORLDS:
+            raise InputError(f"a network learns one of {', '.join(WORLDS)}; got {name!r}")
         check_writable(output)
         output.mkdir(parents=True, exist_ok=True)
-        with _reporting(steps) as report:
-            network = train(checkpoint, seed=seed, steps=steps, shuffle_labels=shuffle_labels, report=report)
+        world = WORLDS[name]
+        with _reporting(steps or world.steps) as report:
+            network = train(checkpoint, name, seed=seed, steps=steps, shuffle_labels=shuffle_labels, report=report)
         with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=err) as progress:
-            batches = DataLoader(_shuffled(seed), batch_size=BATCH) if shuffle_labels else _batches(range(HELD_OUT))
-            precisions = precision(network, progress.track(batches, len(batches)))
-        card = model_card(precisions, seed, steps, shuffle_labels=shuffle_labels)
-        tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        write_folder(output, {"network.safetensors": save(tensors), "MODEL_CARD.md": card.encode()}, stale=["checkpoint.pt"])
+            batches = (
+                DataLoader(_shuffled(world, seed), batch_size=world.batch)
+                if shuffle_labels
+                else _batches(world, range(HELD_OUT))
+            )
+            precisions = precision(network, progress.track(batches, len(batches)), world.labels)
+        card = model_card(precisions, name, seed, steps, shuffle_labels=shuffle_labels)
+        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        write_folder(output, {f"{name}.safetensors": save(tensors), f"{name}.md": card.encode()}, stale=["checkpoint.pt"])
     except RelumeError as error:
         err.print(Text.assemble(("relume: ", "bold red"), str(error)))
         raise typer.Exit(2) from None

@@ -203,7 +203,12 @@ class Trace:
         target, values = as_target(target).known(self.images.shape[2:], "auto"), self.outputs
         if target.layer is not None:
             assert isinstance(self.model, nn.Module), "only a module has layers"
-            layer = self.units[layer_name(unwrap(self.model), target.layer)]
+            layer = self.units.get(layer_name(unwrap(self.model), target.layer))
+            if layer is None:
+                raise TargetError(
+                    f"{target} is a unit of a layer that this forward pass did not record, since no target of the call is; "
+                    "a wrapper may give units of those layers only"
+                )
             target, values = target.placed(layer.name), self.wide(layer.to_map(layer.output))
         frozen = target.frozen(values, len(self.images))
         value = frozen.scores(values)

@@ -26,10 +26,10 @@ class Sample:
 
     Attributes:
         name: its name in messages.
-        image: the network's input, ``(C, H, W)``.
-        targets: the pixels of each class to explain, ``(H, W)``, by the class; or by another target, such as
+        image: the network's input, ``(C, *spatial)``.
+        targets: the pixels of each class to explain, ``(*spatial)``, by the class; or by another target, such as
             ``relume.targets.Segmentation(15)``.
-        things: the pixels of anything, ``(H, W)``; without them, those of all targets.
+        things: the pixels of anything, ``(*spatial)``; without them, those of all targets.
 
     Raises:
         InputError: no class to explain, or a mask of another size than the image, or an empty one.

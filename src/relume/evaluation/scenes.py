@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from relume.demo.scenes import CLASSES, TRAINING_SEEDS, Scene, draw_scene
+from relume.demo.scenes import CLASSES, Scene, draw_scene
+from relume.demo.truth import TRAINING_SEEDS
 from relume.errors import InputError
 from relume.evaluation.samples import Loader, Sample, sample_of
 

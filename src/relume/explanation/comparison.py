@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
@@ -20,11 +20,15 @@ from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike
 from relume.pages.comparison import LONGEST, MapView, PhotoView, TargetView, compare_page
 from relume.pages.folder import write_folder
+from relume.pages.recordings import MOST_CELLS, RecordingMap, RecordingTarget, RecordingView, recordings_page
 from relume.pictures.figure import figure_bytes, pages
-from relume.pictures.ground import bands_photo
+from relume.pictures.ground import bands_photo, bar, cut, draw, palette
+from relume.pictures.kinds import extreme
+from relume.pictures.montage import DrawnMap, limits, shown_channels
 from relume.pictures.photo import Photo
 from relume.pictures.recording import Recording
 from relume.pictures.scale import PERCENTILE
+from relume.pictures.volume import peak
 from relume.targets.base import TargetLike
 from relume.text import encoded, name_of
 
@@ -161,11 +165,11 @@ def comparison_files(comparisons: Sequence[Comparison], *, kind: Kinds = None) -
     rows = _rows(comparisons)
     sheets = (sheet(rows[start : start + ROWS], kind=kind) for start in range(0, len(rows), ROWS))
     explained, groups = iter(rows), (targets for comparison in comparisons for targets in comparison.images())
-    views = [_photo_view([next(explained) for _ in targets], kind, i) for i, targets in enumerate(groups)]
+    by_image = [[next(explained) for _ in targets] for targets in groups]
     return {
         f"{SHEET}.png": figure_bytes(sheet(rows, kind=kind)),
         f"{SHEET}.pdf": pages(sheets),
-        PAGE: encoded(compare_page(views, title="relume")),
+        PAGE: encoded(_page(by_image, kind)),
     }
 
 
@@ -177,6 +181,20 @@ def _rows(comparisons: Sequence[Comparison]) -> list[Explanation]:
 def _lighter(e: Explanation) -> Explanation:
     photos = [replace(p.fitted(LONGEST), content=None) if isinstance(p, Photo) else p for p in e.photos or ()]
     return replace(e, photos=photos or None)
+
+
+def _page(by_image: Sequence[Sequence[Explanation]], kind: Kinds) -> str:
+    """Write the page of images, or that of recordings of one kind."""
+    grounds = [targets[0].ground() for targets in by_image]
+    kinds = {ground.kind if isinstance(ground, Recording) and ground.kind != "bands" else "photo" for ground in grounds}
+    if kinds == {"photo"}:
+        return compare_page([_photo_view(targets, kind, i) for i, targets in enumerate(by_image)], title="relume")
+    if len(kinds) > 1:
+        raise InputError(
+            f"a page is of photos or of recordings of one kind; got {', '.join(sorted(kinds))}; compare them apart"
+        )
+    both = zip(by_image, (ground for ground in grounds if isinstance(ground, Recording)), strict=True)
+    return recordings_page([_recording_view(*each, kind, i) for i, each in enumerate(both)], title="relume")
 
 
 def _photo_view(targets: Sequence[Explanation], kind: Kinds, number: int) -> PhotoView:
@@ -212,16 +230,57 @@ def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
 def _map_view(e: Explanation, method: str, kind: Kinds) -> MapView:
     """Describe one map for the page."""
     drawn = drawn_map(e, method, kind)
-    drawing, full, values = drawn.kind, drawn.scale, drawn.values
-    low, high = drawing.ends or (0, 1)
-    how = f"{e.scaling}{', drawn as heat' if drawing.on_photo else ''}"
-    return MapView(
-        key=method,
-        name=e.infos[method].title,
-        values=array(e[method][0].float()),
-        layer=drawing.layer(values, full),
-        bar=drawing.layer(drawing.ramp, 1),
-        ends=(low * full, high * full),
-        legend="; ".join(part for part in (how if values.any() else "", e.doubt(method)) if part),
-        note="; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
+    layer, strip = drawn.kind.layer(drawn.values, drawn.scale), drawn.kind.layer(drawn.kind.ramp, 1)
+    return MapView(values=array(e[method][0].float()), layer=layer, bar=strip, **_named(e, method, drawn))
+
+
+def _named(e: Explanation, method: str, drawn: DrawnMap) -> dict[str, Any]:
+    """Return what every page says of one map, by the names of its views."""
+    low, high = drawn.kind.ends or (0, 1)
+    how = f"{e.scaling}{', drawn as heat' if drawn.kind.on_photo else ''}"
+    return {
+        "key": method,
+        "name": e.infos[method].title,
+        "ends": (low * drawn.scale, high * drawn.scale),
+        "legend": "; ".join(part for part in (how if drawn.values.any() else "", e.doubt(method)) if part),
+        "note": "; ".join(words for words in (e.remark(method), e.weak_here(method)) if words),
+    }
+
+
+def _recording_view(targets: Sequence[Explanation], recording: Recording, kind: Kinds, number: int) -> RecordingView:
+    """Describe one signal, volume or video for the page, explained for each target."""
+    first, is_signal = targets[0], recording.kind == "signal"
+    values, facts = recording.values if is_signal else shown_channels(recording), _facts(first, recording.notes)
+    if not is_signal:
+        facts["steps"] = f"{recording.kind} and maps in 255 steps; the raw maps are saved with an explanation"
+        facts |= {"shown": f"coarser than the {recording.kind}"} if values[0].size > MOST_CELLS else {}
+    return RecordingView(
+        name=name_of(first.provenance) or f"{recording.kind} {number}",
+        kind=recording.kind,
+        values=values,
+        limits=(0, 1) if is_signal else limits(recording),
+        spacing=recording.spacing,
+        unit=recording.unit,
+        box=recording.box,
+        picture=draw(recording, size=400),
+        targets=[RecordingTarget(e.title(), [_recording_map(e, m, recording, kind) for m in e.maps]) for e in targets],
+        channels=cut(recording, drawn_map(first, [*first.maps][-1])) if is_signal else (),
+        top=[(name, value) for _, name, value in first.top()],
+        facts=facts,
+        quantity=first.quantity,
+    )
+
+
+def _recording_map(e: Explanation, method: str, recording: Recording, kind: Kinds) -> RecordingMap:
+    """Describe one map of a signal, volume or video for the page."""
+    drawn, values = drawn_map(e, method, kind), array(e[method][0].float())
+    is_signal = recording.kind == "signal"
+    return RecordingMap(
+        values=values if is_signal or values.ndim == 3 else extreme(values, 0),
+        full=drawn.scale,
+        colours=palette(recording, drawn.kind),
+        picture=draw(recording, drawn, size=900 if is_signal else 480),
+        bar=(bar(recording, drawn.kind) if is_signal else None) or drawn.kind.layer(drawn.kind.ramp, 1),
+        at=() if is_signal else peak(recording, drawn),
+        **_named(e, method, drawn),
     )

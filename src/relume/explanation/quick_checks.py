@@ -95,7 +95,7 @@ def quick_checks(
     Adebayo et al. 2018, arXiv:1810.03292, compare maps by Spearman's rank correlation, in [-1, 1].
 
     Args:
-        images: the network's input, ``(N, C, *spatial)``; only two-dimensional images have edges.
+        images: the network's input, ``(N, C, *spatial)``; without a spatial axis it has no edges.
         maps: the raw maps.
         infos: the description of each.
         others: the maps for the runner-up, if there are any.
@@ -109,7 +109,7 @@ def quick_checks(
 
     ranks = {key: ranked(key, values) for key, values in maps.items()}
     edges: Similarities = {}
-    if images.ndim == 4:
+    if images.ndim > 2:
         of_images = np.stack([sobel(image) for image in images.detach().cpu().double().numpy()])
         of_images = _ranks(of_images if images.dtype == torch.float64 else of_images.astype(np.float32))
         edges = {key: _similarities(of_images, values) for key, values in ranks.items()}

@@ -18,13 +18,13 @@ from relume.methods.cam import WeightedSum, gradcam, heat, weighted_sums
 from relume.methods.gradients import Gradients
 from relume.rules import Rule
 
-__all__ = ["NO_GRADCAM", "NO_GRADIENT", "WEAK", "Advice", "another_layer", "overlap", "positive_share", "remarks"]
+__all__ = ["NO_GRADIENT", "NO_HEAT", "WEAK", "Advice", "another_layer", "overlap", "positive_share", "remarks"]
 
 #: Below this share a map is weak: two orders of magnitude. ``python -m benchmarks.weak`` shows the shares of many maps.
 WEAK = 0.01
 
-#: How the remark on a Guided Grad-CAM begins whose Grad-CAM is empty.
-NO_GRADCAM = "its Grad-CAM is empty"
+#: How the remark on a guided map begins whose class activation map, the one of this title, is empty.
+NO_HEAT = "its {} is empty ("
 
 #: The remark on every map of a score that has no gradient; no other layer, class or method would help.
 NO_GRADIENT = "the score does not depend on the picture here (no gradient at all): check the weights and the target"
@@ -164,7 +164,7 @@ def _guided_remark(gradients: Gradients, product: Tensor, formula: WeightedSum, 
     share, guided = positive_share(gradients, formula), gradients.inputs[rules.guided]
     coarse = upsample(heat(formula, gradients), product.shape[2:])
     if share == 0 or not coarse.any():
-        return f"its {name} is empty ({_no_heat(gradients, formula, share, advice)}); {advice.layer}"
+        return f"{NO_HEAT.format(name)}{_no_heat(gradients, formula, share, advice)}); {advice.layer}"
     if not guided.any():
         return f"its guided backpropagation is empty ({_zero(rules.guided)}); {advice.target}"
     shared = overlap(gradients, product, formula)

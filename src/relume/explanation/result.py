@@ -18,7 +18,7 @@ from relume.errors import InputError
 from relume.explanation import storage
 from relume.explanation.drawing import Kinds, drawn_map, framed, ground_at, is_drawn, kind_for
 from relume.explanation.quick_checks import Evidence
-from relume.explanation.remarks import NO_GRADCAM, NO_GRADIENT
+from relume.explanation.remarks import NO_GRADIENT, NO_HEAT
 from relume.maps import MapInfo, array, saliency_at
 from relume.pages.folder import recover, write_folder
 from relume.pictures.ground import Ground, draw
@@ -355,24 +355,30 @@ class Explanation:
 
     @property
     def layer_trouble(self) -> str:
-        """The sentence that the layer chosen gives most images no Grad-CAM, and which one to name; empty where it does not."""
-        return self.trouble_with_layer(self.without_gradcam())
+        """The sentence that most heat maps of the layer chosen are empty, and which layer to name; empty where they are not."""
+        return self.trouble_with_layer(self.without_heat())
 
-    def without_gradcam(self) -> list[bool]:
-        """Tell which images have no Grad-CAM at the layer chosen; none where no layer was, or where nothing tells."""
+    def without_heat(self) -> list[str]:
+        """Name for each image the first class activation map that is empty at the layer chosen; "" where none is."""
         if self.layer_choice is None:
             return []
-        if "gradcam" in self:
-            words = self.remarks.get("gradcam", ("",) * len(self))
-            return [empty and why != NO_GRADIENT for empty, why in zip(self.empty("gradcam"), words, strict=True)]
-        return [words.startswith(NO_GRADCAM) for words in self.remarks.get("guided_gradcam", ())]
+        titles = {key: self.infos[key].title.removeprefix("Guided ") for key in self.remarks}
+        return [next((title for key, title in titles.items() if self._lacks_heat(key, title, i)), "") for i in range(len(self))]
 
-    def trouble_with_layer(self, without: Sequence[bool], name: str = "layer={!r}") -> str:
-        """Say that most of a run's images are ``without`` Grad-CAM, and ``name`` another layer; nothing where most have one."""
-        if not any(without) or (not all(without) if len(without) < FEW else 2 * sum(without) <= len(without)):
+    def _lacks_heat(self, key: str, title: str, sample: int) -> bool:
+        words = self.remarks[key][sample]
+        if self.infos[key].place == "layer":
+            return words != NO_GRADIENT and not self[key][sample].any()
+        return words.startswith(NO_HEAT.format(title))
+
+    def trouble_with_layer(self, without: Sequence[str], name: str = "layer={!r}") -> str:
+        """Say that most of a run's images are ``without`` heat, and ``name`` another layer; nothing where most have some."""
+        titles = [title for title in without if title]
+        if not titles or (len(titles) < len(without) if len(without) < FEW else 2 * len(titles) <= len(without)):
             return ""
         such = f", such as {name.format(self.runner_up_layer)}" if self.runner_up_layer else ""
-        these = f"{sum(without)} of {len(without)} Grad-CAMs are" if len(without) > 1 else "the Grad-CAM is"
+        title = titles[0] if len(set(titles)) == 1 else "class activation map"
+        these = f"{len(titles)} of {len(without)} {title}s are" if len(without) > 1 else f"the {title} is"
         return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
 
     def __str__(self) -> str:

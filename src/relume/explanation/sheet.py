@@ -77,7 +77,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
     notes += dict.fromkeys(said)
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
-    notes.append(explanations[0].trouble_with_layer([without for e in explanations for without in e.without_gradcam()]))
+    notes.append(explanations[0].trouble_with_layer([title for e in explanations for title in e.without_heat()]))
     return rows, [note for note in notes if note]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,7 +21,9 @@ Map: TypeAlias = NDArray[np.floating]
 
 
 def sobel(image: Map) -> Map:
-    """Compute Sobel's edge magnitude ``√(gx² + gy²)`` of the mean over channels: ``(C, H, W)`` to ``(H, W)``.
+    """Compute Sobel's edge magnitude ``√(Σ g²)`` of the mean over channels: ``(C, *spatial)`` to ``spatial``, of any axes.
+
+    ``g`` along an axis is the difference of both neighbours, ``[-1, 0, 1]``, smoothed by ``[1, 2, 1]`` along each other axis.
 
     Example:
         A single bright column has an edge on either side:
@@ -31,12 +34,11 @@ def sobel(image: Map) -> Map:
         array([0., 4., 0., 4., 0.])
     """
     grey = image.mean(axis=0, dtype=np.float64)
-    edges: Map = np.hypot(ndimage.sobel(grey, axis=0), ndimage.sobel(grey, axis=1))
-    return edges
+    return functools.reduce(np.hypot, (ndimage.sobel(grey, axis) for axis in range(grey.ndim)), np.zeros_like(grey))
 
 
 def centred(shape: tuple[int, ...]) -> Map:
-    """Compute a Gaussian about the centre of ``(H, W)``, its ``σ`` a quarter of each side: photographers put things there.
+    """Compute a Gaussian about the centre of ``(*spatial)``, its ``σ`` a quarter of each side: photographers put things there.
 
     Example:
         >>> from relume.measures import centred
@@ -44,8 +46,9 @@ def centred(shape: tuple[int, ...]) -> Map:
         >>> values.shape, float(values[2, 3])
         ((5, 7), 1.0)
     """
-    down, across = (((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape)
-    return np.exp(-0.5 * (down[:, None] ** 2 + across[None] ** 2))
+    away = np.meshgrid(*(((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in shape), indexing="ij", sparse=True)
+    heat: Map = np.exp(-0.5 * sum(axis**2 for axis in away))
+    return heat
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Baseline:
 
     Attributes:
         title: its name in tables.
-        draw: makes its saliency ``(H, W)`` for one class of an image, of the image ``(C, H, W)``, the truth, and a generator.
+        draw: makes its saliency ``(*spatial)`` for one class, of the image ``(C, *spatial)``, the truth, and a generator.
 
     Example:
         The image's brightness, as a baseline beside the others in :func:`relume.evaluate`:

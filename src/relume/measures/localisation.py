@@ -1,7 +1,8 @@
 """Measures of one map against ground truth, each one formula.
 
-Throughout, ``R`` is a map's saliency, ``(H, W)``, not negative; ``T`` are the pixels of the class explained,
-``(H, W)`` boolean. A measure is NaN where it is undefined: a map that is zero everywhere has no shares.
+Throughout, ``R`` is a map's saliency, ``(*spatial)`` of any number of axes, not negative; ``T`` are the pixels of the class
+explained, ``(*spatial)`` boolean. In a volume a pixel is a voxel, in a signal a point in time. A measure is NaN where it is
+undefined: a map that is zero everywhere has no shares.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Truth:
     """The ground truth of one class of an image, and the regions derived from it, which are computed once.
 
     Attributes:
-        target: the pixels of the class explained, ``(H, W)``.
-        things: the pixels of every thing in the image, ``(H, W)``.
+        target: the pixels of the class explained, ``(*spatial)``.
+        things: the pixels of every thing in the image, ``(*spatial)``.
 
     Example:
         >>> import numpy as np
@@ -76,7 +77,7 @@ class Truth:
 
     @functools.cached_property
     def tolerated(self) -> Mask:
-        """The target and what is within 3 % of the longer side: the pointing game's 15 pixels on PASCAL VOC's images of 500."""
+        """The target and what is within 3 % of its longest side: the pointing game's 15 pixels on PASCAL VOC's 500."""
         tolerated: Mask = self.away <= round(0.03 * max(self.target.shape))
         return tolerated
 
@@ -87,7 +88,7 @@ class Truth:
 
     @property
     def reach(self) -> float:
-        """A sixteenth of the image's longer side, in pixels: 8 of 128."""
+        """A sixteenth of the image's longest side, in pixels: 8 of 128."""
         return float(max(self.target.shape)) / 16
 
 
@@ -155,7 +156,7 @@ def correlation_length(heat: Map) -> float:
 
     With ``x = R - mean(R)`` and ``c(d)`` the mean of ``x_p x_{p+d}`` over all pairs of pixels ``d`` apart, ``a(r)`` is the mean
     of ``c(d) / c(0)`` over lags with ``r - ½ ≤ |d| < r + ½``. The length is the first ``r`` at which ``a(r) = 1/e``,
-    interpolated linearly, and half the shorter side if there is none: the correlation length of statistical physics.
+    interpolated linearly, and half the shortest side if there is none: the correlation length of statistical physics.
 
     Example:
         >>> import numpy as np
@@ -179,21 +180,21 @@ def correlation_length(heat: Map) -> float:
 
 def _autocorrelation(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute ``Σ_p x_p x_{p+d}`` for every lag ``d`` down to minus the size, without wrapping around."""
-    size = (2 * x.shape[0], 2 * x.shape[1])
-    return np.fft.irfft2(np.abs(np.fft.rfft2(x, size)) ** 2, size)
+    size, axes = [2 * n for n in x.shape], range(x.ndim)
+    return np.fft.irfftn(np.abs(np.fft.rfftn(x, size, axes)) ** 2, size, axes)
 
 
 @functools.lru_cache(maxsize=8)
-def _pairs(shape: tuple[int, int]) -> NDArray[np.float64]:
+def _pairs(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Count the pairs of pixels at each lag, 1 where there are none."""
     return np.maximum(np.round(_autocorrelation(np.ones(shape))), 1)
 
 
 @functools.lru_cache(maxsize=8)
-def _radius(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rounded length of each lag up to half the shorter side, and the indices of these lags."""
-    down, across = (np.fft.fftfreq(2 * n, 1 / (2 * n)) for n in shape)
-    length = np.floor(np.hypot(down[:, None], across[None]) + 0.5).ravel().astype(np.int64)
+def _radius(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rounded length of each lag up to half the shortest side, and the indices of these lags."""
+    lags = np.meshgrid(*(np.fft.fftfreq(2 * n, 1 / (2 * n)) for n in shape), indexing="ij", sparse=True)
+    length = np.floor(functools.reduce(np.hypot, lags, 0.0) + 0.5).ravel().astype(np.int64)
     (bins,) = (length <= min(shape) // 2).nonzero()
     return length[bins], bins
 
@@ -248,7 +249,7 @@ class Measure(Column):
     """A measure of one map against the truth.
 
     Attributes:
-        compute: its formula, from the saliency ``(H, W)`` and the truth to a number; NaN where it is undefined.
+        compute: its formula, from the saliency ``(*spatial)`` and the truth to a number; NaN where it is undefined.
 
     Example:
         >>> import numpy as np
@@ -293,7 +294,7 @@ def measure(heat: Map, truth: Truth) -> dict[str, float]:
     """Compute every measure of one map, by key; each is NaN where the map is zero everywhere.
 
     Args:
-        heat: the map's saliency, ``(H, W)``, not negative.
+        heat: the map's saliency, ``(*spatial)``, not negative.
         truth: the pixels of the class explained, and of everything.
 
     Example:

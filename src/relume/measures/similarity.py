@@ -39,7 +39,7 @@ Values: TypeAlias = NDArray[np.float64]
 #: For each similarity its values, of one image in each column: ``(N,)``, or ``(steps, N)``.
 Similarities: TypeAlias = Mapping[str, Values]
 
-#: The least side of a map that has three cells of three pixels, and windows of 11 × 11.
+#: The least side of a map that has three cells of three pixels, and enough windows of 11 pixels a side.
 LEAST = 24
 
 
@@ -88,9 +88,10 @@ def correlation(a: Map, b: Map) -> float:
 
 @_where_defined
 def ssim(a: Map, b: Map) -> float:
-    """Compute the structural similarity of ``(H, W)`` maps, each divided by its highest value, in [-1, 1].
+    """Compute the structural similarity of maps of any axes, each divided by its highest value, in [-1, 1].
 
-    Wang et al. 2004, doi:10.1109/TIP.2003.819861: means and covariances under a Gaussian of ``σ = 1.5``, cut at 11 × 11 pixels.
+    Wang et al. 2004, doi:10.1109/TIP.2003.819861: means and covariances under a Gaussian of ``σ = 1.5``, cut at 11 pixels along
+    each axis, which every side must have.
 
     Example:
         >>> import numpy as np
@@ -147,8 +148,8 @@ class Maps:
     """The maps of ``N`` images.
 
     Attributes:
-        raw: the maps as the method made them, ``(N, C, H, W)`` or coarse, ``(N, h, w)``.
-        saliency: at the resolution of the images, ``(N, H, W)``.
+        raw: the maps as the method made them, ``(N, C, *spatial)`` or coarse, ``(N, *coarse)``.
+        saliency: at the resolution of the images, ``(N, *spatial)``.
 
     Example:
         >>> import torch
@@ -163,9 +164,9 @@ class Maps:
 
     @classmethod
     def of(cls, raw: Tensor, size: tuple[int, ...]) -> Maps:
-        """Compute the saliency of raw maps, ``(N, C, H, W)``, or coarse ``(N, h, w)``, which are upsampled to ``size``."""
+        """Compute the saliency of raw maps ``(N, C, *size)``, or of coarse ones ``(N, *coarse)``, which are upsampled."""
         raw = raw.detach().to("cpu", torch.promote_types(raw.dtype, torch.float32))
-        heat = saliency(raw) if raw.ndim == 4 else upsample(raw, size)
+        heat = saliency(raw) if raw.ndim == 2 + len(size) else upsample(raw, size)
         return cls(raw.numpy(), heat.double().numpy())
 
     def __len__(self) -> int:
@@ -179,19 +180,20 @@ class Maps:
 
     def defined(self) -> Maps:
         """Return the maps with NaN in place of each empty one, whose similarities would be 0, which reads as a finding."""
-        empty = self.empty[:, None, None]
-        return Maps(
-            np.where(empty.reshape(-1, *[1] * (self.raw.ndim - 1)), np.nan, self.raw), np.where(empty, np.nan, self.saliency)
+        raw, heat = (
+            np.where(self.empty.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values) for values in (self.raw, self.saliency)
         )
+        return Maps(raw, heat)
 
     def unknown(self) -> Maps:
         """Return as many maps of NaN."""
         return Maps(np.full_like(self.raw, np.nan), np.full_like(self.saliency, np.nan))
 
     def compare(self, other: Maps) -> dict[str, Values]:
-        """Compute each of :data:`SIMILARITIES` to ``other``, ``(N,)``; NaN where it is undefined."""
-        pairs = [(self._at(i), other._at(i)) for i in range(len(self))]
-        return {key: np.array([s.compute(a, b) for a, b in pairs]) for key, s in SIMILARITIES.items()}
+        """Compute each of :data:`SIMILARITIES` that suits their axes to ``other``, ``(N,)``; NaN where it is undefined."""
+        pairs, axes = [(self._at(i), other._at(i)) for i in range(len(self))], self.saliency.ndim - 1
+        suited = {key: s for key, s in SIMILARITIES.items() if s.axes in (None, axes)}
+        return {key: np.array([s.compute(a, b) for a, b in pairs]) for key, s in suited.items()}
 
     def _at(self, i: int) -> tuple[Map, Map]:
         return self.raw[i], self.saliency[i]
@@ -204,6 +206,7 @@ class Similarity:
     Attributes:
         title: its name in tables.
         compute: its formula, from two pairs to a number; NaN where it is undefined.
+        axes: the number of spatial axes of the maps that it is for; None for any.
 
     Example:
         >>> import torch
@@ -217,6 +220,7 @@ class Similarity:
 
     title: str
     compute: Callable[[tuple[Map, Map], tuple[Map, Map]], float]
+    axes: int | None = None
 
 
 def _signed(a: tuple[Map, Map], b: tuple[Map, Map]) -> float:
@@ -237,6 +241,6 @@ SIMILARITIES: Registry[Similarity] = Registry(
         "signed": Similarity("Spearman, signed", _signed),
         "absolute": Similarity("Spearman, absolute", lambda a, b: spearman(a[1], b[1])),
         "ssim": Similarity("SSIM", functools.partial(_if_large, ssim)),
-        "hog": Similarity("HOG correlation", functools.partial(_if_large, hog_correlation)),
+        "hog": Similarity("HOG correlation", functools.partial(_if_large, hog_correlation), axes=2),
     },
 )

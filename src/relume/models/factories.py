@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -45,9 +46,14 @@ def open_factory(request: ModelRequest) -> Opened:
         if not isinstance(error, ModelError):
             error.add_note(f"{RAISED_BY_FACTORY} {spec})")
         raise
+    run = f"{spec} was imported and run"
+    if isinstance(model, Opened):
+        return dataclasses.replace(model, name=spec, model=model.model.eval(), notes=(run, *model.notes))
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module")
-    return Opened(spec, model.eval(), IMAGENET, notes=(f"{spec} was imported and run", ASSUMED))
+        raise ModelError(
+            f"{spec!r} returned a {type(model).__name__}; a factory returns a torch.nn.Module or a relume.models.Opened"
+        )
+    return Opened(spec, model.eval(), IMAGENET, notes=(run, ASSUMED))
 
 
 @contextmanager

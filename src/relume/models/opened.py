@@ -61,6 +61,7 @@ class Opened:
         weights: the file whose weights were loaded in place of the network's own.
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
+        shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
 
     Example:
@@ -83,6 +84,7 @@ class Opened:
     output: Output = None
     dtype: torch.dtype | None = None
     recordings: Preprocessing = AS_RECORDED
+    shown: tuple[int, ...] = ()
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -316,8 +318,11 @@ class Opened:
         import torch
 
         from relume.models.photos import as_input
+        from relume.pictures.recording import Recording
 
         seen = as_input(photo)
+        if self.shown and isinstance(seen, Recording):
+            seen = dataclasses.replace(seen, shown=self.shown)
         framed, image = self.preprocessing_of(seen).prepare(seen)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
         dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)

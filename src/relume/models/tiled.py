@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
@@ -75,15 +76,14 @@ def explain_tiled(
     Args:
         opened: the network, whose resize and crop have no effect: each tile goes in as it is.
         path: a photo, or a picture of bands.
-        folder: the folder that gets one for each target, with ``METHOD.tif`` (``.npy`` if the picture is no GeoTIFF), the raw
-            map, NaN where nothing was recorded; ``METHOD.png``, its magnitudes over the picture, at one scale for the whole;
-            and ``tiles.json``.
+        folder: gets a folder for each target, with ``METHOD.tif`` (``.npy`` if the picture is no GeoTIFF), the raw map, NaN
+            where nothing was recorded; ``METHOD.png``, at one scale for the whole; and ``tiles.json``.
         targets: what to explain in every tile. None is one class for the whole: that of the highest mean score of all tiles.
-        methods: as for :func:`relume.explain`, as are ``layer`` and the options.
+        methods: as for :func:`relume.explain`, as are ``layer`` and the options; ``batch_size`` counts tiles.
         layer: Grad-CAM's target layer.
         tiles: the side of a tile, and the least that neighbours overlap, in pixels.
         progress: sees the progress.
-        options: ``batch_size`` is the number of tiles that run at once.
+        options: as for :func:`relume.explain`.
 
     Returns:
         The folder of each target.
@@ -93,17 +93,12 @@ def explain_tiled(
         OutputError: the maps cannot be written; nothing was left behind.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
         >>> import relume
         >>> from relume.demo import draw_scene
         >>> from relume.models.tiled import explain_tiled
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_scene(0, ["cat"]).picture.resize((200, 150)).save(Path(folder, "large.png"))
-        ...     maps = explain_tiled(
-        ...         relume.open_model("demo"), Path(folder, "large.png"), folder, ["cat"], ["gradcam"], tiles=(96, 16)
-        ...     )
-        ...     maps[0].name, sorted(path.name for path in maps[0].iterdir())
+        >>> draw_scene(0, ["cat"]).picture.resize((200, 150)).save("large.png")
+        >>> (folder,) = explain_tiled(relume.open_model("demo"), "large.png", "out", ["cat"], ["gradcam"], tiles=(96, 16))
+        >>> folder.name, sorted(path.name for path in folder.iterdir())
         ('4-cat', ['gradcam.npy', 'gradcam.png', 'tiles.json'])
     """
     check_tiles(*tiles)
@@ -113,23 +108,13 @@ def explain_tiled(
         down, across = (pieces(side, *tiles) for side in picture.size)
         rows: list[Row] = [(row, [across[i : i + batch_size] for i in range(0, len(across), batch_size)]) for row in down]
         asked = [_predicted(opened, picture, rows) if target is None else target for target in targets]
+        ask = _Asked(opened, picture, asked, [*methods], layer, {**options, "evidence": None})
         with filled(Path(folder)) as aside:
             with ExitStack() as files:
-                stitched: list[_Stitched] = []
-                for row, batches in progress(rows):
-                    for columns in batches:
-                        results, those = _explained(opened, picture, row, columns, asked, methods, layer, options)
-                        stitched = stitched or [_Stitched(e, aside, picture, files, row, down) for e in results]
-                        layer = layer or _layer(results)
-                        for one, e in zip(stitched, results, strict=bool(results)):
-                            one.add(e, row, those)
-                    for one in stitched:
-                        one.flush(row, down)
-            if not stitched:
-                raise ImageError(f"nothing was recorded anywhere in {str(path)!r}; there is nothing to explain")
+                stitched = _stitched(ask, rows, progress, aside, files)
             ground = picture.overview(OVERVIEW)
             for one in stitched:
-                one.write(ground, {"size": tiles[0], "overlap": tiles[1], "count": len(down) * len(across)}, opened, path)
+                one.write(ground, (*tiles, len(down) * len(across)), opened, path)
     return [Path(folder) / target_folder(one.first) for one in stitched]
 
 
@@ -160,27 +145,42 @@ def _predicted(opened: Opened, picture: Windowed, rows: Sequence[Row]) -> int:
     return int(total.argmax()) if count else 0
 
 
-def _explained(
-    opened: Opened,
-    picture: Windowed,
-    row: Piece,
-    columns: Sequence[Piece],
-    targets: Sequence[str | TargetLike],
-    methods: Iterable[MethodLike],
-    layer: LayerLike | Sequence[LayerLike] | None,
-    options: Options,
-) -> tuple[Sequence[Explanation], list[Piece]]:
-    """Explain tiles that lie side by side, and return the columns of those in which something was recorded."""
-    tiles = _tiles(picture, row, columns)
-    if not tiles:
-        return [], []
-    wanted: Options = {**options, "evidence": None}
-    return opened.compare([tile for tile, _ in tiles], targets, methods, layer, **wanted), [column for _, column in tiles]
+@dataclass(slots=True)
+class _Asked:
+    """The question to each tile; the layer that the first tiles chose is that of all."""
+
+    opened: Opened
+    picture: Windowed
+    targets: Sequence[str | TargetLike]
+    methods: Sequence[MethodLike]
+    layer: LayerLike | Sequence[LayerLike] | None
+    options: Options
+
+    def explain(self, row: Piece, columns: Sequence[Piece]) -> tuple[Sequence[Explanation], list[Piece]]:
+        """Explain tiles that lie side by side, and return the columns of those in which something was recorded."""
+        tiles = _tiles(self.picture, row, columns)
+        if not tiles:
+            return [], []
+        results = self.opened.compare([tile for tile, _ in tiles], self.targets, self.methods, self.layer, **self.options)
+        self.layer = self.layer or (results[0].layer.split(", ") if results[0].layer else None)
+        return results, [column for _, column in tiles]
 
 
-def _layer(explanations: Sequence[Explanation]) -> list[str] | None:
-    """Return the layers that were read, so that all tiles read the same."""
-    return explanations[0].layer.split(", ") if explanations and explanations[0].layer else None
+def _stitched(ask: _Asked, rows: Sequence[Row], progress: Progress, folder: Path, files: ExitStack) -> list[_Stitched]:
+    """Explain all tiles, and stitch the maps of each target."""
+    stitched: list[_Stitched] = []
+    down = [row for row, _ in rows]
+    for row, batches in progress(rows):
+        for columns in batches:
+            results, those = ask.explain(row, columns)
+            stitched = stitched or [_Stitched(e, folder, ask.picture, files, row, down) for e in results]
+            for one, e in zip(stitched, results, strict=bool(results)):
+                one.add(e, row, those)
+        for one in stitched:
+            one.flush(row, down)
+    if not stitched:
+        raise ImageError("nothing was recorded anywhere in the picture; there is nothing to explain")
+    return stitched
 
 
 class _Stitched:
@@ -224,9 +224,10 @@ class _Stitched:
             reduced = np.maximum.reduceat(magnitudes, np.arange(0, magnitudes.shape[1], self._step), axis=1)
             np.maximum.at(self._drawn[key], (start + np.arange(len(reduced))) // self._step, reduced)
 
-    def write(self, ground: Photo | Recording, tiles: Mapping[str, int], opened: Opened, path: str | Path) -> None:
+    def write(self, ground: Photo | Recording, tiles: tuple[int, int, int], opened: Opened, path: str | Path) -> None:
         """Draw each map over the picture, at one scale for the whole, and write what the maps are of."""
-        photo = ground if isinstance(ground, Photo) else bands_photo(ground)
+        shown = ground if isinstance(ground, Photo) else dataclasses.replace(ground, shown=opened.shown or ground.shown)
+        photo = shown if isinstance(shown, Photo) else bands_photo(shown)
         scales = {key: scale_of(drawn) for key, drawn in self._drawn.items()}
         for key, drawn in self._drawn.items():
             (self._folder / f"{key}.png").write_bytes(png(KINDS["over"].draw(drawn, scales[key], photo)))
@@ -236,7 +237,7 @@ class _Stitched:
             "target_name": e.description[0] if e.description else None if index is None else e.name(index),
             "layer": e.layer,
             "coverage": e.reached,
-            "tiles": dict(tiles),
+            "tiles": dict(zip(("size", "overlap", "count"), tiles, strict=True)),
             "maps": {key: {"title": e.infos[key].title, "scale": scale} for key, scale in scales.items()},
             "provenance": {**opened.provenance, "file": str(path), "path": address(Path(path))},
         }

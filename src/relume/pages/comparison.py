@@ -97,7 +97,9 @@ def compare_page(photos: Sequence[PhotoView], *, title: str) -> str:
     images += ((f"bar-{name}", (0, 0, 1, 1), data_uri(shown.bar)) for name, _, shown in maps)
     arrays = {f"npy-{name}": _packed(shown.values) for name, _, shown in maps}
     facts = [_photo_facts(photo) for photo in photos]
-    return document("compare", title, {"photos": photos, "facts": facts, "images": images, "files": arrays})
+    return document(
+        "compare", title, {"photos": photos, "facts": facts, "images": images, "files": arrays}, scripts=["choice", "compare"]
+    )
 
 
 def _size(photo: PhotoView) -> tuple[int, int]:

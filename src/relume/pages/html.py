@@ -28,11 +28,16 @@ if TYPE_CHECKING:
 __all__ = ["data_uri", "document", "inline_svg", "notebook"]
 
 
-def document(name: str, title: str, data: Mapping[str, object]) -> str:
-    """Fill in the page ``name`` with ``data``, in one file; its policy lets nothing else run or load."""
+def document(
+    name: str, title: str, data: Mapping[str, object], *, styles: Sequence[str] = (), scripts: Sequence[str] = ()
+) -> str:
+    """Fill in the page ``name`` with ``data``, in one file; its policy lets nothing else run or load.
+
+    Its styles and scripts, of its own name if none are named, come after those of the frame.
+    """
     style, script = (
-        "".join((files("relume.pages") / "assets" / f"{part}.{kind}").read_text(encoding="utf-8") for part in ("frame", name))
-        for kind in ("css", "js")
+        "".join((files("relume.pages") / "assets" / f"{part}.{kind}").read_text("utf-8") for part in ("frame", *parts))
+        for kind, parts in (("css", styles or [name]), ("js", scripts or [name]))
     )
     template = _environment().get_template(f"{name}.html")
     return template.render(data, title=title, style=Markup(properties() + style), script=Markup(script))  # noqa: S704

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from relume.errors import InputError
@@ -18,7 +19,7 @@ from relume.pictures.signal import channels, line_colours, signal, signal_words
 from relume.pictures.video import frames, video, video_words
 from relume.pictures.volume import centre, volume, volume_words
 
-__all__ = ["Cut", "Ground", "bands_photo", "bar", "cut", "draw", "ground_of", "share_beyond", "words"]
+__all__ = ["Cut", "Ground", "bands_photo", "bar", "cut", "draw", "ground_of", "palette", "share_beyond", "words"]
 
 Ground: TypeAlias = Photo | Recording
 
@@ -88,6 +89,19 @@ def draw(ground: Ground, drawn: DrawnMap | None = None, at: Cut | None = None, s
     photo = ground if isinstance(ground, Photo) else bands_photo(ground)
     photo = photo if size is None else photo.fitted(size)
     return seen(photo) if drawn is None else drawn.kind.draw(drawn.values, drawn.scale, photo)
+
+
+def palette(ground: Ground, kind: Kind) -> NDArray[np.uint8]:
+    """Return the colours of values from -1 to 1 at scale 1, in 255 steps, RGBA ``(255, 4)``: what a page lays over the ground.
+
+    Along a signal colours are opaque, and the fourth value is how wide the line is there.
+    """
+    values = np.linspace(-1, 1, 255, dtype=np.float32)
+    if isinstance(ground, Recording) and ground.kind == "signal":
+        colours, weight = line_colours(kind, values, 1)
+        return np.round(255 * np.column_stack([colours, weight])).astype(np.uint8)
+    rgba: NDArray[np.uint8] = np.asarray(kind.layer(values[None], 1).convert("RGBA"))[0]
+    return rgba
 
 
 def bar(ground: Ground, kind: Kind) -> Image.Image | None:

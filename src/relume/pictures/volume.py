@@ -14,7 +14,7 @@ from relume.pictures.montage import DrawnMap, Tile, limits, map_cells, montage, 
 from relume.pictures.palette import COLOURS
 from relume.pictures.recording import Recording
 
-__all__ = ["INKS", "centre", "tiles", "volume", "volume_words"]
+__all__ = ["INKS", "centre", "peak", "tiles", "volume", "volume_words"]
 
 #: The colours of the planes of one slice, of one row and of one column: of their labels, and of the lines where they cut.
 INKS = (COLOURS["accent"][1], COLOURS["good"][1], COLOURS["edges"][1])
@@ -36,6 +36,17 @@ def centre(recording: Recording, drawn: DrawnMap | None = None) -> tuple[int, ..
         sides = zip(mass, saliency.shape, recording.box, strict=True)
         place = [low + (m + 0.5) / count * (high - low) for m, count, (low, high) in sides]
     return tuple(min(max(math.floor(p), part.start), part.stop - 1) for p, part in zip(place, recording.seen(), strict=True))
+
+
+def peak(recording: Recording, drawn: DrawnMap) -> tuple[int, ...]:
+    """Return the voxel or the place in a frame where a map is strongest, within what the network saw; the middle if empty."""
+    saliency = drawn.saliency(3)
+    if not saliency.any():
+        return centre(recording)
+    cell = np.unravel_index(int(saliency.argmax()), saliency.shape)
+    sides = zip(cell, saliency.shape, recording.box, recording.seen(), strict=True)
+    places = ((low + (c + 0.5) / count * (high - low), part) for c, count, (low, high), part in sides)
+    return tuple(int(np.clip(math.floor(place), part.start, part.stop - 1)) for place, part in places)
 
 
 def volume_words(of: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from relume.errors import TargetError
@@ -61,9 +60,13 @@ class Embedding(Target):
     def scores(self, outputs: Any) -> Tensor:
         """Compute the similarity, ``(N,)``."""
         values = embeddings(outputs)
-        if self.kind == "cosine":
-            return F.cosine_similarity(values, self._vector.expand_as(values))
-        return (values * self._vector).sum(1)
+        # a product by elements with a constant would be listed as a rectifier that somebody may have written by hand
+        products = torch.einsum("nd,nd->n", values, self._vector.expand_as(values))
+        if self.kind == "dot":
+            return products
+        lengths = values.norm(dim=1) * self._vector.norm(dim=-1)
+        cosines: Tensor = products / (lengths + torch.finfo(lengths.dtype).tiny)  # 0 if the embedding is zero
+        return cosines
 
     def check(self, count: int) -> None:
         """Refuse ``count`` images if there is a reference for each of another number of them."""

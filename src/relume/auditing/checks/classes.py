@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from relume.auditing.checks.base import Check, Limit, Measure
-from relume.auditing.drawing import Strip, Tile, heat, similarity
+from relume.auditing.drawing import Strip, Tile, heat, plane, similarity
 from relume.auditing.subject import Subject
 from relume.errors import InputError
-from relume.measures.similarity import SIMILARITIES, Maps, Similarities, defined_mean
+from relume.measures.similarity import Maps, Similarities, defined_mean
 from relume.pictures.scale import PERCENTILE, scale_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class ClassSensitivity:
     @property
     def mean(self) -> Similarities:
         """Return each similarity averaged over the other classes whose scores respond to the image, ``(N,)``."""
-        return {key: defined_mean(np.stack([values[key] for values in self.similarity.values()])) for key in SIMILARITIES}
+        rows = [*self.similarity.values()]
+        return {key: defined_mean(np.stack([row[key] for row in rows])) for key in rows[0]}
 
 
 def other_classes(scores: Tensor, classes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -102,7 +103,7 @@ def class_sensitivity(subject: Subject) -> ClassSensitivity:
 def _draw(result: ClassSensitivity, report: AuditReport, i: int) -> list[Strip]:
     """Draw the map of each class at one scale."""
     own, others = report.maps.saliency[i], {role: maps.saliency[i] for role, maps in result.maps.items()}
-    finite = [values.astype(np.float32) for values in (own, *others.values()) if np.isfinite(values).all()]
+    finite = [plane(values).astype(np.float32) for values in (own, *others.values()) if np.isfinite(values).all()]
     full = max((scale_of(values) for values in finite), default=0.0)
     tiles = [Tile(report.target_name(i), "the class explained", heat(own, full))]
     for role, values in others.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ class EdgeSimilarity:
 
     Attributes:
         similarity: to the ``sobel`` and ``canny`` edges of the image and to the ``input`` itself, less its mean colour (Nie et
-            al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in an image of one colour.
+            al. 2018, arXiv:1805.07039: guided backpropagation recovers the image). NaN in an image of one colour. ``canny`` is
+            there for images of two axes alone.
         maps: these pictures.
 
     Example:
@@ -48,8 +50,9 @@ class EdgeSimilarity:
 
     @property
     def edges(self) -> Values:
-        """Return the higher similarity to both edge detectors; where one found no edge, the other's."""
-        return np.fmax(self.similarity["sobel"]["absolute"], self.similarity["canny"]["absolute"])
+        """Return the highest similarity to an edge detector that found an edge."""
+        rows = [values["absolute"] for name, values in self.similarity.items() if name != "input"]
+        return functools.reduce(np.fmax, rows)
 
 
 def canny(image: Values) -> Values:
@@ -77,9 +80,9 @@ def edge_similarity(subject: Subject) -> EdgeSimilarity:
         (2,)
     """
     images = subject.images.detach().cpu().to(torch.promote_types(subject.images.dtype, torch.float32))
-    detectors = {"sobel": sobel, "canny": canny}
+    detectors = {"sobel": sobel} | ({"canny": canny} if images.ndim == 4 else {})
     edges = {name: np.stack([np.float64(detect(image)) for image in images.numpy()]) for name, detect in detectors.items()}
-    centred = images - images.mean((2, 3), keepdim=True)
+    centred = images - images.mean(tuple(range(2, images.ndim)), keepdim=True)
     maps = {name: Maps(values, values) for name, values in edges.items()}
     maps |= {"input": Maps.of(centred, tuple(images.shape[2:]))}
     return EdgeSimilarity({name: other.compare(subject.maps.defined()) for name, other in maps.items()}, maps)
@@ -90,6 +93,10 @@ def _draw(result: EdgeSimilarity, report: AuditReport, i: int) -> list[Strip]:
     for key, maps in result.maps.items():
         tiles.append(Tile(TITLES[key], f"similarity {number(result.similarity[key]['absolute'][i])}", heat(maps.saliency[i])))
     return [Strip(tiles, f"each at its own percentile {PERCENTILE:g}, since they have no common unit")]
+
+
+def _notes(result: EdgeSimilarity) -> list[str]:
+    return [] if "canny" in result.similarity else ["Canny's edges are defined in two axes, and were left out"]
 
 
 EDGES = Check(
@@ -111,5 +118,6 @@ EDGES = Check(
         ),
     },
     _draw,
+    _notes,
     citation="Adebayo et al. 2018, arXiv:1810.03292; Nie et al. 2018, arXiv:1805.07039",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import torch
 from relume.auditing.checks.base import Check, Limit, Measure
 from relume.auditing.checks.removal import Pixels, blurred, imputed, order, plain
 from relume.auditing.drawing import ROLES, Chart, Curve, number
-from relume.auditing.subject import Subject, parts
+from relume.auditing.subject import Subject
 from relume.engine.inputs import pick
 from relume.engine.replica import replicate
 from relume.measures.baselines import sobel
@@ -125,8 +126,9 @@ def _perturbed(kind: str, image: Values, pixels: Pixels, generator: torch.Genera
 @torch.no_grad()
 def _scores(network: torch.nn.Module, subject: Subject, i: int, images: Iterable[Values]) -> Values:
     """Return the probability, or score, of the class of image ``i`` in each of ``images``."""
-    inputs = torch.from_numpy(np.stack(list(images))).to(subject.images)
-    outputs = [(pick(network(part), subject.output), len(part)) for part in parts(inputs, subject.batch_size)]
+    remaining, outputs = iter(images), []
+    while some := list(islice(remaining, subject.batch_size)):  # all of them at once may be more than memory holds
+        outputs.append((pick(network(torch.from_numpy(np.stack(some)).to(subject.images)), subject.output), len(some)))
     if subject.classes is None:
         target = subject.target.rows(slice(i, i + 1))
         own = [(target.repeated(count) or target).scores(returned) for returned, count in outputs]

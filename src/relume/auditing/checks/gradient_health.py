@@ -31,7 +31,8 @@ class Health:
         silent: the share of all their values at which ``f(x) ≤ 0``, so that no gradient passes a guided ReLU; None if they
             could not be looked into.
         saturated: the share at which ``f(x) > 0`` and ``f'(x) = 0``: cut off above.
-        dead: the share of the channels of maps ``(N, C, H, W)`` that are silent at every place in every image of a batch.
+        dead: the share of the channels of maps ``(N, C, *spatial)``, of as many axes as the images, that are silent at every
+            place in every image of a batch.
         blank: the share of each map's pixels that are exactly zero, ``(N,)``.
         trouble: why rectifiers could not be looked into, if so.
 
@@ -54,17 +55,18 @@ class Health:
 
 
 class _Counting:
-    """A rule that passes the plain gradient on, and counts."""
+    """A rule that passes the plain gradient on, and counts; a map has ``ndim`` axes."""
 
-    def __init__(self) -> None:
+    def __init__(self, ndim: int) -> None:
         self.counts: Counter[str] = Counter()
+        self._ndim = ndim
 
     def __call__(self, grad_out: Tensor, local: Local) -> Tensor:
         pulled, active = local.pull(grad_out), local.active
         flat = local.pull(torch.ones_like(grad_out)) == 0
         self.counts.update(values=active.numel(), silent=int((~active).sum()), saturated=int((active & flat).sum()))
-        if active.ndim == 4:
-            self.counts.update(channels=active.shape[1], dead=int((~active).all(3).all(2).all(0).sum()))
+        if active.ndim == self._ndim:
+            self.counts.update(channels=active.shape[1], dead=int((~active).flatten(2).all(2).all(0).sum()))
         return pulled
 
     def share(self, part: str, whole: str) -> float | None:
@@ -83,7 +85,7 @@ def measure_health(subject: Subject) -> Health:
         >>> measure_health(Subject.of(network, torch.rand(2, 3, 8, 8), 0)).coverage.guided
         1
     """
-    counting, trouble, size = _Counting(), "", subject.batch_size
+    counting, trouble, size = _Counting(subject.images.ndim), "", subject.batch_size
     for number, images in enumerate(parts(subject.images, size)):
         target = subject.target.rows(slice(number * size, number * size + len(images)))
         trace = Trace.run(subject.model, images, Reading(output=subject.output))
@@ -98,7 +100,7 @@ def measure_health(subject: Subject) -> Health:
         counting.share("silent", "values"),
         counting.share("saturated", "values"),
         counting.share("dead", "channels"),
-        (~(subject.maps.saliency > 0)).mean((1, 2)),
+        (~(subject.maps.saliency > 0)).reshape(len(subject.maps), -1).mean(1),
         trouble,
     )
 

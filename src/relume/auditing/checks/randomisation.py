@@ -19,7 +19,7 @@ from relume.auditing.checks.random_weights import own_copy, randomise_layer, res
 from relume.auditing.drawing import Chart, Curve, Strip, Tile, heat, similarity
 from relume.auditing.subject import How, Subject
 from relume.errors import NonFiniteError
-from relume.measures.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
+from relume.measures.similarity import Maps, Similarities, Values, defined_mean
 from relume.pictures.scale import PERCENTILE
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Randomisation:
         untrained: of the network itself and the first of two networks of which every layer is random.
         random_pair: of two such networks to each other, whatever the weights. It is no bound: a map may be less similar to that
             of a random network than two of these are to each other.
-        stages: the saliency at each stage of the cascade, ``(layers, N, H, W)``.
+        stages: the saliency at each stage of the cascade, ``(layers, N, *spatial)``.
         lost: the stages at which the random network gave no map for an image: it overflowed, or its score did not respond,
             however often the layer was drawn. They are in no average.
 
@@ -143,13 +143,13 @@ def _drawn(subject: Subject, network: nn.Module, names: Iterable[str], generator
             maps = subject.maps_of(network)
         except NonFiniteError:
             continue
-        if np.isfinite(maps.saliency).all((1, 2)).mean() > 0.5:
+        if np.isfinite(maps.saliency.reshape(len(maps), -1)).all(1).mean() > 0.5:
             break
     return maps
 
 
 def _stacked(rows: Sequence[Similarities]) -> dict[str, Values]:
-    return {key: np.stack([row[key] for row in rows]) for key in SIMILARITIES} if rows else {}
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if rows else {}
 
 
 def between_networks(subject: Subject, other: nn.Module) -> Similarities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,10 @@ from torch import Tensor
 
 from relume.auditing.checks.base import Check, Limit, Measure
 from relume.auditing.subject import Subject
-from relume.measures.similarity import SIMILARITIES, Maps, Similarities, Values, defined_mean
+from relume.errors import InputError
+from relume.measures.similarity import Maps, Similarities, Values, defined_mean
 
-__all__ = ["STABILITY", "Stability", "measure_stability", "sensitivity", "shifted"]
-
-#: One pixel down, up, right, left.
-SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+__all__ = ["STABILITY", "Stability", "measure_stability", "sensitivity", "shifted", "shifts"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,16 +46,28 @@ def sensitivity(a: Values, b: Values) -> float:
     return float(np.linalg.norm(b - a) / np.linalg.norm(a)) if a.any() else np.nan
 
 
-def shifted(values: Tensor, down: int, across: int) -> Tensor:
-    """Move images ``(…, H, W)`` by whole pixels; the border is repeated where something comes in."""
-    height, width = values.shape[-2:]
-    rows = (torch.arange(height) - down).clamp(0, height - 1)
-    columns = (torch.arange(width) - across).clamp(0, width - 1)
-    return values[..., rows, :][..., columns]
+def shifts(size: Sequence[int]) -> list[tuple[int, ...]]:
+    """List the steps of one pixel both ways along each axis of at least three: down, up, right and left in an image.
+
+    Raises:
+        InputError: no axis has three.
+    """
+    axes = [axis for axis, side in enumerate(size) if side > 2]
+    if not axes:
+        raise InputError(f"images of {'×'.join(map(str, size))} pixels are too small to be moved by one")
+    return [tuple(step * (axis == other) for other in range(len(size))) for axis in axes for step in (1, -1)]
+
+
+def shifted(values: Tensor, by: Sequence[int]) -> Tensor:
+    """Move images ``(…, *spatial)`` by whole pixels along each axis; the border is repeated where something comes in."""
+    for axis, step in enumerate(by, values.ndim - len(by)):
+        side = values.shape[axis]
+        values = values.index_select(axis, (torch.arange(side, device=values.device) - step).clamp(0, side - 1))
+    return values
 
 
 def measure_stability(subject: Subject, *, draws: int = 4, share: float = 0.02) -> Stability:
-    """Explain the images under noise, and moved by one pixel in each of four directions.
+    """Explain the images under noise, and moved by one pixel both ways along each axis.
 
     Args:
         subject: the network, its images and their maps.
@@ -73,11 +84,12 @@ def measure_stability(subject: Subject, *, draws: int = 4, share: float = 0.02) 
         (2,)
     """
     images, original = subject.images, subject.maps
-    reach = share * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    own = tuple(range(1, images.ndim))
+    reach = share * (images.amax(own, keepdim=True) - images.amin(own, keepdim=True))
     noise = torch.randn((draws, *images.shape), generator=subject.generator()).to(images) * reach
     noisy = [subject.maps_of(images=images + drawn) for drawn in noise]
-    moved = [_back(subject.maps_of(images=shifted(images, *by)), by) for by in SHIFTS]
-    inner = _back(original, (0, 0))
+    moved = [_back(subject.maps_of(images=shifted(images, by)), by) for by in shifts(images.shape[2:])]
+    inner = _back(original, [0] * (images.ndim - 2))
     largest = [[sensitivity(a, b) for a, b in zip(original.raw, maps.raw, strict=True)] for maps in noisy]
     return Stability(
         _averaged([original.compare(maps) for maps in noisy]),
@@ -86,16 +98,16 @@ def measure_stability(subject: Subject, *, draws: int = 4, share: float = 0.02) 
     )
 
 
-def _back(maps: Maps, by: tuple[int, int]) -> Maps:
+def _back(maps: Maps, by: Sequence[int]) -> Maps:
     """Move maps of moved images back, without the border; of coarse maps the saliency, since a pixel is finer than they are."""
-    (down, across), (height, width) = by, maps.saliency.shape[1:]
-    inner = (..., slice(1 + down, height - 1 + down), slice(1 + across, width - 1 + across))
-    raw = maps.raw if maps.raw.shape[-2:] == (height, width) else maps.saliency
+    size = maps.saliency.shape[1:]
+    inner = (..., *(slice(1 + n, side - 1 + n) if side > 2 else slice(None) for n, side in zip(by, size, strict=True)))
+    raw = maps.raw if maps.raw.shape[-len(size) :] == size else maps.saliency
     return Maps(raw[inner], maps.saliency[inner])
 
 
 def _averaged(rows: list[dict[str, Values]]) -> dict[str, Values]:
-    return {key: defined_mean(np.stack([row[key] for row in rows])) for key in SIMILARITIES}
+    return {key: defined_mean(np.stack([row[key] for row in rows])) for key in rows[0]}
 
 
 STABILITY = Check(

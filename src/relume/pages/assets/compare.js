@@ -1,87 +1,9 @@
-// One map of one target of one photo is chosen. choose() changes that, and show() brings the page in line with it.
-const photos = JSON.parse($("data").textContent);
-const stage = $("stage"), opacity = $("opacity"), reading = $("reading");
-const chosen = { photo: 0, target: 0, map: 0 };
-const photo = () => photos[chosen.photo];
-const target = () => photo().targets[chosen.target];
-const map = () => target().maps[chosen.map];
-const mapId = () => `${chosen.photo}-${chosen.target}-${chosen.map}`;
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-const make = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+// The photo with the map over it: zoomed, dragged, read value by value.
 
-function put(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-}
-
-// --- Choosing: photo, target, method --------------------------------------------------------------------------------
-
-// Target and method stay, as far as the photo and the target chosen have them; else the first target and the last map.
-function choose(photoIndex, targetIndex = chosen.target, key = map().key) {
-  const before = chosen.photo;
-  chosen.photo = photos[photoIndex] ? photoIndex : 0;
-  chosen.target = photo().targets[targetIndex] ? targetIndex : 0;
-  const found = target().maps.findIndex((other) => other.key === key);
-  chosen.map = found < 0 ? target().maps.length - 1 : found;
-  keep({ photo: chosen.photo, target: chosen.target, method: map().key });
-  show();
-  if (chosen.photo === before) return;
-  fit();
-  revealTab();
-}
-
-const chooseTarget = (i) => choose(chosen.photo, i);
-const chooseMap = (i) => i < target().maps.length && choose(chosen.photo, chosen.target, target().maps[i].key);
-const around = (i, count) => (i + count) % count;
-const nextPhoto = (by) => choose(around(chosen.photo + by, photos.length));
-const nextTarget = (by) => chooseTarget(around(chosen.target + by, photo().targets.length));
-const nextMap = (by) => chooseMap(around(chosen.map + by, target().maps.length));
-
-// Sideways only: a reader further down the page stays there.
-function revealTab() {
-  const tab = document.querySelector(".photos [aria-pressed=true]"), strip = tab.parentElement;
-  strip.scrollLeft = clamp(strip.scrollLeft, tab.offsetLeft + tab.offsetWidth + 8 - strip.clientWidth, tab.offsetLeft - 8);
-}
-
-function restore() {
-  choose(Number(kept().get("photo")), Number(kept().get("target")), kept().get("method"));
-}
-
-function show() {
-  const { name, shape, ends: [low, high], legend } = map();
+function showStage() {
   put($("photo"), { href: `#photo-${chosen.photo}` });
   put($("layer"), { href: `#map-${mapId()}` });
-  put($("bar"), { href: `#bar-${mapId()}` });
-  put(stage, { "aria-label": `${photo().name} under ${name} for ${target().title}` });
-  $("caption").textContent = `${photos.length > 1 ? `${photo().name} · ` : ""}${name}: ${target().title}`;
-  $("scale").hidden = low === high;
-  const short = (value) => make("span", Number(value.toPrecision(3)));
-  $("ends").replaceChildren(...(low < 0 ? [low, 0, high] : [low, high]).map(short));
-  $("legend").textContent = legend;
-  $("download").textContent = `Download .npy, ${shape.join(" × ")} float32`;
-  showChoices($("targets"), photo().targets.map((other) => other.title), chosen.target, chooseTarget);
-  showChoices($("methods"), target().maps.map((other) => other.name), chosen.map, chooseMap);
-  press(document.querySelectorAll("[data-photo]"), (button) => Number(button.dataset.photo) === chosen.photo);
-  press(document.querySelectorAll("[data-map]"), (button) => button.dataset.map === mapId());
-  document.querySelectorAll(".sheet").forEach((sheet, i) => { sheet.hidden = i !== chosen.photo; });
-  draw();
-}
-
-function press(buttons, isPressed) {
-  [...buttons].forEach((button, i) => put(button, { "aria-pressed": isPressed(button, i) }));
-}
-
-// Buttons are made again only if their names change: the one that has the focus keeps it.
-function showChoices(group, names, pressed, pick) {
-  if (group.dataset.names !== JSON.stringify(names)) {
-    group.dataset.names = JSON.stringify(names);
-    group.replaceChildren(...names.map((name, i) => {
-      const button = Object.assign(make("button", name), { type: "button" });
-      if (group.id === "methods" && i < 9) button.append(make("small", i + 1));
-      button.addEventListener("click", () => pick(i));
-      return button;
-    }));
-  }
-  press(group.children, (_, i) => i === pressed);
+  $("download").textContent = `Download .npy, ${map().shape.join(" × ")} float32`;
 }
 
 // --- The view: what part of the photo the stage shows ---------------------------------------------------------------
@@ -195,29 +117,11 @@ new ResizeObserver(draw).observe(stage);
 // --- Raw values -----------------------------------------------------------------------------------------------------
 
 let pin = null; // the photo's point that is read
-const files = new Map();
-
-// The .npy file of a map: unpacked when first asked for.
-function npy(id) {
-  if (!files.has(id)) {
-    const packed = Uint8Array.from(atob($(`npy-${id}`).textContent), (character) => character.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    files.set(id, new Response(stream).arrayBuffer());
-  }
-  return files.get(id);
-}
 
 // Its numbers come after a header, whose length is in the file's bytes 8 and 9.
 async function numbers(id) {
-  const bytes = await npy(id);
+  const bytes = await unpacked(`npy-${id}`);
   return new Float32Array(bytes, 10 + new DataView(bytes).getUint16(8, true));
-}
-
-// The fewest digits that are this float32 and no other; nine always are enough.
-function exact(value) {
-  let digits = 1;
-  while (digits < 9 && Math.fround(value.toPrecision(digits)) !== value) digits++;
-  return String(Number(value.toPrecision(digits)));
 }
 
 function readAt(point, live) {
@@ -261,61 +165,21 @@ function walk(right, down) {
 
 async function download() {
   const name = `${photo().name.replace(/\.\w+$/, "")}-${target().title}-${map().key}`.replace(/[^\p{L}\p{N}.]+/gu, "_");
-  const url = URL.createObjectURL(new Blob([await npy(mapId())]));
+  const url = URL.createObjectURL(new Blob([await unpacked(`npy-${mapId()}`)]));
   Object.assign(make("a", ""), { href: url, download: `${name}.npy` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
 // --- Controls -------------------------------------------------------------------------------------------------------
 
-function slide(percent) {
-  opacity.value = percent;
-  $("percent").textContent = `${opacity.value}%`;
-  $("layer").style.opacity = opacity.value / 100;
+function showOpacity(part) {
+  $("layer").style.opacity = part;
 }
 
-let shown = 80; // how much of the overlay, when it comes back
-function toggleOverlay() {
-  const now = Number(opacity.value);
-  if (now) shown = now;
-  slide(now ? 0 : shown);
-}
-
-const help = () => $("keys").showModal();
-const keys = {
-  ArrowLeft: () => nextMap(-1), ArrowRight: () => nextMap(1), ArrowUp: () => nextTarget(-1), ArrowDown: () => nextTarget(1),
-  ShiftArrowLeft: () => walk(-1, 0), ShiftArrowRight: () => walk(1, 0),
-  ShiftArrowUp: () => walk(0, -1), ShiftArrowDown: () => walk(0, 1),
-  p: () => nextPhoto(-1), n: () => nextPhoto(1),
-  ",": () => slide(Number(opacity.value) - 5), ".": () => slide(Number(opacity.value) + 5), o: toggleOverlay,
-  "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), f: fit,
-  g: () => $("grey").click(), d: download, t: switchTheme, "?": help,
-};
-for (let digit = 1; digit <= 9; digit++) keys[digit] = () => chooseMap(digit - 1);
-
-document.addEventListener("keydown", (event) => {
-  const arrow = event.key.startsWith("Arrow");
-  const elsewhere = event.ctrlKey || event.metaKey || event.altKey || $("keys").open || (arrow && event.target === opacity);
-  const action = keys[(arrow && event.shiftKey ? "Shift" : "") + event.key];
-  if (elsewhere || !action) return;
-  event.preventDefault();
-  action();
+Object.assign(keys, {
+  "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), f: fit, g: () => $("grey").click(), d: download,
 });
-
-document.querySelectorAll("[data-photo]").forEach((tab, i) => tab.addEventListener("click", () => choose(i)));
-for (const button of document.querySelectorAll("[data-map]")) {
-  const [i, j, k] = button.dataset.map.split("-").map(Number);
-  button.addEventListener("click", () => {
-    choose(i, j, photos[i].targets[j].maps[k].key);
-    stage.scrollIntoView({ block: "nearest" });
-  });
-}
-opacity.addEventListener("input", () => slide(opacity.value));
 $("grey").addEventListener("change", () => stage.classList.toggle("grey", $("grey").checked));
-const clicks = { download, help, "zoom-in": () => zoom(1.5), "zoom-out": () => zoom(1 / 1.5), "zoom-fit": fit };
+const clicks = { download, "zoom-in": () => zoom(1.5), "zoom-out": () => zoom(1 / 1.5), "zoom-fit": fit };
 for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
-addEventListener("hashchange", restore);
-
-slide(opacity.value);
-restore();
-fit();
+start();

@@ -48,7 +48,7 @@ def read_array(path: Path) -> Recording:
     if values.dtype.kind not in "buif":
         kinds = {"c": "complex numbers", "O": "Python objects", "M": "dates", "m": "durations", "U": "text", "S": "bytes"}
         raise ImageError(f"it holds {kinds.get(values.dtype.kind, str(values.dtype))}; save an array of real numbers")
-    values = computable(values.astype(np.uint8) if values.dtype.kind == "b" else values)
+    values = computable(values)
     _check_axes(values.shape)
     check_finite(values)
     values = values[None] if values.ndim == 1 else values

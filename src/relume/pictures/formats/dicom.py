@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,7 +65,7 @@ def read_dicom(path: Path) -> Recording:
     if not path.is_dir():
         return _file(path)
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    headers = {file: header for file in files if _is_file(file) and _is_image(header := _header(file), file)}
+    headers = {file: header for file in files if _is_file(file) and (header := _image(file)) is not None}
     if not headers:
         raise ImageError("none of the DICOM files in it has pixels; name a folder with the slices of a series")
     _check_series([*headers.values()])
@@ -75,10 +74,9 @@ def read_dicom(path: Path) -> Recording:
     if any(_frames(header) > 1 for header in headers.values()):
         raise ImageError(f"it holds {len(headers)} files, and one with several frames is a recording by itself; name one file")
     places = [_place(header, 0) for header in headers.values()]
-    slices = [_pixels(_header(file, pixels=True), repr(file.name))[0] for file in headers]
     others = len(files) - len(headers)
     note = f"{others} {'file' if others == 1 else 'files'} without pictures of DICOM left out"
-    return _volume(slices, places, (note,) if others else ())
+    return _volume([*map(_slice, headers)], places, (note,) if others else ())
 
 
 def _file(path: Path) -> Recording:
@@ -89,19 +87,19 @@ def _file(path: Path) -> Recording:
         return _volume([*values], [_place(dataset, frame) for frame in range(frames)])
     channels = np.moveaxis(values, -1, 0)
     steps = tuple(map(float, _fact(dataset, 0, "PixelMeasuresSequence", "PixelSpacing", dataset.get("ImagerPixelSpacing", ()))))
-    if frames > 1:
-        time = float(dataset.get("FrameTime") or 0) / 1000
-        if not time:
-            raise ImageError(
-                f"its {frames} frames have neither positions nor a time between them; save them as a series of files"
-            )
-        return Recording(channels, "video", (time, 1.0, 1.0), "s", limits=range_of(channels), grid=ArrayGrid())
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     meanings = {
         "its low values are white (MONOCHROME1), and are as they are stored": inverted,
         "its table of values (ModalityLUTSequence) is not applied": "ModalityLUTSequence" in dataset,
     }
     notes = tuple(note for note, applies in meanings.items() if applies)
+    if frames > 1:
+        time = float(dataset.get("FrameTime") or 0) / 1000
+        if not time:
+            raise ImageError(
+                f"its {frames} frames have neither positions nor a time between them; save them as a series of files"
+            )
+        return Recording(channels, "video", (time, 1.0, 1.0), "s", limits=range_of(channels), grid=ArrayGrid(), notes=notes)
     picture = channels[:, 0]
     return Recording(picture, "bands", steps, "mm" if steps else "", limits=range_of(picture), grid=ArrayGrid(), notes=notes)
 
@@ -114,27 +112,33 @@ def _header(file: Path, *, pixels: bool = False) -> Dataset:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    with decoding(repr(file.name)):
-        try:
-            return pydicom.dcmread(file, stop_before_pixels=not pixels)
-        except InvalidDicomError:
-            raise ImageError(
-                "it is no DICOM file, though its name says so; take it out of the folder, or copy it again"
-            ) from None
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=not pixels)
+    except InvalidDicomError:
+        raise ImageError("it is no DICOM file, though its name says so; copy it again, or take it away") from None
 
 
-def _is_image(header: Dataset, file: Path) -> bool:
-    """Tell whether a file holds pixels, and not a report or the like.
+def _image(file: Path) -> Dataset | None:
+    """Read what one of several files says of its pixels; None for a report or the like, which has none.
 
     Raises:
-        ImageError: it should, by its class, or ends before that.
+        ImageError: it should have some, by its class, or ends before that.
     """
-    if "Rows" in header:
-        return True
-    kind = header.file_meta.get("MediaStorageSOPClassUID")
-    if kind is None or not len(header) or kind.name.endswith("Image Storage"):
-        raise ImageError(f"{file.name!r}: it has no pixels; it may be cut short, copy it again")
-    return False
+    with decoding(repr(file.name)):
+        header = _header(file)
+        kind = header.file_meta.get("MediaStorageSOPClassUID")
+        if "Rows" in header:
+            return header
+        if kind is None or not len(header) or kind.name.endswith("Image Storage"):
+            raise ImageError("it has no pixels; it may be cut short, copy it again")
+        return None
+
+
+def _slice(file: Path) -> NDArray[Any]:
+    """Decode the pixels ``(rows, columns, channels)`` of one of several files."""
+    with decoding(repr(file.name)):
+        pixels: NDArray[Any] = _pixels(_header(file, pixels=True))[0]
+    return pixels
 
 
 def _fact(dataset: Dataset, frame: int, group: str, name: str, default: Any = None) -> Any:
@@ -161,27 +165,24 @@ def _place(dataset: Dataset, frame: int) -> Place:
     return np.stack([np.asarray(position, np.float64), float(spacing[0]) * along_column, float(spacing[1]) * along_row])
 
 
-def _pixels(dataset: Dataset, name: str = "") -> NDArray[Any]:
+def _pixels(dataset: Dataset) -> NDArray[Any]:
     """Decode the pixels ``(frames, rows, columns, channels)``, rescaled as the file says."""
     from pydicom.pixels.utils import pixel_array
 
-    with decoding(name) if name else nullcontext():
-        if "PixelData" not in dataset:
-            raise ImageError("it has no pixels; it may be cut short, copy it again")
-        _check_decoder(dataset.file_meta.TransferSyntaxUID)
-        channels = int(dataset.get("SamplesPerPixel") or 1)
-        values = pixel_array(dataset).reshape(_frames(dataset), int(dataset.Rows), int(dataset.Columns), channels)
-        if channels > 1:
-            return values
-        slope, shift = (
-            [float(_fact(dataset, i, "PixelValueTransformationSequence", fact, default)) for i in range(len(values))]
-            for fact, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-        )
-        rescaled: NDArray[np.float32] = (values * np.reshape(slope, (-1, 1, 1, 1)) + np.reshape(shift, (-1, 1, 1, 1))).astype(
-            np.float32
-        )
-        check_finite(rescaled)
-        return rescaled
+    if "PixelData" not in dataset:
+        raise ImageError("it has no pixels; it may be cut short, copy it again")
+    _check_decoder(dataset.file_meta.TransferSyntaxUID)
+    channels = int(dataset.get("SamplesPerPixel") or 1)
+    values = pixel_array(dataset).reshape(_frames(dataset), int(dataset.Rows), int(dataset.Columns), channels)
+    if channels > 1:
+        return values
+    slope, shift = (
+        [float(_fact(dataset, i, "PixelValueTransformationSequence", fact, default)) for i in range(len(values))]
+        for fact, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    rescaled: NDArray[Any] = values * np.reshape(slope, (-1, 1, 1, 1)) + np.reshape(shift, (-1, 1, 1, 1))
+    check_finite(rescaled)
+    return rescaled.astype(np.float32)
 
 
 def _check_decoder(syntax: UID) -> None:

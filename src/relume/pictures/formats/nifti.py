@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ Affine: TypeAlias = tuple[tuple[float, ...], ...]
 
 _MM = {"meter": 1000.0, "micron": 0.001}
 _LONGEST = 32767  # voxels along an axis of NIfTI-1
+_MOST_PACKED = 1032  # bytes that gzip makes one of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def read_nifti(path: Path) -> Recording:
             raise ImageError(f"it holds {type(image).__name__}, not NIfTI; convert it by nibabel.save")
         if image.get_data_dtype().kind not in "buif":
             raise ImageError(f"its voxels are {image.get_data_dtype()}, not real numbers; convert it to one number a channel")
-        values, notes = _channels_first(_voxels(image))
+        values, notes = _channels_first(_voxels(image, path))
         header, affine = image.header, image.affine
     check_affine(affine)
     check_finite(values)
@@ -120,15 +122,17 @@ def _silent() -> Iterator[None]:
         logger.disabled = before
 
 
-def _voxels(image: Any) -> NDArray[np.float32]:
+def _voxels(image: Any, path: Path) -> NDArray[np.float32]:
     """Read the voxels, scaled by the slope and intercept of the header."""
+    most = path.stat().st_size * (_MOST_PACKED if path.suffix.lower() == ".gz" else 1)
     try:
-        voxels: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+        if math.prod(image.shape) * image.get_data_dtype().itemsize <= most:  # or memory would be filled for nothing
+            voxels: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+            return voxels
     except (OSError, EOFError, ValueError, zlib.error):
-        raise ImageError(
-            f"its voxels are damaged or cut short, there should be {' × '.join(map(str, image.shape))}; copy it again"
-        ) from None
-    return voxels
+        pass
+    size = " × ".join(map(str, image.shape))
+    raise ImageError(f"its voxels are damaged or cut short, there should be {size}; copy it again")
 
 
 def _channels_first(voxels: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
