@@ -154,6 +154,7 @@ def _map_facts(shown: RecordingMap, recording: Mapping[str, Any]) -> dict[str, A
     shape = shown.values.shape if signal else coarse_shape(shown.values.shape, MOST_CELLS)
     sizes = zip(shown.at, recording["shape"][-3:], recording["size"], strict=True) if shown.at else ()
     at = [i * count // side for i, count, side in sizes]
+    facts["unsigned"] = bool(np.array_equal(shown.colours, shown.colours[::-1]))  # drawn by its magnitudes
     return facts | {"shape": shape, "full": float(shown.full), "colours": shown.colours.ravel().tolist(), "at": at}
 
 
