@@ -109,8 +109,7 @@ def draw_volume_page(name: str) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 780}, color_scheme="dark")
         page.goto(Path(folder, "compare.html").as_uri())
         page.wait_for_function("() => levels() && scan()")
-        box = page.locator("canvas").first.bounding_box() or {}
-        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.6 * box["height"])
+        page.mouse.move(200, 260)
         save(Image.open(io.BytesIO(page.screenshot())), name)
         browser.close()
 

@@ -149,7 +149,12 @@ def _packed_recording(view: RecordingView) -> tuple[str, dict[str, Any]]:
 
 def _map_facts(shown: RecordingMap, recording: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the script knows of a map, as plain data for JSON."""
-    facts = {"key": shown.key, "name": shown.name, "legend": shown.legend, "ends": [float(end) for end in shown.ends]}
+    facts: dict[str, Any] = {
+        "key": shown.key,
+        "name": shown.name,
+        "legend": shown.legend,
+        "ends": [float(end) for end in shown.ends],
+    }
     signal = recording["kind"] == "signal"
     shape = shown.values.shape if signal else coarse_shape(shown.values.shape, MOST_CELLS)
     sizes = zip(shown.at, recording["shape"][-3:], recording["size"], strict=True) if shown.at else ()
