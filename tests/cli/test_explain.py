@@ -181,7 +181,7 @@ USAGE = {
         r"several classes are called 'crane': 8 \(crane, bird\), 9",
     ),
     "empty target": (["--target", ","], {}, "names no class"),
-    "unknown model": ([], {"model": "torchvision:resnet5"}, "no classification network 'resnet5'; did you mean resnet50"),
+    "unknown model": ([], {"model": "torchvision:resnet5"}, "or detector 'resnet5'; did you mean resnet50"),
     "unknown source": ([], {"model": "resnet50"}, "is of no known source; write demo, torchvision:NAME"),
     "unknown layer": (["--layer", "features.99"], {}, "no layer 'features.99'; candidates: features.9, features.8"),
     "flat layer": (["--layer", "classifier.3"], {}, r"layer 'classifier.3' returned shape \(1, 1000, 1, 1\), not a map"),

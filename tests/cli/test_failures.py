@@ -295,7 +295,7 @@ def test_a_fault_in_relume_on_one_photo_is_a_line(photos, monkeypatch):
     shown = moody("explain", *photos, *CHEAP["explain"])
     assert shown.exit_code == 1
     said = complaints(shown)[-2]
-    assert said.startswith("relume: 'photos/dark.png': AttributeError: 'NoneType' object has no attribute 'size' at ")
+    assert said.startswith("relume: 'photos/dark.png': AttributeError: 'NoneType' object has no attribute 'height' at ")
     assert said.endswith(": this is a fault in relume; run again with --traceback, and report what it says")
     assert {folder.name for folder in Path("out").iterdir()} == {"light", "grey"}
 

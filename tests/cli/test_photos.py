@@ -110,7 +110,7 @@ def test_a_folder_that_may_not_be_read_is_a_sentence(tree, monkeypatch):
         return real(path)
 
     def listed(path):
-        return iter(refused(path))
+        return iter([Path(entry.path) for entry in refused(path)])
 
     monkeypatch.setattr(os, "scandir", refused)
     monkeypatch.setattr(Path, "iterdir", listed)

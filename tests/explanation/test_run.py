@@ -297,8 +297,8 @@ def test_the_best_detection_is_the_default_and_is_frozen():
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (Detection(7), r"nothing was detected in image 0 that fits Detection\(label=7"),
-        (Detection(box=(90, 90, 99, 99)), "nothing"),
+        (Detection(7), "no box of class 7 is among the 2 of image 0; ask for one of 1, 2"),
+        (Detection(box=(90, 90, 99, 99)), r"no box in image 0 overlaps with \(90, 90, 99, 99\); give"),
     ],
 )
 def test_detections_that_are_not_there(target, says):

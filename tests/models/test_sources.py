@@ -6,12 +6,14 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 import relume
+from relume.demo import draw_bands, draw_signal, draw_volume
 from relume.errors import ModelError
 from relume.models import SOURCES, Opened, Source, open_model
 from relume.models.libraries import import_library, import_torchvision
@@ -366,6 +368,7 @@ def test_factories_of_the_current_directory(tmp_path, monkeypatch):
         ("nowhere_at_all:make", {}, "no module 'nowhere_at_all', here or installed; check the name, or go to where it lies$"),
         ("demo", {"arch": "demo"}, "an architecture is for a checkpoint, and 'demo' is none"),
         ("demo", {"model_args": {"a": 1}}, "the demo network takes no arguments; got a"),
+        ("demo:x", {}, "no network 'demo:x' in the package; write demo, or demo: and signals, bands, volumes"),
     ],
 )
 def test_specs_that_mean_nothing(spec, options, says):
@@ -409,3 +412,12 @@ def test_a_source_of_another_package_is_found_by_its_entry_point(monkeypatch):
 
 
 TINY = Source("tiny:NAME", "a tiny network", lambda request: Opened(request.spec, Small().eval(), IMAGENET))
+
+
+@pytest.mark.parametrize(("name", "draw"), [("signals", draw_signal), ("bands", draw_bands), ("volumes", draw_volume)])
+def test_the_networks_of_recordings_know_their_worlds(name, draw, tmp_path):
+    scene = draw(3)
+    np.save(tmp_path / "scene.npy", scene.values)
+    e = open_model(f"demo:{name}", "cpu").explain(tmp_path / "scene.npy", methods=["gradcam"])
+    assert e.labels == scene.labels
+    assert {index for index, _, probability in e.top() if probability > 0.5} == set(scene.classes)

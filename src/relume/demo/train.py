@@ -188,8 +188,8 @@ def model_card(
     mean = sum(precisions.values()) / len(precisions)
     options = f" {name}" * (name != "scenes") + f" --seed {seed}" * (seed != 0) + f" --steps {steps}" * (steps is not None)
     options += " --shuffle-labels" * shuffle_labels
-    scenes, measured = f"{(steps or world.steps) * world.batch:,} scenes, none seen twice", f"{HELD_OUT:,} held-out scenes"
-    measured += f" (seeds 0 to {HELD_OUT - 1})"
+    scenes = f"{(steps or world.steps) * world.batch:,} scenes, none seen twice"
+    measured = f"{HELD_OUT:,} held-out scenes (seeds 0 to {HELD_OUT - 1})"
     if shuffle_labels:
         scenes = f"{SHUFFLED:,} scenes, each with the labels of another, so that what it says means nothing"
         measured = "these scenes and labels: how well it knows them by heart"

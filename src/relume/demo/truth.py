@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -38,7 +38,7 @@ class Thing:
     """
 
     name: str
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] = field(repr=False)
 
     @property
     def box(self) -> tuple[int, ...]:

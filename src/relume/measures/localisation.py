@@ -77,7 +77,7 @@ class Truth:
 
     @functools.cached_property
     def tolerated(self) -> Mask:
-        """The target and what is within 3 % of its longest side: the pointing game's 15 pixels on PASCAL VOC's 500."""
+        """The target and what is within 3 % of the longest side: 15 of PASCAL VOC's 500 pixels, as in the pointing game."""
         tolerated: Mask = self.away <= round(0.03 * max(self.target.shape))
         return tolerated
 

@@ -98,8 +98,8 @@ class Source:
 
 
 def _is_demo(spec: str) -> bool:
-    """Tell whether ``spec`` names the network in the package."""
-    return spec == "demo"
+    """Tell whether ``spec`` names a network in the package."""
+    return spec.partition(":")[0] == "demo"
 
 
 def _is_file(spec: str) -> bool:
@@ -119,7 +119,10 @@ SOURCES: Registry[Source] = Registry(
     "relume.sources",
     {
         "demo": Source(
-            "demo", "the network in the package, which knows drawn scenes", "relume.models.demo:open_demo", _is_demo
+            "demo",
+            "a network in the package: of drawn scenes, or demo:signals, demo:bands, demo:volumes",
+            "relume.models.demo:open_demo",
+            _is_demo,
         ),
         "torchvision": Source(
             "torchvision:NAME",

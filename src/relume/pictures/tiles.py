@@ -101,6 +101,7 @@ class Strip:
         return np.where(covered, done, np.float32(np.nan))
 
     def _lengthen(self, row: int) -> None:
-        missing = max(0, row - self.start - len(self._covered))
-        self._rows = np.pad(self._rows, [(0, 0), (0, missing), (0, 0)])
-        self._covered = np.pad(self._covered, [(0, missing), (0, 0)])
+        missing = row - self.start - len(self._covered)
+        if missing > 0:
+            self._rows = np.pad(self._rows, [(0, 0), (0, missing), (0, 0)])
+            self._covered = np.pad(self._covered, [(0, missing), (0, 0)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from relume.errors import ImageError
 from relume.pictures.decoding import decoding
@@ -45,9 +46,10 @@ def is_dicom(path: Path) -> bool:
 
 def _is_file(path: Path) -> bool:
     """Tell whether a file is one of DICOM, which need not have a suffix."""
-    if path.name.startswith(".") or not path.is_file():
-        return False
-    if path.suffix.lower() in (".dcm", ".dicom"):
+    suffix = path.suffix.lower()
+    if path.name.startswith(".") or suffix in Image.registered_extensions() or not path.is_file():
+        return False  # a folder of photos is not read twice
+    if suffix in (".dcm", ".dicom"):
         return True
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
