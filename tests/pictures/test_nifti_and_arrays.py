@@ -253,7 +253,7 @@ def test_a_map_is_resized_to_the_recording_as_torch_does():
 
 @pytest.mark.parametrize("count", [13, 24, 50])
 def test_nothing_of_a_map_finer_than_the_recording_is_passed_over(count):
-    """Wherever the only value of a map lies, a cell there has its share: slices 5 mm apart, resampled to 1 mm for the network."""
+    """Wherever the only value of a map lies, a cell there has its share, as in thick slices resampled to thin ones."""
     for place in range(count):
         values = np.zeros((1, count), np.float32)
         values[0, place] = 1

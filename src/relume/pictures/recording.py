@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -86,7 +87,7 @@ class Recording:
         """Fill in what follows from the values.
 
         Raises:
-            ImageError: the values have other axes than the kind, or none along one.
+            ImageError: the values have other axes than the kind, or none along one, or are no real numbers.
             InputError: there is no such kind or channel, or not one finite spacing above zero for each axis.
         """
         if self.kind not in get_args(RecordingKind):
@@ -96,6 +97,8 @@ class Recording:
             raise ImageError(
                 f"a {self.kind} has values (channels, {'s, '.join(axes)}s), one at least of each; got shape {shape}"
             )
+        if self.values.dtype.kind not in "buif":
+            raise ImageError(f"a recording has real numbers; got {self.values.dtype}")
         spacing = self.spacing or (1.0,) * len(axes)
         if len(spacing) != len(axes) or not all(math.isfinite(step) and step > 0 for step in spacing):
             raise InputError(f"spacing is a number above zero for each of {len(axes)} axes; got {spacing}")
@@ -175,7 +178,8 @@ def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float 
         steps = part.shape[axis] / (high - low)
         parts = math.ceil(steps - 1e-6)  # of a cell, so that none of a finer map is passed over
         shifts = ((np.arange(parts) + 0.5) / parts - 0.5).tolist()
-        part = sum(_between(part, (middles[first:last] + shift - low) * steps - 0.5, axis) for shift in shifts) / len(shifts)
+        samples = (_between(part, (middles[first:last] + shift - low) * steps - 0.5, axis) for shift in shifts)
+        part = functools.reduce(np.add, samples) / np.float32(parts)
         inside.append(slice(first, last))
     whole = np.full((len(part), *recording.size), fill, np.float32)
     whole[tuple(inside)] = part

@@ -104,7 +104,7 @@ def check_finite(values: NDArray[Any]) -> None:
         )
 
 
-def range_of(values: NDArray[Any], dtype: DTypeLike = None) -> tuple[float, float] | None:
+def range_of(values: NDArray[Any], dtype: DTypeLike | None = None) -> tuple[float, float] | None:
     """Return black and white of values ``(C, ...)`` that are colours: those of three channels of 8 bits.
 
     ``dtype`` is that of the file, where the values have another one.
