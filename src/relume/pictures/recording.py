@@ -176,7 +176,7 @@ def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float 
         middles = np.arange(side) + 0.5
         first, last = np.searchsorted(middles, low), np.searchsorted(middles, high, "right")
         steps = part.shape[axis] / (high - low)
-        parts = math.ceil(steps - 1e-6)  # of a cell, so that none of a finer map is passed over
+        parts = max(1, math.ceil(steps - 1e-6))  # of a cell, so that none of a finer map is passed over
         shifts = ((np.arange(parts) + 0.5) / parts - 0.5).tolist()
         samples = (_between(part, (middles[first:last] + shift - low) * steps - 0.5, axis) for shift in shifts)
         part = functools.reduce(np.add, samples) / np.float32(parts)
