@@ -62,7 +62,7 @@ class Segmentation(Target):
         scores = pixel_scores(outputs, count)
         check_class(self.index, scores.shape[1])
         size = tuple(scores.shape[2:])
-        region = self._predicted(scores) if self.region is None else torch.as_tensor(self.region).bool()
+        region = self._predicted(scores) if self.region is None else _as_region(self.region)
         if tuple(region.shape) not in (size, (count, *size)):
             raise TargetError(
                 f"the region has shape {tuple(region.shape)}, and the network's output {size}; give one of that size"
@@ -122,3 +122,15 @@ class Segmentation(Target):
 
     def __str__(self) -> str:
         return f"the pixels of class {self.index}"
+
+
+def _as_region(region: Any) -> Tensor:
+    """Read a region of two values, such as a mask of 0 and 255, as booleans.
+
+    Raises:
+        TargetError: it has more, such as a map of classes or of probabilities, of which any threshold would be a guess.
+    """
+    values = torch.as_tensor(region)
+    if len(several := torch.unique(values)) > 2:
+        raise TargetError(f"a region is boolean, this one has {len(several)} different values; compare it, as in region > 0.5")
+    return values.bool()
