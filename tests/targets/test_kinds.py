@@ -81,7 +81,7 @@ def test_rows_and_repeats_are_those_of_the_batch(net, x):
 
 
 def test_what_holds_something_for_each_image_refuses_another_number_of_them():
-    for target in ([1, 2], torch.tensor([1, 2]), Contrast([1, 2], 0), Segmentation(1, torch.ones(2, 4, 4))):
+    for target in ([1, 2], torch.tensor([1, 2]), Contrast([1, 2], 0), Segmentation(1, torch.ones(2, 4, 4).tolist())):
         as_target(target).check(2)
         with pytest.raises(TargetError, match="were given for 3 samples"):
             as_target(target).check(3)
@@ -176,6 +176,7 @@ class Apply(nn.Module):
         ("classes", Contrast(1, [0, 1]), "class 1 of image 0 is contrasted with itself"),
         ("pixels", Channel("body", slice(None, None, -1)), "none of which is in ::-1"),
         ("pixels", Neuron("body", 1, (slice(None, None, -1), 2)), "is no place in it"),
+        ("pixels", Segmentation(1, "mask.png"), "a region is a tensor of booleans, .*; got a str"),
         (
             "pixels",
             Segmentation(1, torch.linspace(0, 1, 64).view(8, 8)),

@@ -102,13 +102,13 @@ class Segmentation(Target):
         """Give the region for the batch repeated so many ``times``."""
         if not self._has_rows:
             return self
-        region = torch.as_tensor(self.region)
+        region = _as_tensor(self.region)
         return replace(self, region=region.repeat(times, *[1] * (region.ndim - 1)))
 
     @property
     def _has_rows(self) -> bool:
         """True if there is a region for each image."""
-        return self.region is not None and self.region.ndim > self.axes
+        return self.region is not None and _as_tensor(self.region).ndim > self.axes
 
     @property
     def classes(self) -> Tensor | None:
@@ -130,7 +130,14 @@ def _as_region(region: Any) -> Tensor:
     Raises:
         TargetError: it has more, such as a map of classes or of probabilities, of which any threshold would be a guess.
     """
-    values = torch.as_tensor(region)
-    if len(several := torch.unique(values)) > 2:
+    values = _as_tensor(region)
+    if values.dtype != torch.bool and len(several := torch.unique(values)) > 2:
         raise TargetError(f"a region is boolean, this one has {len(several)} different values; compare it, as in region > 0.5")
     return values.bool()
+
+
+def _as_tensor(region: Any) -> Tensor:
+    try:
+        return torch.as_tensor(region)
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"a region is a tensor of booleans, (H, W) or (N, H, W); got a {type(region).__name__}") from None
