@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import torch
+
 from relume.errors import InputError
+from relume.methods.base import METHODS, Method
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike, resolve_methods
 
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunRequest", "Store"]
 
-#: What is kept of maps beside the facts: nothing, their saliency, or the signed maps. A layer's map is always kept.
+#: What is kept of maps beside the facts: nothing, their saliency, or the signed maps. A layer's map, which is small, always is.
 Store: TypeAlias = Literal["facts", "saliency", "maps"]
 
 
@@ -30,13 +36,17 @@ class RunRequest:
         target: as for :func:`relume.explain`, or a class by its name; the target of an item stands before it.
         layer: as for :func:`relume.explain`.
         store: what is kept of maps that have the size of the input.
-        exact: True to keep them in float32 instead of codes of 8 bits.
+        exact: True to keep these in float32; a value is a byte otherwise, see :mod:`relume.datasets.codes`.
         masks: True if items have masks that maps are measured against.
         options: further options of :func:`relume.explain`.
-        shapes: the shape of each map that is kept, where all images have one: :func:`relume.datasets.rows.with_shapes`.
 
     Raises:
         InputError: no such store, or no such method.
+
+    Example:
+        >>> from relume.datasets.request import RunRequest
+        >>> RunRequest(methods=["gradcam"], target="cat").as_dict()["methods"]
+        ['gradcam']
     """
 
     methods: Iterable[MethodLike] = DEFAULT_METHODS
@@ -46,11 +56,10 @@ class RunRequest:
     exact: bool = False
     masks: bool = False
     options: Options = field(default_factory=lambda: {})
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.store not in get_args(Store):
-            raise InputError(f"store is {', '.join(map(repr, get_args(Store)))}; got {self.store!r}")
+            raise InputError(f"store is {' or '.join(map(repr, get_args(Store)))}; got {self.store!r}")
         object.__setattr__(self, "methods", tuple(resolve_methods(self.methods)))
 
     @property
@@ -58,10 +67,25 @@ class RunRequest:
         """The description of each map by key."""
         return {info.key: info for method in resolve_methods(self.methods) for info in method.maps}
 
-    def with_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> RunRequest:
-        """Return the same request with the shapes of the maps that are kept."""
-        return replace(self, shapes=shapes)
-
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``run.json``, equal for equal requests."""
-        raise NotImplementedError
+        """Return plain data for ``run.json``, equal for requests that give the same rows."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; an object by its class and its fields."""
+    if isinstance(value, Method) and METHODS.get(value.key) == value:
+        return value.key
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if dataclasses.is_dataclass(value):
+        inside = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **inside}
+    if isinstance(value, torch.Generator | torch.Tensor):
+        values = value.get_state() if isinstance(value, torch.Generator) else value.detach().cpu().float()
+        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+    return str(value) if isinstance(value, Path) else getattr(value, "__qualname__", type(value).__qualname__)

@@ -13,7 +13,20 @@ from PIL import Image
 from relume.pictures.photo import Photo
 from relume.pictures.scale import Array
 
-__all__ = ["BILINEAR", "LEVELS", "as_image", "blank", "coloured", "dimmed", "levels", "placed", "png", "seen", "stretched"]
+__all__ = [
+    "BILINEAR",
+    "LEVELS",
+    "as_image",
+    "blank",
+    "coloured",
+    "dimmed",
+    "jpeg",
+    "levels",
+    "placed",
+    "png",
+    "seen",
+    "stretched",
+]
 
 #: Pixels of a photo: left, top, right, bottom.
 Part: TypeAlias = tuple[int, int, int, int]
@@ -44,6 +57,13 @@ def png(image: Image.Image) -> bytes:
     """Return ``image`` as the bytes of a PNG file; a large one is compressed less and written several times as fast."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=6 if image.width * image.height < _BAND else 1)
+    return buffer.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """Return ``image`` as the bytes of a small JPEG file."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()
 
 

@@ -1,0 +1,55 @@
+"""The codes of stored maps: a byte a value, in which the order of small values lives on; or float32, which is exact.
+
+Rank correlation, by which maps are compared, depends on the many small values of a map. Even steps of 8 bits lose them, and so
+does float16. The sixth root spreads them over the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Code", "decode", "encode"]
+
+#: ``sixth_root``: int8, ``round(127 · sign(v) · (|v| / max |v|)^(1/6))``; ``float32``: the values, little-endian.
+Code: TypeAlias = Literal["sixth_root", "float32"]
+
+_DTYPES: dict[str, Any] = {"sixth_root": np.int8, "float32": np.dtype("<f4")}
+
+
+def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
+    """Encode the map of one image, ``(*shape)``; return its bytes, in C order, and its scale.
+
+    The scale is ``max |v|`` as a float32. It is 1 for ``float32``, and 0 for a map that is zero everywhere.
+
+    Example:
+        >>> import torch
+        >>> from relume.datasets.codes import decode, encode
+        >>> content, scale = encode(torch.tensor([-2.0, 0.0, 1e-6]))
+        >>> list(content), scale
+        ([129, 0, 11], 2.0)
+        >>> decode(content, scale, (3,))
+        tensor([-2.0000e+00,  0.0000e+00,  8.4395e-07])
+    """
+    values = values.detach().to("cpu", torch.float32)
+    if code == "float32":
+        return values.numpy().astype(_DTYPES[code]).tobytes(), 1.0
+    scale = float(values.abs().max()) if values.numel() else 0.0
+    roots = (values.abs() / (scale or 1.0)).pow(1 / 6).mul(127).round()
+    return (roots * values.sign()).to(torch.int8).numpy().tobytes(), scale
+
+
+def decode(content: bytes, scale: float, shape: Sequence[int], code: Code = "sixth_root") -> Tensor:
+    """Decode what :func:`encode` returned, to float32 ``(*shape)``.
+
+    Raises:
+        ValueError: the bytes are more or fewer than the shape has room for.
+    """
+    stored: NDArray[Any] = np.frombuffer(content, _DTYPES[code]).reshape(shape)
+    values = torch.from_numpy(stored.astype(np.float32))
+    return values if code == "float32" else (values / 127).pow(6) * values.sign() * scale
