@@ -34,7 +34,7 @@ def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
         >>> list(content), scale
         ([129, 0, 11], 2.0)
         >>> decode(content, scale, (3,))
-        tensor([-2.0000e+00,  0.0000e+00,  8.4395e-07])
+        tensor([-2.0000e+00,  0.0000e+00,  8.4443e-07])
     """
     values = values.detach().to("cpu", torch.float32)
     if code == "float32":

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
@@ -55,7 +54,7 @@ class RunRequest:
     store: Store = "saliency"
     exact: bool = False
     masks: bool = False
-    options: Options = field(default_factory=lambda: {})
+    options: Options = field(default_factory=dict)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.store not in get_args(Store):
@@ -73,19 +72,21 @@ class RunRequest:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; an object by its class and its fields."""
-    if isinstance(value, Method) and METHODS.get(value.key) == value:
-        return value.key
-    if value is None or isinstance(value, str | int | float):
-        return value
+    """Return a value as JSON has it; an object is a mapping with its ``class``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
+    if isinstance(value, tuple | list):
         return [_plain(inner) for inner in value]
-    if dataclasses.is_dataclass(value):
-        inside = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **inside}
+    return value if value is None or isinstance(value, str | int | float) else _plain_object(value)
+
+
+def _plain_object(value: object) -> Any:
+    if isinstance(value, Method) and METHODS.get(value.key) == value:
+        return value.key
+    plain: dict[str, Any] = {"class": getattr(value, "__qualname__", type(value).__qualname__)}
     if isinstance(value, torch.Generator | torch.Tensor):
         values = value.get_state() if isinstance(value, torch.Generator) else value.detach().cpu().float()
-        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
-    return str(value) if isinstance(value, Path) else getattr(value, "__qualname__", type(value).__qualname__)
+        return plain | {"sha256": hashlib.sha256(values.numpy().tobytes()).hexdigest()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return plain
