@@ -6,11 +6,20 @@ import dataclasses
 import io
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 import relume
 from relume.cli.demo import METHODS
-from relume.demo import draw_scene
+from relume.demo import (
+    SIGNAL_CLASSES,
+    VOLUME_CLASSES,
+    draw_scene,
+    draw_signal,
+    draw_volume,
+    load_signal_network,
+    load_volume_network,
+)
 from relume.explanation.result import Explanation
 from relume.explanation.scales import share
 from relume.explanation.sheet import sheet
@@ -94,7 +103,27 @@ def draw() -> dict[str, bytes]:
         "scales": scales(network),
         "frames": frames(network, wide(scene)),
         "smooth": smoothed(network),
+        "volume": volume(),
+        "signal": signal(),
     }
+
+
+def volume() -> bytes:
+    """Draw a volume that holds a box and a tube, explained for both."""
+    scene, methods = draw_volume(7, ["box", "tube"]), ["gradcam", "guided_gradcam"]
+    targets = [VOLUME_CLASSES.index(name) for name in ("box", "tube")]
+    image = torch.from_numpy(scene.values)[None]
+    both = relume.compare(load_volume_network(), image, targets, methods, labels=VOLUME_CLASSES)
+    return figure_bytes(both.figure(dpi=84))
+
+
+def signal() -> bytes:
+    """Draw a signal that holds a chirp and a saw, explained for both."""
+    scene = draw_signal(3, ["chirp", "saw"])
+    targets = [SIGNAL_CLASSES.index(name) for name in ("chirp", "saw")]
+    image = torch.from_numpy(scene.values)[None]
+    both = relume.compare(load_signal_network(), image, targets, ["guided_gradcam"], labels=SIGNAL_CLASSES)
+    return figure_bytes(both.figure(dpi=100))
 
 
 def text() -> str:
@@ -173,6 +202,18 @@ network did not see. With `--letterbox` the network sees all of it.
 [Smoothing](smoothing.md) averages the maps of noisy copies (SmoothGrad) and shows where they disagree (VarGrad).
 
     relume explain scene.png --method gradient --smooth 50
+
+## Volumes and signals
+
+![A drawn volume with a box and a tube, explained for both](images/gallery-volume.jpg)
+
+A volume is drawn as three planes through the centre of mass of the map, and as the strongest value of all slices over the
+mean of the scan. Lines mark where the planes cut.
+
+![A drawn signal with a chirp and a saw, explained for both](images/gallery-signal.jpg)
+
+A signal is drawn as a line whose colour and width are its relevance. [What is drawn](data.md#what-is-drawn) has the rest:
+video, bands, and the page with sliders.
 
 ## Other questions
 

@@ -14,16 +14,18 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from skimage import data
 
 import relume
 from relume.cli.demo import METHODS
-from relume.demo import CLASSES, draw_scene
+from relume.demo import CLASSES, VOLUME_CLASSES, draw_scene, draw_volume, load_volume_network
 from relume.explanation.sheet import sheet
 from relume.models import Opened, open_model
 from relume.pictures.figure import figure_bytes
+from relume.pictures.recording import Recording
 
 IMAGES = Path(__file__).with_name("images")
 
@@ -94,6 +96,24 @@ def draw_page(name: str, picture: Image.Image, weights: str) -> None:
         browser.close()
 
 
+def draw_volume_page(name: str) -> None:
+    """Draw the page of a volume that holds a box and a tube, as a browser shows it."""
+    scene, classes = draw_volume(7, ["box", "tube"]), [VOLUME_CLASSES.index(name) for name in ("tube", "box")]
+    image, methods = torch.from_numpy(scene.values)[None], ["guided_backprop", "gradcam", "guided_gradcam"]
+    both = relume.compare(load_volume_network(), image, classes, methods, labels=VOLUME_CLASSES)
+    scan = Recording(scene.values, "volume", unit="mm")
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        relume.Comparison(tuple(e.with_photos([scan]) for e in both)).save(folder)
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 780}, color_scheme="dark")
+        page.goto(Path(folder, "compare.html").as_uri())
+        page.wait_for_function("() => levels() && scan()")
+        page.mouse.move(200, 260)
+        save(Image.open(io.BytesIO(page.screenshot())), name)
+        browser.close()
+
+
 def save(picture: Image.Image, name: str) -> None:
     """Write a picture small enough for a repository."""
     picture.convert("RGB").save(IMAGES / name, quality=88)
@@ -103,6 +123,7 @@ def main() -> None:
     """Draw them all."""
     draw_scenes("scenes.jpg")
     scene = draw_scene(0, ["cat", "dog"]).picture
+    draw_volume_page("volume-page.jpg")
     draw_audit("audit.jpg", draw_scene(7, ["cat", "dog"]).picture)
     draw_sheet("demo.jpg", open_model("demo"), scene, [CLASSES.index("cat"), CLASSES.index("dog")], [*METHODS], "layer3")
     if len(sys.argv) > 1:

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import matplotlib as mpl
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,9 @@ def user(tmp_path, monkeypatch):
     scene.picture.resize((256, 256)).save(tmp_path / "pictures" / "cat.png")
     Image.fromarray(scene.things[0].mask).resize((256, 256)).save(tmp_path / "pictures" / "mask.png")
     (tmp_path / "pictures" / "masks.csv").write_text("picture,mask,class\ncat.png,mask.png,281\n")
+    values = np.random.default_rng(0).normal(0, 200, (8, 10, 12)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "scan.nii.gz")
+    (tmp_path / "my_networks.py").write_text("from tests.helpers.networks import Pooled\n\nlung = lambda: Pooled(3, 1)\n")
     monkeypatch.chdir(tmp_path)
     vision = import_torchvision()
     initialise = vision.models.ResNet.__init__
@@ -142,7 +146,8 @@ def test_commands_of_the_readme_run(user):
             ran += 1
         else:
             assert (program, args[0]) == ("pip", "install"), command
-    assert ran == 6
+    assert ran == 7
+    assert nibabel.load(next((user / "out").rglob("guided_gradcam.nii.gz"))).shape == (8, 10, 12)
     assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
 
 

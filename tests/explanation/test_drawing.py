@@ -10,6 +10,7 @@ from torch import nn
 
 import relume
 from relume import Explanation, errors
+from relume.explanation.comparison import Comparison, comparison_files
 from relume.pictures import Recording
 
 GENERATOR = np.random.default_rng(3)
@@ -133,3 +134,18 @@ def test_a_record_that_does_not_fit_its_recording_is_refused(wrong, tmp_path, mo
     e.save(tmp_path)
     with pytest.raises(errors.InputError):
         Explanation.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", list(RECORDINGS))
+def test_targets_are_compared_on_a_page_and_a_sheet(kind):
+    e = explained(RECORDINGS[kind])
+    files = Comparison((e, e)).files()
+    assert sorted(files) == ["compare.html", "sheet.pdf", "sheet.png"]
+    assert files["compare.html"].count(b'id="bar-') == 4
+    assert Comparison((e, e))._repr_html_().count("<img") == 6
+
+
+def test_a_page_is_of_recordings_of_one_kind():
+    both = [Comparison((explained(RECORDINGS[kind]),)) for kind in ("volume", "video")]
+    with pytest.raises(errors.InputError, match="recordings of one kind; got video, volume"):
+        comparison_files(both)

@@ -149,11 +149,17 @@ def _packed_recording(view: RecordingView) -> tuple[str, dict[str, Any]]:
 
 def _map_facts(shown: RecordingMap, recording: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the script knows of a map, as plain data for JSON."""
-    facts = {"key": shown.key, "name": shown.name, "legend": shown.legend, "ends": [float(end) for end in shown.ends]}
+    facts: dict[str, Any] = {
+        "key": shown.key,
+        "name": shown.name,
+        "legend": shown.legend,
+        "ends": [float(end) for end in shown.ends],
+    }
     signal = recording["kind"] == "signal"
     shape = shown.values.shape if signal else coarse_shape(shown.values.shape, MOST_CELLS)
     sizes = zip(shown.at, recording["shape"][-3:], recording["size"], strict=True) if shown.at else ()
     at = [i * count // side for i, count, side in sizes]
+    facts["unsigned"] = bool(np.array_equal(shown.colours, shown.colours[::-1]))  # drawn by its magnitudes
     return facts | {"shape": shape, "full": float(shown.full), "colours": shown.colours.ravel().tolist(), "at": at}
 
 

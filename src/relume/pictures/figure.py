@@ -137,7 +137,8 @@ class _Block:
 
     def __init__(self, row: Row, across: int, wide: float, head: float) -> None:
         self.row, self.across, self.wide, self.head = row, across, wide, head
-        self.tall = wide * min(max(0.25, *(cell.picture.height / cell.picture.width for cell in row.cells)), 2)
+        tallest = wide * max(cell.picture.height / cell.picture.width for cell in row.cells)
+        self.tall = min(max(0.25 * CELL, tallest), 2 * wide)
         self.notes = [textwrap.wrap(cell.note, _room(self.wide, 6)) for cell in row.cells]
         self.foot = 0.2 + _NOTE * max(map(len, self.notes))
         self.line = head + self.tall + self.foot

@@ -14,6 +14,15 @@ function array(id, Type) {
 
 const scan = () => array(`scan-${chosen.photo}`, Uint8Array);
 const levels = () => array(`map-${mapId()}`, Int8Array);
+
+// The levels that are interpolated: magnitudes where signs make no difference, or between two of them would lie zero.
+function drawnLevels() {
+  const id = `drawn-${mapId()}`, values = levels();
+  if (!map().unsigned || !values) return values;
+  if (!loaded.has(id)) loaded.set(id, values.map(Math.abs));
+  return loaded.get(id);
+}
+
 const size = () => photo().shape.slice(-3);
 // The number of a slice in the recording: the page may have fewer than that.
 const numbered = (axis, index) => Math.floor(((index + 0.5) * photo().size[axis]) / size()[axis]);
@@ -135,7 +144,7 @@ function drawPlane(plane, axis) {
   const moment = axis === 0 && photo().kind === "video" && photo().unit ? ` · ${length(axis, place[axis])}` : "";
   plane.querySelector("output").textContent = `${numbered(axis, place[axis])} of ${photo().size[axis]}${moment}`;
   plane.classList.toggle("active", planes.length > 1 && axis === active);
-  const ground = scan(), values = levels();
+  const ground = scan(), values = drawnLevels();
   if (ground) context.drawImage(drawn(scanPlane(ground, axis)), 0, 0, width, height);
   if (values && Number(opacity.value)) {
     context.globalAlpha = opacity.value / 100;
