@@ -90,9 +90,11 @@ def _for(photo: Photo | None, values: Array) -> Array:
     if max(size) < 2:
         return values
     window = (*[1] * (values.ndim - 2), *size)
-    high, low = ndimage.maximum_filter(values, window), ndimage.minimum_filter(values, window)
-    result: Array = np.where(high >= -low, high, low)
-    return result
+    high: Array = ndimage.maximum_filter(values, window)
+    if not (values < 0).any():
+        return high
+    low = ndimage.minimum_filter(values, window)
+    return np.where(high >= -low, high, low)
 
 
 def _relative(values: Array, scale: float) -> Array:
