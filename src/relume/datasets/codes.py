@@ -16,16 +16,22 @@ from torch import Tensor
 
 __all__ = ["Code", "decode", "encode"]
 
-#: ``sixth_root``: int8, ``round(127 · sign(v) · (|v| / max |v|)^(1/6))``; ``float32``: the values, little-endian.
-Code: TypeAlias = Literal["sixth_root", "float32"]
+#: ``sixth_root``: int8, ``round(127 · sign(v) · (|v| / max |v|)^(1/6))``; ``positive_sixth_root``: of values not below zero,
+#: uint8, with 255 for 127; ``float32``: the values, little-endian.
+Code: TypeAlias = Literal["sixth_root", "positive_sixth_root", "float32"]
 
-_DTYPES: dict[str, Any] = {"sixth_root": np.int8, "float32": np.dtype("<f4")}
+#: The type of each code, and the code of the highest magnitude.
+_CODES: dict[str, tuple[Any, int]] = {
+    "sixth_root": (np.int8, 127),
+    "positive_sixth_root": (np.uint8, 255),
+    "float32": (np.dtype("<f4"), 1),
+}
 
 
 def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
     """Encode the map of one image, ``(*shape)``; return its bytes, in C order, and its scale.
 
-    The scale is ``max |v|`` as a float32. It is 1 for ``float32``, and 0 for a map that is zero everywhere.
+    The scale is ``max |v|`` as a float32; 0 for a map that is zero everywhere, and 1 for ``float32``.
 
     Example:
         >>> import torch
@@ -36,12 +42,12 @@ def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
         >>> decode(content, scale, (3,))
         tensor([-2.0000e+00,  0.0000e+00,  8.4443e-07])
     """
-    values = values.detach().to("cpu", torch.float32)
+    values, (dtype, highest) = values.detach().to("cpu", torch.float32), _CODES[code]
     if code == "float32":
-        return values.numpy().astype(_DTYPES[code]).tobytes(), 1.0
+        return values.numpy().astype(dtype).tobytes(), 1.0
     scale = float(values.abs().max()) if values.numel() else 0.0
-    roots = (values.abs() / (scale or 1.0)).pow(1 / 6).mul(127).round()
-    return (roots * values.sign()).to(torch.int8).numpy().tobytes(), scale
+    roots = (values.abs() / (scale or 1.0)).pow(1 / 6).mul(highest).round() * values.sign()
+    return roots.numpy().astype(dtype).tobytes(), scale
 
 
 def decode(content: bytes, scale: float, shape: Sequence[int], code: Code = "sixth_root") -> Tensor:
@@ -50,6 +56,7 @@ def decode(content: bytes, scale: float, shape: Sequence[int], code: Code = "six
     Raises:
         ValueError: the bytes are more or fewer than the shape has room for.
     """
-    stored: NDArray[Any] = np.frombuffer(content, _DTYPES[code]).reshape(shape)
+    dtype, highest = _CODES[code]
+    stored: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)
     values = torch.from_numpy(stored.astype(np.float32))
-    return values if code == "float32" else (values / 127).pow(6) * values.sign() * scale
+    return values if code == "float32" else (values / highest).pow(6) * values.sign() * scale

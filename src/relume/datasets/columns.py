@@ -73,6 +73,13 @@ _OF_MAP: Mapping[str, pa.DataType] = {
     "thumbnail": pa.binary(),  # a JPEG of the map over the photo
 }
 
+#: The column of a map that has the size of the input, by what is kept of it, and its code.
+_STORES: Mapping[str, tuple[str | None, Code]] = {
+    "facts": (None, "float32"),
+    "saliency": ("saliency", "positive_sixth_root"),
+    "maps": ("map", "sixth_root"),
+}
+
 #: The columns of a map that is kept, after its own. A list of numbers would be a quarter larger than bytes.
 _OF_KEPT: Mapping[str, pa.DataType] = {"scale": pa.float32(), "shape": _SIZES}
 
@@ -106,9 +113,9 @@ def _kept(request: RunRequest) -> dict[str, dict[str, Any]]:
     """Describe each map, and how it is kept; without a column it is not."""
     kept = {}
     for key, info in request.infos.items():
-        name = {"facts": None, "saliency": f"{key}_saliency", "maps": f"{key}_map"}[request.store]
-        code: Code = "float32" if request.exact or info.place == "layer" else "sixth_root"
-        kept[key] = asdict(info) | {"column": f"{key}_map" if info.place == "layer" else name, "code": code}
+        name, code = _STORES[request.store] if info.place == "input" else ("map", "float32")
+        code = "float32" if request.exact else code
+        kept[key] = asdict(info) | {"column": name and f"{key}_{name}", "code": code}
     return kept
 
 
