@@ -22,7 +22,7 @@ from relume.cli.options import METHODS, Asked
 from relume.errors import InputError, TargetError
 
 if TYPE_CHECKING:
-    from relume.datasets.local import Progress
+    from relume.datasets.local import Progress, RunOptions
     from relume.datasets.request import Store
 
 __all__ = ["EXAMPLES", "run"]
@@ -44,7 +44,7 @@ INTERVAL = 10
 def run(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="The pictures: a folder, a glob, or a file that lists them; see docs/datasets.md."),
+        typer.Argument(metavar="SOURCE", help="The pictures: a folder, a glob, a file that lists them, or a data set."),
     ],
     *,
     output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; a run that is there is gone on with.")],
@@ -77,8 +77,11 @@ def run(
 
     A run that was stopped, by anything, goes on where it was by the same command.
     """
-    from relume.datasets.loading import DEFAULT_LOADERS
-    from relume.datasets.local import run
+    try:
+        from relume.datasets.loading import DEFAULT_LOADERS
+        from relume.datasets.local import run
+    except ImportError as error:  # pyarrow is an extra
+        raise InputError(str(error)) from error
     from relume.pages.folder import check_writable
 
     check_writable(output)
@@ -114,7 +117,7 @@ def run(
             shard=part,
             loaders=DEFAULT_LOADERS if loaders is None else loaders,
             progress=progress,
-            **asked.options,
+            **cast("RunOptions", asked.options),
         )
     failed = len(finished) - finished.table(["error"])["error"].null_count
     rows, total = len(finished), len(finished.manifest)

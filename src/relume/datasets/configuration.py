@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relume.datasets.request import RunRequest
     from relume.models.opened import Opened
 
-__all__ = ["check_same", "configuration_of", "hash_of", "versions", "weights_hash"]
+__all__ = ["check_same", "configuration_of", "digest_of", "versions", "weights_hash"]
 
 _LIBRARIES = ("relume", "torch", "numpy", "pillow", "pyarrow")
 
@@ -38,7 +38,7 @@ def configuration_of(opened: Opened, request: RunRequest, **more: Any) -> dict[s
         "output": None if opened.output is None else str(opened.output),
         "activation": opened.activation,
         "dtype": None if opened.dtype is None else str(opened.dtype),
-        "labels": hash_of(list(opened.labels or ())),
+        "labels": digest_of(list(opened.labels or ())),
         "request": request.as_dict(),
         **more,
     }
@@ -46,8 +46,8 @@ def configuration_of(opened: Opened, request: RunRequest, **more: Any) -> dict[s
     return plain
 
 
-def hash_of(data: Any) -> str:
-    """Return the SHA-256 of plain data."""
+def digest_of(data: Any) -> str:
+    """Return the SHA-256 of plain data as JSON."""
     return hashlib.sha256(encoded(json.dumps(data, sort_keys=True))).hexdigest()
 
 
@@ -58,7 +58,7 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(encoded(name))
         if isinstance(value, torch.Tensor):
             digest.update(encoded(f"{value.dtype}{tuple(value.shape)}"))
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

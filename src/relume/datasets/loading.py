@@ -59,4 +59,3 @@ def ahead(function: Callable[[P], R], items: Iterable[P], loaders: int, waiting:
             yield ordered()
         finally:
             pool.shutdown(cancel_futures=True)
-

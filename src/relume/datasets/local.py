@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,15 +17,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relume.acceleration.prepared import prepare
-from relume.datasets.configuration import check_same, configuration_of, hash_of, versions
+from relume.datasets.configuration import check_same, configuration_of, digest_of, versions
 from relume.datasets.loading import DEFAULT_LOADERS, ahead
 from relume.datasets.lock import locked
+from relume.datasets.manifest import hash_of, items
 from relume.datasets.request import RunRequest, Store
 from relume.datasets.rows import Loaded, explained_rows
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.store import (
-    MANIFEST,
     Run,
     clear_unfinished,
     parts,
@@ -46,17 +45,32 @@ from relume.models.sources import open_model
 from relume.pages.folder import check_writable
 
 if TYPE_CHECKING:
+    from relume.engine.reading import Rectifiers, Reshape
     from relume.explanation.request import Layers, Options
+    from relume.methods.gradients import Fuse
     from relume.methods.wrapper import MethodLike
     from relume.pictures.photo import Photo
     from relume.pictures.preprocessing import Preprocessing
     from relume.pictures.recording import Recording
     from relume.targets import TargetLike
+    from relume.targets.activation import Activation
 
 __all__ = ["PART_SIZE", "Progress", "run"]
 
 #: Rows of a part. A run that is killed loses as many at most.
 PART_SIZE = 256
+
+
+class RunOptions(TypedDict, total=False):
+    """The further options of :func:`run`; :func:`relume.explain` describes them."""
+
+    rectifiers: Rectifiers
+    reshape: Reshape | None
+    batch_size: int | None
+    fuse: Fuse
+    evidence: Literal["quick", "full"] | None
+    activation: Activation
+    labels: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class Progress:
     written: bool
 
 
-def run(
+def run(  # noqa: PLR0913 - every one is an option of the command too
     model: str | Path | Opened | nn.Module,
     source: Any,
     output: str | Path,
@@ -93,7 +107,7 @@ def run(
     part_size: int = PART_SIZE,
     preprocessing: Preprocessing | None = None,
     progress: Callable[[Progress], object] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Run:
     """Explain every picture of a source into a folder of Parquet files, or go on with a run that was stopped there.
 
@@ -150,8 +164,9 @@ def run(
         record = read_record(folder)
         manifest = _listed(source, limit, target_column) if record is None else _manifest_of(folder, record)
         masks = manifest["mask"].null_count < len(manifest)
-        asked = {"target": target, "layer": layer, "store": store, "exact": exact, "masks": masks, "options": options}
-        request = RunRequest(methods=methods, **asked)
+        request = RunRequest(
+            methods=methods, target=target, layer=layer, store=store, exact=exact, masks=masks, options=cast("Options", options)
+        )
         more = {"source": source.spec, "target_column": target_column, "limit": limit, "part_size": part_size}
         configuration = configuration_of(opened, request, **more)
         _check_begun(folder, record, configuration)
@@ -163,7 +178,7 @@ def run(
     return Run.load(folder)
 
 
-def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: Options) -> Opened:
+def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
     """Open a spec, or return the module with the preprocessing and what the options know of it."""
     if not isinstance(model, nn.Module):
         if preprocessing is not None:
@@ -172,14 +187,8 @@ def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing
     if preprocessing is None:
         raise InputError("a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224)")
     labels = options.pop("labels", None)
-    return Opened(
-        type(model).__name__,
-        model,
-        preprocessing,
-        None if labels is None else tuple(labels),
-        options.pop("activation", "auto"),
-        output=options.pop("output", None),
-    )
+    names = None if labels is None else tuple(labels)
+    return Opened(type(model).__name__, model, preprocessing, names, options.pop("activation", "auto"))
 
 
 def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:
@@ -216,21 +225,16 @@ def _listed(source: Source, limit: int | None, target_column: str | None) -> pa.
 
 def _begin(folder: Path, manifest: pa.Table, record: Mapping[str, Any]) -> None:
     """Write the manifest, and then what the run is."""
-    path = write_manifest(folder, manifest)
-    write_record(folder, {**record, "manifest": _sum(path)})
+    write_manifest(folder, manifest)
+    write_record(folder, {**record, "manifest_hash": hash_of(manifest)})
 
 
 def _manifest_of(folder: Path, record: Mapping[str, Any]) -> pa.Table:
     """Read the manifest of a run that was begun."""
     manifest = Run(folder, record).manifest
-    if _sum(folder / MANIFEST) != record["manifest"]:
+    if hash_of(manifest) != record["manifest_hash"]:
         raise InputError(f"the manifest in {str(folder)!r} is not the one that the run was begun with; begin another run")
     return manifest
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- The work ------------------------------------------------------------------------------------------------------------
@@ -267,7 +271,8 @@ class _Work:
             ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
         except (OSError, pa.ArrowException):
             return False
-        return ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        return same
 
     def _rows(self, number: int) -> pa.Table:
         return self.manifest.slice(number * self.part_size, self.part_size)
@@ -303,7 +308,7 @@ class _Work:
             "labels": self.opened.labels,
             "provenance": self.opened.provenance,
             "configuration": configuration,
-            "configuration_hash": hash_of(configuration),
+            "configuration_hash": digest_of(configuration),
             "versions": versions(),
         }
 
@@ -313,8 +318,8 @@ class _Work:
         total = sum(len(self._rows(number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
-        items = (item for number in self.pending for item in self._rows(number).to_pylist())
-        with ahead(self._load, items, self.loaders, 2 * self.batch_size) as loaded:
+        remaining = (item for number in self.pending for item in items(self._rows(number)))
+        with ahead(self._load, remaining, self.loaders, 2 * self.batch_size) as loaded:
             for number in self.pending:
                 tables, left = list[pa.Table](), len(self._rows(number))
                 while left:
