@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from relume.errors import ImageError
 from relume.text import printable
 
-__all__ = ["Upright", "decoding", "opened", "regular_file", "upright"]
+__all__ = ["Upright", "decoding", "libtiff_silent", "opened", "regular_file", "upright"]
 
 #: The operation that undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, and fails
 #: where that is damaged.
@@ -103,7 +103,7 @@ def decoding(name: str) -> Iterator[None]:
         ImageError: something was raised.
     """
     try:
-        with warnings.catch_warnings(), _libtiff_silent():
+        with warnings.catch_warnings(), libtiff_silent():
             warnings.simplefilter("ignore")  # of EXIF data, and of sizes below those that are refused
             yield
     except ImageError as error:
@@ -132,7 +132,7 @@ def _libtiff_setters() -> tuple[Callable[[Any], Any], ...]:
 
 
 @contextmanager
-def _libtiff_silent() -> Iterator[None]:
+def libtiff_silent() -> Iterator[None]:
     """Keep libtiff from printing on stderr, which it does by itself, past Python."""
     before = [(setter, setter(None)) for setter in _libtiff_setters()]
     try:
