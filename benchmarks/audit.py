@@ -1,6 +1,7 @@
 """The table of docs/audit.md: `python -m benchmarks.audit [--model SPEC --weights FILE --layer NAME PHOTO...]`.
 
-Every method's measures of the same images, means over them: the photos given, or without any a few scenes of the demo world.
+Measures of the maps of the same images, means over them: the photos given, or without any a few scenes of the demo world. The
+methods are five, or those that `--method` names.
 With `--other FILE` instead, the similarity of maps to those of the same network with other weights, such as those that
 `python -m relume.demo.train --shuffle-labels` learnt.
 """
@@ -24,6 +25,8 @@ from relume.pictures.photo import load_picture
 
 SCENES = 6
 
+FIVE = ["gradient", "deconvnet", "guided_backprop", "gradcam", "guided_gradcam"]
+
 
 def pictures(opened: Opened, photos: list[Path]) -> Tensor:
     """Return the photos as the network gets them, or scenes."""
@@ -40,14 +43,16 @@ def main(
     other: Path | None = None,
     how: How = "reset",
     check: list[str] | None = None,
+    method: list[str] | None = None,
 ) -> None:
     """Print the table."""
+    methods = {key: METHODS[key] for key in method or FIVE}
     opened = open_model(model, weights=weights)
     images = pictures(opened, photos or [])
     rows: dict[str, list[str]] = {}
     titles = {key: measure.title for key, measure in measures_of().items()}
-    for key, method in METHODS.items():
-        read, start = layer if method.needs_layer else None, perf_counter()
+    for key, audited in methods.items():
+        read, start = layer if audited.needs_layer else None, perf_counter()
         if other is not None:
             subject = Subject.of(opened.model, images, method=key, layer=read)
             measures = between_networks(subject, open_model(model, weights=other).model)
@@ -57,7 +62,7 @@ def main(
             print(f"{key}: {perf_counter() - start:.0f} s, {[v.level for v in report.verdicts]}, {report.verdict}", flush=True)
         for name, values in measures.items():
             rows.setdefault(name, []).append(number(float(defined_mean(values))))
-    print(f"\n{len(images)} images\n\n| | {' | '.join(METHODS)} |\n|---{'|---' * len(METHODS)}|")
+    print(f"\n{len(images)} images\n\n| | {' | '.join(methods)} |\n|---{'|---' * len(methods)}|")
     for name, cells in rows.items():
         print(f"| {name} | {' | '.join(cells)} |")
 

@@ -80,10 +80,11 @@ def test_one_tensor(name, options):
     both(name, network(), "body.1" if name in LAYERS else None, images(), [1, 4, 0], **options)
 
 
+@pytest.mark.parametrize("shared", [None, 0, 1], ids=["none is shared", "the first is shared", "the second is shared"])
 @pytest.mark.parametrize("name", [*INPUTS, *LAYERS])
-def test_a_tuple_gives_a_tuple(name):
-    given = (images(), images(2))
-    both(name, network(), "relu2" if name in LAYERS else None, given, target=2, additional_forward_args=0.5)
+def test_a_tuple_gives_a_tuple(name, shared):
+    given = tuple(x[:1] if i == shared else x for i, x in enumerate((images(), images(2))))
+    both(name, network(), "relu2" if name in LAYERS else None, given, target=[2, 0, 4], additional_forward_args=0.5)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def test_guided_gradcam(mode, at_input):
     ("layer", "selector"),
     [
         ("relu2", (4, 1, 2)),
+        ("relu2", [4, 1, 2]),
         ("relu2", (slice(2, 5), 1, slice(None))),
         ("relu2", lambda values: values[:, 3].amax((1, 2))),
         ("body.1", lambda values: values.square().sum()),
@@ -147,7 +149,7 @@ def test_guided_gradcam(mode, at_input):
 def test_neurons(name, layer, selector):
     both(name, network(), layer, images(), selector)
     if layer != "body.1":
-        both(name, network(), layer, (images(), images(2)), selector, 0.5, attribute_to_neuron_input=layer == "relu2")
+        both(name, network(), layer, (images(), images(2)[:1]), selector, 0.5, attribute_to_neuron_input=layer == "relu2")
 
 
 class Several(nn.Module):
@@ -377,6 +379,7 @@ def test_without_a_rectifier_on_the_way_the_plain_gradient_is_announced(name):
         ),
         (lambda m: ours.NeuronGradient(m, m.relu2).attribute(images(), 4), "neuron_selector=4 selects shape"),
         (lambda m: ours.NeuronGradient(m, m.relu2).attribute(images(), (8, 0, 0)), r"no index \(8, 0, 0\)"),
+        (lambda m: ours.NeuronGradient(m, m.relu2).attribute(images(), (slice(None, None, -1), 0, 0)), "no index"),
         (lambda m: ours.NeuronGradient(m, m.relu2).attribute(images(), lambda _: 1.0), "selects a float"),
         (lambda m: ours.LayerGradCam(m, m.other).attribute(images(), 1), "did not run"),
         (lambda m: ours.LayerGradCam(m, m.other).attribute(images(), 1, None, True), "'input of other' did not run"),

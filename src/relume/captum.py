@@ -45,7 +45,7 @@ T = TypeVar("T", Tensor, tuple[Tensor, ...])
 #: An index for all samples, an integer or a tuple with one for each axis; or a list or a tensor with one for each sample.
 TargetType: TypeAlias = "int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | None"
 #: An index into the axes of a layer behind the first, where slices are summed; or a function of the layer.
-Selector: TypeAlias = "int | tuple[int | slice, ...] | Callable[[Any], Tensor]"
+Selector: TypeAlias = "int | list[int] | tuple[int | slice, ...] | Callable[[Any], Tensor]"
 Question: TypeAlias = Callable[[Trace], Score]
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -545,6 +545,7 @@ def _neuron(values: tuple[Tensor, ...], selector: Selector) -> Tensor:
         raise SelectionError(
             f"the layer has {len(values)} tensors; give a function of them as neuron_selector, and not {selector!r}"
         )
+    selector = tuple(selector) if isinstance(selector, list) else selector
     selected = _indexed(values[0], selector)
     summed = isinstance(selector, tuple) and any(isinstance(index, slice) for index in selector)
     return selected.flatten(1).sum(1) if summed else selected
@@ -563,14 +564,14 @@ def _indexed(values: Tensor, index: Any) -> Tensor:
         )
     try:
         return values[(slice(None), *indices)]
-    except IndexError:
+    except (IndexError, ValueError):  # a slice that runs backwards
         raise SelectionError(
             f"there is no index {index!r} in shape {tuple(values.shape)}, whose first axis are the samples"
         ) from None
 
 
 def _one_each(selected: Any, count: int, argument: str, given: object) -> Tensor:
-    """Return one value for each sample, ``(count,)``; one value for all samples counts with the first.
+    """Return one value for each sample, ``(count,)``; one value for all counts with the first, and all of one that all share.
 
     Raises:
         SelectionError: several values were selected for a sample.
@@ -579,6 +580,8 @@ def _one_each(selected: Any, count: int, argument: str, given: object) -> Tensor
         return F.pad(selected.reshape(1), (0, count - 1))
     if isinstance(selected, Tensor) and selected.numel() == count == len(selected):
         return selected.reshape(count)
+    if isinstance(selected, Tensor) and count == 1 and selected.numel() == len(selected):
+        return selected.sum().reshape(1)
     kind = f"shape {tuple(selected.shape)}" if isinstance(selected, Tensor) else f"a {type(selected).__name__}"
     raise SelectionError(
         f"{argument}={given!r} selects {kind}, and must select one value for each of {count} samples; "

@@ -82,21 +82,20 @@ def words():
 
 
 @pytest.mark.parametrize(
-    ("name", "returns", "activation"),
+    ("name", "returns", "activation", "targets"),
     [
-        ("two", "[0] (1, 2), [1] (1, 2)", "not known until --scores names the scores"),
-        ("words", "a str", "not known: no class scores are seen in what it returns"),
+        ("two", "[0] (1, 2), [1] (1, 2)", *["not known until --scores names the scores"] * 2),
+        ("words", "a str", "not known: no class scores are seen in what it returns", "a callable: no other target fits"),
     ],
 )
-def test_check_of_a_network_whose_scores_are_not_known(scene, tmp_path, monkeypatch, name, returns, activation):
+def test_check_of_a_network_whose_scores_are_not_known(scene, tmp_path, monkeypatch, name, returns, activation, targets):
     (tmp_path / "nets_without_scores.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(str(tmp_path))
     result = relume_command("check", f"nets_without_scores:{name}", scene)
     assert result.exit_code == 1, result.output
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line[:1] != " "}
-    assert (lines["returns"], lines["activation"]) == (returns, activation)
+    assert (lines["returns"], lines["activation"], lines["targets"]) == (returns, activation, targets)
     assert lines["network"].startswith(f"nets_without_scores:{name}: Net")  # and no picture in place of :two:
-    assert lines["targets"] == "a callable: no other target fits"
     assert "cost" not in lines
     assert result.stdout.count("✗") == 1
     assert f"✗ {', '.join(relume.METHODS)}: " in " ".join(result.stdout.split())

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import relume
 from relume.demo import draw_scene
 from relume.errors import OutputError
 from relume.explanation import saving
 from relume.explanation.result import Explanation
 from relume.explanation.saving import ResultFolders
 from relume.pages import owner
+from relume.targets import Regression
 from tests.helpers.commands import complaints, relume_command
 
 
@@ -57,6 +60,14 @@ def test_photos_of_one_name_never_share_a_folder_over_runs(scene, tmp_path):
     assert explain(*reversed(photos), output=out).exit_code == 0
     assert sources(out) == expected
     assert {p: p.read_bytes() for p in (out / "dog").rglob("*.safetensors")} == before
+
+
+def test_questions_of_one_name_never_share_a_folder(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 1))
+    both = relume.compare(network, torch.rand(1, 3, 4, 4), [Regression(2), Regression(-2)], ["gradient"], evidence=None)
+    folder = saving.save_all(both.explanations, tmp_path / "out")
+    titles = [Explanation.load(folder / name).title() for name in ("the-value-towards-2", "the-value-towards-2-2")]
+    assert titles == [e.title() for e in both]
 
 
 def test_the_same_photo_by_another_path_replaces_its_own_folder(scene, tmp_path, monkeypatch):

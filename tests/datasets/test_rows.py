@@ -89,7 +89,8 @@ def test_a_thumbnail_is_a_small_picture_of_the_map(demo):
 
 def test_an_image_that_fails_is_alone_in_it_and_sizes_may_differ():
     network = picky(lambda x: RuntimeError("too dark") if (x.mean((1, 2, 3)) < -1).any() else None)
-    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "black", "white")] + [Image.new("RGB", (20, 50), "red")]
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "black", "white")]
+    pictures.append(Image.new("RGB", (20, 50), "red"))
     batch = [(item(i), Photo.whole(picture)) for i, picture in enumerate(pictures)]
     rows = explained_rows(network, batch, RunRequest(methods=["gradient"])).to_pylist()
     assert [bool(row["error"] and "too dark" in row["error"]) for row in rows] == [False, True, False, False]

@@ -75,5 +75,7 @@ def test_comparisons_of_several_photos_are_one_page(comparison):
 def test_explanations_of_different_images_are_no_comparison(comparison):
     with pytest.raises(errors.InputError, match="these have 2, 1 images"):
         Comparison((comparison[0], comparison[1][0]))
-    with pytest.raises(errors.InputError, match="these have none"):
+    with pytest.raises(errors.InputError, match=r"targets are a list, such as \[243, 281\]; got 3"):
+        relume.compare(len, [], 3)
+    with pytest.raises(errors.InputError, match="these have no images"):
         Comparison(())

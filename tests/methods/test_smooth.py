@@ -415,6 +415,7 @@ def test_what_is_not_finite_is_said():
         (lambda: Smooth("guided_cam"), "there is no method 'guided_cam'; did you mean 'guided_gradcam'"),
         (lambda: Smooth(3), "a method is a key of relume.METHODS or a relume.Method; got 3"),
         (lambda: Smooth(Smooth("gradient")), "a method is a key of relume.METHODS or a relume.Method; got Smooth"),
+        (lambda: Smooth("gradient", 1.5), "smoothing takes one sample at least; got samples=1.5"),
         (lambda: Smooth("gradient", 0), "smoothing takes one sample at least; got samples=0"),
         (lambda: Smooth("gradient", noise=0), "noise is a share of the image's range above zero, such as 0.15; got noise=0"),
         (lambda: Smooth("gradient", noise=float("nan")), "got noise=nan"),

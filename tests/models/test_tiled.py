@@ -80,9 +80,11 @@ def test_a_photo_in_tiles_and_grad_cam_at_one_layer(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")
     opened = Opened("pixels", OfPixels().eval(), IMAGENET)
-    first, second = explain_tiled(opened, tmp_path / "p.png", tmp_path / "out", [1, 3], ["gradcam", "gradient"], tiles=(32, 8))
+    methods = ["gradcam", "gradient"]
+    folders = explain_tiled(opened, tmp_path / "p.png", tmp_path / "out", [1, 3, 1], methods, tiles=(32, 8))
+    assert [folder.name for folder in folders] == ["1", "3", "1-2"]
     inputs = IMAGENET.tensor(Image.fromarray(pixels))[None]
-    for folder, target in ((first, 1), (second, 3)):
+    for folder, target in zip(folders, [1, 3, 1], strict=True):
         whole = relume.explain(opened.model, inputs, target, ["gradient"], evidence=None)["gradient"][0]
         assert np.allclose(np.load(folder / "gradient.npy"), whole, atol=1e-6)
         assert np.load(folder / "gradcam.npy").shape == (1, 50, 60)

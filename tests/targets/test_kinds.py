@@ -81,7 +81,7 @@ def test_rows_and_repeats_are_those_of_the_batch(net, x):
 
 
 def test_what_holds_something_for_each_image_refuses_another_number_of_them():
-    for target in ([1, 2], torch.tensor([1, 2]), Contrast([1, 2], 0), Segmentation(1, torch.ones(2, 4, 4))):
+    for target in ([1, 2], torch.tensor([1, 2]), Contrast([1, 2], 0), Segmentation(1, torch.ones(2, 4, 4).tolist())):
         as_target(target).check(2)
         with pytest.raises(TargetError, match="were given for 3 samples"):
             as_target(target).check(3)
@@ -158,6 +158,8 @@ class Apply(nn.Module):
         ("one", Binary(1), "True for yes or False for no; got 1"),
         ("embedding", Embedding([1.0, 2.0]), r"the reference has shape \(2,\), and the network's embeddings 5 values"),
         ("embedding", Embedding([0.0] * 5), "the reference is zero"),
+        ("embedding", Embedding([float("nan")] * 5), "the reference holds NaN or infinity"),
+        ("embedding", Embedding("other.jpg"), "is a vector, .*; got 'other.jpg'"),
         ("embedding", Embedding([1.0] * 5, "angle"), "'cosine' or 'dot'; got 'angle'"),
         ("embedding", Embedding(torch.ones(2, 5)), "2 references were given for 3 samples"),
         (
@@ -165,17 +167,43 @@ class Apply(nn.Module):
             Probability(1),
             "a class is asked for, and the network returns scores, not probabilities",
         ),
+        ("classes", Probability(torch.tensor([0, 1, 2]), activation="none"), "returns scores, not probabilities"),
+        ("one", Contrast(None, Nearest(1)), "a contrast is against other classes, and this network has one"),
         ("classes", Contrast(1, Nearest(4)), "against 1 to 3 nearest classes of this network; got 4"),
         ("classes", Contrast(lambda y: y[:, 0], Nearest(1)), "the nearest are classes"),
         ("classes", Contrast(1, []), "the list of others is empty"),
         ("classes", Contrast(1, 2, gamma=0), "gamma is a number above 0, such as 0.6; got 0"),
         ("classes", Contrast(1, [0, 1]), "class 1 of image 0 is contrasted with itself"),
+        ("pixels", Channel("body", slice(None, None, -1)), "none of which is in ::-1"),
+        ("pixels", Neuron("body", 1, (slice(None, None, -1), 2)), "is no place in it"),
+        ("pixels", Segmentation(1, "mask.png"), "a region is a tensor of booleans, .*; got a str"),
+        (
+            "pixels",
+            Segmentation(1, torch.linspace(0, 1, 64).view(8, 8)),
+            "a region is boolean, this one has 64 different values",
+        ),
         ("pixels", Segmentation(1, torch.zeros(8, 8)), r"belongs to class 1 or its region; the network gives pixels to \d"),
     ],
 )
 def test_what_does_not_fit_is_said_with_what_does(head, target, says):
     with pytest.raises(TargetError, match=says):
         relume.explain(headed(head), images(), target, ["gradient"])
+
+
+def test_two_places_of_one_class_are_contrasted():
+    net, x, top = headed("pixels"), images(), torch.zeros(8, 8)
+    top[:3] = 255
+    e = relume.explain(net, x, Contrast(Segmentation(1, top), Segmentation(1, top == 0)), ["gradient"])
+    pixels = net(x)[:, 1]
+    torch.testing.assert_close(e.score, pixels[:, :3].sum((1, 2)) - pixels[:, 3:].sum((1, 2)))
+    assert e.title().startswith("class 1 in 24 pixels rather than class 1 in 40 pixels, score ")
+
+
+def test_lengths_of_embeddings_are_too_large_for_half_precision():
+    outputs = torch.full((1, 512), 100.0, dtype=torch.half)
+    for reference in (outputs[0], torch.full((512,), 1e30), torch.full((512,), 1e-30)):
+        frozen = Embedding(reference).frozen(outputs.to(reference), 1)
+        torch.testing.assert_close(frozen.scores(outputs.to(reference)), torch.ones(1).to(reference))
 
 
 def test_the_graph_tells_what_a_probability_is():
@@ -201,6 +229,10 @@ def test_labels_name_classes_and_are_one_for_each(net, x):
     names = ["cat", "dog", "mouse", "owl", "bee", "fox"]
     e = relume.explain(net, x, Contrast(1, [0, 2], 0.5), ["gradient"], labels=names)
     assert e.title().startswith("dog (1) rather than 0.5 × cat (0) and mouse (2), score ")
+    nested = relume.explain(net, x, Contrast(Contrast(1, 2), 0), ["gradient"], labels=names)
+    assert nested.title().startswith("(dog (1) rather than mouse (2)) rather than cat (0), score ")
+    probability = relume.explain(net, x, Probability(1), ["gradient"], labels=names, activation="softmax")
+    assert probability.title().startswith("probability of dog (1), score ")
     assert relume.explain(net, x, 1, ["gradient"], labels=names).title().startswith("dog (1), score ")
     assert relume.explain(headed("one"), images(), Binary(False), ["gradient"], labels=["ill", "well"]).title()[:7] == "ill (0)"
     with pytest.raises(ModelError, match="2 labels were given for a network of 6 classes"):

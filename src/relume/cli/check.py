@@ -93,13 +93,15 @@ def _lines(opened: Opened, preprocessing: Preprocessing, checkup: Checkup, known
     others = [f"others: {', '.join(checkup.candidates[:6])}"] if checkup.candidates else []
     rows = checkup.coverage.rows if checkup.coverage else ()
     prepared = [f"{key} {value}" for key, value in preprocessing.as_dict().items() if value not in (None, False)]
+    several = any("--scores" in words for words in checkup.troubles.values())
+    no_scores = "not known until --scores names the scores" if several else ""
     passes, memory = f"1 forward and {checkup.backward_passes} backward passes", f"{checkup.kept_bytes / 2**20:.1f} MiB"
     return {
         "network": [f"{opened.name}: {checkup.form}, {size}{mode}"],
         "preprocessing": [", ".join(prepared)],
         "returns": [checkup.outputs],
-        "targets": [", ".join(checkup.targets) or "a callable: no other target fits"],
-        "activation": [_activation(opened, checkup, known_by)],
+        "targets": [", ".join(checkup.targets) or no_scores or "a callable: no other target fits"],
+        "activation": [_activation(opened, checkup, known_by, no_scores)],
         "labels": ["none" if opened.labels is None else f"{len(opened.labels)}: {', '.join(opened.labels[:3])}, …"],
         "rectifiers": list(map(str, rows)),
         "layer": [f"{checkup.layer or 'none'}{chosen}", *others],
@@ -122,13 +124,10 @@ def _methods(checkup: Checkup) -> list[Text | str]:
     ]
 
 
-def _activation(opened: Opened, checkup: Checkup, known_by: str) -> str:
+def _activation(opened: Opened, checkup: Checkup, known_by: str, no_scores: str) -> str:
     """Say what makes probabilities of the scores, and how that is known."""
     if checkup.activation is None:
-        several = any("--scores" in words for words in checkup.troubles.values())
-        return (
-            "not known until --scores names the scores" if several else "not known: no class scores are seen in what it returns"
-        )
+        return no_scores or "not known: no class scores are seen in what it returns"
     if checkup.are_probabilities:
         return "none: the network ends in a softmax or sigmoid, and its scores are probabilities"
     if checkup.are_probabilities is None:

@@ -21,7 +21,9 @@ from relume.explanation.result import Explanation
 from relume.maps import MapInfo, array
 from relume.measures.localisation import MEASURES, Truth, measure
 from relume.pictures.canvas import jpeg
+from relume.pictures.kinds import over
 from relume.pictures.photo import Photo
+from relume.pictures.scale import scale_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,10 +154,12 @@ def row_of(one: Explanation, request: RunRequest, truth: Truth | None = None) ->
     }
     small = _with_small_photo(one)
     for key in one.maps:
-        of_map = _facts_of_map(one, key) | {"thumbnail": _thumbnail(small, key)} | _kept_map(one, key, kept[key])
+        heat = one.saliency(key)[0]
+        of_map = _facts_of_map(one, key) | {"thumbnail": _thumbnail(small, key, heat)}
+        of_map |= _kept_map(key, {"saliency": heat, "map": one[key][0]}, kept[key])
         if truth is not None:
-            heat = array(one.saliency(key)[0].double())
-            of_map |= {name: None if math.isnan(value) else value for name, value in measure(heat, truth).items()}
+            measures = measure(array(heat.double()), truth)
+            of_map |= {name: None if math.isnan(value) else value for name, value in measures.items()}
         row |= {f"{key}_{name}": value for name, value in of_map.items()}
     return row
 
@@ -175,12 +179,11 @@ def _facts_of_map(one: Explanation, key: str) -> dict[str, Any]:
     }
 
 
-def _kept_map(one: Explanation, key: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the map as it is kept."""
+def _kept_map(key: str, forms: Mapping[str, Tensor], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a map as it is kept: in one of its forms, or not."""
     if kept["column"] is None:
         return {}
-    name = kept["column"].removeprefix(f"{key}_")
-    values = (one.saliency(key) if name == "saliency" else one[key])[0]
+    values = forms[name := kept["column"].removeprefix(f"{key}_")]
     content, scale = encode(values, kept["code"])
     return {name: content, "scale": scale, "shape": [*values.shape]}
 
@@ -191,10 +194,13 @@ def _with_small_photo(one: Explanation) -> Explanation:
     return replace(one, photos=photos or None)
 
 
-def _thumbnail(one: Explanation, key: str) -> bytes | None:
+def _thumbnail(one: Explanation, key: str, heat: Tensor) -> bytes | None:
     """Draw one map over the photo, small; None where inputs of this shape are not drawn."""
-    on_photo = bool(one.photos) and isinstance(one.ground(0), Photo)
-    return jpeg(one.picture(key, kind="over" if on_photo else None, size=THUMBNAIL)) if is_drawn(one) else None
+    photo = one.photos[0] if one.photos else None
+    if isinstance(photo, Photo):
+        values = array(heat)
+        return jpeg(over(values, scale_of(values), photo))
+    return jpeg(one.picture(key, size=THUMBNAIL)) if is_drawn(one) else None
 
 
 # --- From a row to an explanation ----------------------------------------------------------------------------------------

@@ -86,8 +86,9 @@ def write_part(folder: str | Path, number: int, table: pa.Table) -> Path:
 
 def _parquet(table: pa.Table) -> pa.Buffer:
     """Return a table as a Parquet file, compressed and with checksums; a dictionary would only make codes larger."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False, row_group_size=_ROWS, write_page_checksum=True)
+    sink, statistics = pa.BufferOutputStream(), ["id"] if "id" in table.column_names else False
+    options = {"use_dictionary": False, "write_statistics": statistics, "write_page_checksum": True}
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS, **options)
     return sink.getvalue()
 
 

@@ -115,7 +115,8 @@ def feed(
         explained = entries.get(wrt)
     if not isinstance(explained, Tensor) or not explained.is_floating_point():
         seen = ", ".join(f"{k}: {v.dtype if isinstance(v, Tensor) else type(v).__name__}" for k, v in entries.items())
-        raise InputError(f"no floating-point tensor to explain at {wrt!r} among the inputs ({seen}); images must be floats")
+        place = "" if wrt is None else f" at {wrt!r}"
+        raise InputError(f"no floating-point tensor to explain{place} among the inputs ({seen}); images must be floats")
     if explained.ndim < 1 or explained.numel() == 0:
         raise InputError(f"images of shape {tuple(explained.shape)} hold no sample; pass a batch (N, C, H, W)")
     if not all_finite(explained):

@@ -66,7 +66,7 @@ class Comparison(Sequence[Explanation]):
 
     def __post_init__(self) -> None:
         if not self.explanations or len({len(e) for e in self.explanations}) > 1:
-            counts = ", ".join(str(len(e)) for e in self.explanations) or "none"
+            counts = ", ".join(str(len(e)) for e in self.explanations) or "no"
             raise InputError(f"a comparison has explanations of the same images, one at least; these have {counts} images")
 
     def __len__(self) -> int:

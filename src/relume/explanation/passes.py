@@ -59,7 +59,8 @@ def check_finite(key: str, values: Tensor) -> Tensor:
     if all_finite(values):
         return values.detach().contiguous()  # a prepared network lays them out otherwise
     raise NonFiniteError(
-        f"the {key} map holds NaN or infinity although the scores are finite: the gradient overflowed; try a wider dtype"
+        f"the {key} map holds NaN or infinity although the scores are finite: the gradient overflowed, or a weight "
+        "that the score does not depend on is not finite; try a wider dtype, or mend the weights"
     )
 
 

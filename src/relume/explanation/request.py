@@ -84,6 +84,8 @@ class Request(Reading):
             LayerError: the list of layers is empty.
             TargetError: a target has a place, and the copies of a wrapper show it elsewhere.
         """
+        if not hasattr(targets, "__iter__"):
+            raise InputError(f"targets are a list, such as [243, 281]; got {targets!r}")
         resolved = resolve_methods(methods)
         layers = _layers(layer) if any(method.needs_layer for method in resolved) else ()
         return cls(targets=[as_target(target) for target in targets], methods=resolved, layers=layers, **options)

@@ -25,7 +25,7 @@ from relume.pages.owner import prefix
 from relume.pictures.figure import figure_bytes
 from relume.pictures.formats.table import FORMATS
 
-__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "target_folder", "write_targets"]
+__all__ = ["OVERVIEW", "ResultFolders", "address", "folder_files", "save_all", "target_folders", "write_targets"]
 
 #: The name of the figure of all targets of a photo.
 OVERVIEW = "overview.png"
@@ -68,8 +68,8 @@ def save_all(explanations: Sequence[Explanation], folder: str | Path, *, kind: K
 def folder_files(explanations: Sequence[Explanation], *, kind: Kinds = None, size: int | None = None) -> dict[str, bytes]:
     """Return the files that :func:`save_all` writes, by their paths in the folder."""
     files = {
-        f"{target_folder(e)}/{name}": content
-        for e in explanations
+        f"{target}/{name}": content
+        for target, e in zip(target_folders(explanations), explanations, strict=True)
         for name, content in e.files(kind=kind, size=size, without=["figure"]).items()
     }
     return files | {OVERVIEW: figure_bytes(sheet(explanations, kind=kind))}
@@ -88,8 +88,20 @@ def write_targets(folder: Path, files: Mapping[str, bytes]) -> Path:
     return write_folder(folder, files, stale=stale - files.keys())
 
 
-def target_folder(e: Explanation) -> str:
-    """Name the folder of a target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``."""
+def target_folders(explanations: Sequence[Explanation]) -> list[str]:
+    """Name the folder of each target: ``243-bull-mastiff``, ``243-bull-mastiff-not-281-tabby``, ``layer4-channel-7``.
+
+    Two targets of one name, such as two references of an embedding, get ``cosine-with-the-reference`` and the same with ``-2``.
+    """
+    folders: list[str] = []
+    for e in explanations:
+        name = _target_folder(e)
+        numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        folders.append(next(each for each in numbered if each not in folders))
+    return folders
+
+
+def _target_folder(e: Explanation) -> str:
     if e.description is not None or e.target is None:
         return _plain(e.description[0] if e.description else "score")
     name = _class_folder(e, int(e.target[0]))

@@ -12,6 +12,7 @@ from torch import Tensor
 from relume.errors import InputError
 from relume.maps import MapInfo, upsample
 from relume.methods.wrapper import Copy, Moments, Wrapper, widened
+from relume.targets.base import is_index
 
 __all__ = ["Augmented", "Smooth"]
 
@@ -48,7 +49,7 @@ class Smooth(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
+        if not is_index(self.samples) or self.samples < 1:
             raise InputError(f"smoothing takes one sample at least; got samples={self.samples}")
         if not 0 < self.noise < float("inf"):
             raise InputError(f"noise is a share of the image's range above zero, such as 0.15; got noise={self.noise}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from relume.engine.inputs import pick
 from relume.errors import ImageError
-from relume.explanation.saving import address, target_folder
+from relume.explanation.saving import address, target_folders
 from relume.maps import array, upsample
 from relume.methods.names import DEFAULT_METHODS
 from relume.models.opened import BATCH_SIZE
@@ -115,7 +115,7 @@ def explain_tiled(
             ground = picture.overview(OVERVIEW)
             for one in stitched:
                 one.write(ground, (*tiles, len(down) * len(across)), opened, path)
-    return [Path(folder) / target_folder(one.first) for one in stitched]
+    return [Path(folder) / one.name for one in stitched]
 
 
 def _uncut(opened: Opened) -> Opened:
@@ -173,7 +173,10 @@ def _stitched(ask: _Asked, rows: Sequence[Row], progress: Progress, folder: Path
     for row, batches in progress(rows):
         for columns in batches:
             results, those = ask.explain(row, columns)
-            stitched = stitched or [_Stitched(e, folder, ask.picture, files, row, down) for e in results]
+            names = target_folders(results)
+            stitched = stitched or [
+                _Stitched(e, folder / name, ask.picture, files, row, down) for e, name in zip(results, names, strict=True)
+            ]
             for one, e in zip(stitched, results, strict=bool(results)):
                 one.add(e, row, those)
         for one in stitched:
@@ -189,7 +192,7 @@ class _Stitched:
     def __init__(
         self, first: Explanation, folder: Path, picture: Windowed, files: ExitStack, row: Piece, rows: Sequence[Piece]
     ) -> None:
-        self.first, self._folder = first[:1], folder / target_folder(first)
+        self.first, self.name, self._folder = first[:1], folder.name, folder
         self._step = math.ceil(max(picture.size) / OVERVIEW)
         self._folder.mkdir(parents=True)
         self._strips: dict[str, Strip] = {}

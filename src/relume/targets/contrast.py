@@ -85,9 +85,8 @@ class Contrast(Target):
             others: tuple[Target, ...] = tuple(Class(column) for column in nearest.unbind(1))
         else:
             others = tuple(other.frozen(outputs, count) for other in self._others)
-        for other in map(_class_alone, others):
-            if one is not None and other is not None:
-                _check_different(one, other)
+        for other in others:
+            _check_different(own, other)
         return replace(self, target=own, against=others)  # type: ignore[arg-type]
 
     def scores(self, outputs: Any) -> Tensor:
@@ -150,8 +149,12 @@ class Contrast(Target):
 
 def _called(side: Target, image: int, labels: Sequence[str] | None) -> str:
     """Say what one side is in one image."""
-    words = side.words(image, labels)
-    return words or (str(side) if side.classes is None else named(int(side.classes[image]), labels))
+    if words := side.words(image, labels):
+        return words
+    if side.classes is None:
+        return str(side)
+    own = named(int(side.classes[image]), labels)
+    return own if side.versus is None else f"({own} rather than {named(int(side.versus[image]), labels)})"
 
 
 def _class_alone(target: Target) -> Tensor | None:
@@ -163,7 +166,11 @@ def _is_weight(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _check_different(one: Tensor, other: Tensor) -> None:
+def _check_different(own: Target, against: Target) -> None:
+    """Refuse a class against itself; two places of one class are two questions."""
+    one, other = _class_alone(own), _class_alone(against)
+    if one is None or other is None or (own.is_local and against.is_local):
+        return
     for image in (one == other).nonzero().flatten().tolist():
         of = "" if len(one) == 1 else f" of image {image}"
         raise TargetError(f"class {int(one[image])}{of} is contrasted with itself, which explains nothing; name another")

@@ -42,7 +42,7 @@ class Embedding(Target):
         """Bring the reference to the embeddings' device and dtype.
 
         Raises:
-            TargetError: there are no embeddings, the reference has another length or is zero, or there is no such kind.
+            TargetError: there are no embeddings, the reference does not fit, is zero or not finite, or there is no such kind.
         """
         if self.kind not in ("cosine", "dot"):
             raise TargetError(f"the kind of an embedding target is 'cosine' or 'dot'; got {self.kind!r}")
@@ -53,6 +53,8 @@ class Embedding(Target):
                 f"give ({values.shape[1]},), or (N, {values.shape[1]}) with one for each image"
             )
         self.check(count)
+        if not vector.isfinite().all():
+            raise TargetError("the reference holds NaN or infinity; give the embedding of something")
         if not vector.any(-1).all():
             raise TargetError("the reference is zero, which is similar to nothing; give the embedding of something")
         return replace(self, vector=vector.to(values))
@@ -61,10 +63,11 @@ class Embedding(Target):
         """Compute the similarity, ``(N,)``."""
         values = embeddings(outputs)
         # a product by elements with a constant would be listed as a rectifier that somebody may have written by hand
-        products = torch.einsum("nd,nd->n", values, self._vector.expand_as(values))
+        reference = self._vector if self.kind == "dot" else _unit(self._vector)
+        products = torch.einsum("nd,nd->n", values, reference.expand_as(values))
         if self.kind == "dot":
             return products
-        lengths = values.norm(dim=1) * self._vector.norm(dim=-1)
+        lengths = values.norm(dim=1)
         cosines: Tensor = products / (lengths + torch.finfo(lengths.dtype).tiny)  # 0 if the embedding is zero
         return cosines
 
@@ -83,7 +86,20 @@ class Embedding(Target):
 
     @property
     def _vector(self) -> Tensor:
-        return torch.as_tensor(self.vector).detach()
+        try:
+            return torch.as_tensor(self.vector).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise TargetError(
+                f"the reference of an embedding target is a vector, (D,) or (N, D); got {self.vector!r}; "
+                'that of a photo is relume.open_model(...).embedding("other.jpg")'
+            ) from None
 
     def __str__(self) -> str:
         return f"{'cosine' if self.kind == 'cosine' else 'dot product'} with the reference"
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """Scale vectors to length 1; half precision has no room for the square, nor for the product of two lengths."""
+    scaled = vector / vector.abs().amax(-1, keepdim=True)
+    unit: Tensor = scaled / scaled.norm(dim=-1, keepdim=True)
+    return unit

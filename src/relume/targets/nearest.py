@@ -41,6 +41,8 @@ class Nearest:
             TargetError: the network has too few classes, or the count is none.
         """
         others = scores.shape[1] - 1
+        if others < 1:
+            raise TargetError("a contrast is against other classes, and this network has one; ask for Binary or Regression")
         if not is_index(self.count) or not 1 <= self.count <= others:
             raise TargetError(f"a contrast is against 1 to {others} nearest classes of this network; got {self.count!r}")
         own = explained[:, None]

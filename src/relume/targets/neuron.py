@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relume.errors import TargetError
 from relume.targets.base import is_index
-from relume.targets.unit import Unit, in_words
+from relume.targets.unit import Unit, in_words, spans
 
 __all__ = ["Neuron"]
 
@@ -87,6 +87,4 @@ class Neuron(Unit):
 def _is_place(position: object, size: Sequence[int]) -> bool:
     if not isinstance(position, Sequence) or len(position) != len(size):
         return False
-    return all(
-        bool(range(s)[p]) if isinstance(p, slice) else is_index(p) and 0 <= p < s for p, s in zip(position, size, strict=True)
-    )
+    return all(spans(p, s) if isinstance(p, slice) else is_index(p) and 0 <= p < s for p, s in zip(position, size, strict=True))

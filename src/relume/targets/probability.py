@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from relume.errors import TargetError
-from relume.targets.activation import Activation, activated, how_to_name, resolve_activation
-from relume.targets.base import Target
+from relume.targets.activation import Activation, activated, check_activation, how_to_name, resolve_activation
+from relume.targets.base import Target, named
 from relume.targets.classes import Class
 from relume.targets.outputs import class_scores
 
@@ -46,11 +46,11 @@ class Probability(Target):
 
         Raises:
             TargetError: the class does not fit, or nothing tells how probabilities follow from the scores.
+            InputError: there is no such activation, or the network ends in another.
         """
+        check_activation(self.activation)
         frozen = Class(self.index).frozen(outputs, count)
         scores = class_scores(outputs, count)
-        if self.activation == "none" and isinstance(self.index, Tensor):  # frozen before
-            return self
         activation, are_probabilities = resolve_activation(self.activation, scores)
         if activation == "none" and not are_probabilities:
             words = how_to_name("activation='{}'", scores.shape[1])
@@ -80,6 +80,11 @@ class Probability(Target):
     def classes(self) -> Tensor | None:
         """The class of each image, ``(N,)`` int64, once frozen."""
         return self.index if isinstance(self.index, Tensor) else None
+
+    def words(self, image: int, labels: Sequence[str] | None) -> str:
+        """Say which class, and that it is its probability."""
+        assert isinstance(self.index, Tensor), "frozen before it is asked"
+        return f"probability of {named(int(self.index[image]), labels)}"
 
     def __str__(self) -> str:
         return f"the probability of {Class(self.index)}"

@@ -62,7 +62,7 @@ class Segmentation(Target):
         scores = pixel_scores(outputs, count)
         check_class(self.index, scores.shape[1])
         size = tuple(scores.shape[2:])
-        region = self._predicted(scores) if self.region is None else torch.as_tensor(self.region).bool()
+        region = self._predicted(scores) if self.region is None else _as_region(self.region)
         if tuple(region.shape) not in (size, (count, *size)):
             raise TargetError(
                 f"the region has shape {tuple(region.shape)}, and the network's output {size}; give one of that size"
@@ -102,13 +102,13 @@ class Segmentation(Target):
         """Give the region for the batch repeated so many ``times``."""
         if not self._has_rows:
             return self
-        region = torch.as_tensor(self.region)
+        region = _as_tensor(self.region)
         return replace(self, region=region.repeat(times, *[1] * (region.ndim - 1)))
 
     @property
     def _has_rows(self) -> bool:
         """True if there is a region for each image."""
-        return self.region is not None and self.region.ndim > self.axes
+        return self.region is not None and _as_tensor(self.region).ndim > self.axes
 
     @property
     def classes(self) -> Tensor | None:
@@ -122,3 +122,22 @@ class Segmentation(Target):
 
     def __str__(self) -> str:
         return f"the pixels of class {self.index}"
+
+
+def _as_region(region: Any) -> Tensor:
+    """Read a region of two values, such as a mask of 0 and 255, as booleans.
+
+    Raises:
+        TargetError: it has more, such as a map of classes or of probabilities, of which any threshold would be a guess.
+    """
+    values = _as_tensor(region)
+    if values.dtype != torch.bool and len(several := torch.unique(values)) > 2:
+        raise TargetError(f"a region is boolean, this one has {len(several)} different values; compare it, as in region > 0.5")
+    return values.bool()
+
+
+def _as_tensor(region: Any) -> Tensor:
+    try:
+        return torch.as_tensor(region)
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"a region is a tensor of booleans, (H, W) or (N, H, W); got a {type(region).__name__}") from None

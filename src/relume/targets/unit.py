@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from relume.errors import TargetError
 from relume.targets.base import Target, is_index
 
-__all__ = ["Unit", "in_words"]
+__all__ = ["Unit", "in_words", "spans"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class Unit(Target):
         """
         channels = outputs.shape[1]
         if isinstance(self.channel, slice):
-            if not range(channels)[self.channel]:
+            if not spans(self.channel, channels):
                 raise TargetError(f"layer {self.name!r} has {channels} channels, none of which is in {in_words(self.channel)}")
             return self
         if not is_index(self.channel):
@@ -63,6 +63,15 @@ class Unit(Target):
     def __str__(self) -> str:
         several = "s" if isinstance(self.channel, slice) else ""
         return f"{self.name}, channel{several} {in_words(self.channel)}"
+
+
+def spans(part: slice, size: int) -> bool:
+    """Tell whether a slice takes anything of an axis of this ``size``, as tensors can be sliced: not backwards."""
+    try:
+        places = range(size)[part]
+    except (TypeError, ValueError):
+        return False
+    return bool(places) and places.step > 0
 
 
 def in_words(place: int | slice) -> str:
