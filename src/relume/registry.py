@@ -79,5 +79,5 @@ class Registry(MutableMapping[str, T]):
 
 @functools.lru_cache
 def _points(group: str, *_folders: str) -> EntryPoints:
-    """Return the entry points of a group in what is installed in the folders of ``sys.path``; finding them takes milliseconds."""
+    """Return the entry points of a group in the folders of ``sys.path``; to find them takes milliseconds."""
     return entry_points(group=group)

@@ -1,15 +1,18 @@
-"""Runs over drawn scenes: a source of them, and a run of it in a process of its own that can be killed.
+"""Runs over drawn scenes: a source of them, and a run of it in a process of its own, which may be killed.
 
-``python -m tests.helpers.runs COUNT FOLDER SHARD SHARDS`` runs one.
+``python -m tests.helpers.runs COUNT FOLDER I N`` does a shard, and prints a line for each batch.
 """
 
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 import relume
-from relume.datasets.source import MANIFEST, Source
+from relume.datasets import MANIFEST, Source
 from relume.demo import draw_scene
 from relume.errors import ImageError
 from relume.pictures.photo import Photo
@@ -33,11 +36,41 @@ class Scenes(Source):
 
 
 def run_scenes(count, folder, **options):
-    """Run GradCAM of the demo network, in parts of six."""
-    options = {"methods": ["gradcam"], "part_size": 6, "loaders": 2, "batch_size": 4} | options
+    """Run Grad-CAM of the demo network over scenes, in parts of six."""
+    options = {"methods": ["gradcam"], "part_size": 6, "loaders": 2, "batch_size": 4, "evidence": None} | options
     return relume.run(relume.open_model("demo", "cpu"), Scenes(count), folder, **options)
+
+
+def begin_scenes(count, folder, shard=(1, 1)):
+    """Begin a run in a process of its own."""
+    command = [sys.executable, "-m", "tests.helpers.runs", str(count), str(folder), *map(str, shard)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def kill_after(process, batches):
+    """Kill a process with -9 after so many batches; return False if it was done before."""
+    seen = [line for _, line in zip(range(batches), process.stdout, strict=False)]
+    process.kill()
+    process.communicate()
+    return len(seen) == batches
+
+
+def assert_same(run, other, count=None):
+    """Assert that a run has the items, targets and errors of another, or its first ones, and the maps up to rounding."""
+    columns = ["id", "label", "target", "class_name", "error", "gradcam_map"]
+    rows, others = run.table(columns).to_pylist(), other.table(columns).to_pylist()[:count]
+    assert rows
+    for row, another in zip(rows, others, strict=True):
+        one, two = (np.frombuffer(each.pop("gradcam_map") or b"", np.float32) for each in (row, another))
+        assert row == another
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-4 * np.abs(two).max(initial=0))
+
+
+def left_over(folder):
+    """The temporary files in a run."""
+    return [path.name for path in Path(folder).rglob(".relume-*")]
 
 
 if __name__ == "__main__":
     count, folder, *shard = sys.argv[1:]
-    run_scenes(int(count), folder, shard=tuple(map(int, shard)))
+    run_scenes(int(count), folder, shard=tuple(map(int, shard)), progress=lambda state: print(state.done, flush=True))

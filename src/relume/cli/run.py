@@ -119,11 +119,12 @@ def run(
             progress=progress,
             **cast("RunOptions", asked.options),
         )
-    failed = len(finished) - finished.table(["error"])["error"].null_count
-    rows, total = len(finished), len(finished.manifest)
-    out.print(Text.assemble(f"{rows} of {total} rows  → ", (str(output), "green")))
+    table = finished.table(["id", "error"])
+    failed = table.filter(table["error"].is_valid())
+    out.print(Text.assemble(f"{len(table)} of {len(finished.manifest)} rows  → ", (str(output), "green")))
     if failed:
-        complain(f"{failed} of {rows} rows have an error, which is in their column 'error'")
+        first = failed.slice(0, 1).to_pylist()[0]
+        complain(f"{len(failed)} of {len(table)} rows have an error, such as {first['id']!r}: {first['error']}")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -59,9 +59,15 @@ class Folder(Source):
             if not self.base.is_dir():
                 raise InputError(f"there is no folder {str(self.base)!r}; check the path")
             yield from pictures_in(self.base)
-        for name in sorted(glob.iglob(self.pattern, root_dir=self.base, recursive=True), key=natural):
+            return
+        paths: set[Path] = set()  # ** matches folders, and what is in them
+        # unlike Path.glob, glob leaves hidden files out
+        for name in sorted(glob.iglob(self.pattern, root_dir=self.base, recursive=True), key=natural):  # noqa: PTH207
             path = self.base / name
-            yield from pictures_in(path) if path.is_dir() and not format_of(path) else [path]
+            for picture in pictures_in(path) if path.is_dir() and not format_of(path) else [path]:
+                if picture not in paths:
+                    paths.add(picture)
+                    yield picture
 
     def read(self, item: Item) -> Photo | Recording:
         """Read a picture by its path."""

@@ -82,6 +82,12 @@ class Progress:
         total: how many it is to make, those that an earlier one made included.
         errors: how many of the rows that this process made have an error.
         written: True if all of ``done`` are on disk: a part was just written, or nothing was begun.
+
+    Example:
+        >>> from relume.datasets import Progress
+        >>> state = Progress(done=512, total=1000, errors=3, written=True)
+        >>> f"{state.done / state.total:.0%}"
+        '51%'
     """
 
     done: int
@@ -152,21 +158,24 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         ...     run.table(["id", "class_name", "error"]).to_pylist()[2]
         {'id': '2.png', 'class_name': 'cat', 'error': None}
     """
-    batch_size = options.pop("batch_size", None) or BATCH_SIZE
+    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, Path(output)
     _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit)
-    folder, opened = Path(output), _opened(model, preprocessing, options)
-    if isinstance(target, str):
-        target = class_index(target, opened.labels)
-    source = open_source(source)
     check_writable(folder)
+    source = open_source(source)
+    opened = _opened(model, preprocessing, options)
+    request = RunRequest(
+        methods=methods,
+        target=class_index(target, opened.labels) if isinstance(target, str) else target,
+        layer=layer,
+        store=store,
+        exact=exact,
+        options=cast("Options", options),
+    )
     with locked(folder, shard) as still_there:
         clear_unfinished(folder)
         record = read_record(folder)
         manifest = _listed(source, limit, target_column) if record is None else _manifest_of(folder, record)
-        masks = manifest["mask"].null_count < len(manifest)
-        request = RunRequest(
-            methods=methods, target=target, layer=layer, store=store, exact=exact, masks=masks, options=cast("Options", options)
-        )
+        request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
         more = {"source": source.spec, "target_column": target_column, "limit": limit, "part_size": part_size}
         configuration = configuration_of(opened, request, **more)
         _check_begun(folder, record, configuration)

@@ -49,8 +49,8 @@ class Listed(Source):
 
     def _rows(self, table: pa.Table) -> Iterator[Item]:
         for item in items(table):
-            files = {name: os.path.join(self.file.parent, item[name]) for name in ("path", "mask") if item.get(name)}
-            yield {"id": item["path"]} | item | files
+            files = {name: str(self.file.parent / item[name]) for name in ("path", "mask") if item.get(name)}
+            yield {"id": item["path"], **item, **files}
 
     def read(self, item: Item) -> Photo | Recording:
         """Read a picture by its path.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
 
-__all__ = ["as_input", "find_photos", "in_batches", "natural", "pictures_in", "read_photo"]
+__all__ = ["as_input", "find_photos", "in_batches", "natural", "picture_suffixes", "pictures_in", "read_photo"]
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -67,9 +67,7 @@ def pictures_in(folder: Path, leave_out: str | Path | None = None) -> Iterator[P
 
     The names of one folder at a time are held. A folder that cannot be read is yielded in place of what it holds.
     """
-    from PIL import Image
-
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
+    suffixes = picture_suffixes()
     try:
         with os.scandir(folder) as entries:
             names = sorted((entry.name for entry in entries if entry.name[0] != "."), key=natural)
@@ -86,6 +84,13 @@ def pictures_in(folder: Path, leave_out: str | Path | None = None) -> Iterator[P
             yield path
 
 
+def picture_suffixes() -> set[str]:
+    """Return the suffixes, in small letters, of the formats that Pillow reads by itself."""
+    from PIL import Image
+
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
+
+
 def _may_be_file(path: Path) -> bool:
     """Tell whether a path is a file, or cannot be looked at: a link to nothing, which fails when it is read."""
     try:
@@ -99,15 +104,15 @@ def _is_same(path: Path, other: str | Path | None) -> bool:
     return other is not None and Path(other).exists() and path.samefile(other)
 
 
-def natural(path: str) -> tuple[list[str], str]:
+def natural(path: str) -> tuple[str, str]:
     """Make a key by which paths are in the order of their parts, and numbers in names in the order of numbers."""
-    return [_NUMBER.sub(_padded, part) for part in path.casefold().split(os.sep)], path
+    return _NUMBER.sub(_padded, path.casefold().replace(os.sep, "\0")), path
 
 
 def _padded(number: re.Match[str]) -> str:
     """Write a number such that texts of numbers are in their order, and come before all other text."""
     digits = str(int(number[0]))
-    return f"\0{chr(len(digits))}{digits}"
+    return f"\1{chr(len(digits))}{digits}"
 
 
 def as_input(photo: str | Path | Image | Photo | Recording) -> Photo | Recording:

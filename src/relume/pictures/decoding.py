@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import io
 import logging
 import stat
 import warnings
@@ -58,14 +59,17 @@ class Upright:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a picture file; an error while its pixels are read inside becomes an error about this file.
+
+    Its ``content`` is given if it lies in another file, such as an archive; then ``path`` is only its name.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, or too large; or one raised inside, with its name before.
     """
     name = repr(str(path))
-    with regular_file(Path(path), name) as file, decoding(name), Image.open(file) as picture:
+    data = regular_file(Path(path), name) if content is None else io.BytesIO(content)
+    with data as file, decoding(name), Image.open(file) as picture:
         if picture.format == "EPS":  # Pillow would run Ghostscript, where there is one, on a program that may never end
             raise ImageError("it is EPS, a program that Ghostscript would have to run; convert it to PNG")
         yield picture
