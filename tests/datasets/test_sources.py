@@ -111,15 +111,17 @@ def test_tars_are_read_by_offset():
     )
     array = io.BytesIO()
     np.save(array, np.ones((2, 30), np.float32))
-    write_tar("s-010.tar", {"3.json": b'{"label": "dog"}', "3.PNG": 5, "5.npy": array.getvalue()})
+    write_tar("s-010.tar", {"3.json": b'{"label": "dog"}', "3.PNG": 5, "5.npy": array.getvalue(), "6.npy": b"words"})
     source = open_source("s-{009..010}.tar")
     table = source.manifest()
-    assert table["id"].to_pylist() == ["x/1", "x/2", "3", "5"]
-    assert table["label"].to_pylist() == ["3", "a cup", "dog", None]
-    pictures = [pickle.loads(pickle.dumps(source)).read(item) for item in table.to_pylist()]
+    assert table["id"].to_pylist() == ["x/1", "x/2", "3", "5", "6"]
+    assert table["label"].to_pylist() == ["3", "a cup", "dog", None, None]
+    pictures = [pickle.loads(pickle.dumps(source)).read(item) for item in table.to_pylist()[:4]]
     assert [picture.picture.getpixel((0, 0))[0] for picture in pictures[:3]] == [1, 2, 5]
     assert pictures[0].content == png(1)
     assert pictures[3].values.shape == (2, 30)
+    with pytest.raises(ImageError, match="^'.*s-010.tar/6.npy': it is no file of NumPy"):
+        source.read(table.to_pylist()[4])
     assert open_source("s-*.tar").manifest() == open_source("s-{009,010}.tar").manifest() == table
 
 
