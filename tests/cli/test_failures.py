@@ -262,7 +262,7 @@ def test_a_network_that_always_fails_is_not_repeated(photos):
 @pytest.mark.parametrize(
     ("fails", "options", "says"),
     [
-        ("grey", [], "the command gives it red, green and blue, and it takes 1 channel"),
+        ("grey", [], "one value of --mean and one of --std make photos grey, and --bands names the channels that it takes"),
         ("features", [], "relume.targets.Segmentation(3) (--ask segmentation:3 in the command)"),
         ("never", ["--scores", "logits"], "the network returned one tensor and nothing called 'logits'; leave --scores away"),
     ],

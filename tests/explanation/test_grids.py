@@ -1,6 +1,7 @@
 """Maps written on the grids of the recordings that they explain."""
 
 import gzip
+import io
 from dataclasses import replace
 
 import nibabel
@@ -10,7 +11,7 @@ from torch import nn
 
 import relume
 from relume.explanation import WRITERS, SaveOptions
-from relume.pictures import read
+from relume.pictures import Recording, grid_of, read
 
 
 def test_maps_lie_on_the_volume_where_the_network_saw_it(tmp_path):
@@ -39,3 +40,11 @@ def test_maps_lie_on_the_volume_where_the_network_saw_it(tmp_path):
         np.testing.assert_allclose(gradient.get_fdata()[:8, :, 2:6], expected, atol=1e-7)
         assert cam.get_fdata().max() <= e["gradcam"][i].max()
     assert WRITERS["grids"](replace(e, photos=None), SaveOptions()) == {}
+
+
+def test_a_map_is_nan_where_nothing_was_recorded():
+    recording = Recording(np.array([[[1.0, np.nan], [2, 3]], [[4, 5], [6, 7]]]), "bands", grid=grid_of({"format": ".npy"}))
+    network = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+    e = relume.explain(network, torch.rand(1, 2, 2, 2), 1, ["gradient"]).with_photos([recording])
+    values = np.load(io.BytesIO(WRITERS["grids"](e, SaveOptions())["gradient.npy"]))
+    assert np.isnan(values).tolist() == [[[False, True], [False, False]]] * 2

@@ -69,6 +69,15 @@ def test_a_map_of_a_series_lies_where_its_files_say(orientation, step, tilt):
         assert code == 0 or np.abs(qform - image.affine).max() < 1e-4
 
 
+def test_a_remark_on_the_values_of_a_series_is_made_once():
+    facts = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [0.7, 0.4], "PhotometricInterpretation": "MONOCHROME1"}
+    for k in range(3):
+        put(f"ct/{k}", np.zeros(SHAPE, np.int16), ImagePositionPatient=[0.0, 0.0, 2.5 * k], **facts)
+    Path("ct/notes.txt").write_text("")
+    low_is_white = "its low values are white (MONOCHROME1), and are as they are stored"
+    assert read("ct").notes == (low_is_white, "1 file without pictures of DICOM left out")
+
+
 def test_frames_of_one_file_have_places_of_their_own():
     """An enhanced file tells some facts once for all frames and others for each."""
     dataset = header(NumberOfFrames=3, SOPClassUID=EnhancedCTImageStorage)

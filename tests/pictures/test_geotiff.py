@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 
 from relume.errors import ImageError
 from relume.pictures import Photo, grid_of, read
+from relume.pictures.formats.windows import windowed
 
 UTM = Affine(10, 0, 500000, 0, -10, 5000000)
 TURNED = Affine(8, 3, 500000, 2, -9, 5000000)
@@ -89,6 +90,10 @@ def test_nodata_and_masked_pixels_are_nan_and_transparency_is_no_band():
     assert recording.values.shape == (3, 10, 10)
     assert np.isnan(recording.values[:, 0]).all()
     assert not np.isnan(recording.values[:, 1:]).any()
+    assert recording.is_colour  # and so are all of its tiles
+    with windowed("alpha.tif") as picture:
+        parts = [picture.read((rows, (0, 10))) for rows in ((0, 5), (5, 10))]
+    assert [part.limits for part in parts] == [(0, 255)] * 2
     write("opaque.tif", colours[:3], **LAND)
     recording = read("opaque.tif")
     assert (recording.is_colour, recording.values.dtype, recording.limits) == (True, np.uint8, (0, 255))

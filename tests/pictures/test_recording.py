@@ -20,6 +20,7 @@ def test_what_is_not_told_is_filled_in():
 @pytest.mark.parametrize(
     ("shape", "kind", "facts", "says"),
     [
+        ((1, 5), "signal", {"dtype": complex}, "a recording has real numbers; got complex128"),
         ((1, 5, 5), "volume", {}, r"a volume has values \(channels, slices, rows, columns\), one at least of each; got shape"),
         ((1, 0), "signal", {}, r"a signal has values \(channels, places\), one at least of each; got shape \(1, 0\)"),
         ((1, 5), "sound", {}, "a recording is signal, bands, volume, video; got 'sound'"),
@@ -30,8 +31,8 @@ def test_what_is_not_told_is_filled_in():
     ],
 )
 def test_what_is_no_recording_is_refused(shape, kind, facts, says):
-    with pytest.raises(ImageError if "got shape" in says else InputError, match=says):
-        Recording(np.zeros(shape), kind, **facts)
+    with pytest.raises(ImageError if "got shape" in says or "complex" in says else InputError, match=says):
+        Recording(np.zeros(shape, facts.pop("dtype", float)), kind, **facts)
 
 
 def test_the_cells_that_the_network_saw_all_of():

@@ -95,3 +95,12 @@ def test_what_does_not_fit_is_a_sentence(changes, says):
         Preprocessing(**{"resize": None, "crop": None, **AS_IS, **changes}).prepare(Recording(np.zeros((2, 4, 4, 4)), "volume"))
     with pytest.raises(InputError, match="crop has 3 numbers, 4, 4, 4, and this has 1 axes"):
         Preprocessing(None, (4, 4, 4), **AS_IS).prepare(Recording(np.zeros((1, 9)), "signal"))
+
+
+def test_the_lines_of_a_signal_are_the_channels_that_the_network_takes():
+    """So the map of the network's first channel is drawn on the channel that it took, not on the first of the file."""
+    values = np.random.default_rng(0).normal(size=(12, 40))
+    framed, image = Preprocessing(None, None, bands=(8, 7), **AS_IS).prepare(Recording(values, "signal"))
+    assert np.array_equal(image, values[[8, 7]])
+    assert np.array_equal(framed.values, values[[8, 7]])
+    assert framed.bands == (8, 7)

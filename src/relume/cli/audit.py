@@ -169,7 +169,7 @@ def audit(
     methods = examined.methods(common.method_keys(method, METHODS))
     photos = find_photos(photos, output)
     names = distinct_names(photos)
-    opened = network.open()
+    opened = network.open(example=photos[0])
     if network.labels is not None:
         opened.check_labels()
     target = examined.target_of(opened)

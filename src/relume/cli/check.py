@@ -53,17 +53,19 @@ def check(
     """
     from relume.checkup import check as examine
     from relume.demo import draw_scene
+    from relume.engine.diagnosis import other_axes
 
-    opened = network.open()
+    opened = network.open(example=picture)
     photo, image = opened.input_of(draw_scene(0).picture if picture is None else common.read_photo(picture))
     preprocessing = opened.preprocessing_of(photo)
     try:
         checkup = examine(opened.model, image[None], network.layer, activation=opened.activation, output=opened.output)
-    except InputError as error:
+    except InputError as raised:
+        error = other_axes(opened.model, image[None]) or raised
         if picture is not None:
-            raise
+            raise error from raised
         given = f"it was tried on a drawn scene, {tuple(image.shape)}; name a file of yours: relume check MODEL FILE"
-        raise InputError(f"{error}; {given}") from error
+        raise InputError(f"{error}; {given}") from raised
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
         typer.echo(json.dumps({**opened.provenance, "labels": labelled, **checkup.as_dict()}, indent=2, ensure_ascii=False))

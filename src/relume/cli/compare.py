@@ -55,7 +55,7 @@ def compare(
     photos = find_photos(photos, output)
     names = distinct_names(photos)
     compared: list[Comparison] = []
-    opened = network.open()
+    opened = network.open(example=photos[0])
     targets = common.targets_of(target, ask, opened)
     failures = Failures(asked.attempt(opened, targets, methods, network.layer))
 

@@ -91,7 +91,7 @@ def explain(
     cut = None if tiles is None else tiles_of(tiles)
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = find_photos(photos, output)
-    opened = network.open()
+    opened = network.open(example=photos[0])
     targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())

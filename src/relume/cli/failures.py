@@ -97,8 +97,9 @@ _HINT = "--traceback shows the way there"
 def _hint(line: str) -> str:
     """Choose the next step by what a network says that failed on its input."""
     channels = re.search(r"expected input\[[\d, ]+\] to have (\d+) channels?, but got (\d+) channels? instead", line)
-    if channels and channels[2] == "3":
-        return f"the command gives it red, green and blue, and it takes {channels[1]} channel{'s' * (channels[1] != '1')}"
+    if channels:
+        grey = "one value of --mean and one of --std make photos grey, and " * (channels[1] == "1" and channels[2] == "3")
+        return f"{grey}--bands names the channels that it takes"
     shaped = any(word in line.casefold() for word in ("size", "shape", "dimension", "channels", "height", "width"))
     return "--resize and --crop set that shape" if shaped else _HINT
 

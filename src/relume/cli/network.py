@@ -142,11 +142,12 @@ class Network:
         str | None, typer.Option(metavar="NAME", help="Prepare the network to compute in bfloat16, float16 or float64.")
     ] = None
 
-    def open(self, *, photos: bool = True) -> Opened:
+    def open(self, *, photos: bool = True, example: Path | None = None) -> Opened:
         """Open the network with its labels, and check that ``layer`` exists; the demo network if no ``model`` is given.
 
         The device and the notes of opening are printed on stderr; before them, if the command is about ``photos`` and no
-        network was named, that this is the demo network.
+        network was named, that this is the demo network. If the network is prepared, it is tried on a recording given as
+        ``example``, and on a drawn scene otherwise.
         """
         from relume.engine.layers import layer_name
         from relume.models.labels import read_labels
@@ -178,18 +179,22 @@ class Network:
             layer_name(opened.model, self.layer)
         for note in (f"{opened.name} on {opened.device}", *opened.notes):
             err.print(Text(note, style="dim"))
-        return self._prepared(opened) if self.prepare or self.lean or self.dtype is not None else opened
+        return self._prepared(opened, example) if self.prepare or self.lean or self.dtype is not None else opened
 
-    def _prepared(self, opened: Opened) -> Opened:
-        """Return the network made faster, tried on a drawn scene."""
+    def _prepared(self, opened: Opened, example: Path | None) -> Opened:
+        """Return the network made faster, tried on the ``example`` if it is a recording, else on a drawn scene."""
         import torch
 
         from relume.demo import draw_scene
+        from relume.models.photos import read_photo
+        from relume.pictures import format_of
 
         if self.dtype not in (None, *_DTYPES):
             raise InputError(f"--dtype is {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {self.dtype!r}")
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        return opened.prepared(draw_scene(0).picture, dtype=dtype, lean=self.lean)
+        is_recording = example is not None and format_of(example)
+        photo = read_photo(example) if example is not None and is_recording else draw_scene(0).picture
+        return opened.prepared(photo, dtype=dtype, lean=self.lean)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

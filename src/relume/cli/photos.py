@@ -73,11 +73,13 @@ class Failures:
         Raises:
             RelumeError: every photo fails so.
         """
+        from relume.engine.diagnosis import AxesError
+
         failure = in_words(error)
         sentence = str(failure)
         if not self.done and sentence not in self._sentences and self._is_general(failure):
             self._general.add(sentence)
-            if not isinstance(failure, (NetworkError, NonFiniteError, *self.depends)):
+            if not isinstance(failure, (AxesError, NetworkError, NonFiniteError, *self.depends)):
                 raise failure
         complain("the same" if sentence == self._last else failure, path)
         self._sentences.add(sentence)

@@ -1,7 +1,8 @@
 """The codes of stored maps: a byte a value, in which the order of small values lives on; or float32, which is exact.
 
-Rank correlation, by which maps are compared, depends on the many small values of a map. Even steps of 8 bits lose them, and so
-does float16. The sixth root spreads them over the codes.
+Rank correlation, by which maps are compared, depends on the many small values of a map. Even steps of 8 bits lose them, and
+float16 takes twice the room and loses those below 6e-8. The sixth root spreads them over the codes:
+``python -m benchmarks.codes`` compares them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
 
     Example:
         >>> import torch
-        >>> from relume.datasets.codes import decode, encode
+        >>> from relume.datasets import decode, encode
         >>> content, scale = encode(torch.tensor([-2.0, 0.0, 1e-6]))
         >>> list(content), scale
         ([129, 0, 11], 2.0)
@@ -55,6 +56,11 @@ def decode(content: bytes, scale: float, shape: Sequence[int], code: Code = "six
 
     Raises:
         ValueError: the bytes are more or fewer than the shape has room for.
+
+    Example:
+        >>> from relume.datasets import decode
+        >>> decode(bytes([255, 128]), 1.0, (2,), "positive_sixth_root")
+        tensor([1.0000, 0.0160])
     """
     dtype, highest = _CODES[code]
     stored: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)

@@ -43,7 +43,7 @@ class RunRequest:
         InputError: no such store, or no such method.
 
     Example:
-        >>> from relume.datasets.request import RunRequest
+        >>> from relume.datasets import RunRequest
         >>> RunRequest(methods=["gradcam"], target="cat").as_dict()["methods"]
         ['gradcam']
     """

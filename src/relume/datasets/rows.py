@@ -56,8 +56,7 @@ def explained_rows(opened: Opened, batch: Sequence[tuple[Item, Loaded]], request
 
     Example:
         >>> import relume
-        >>> from relume.datasets.request import RunRequest
-        >>> from relume.datasets.rows import explained_rows
+        >>> from relume.datasets import RunRequest, explained_rows
         >>> from relume.demo import draw_scene
         >>> item = {"id": "0", "path": None, "label": "cat", "target": "cat", "mask": None}
         >>> photo = draw_scene(7, ["cat", "dog"]).picture

@@ -265,6 +265,7 @@ def _recording_view(targets: Sequence[Explanation], recording: Recording, kind: 
         picture=draw(recording, size=400),
         targets=[RecordingTarget(e.title(), [_recording_map(e, m, recording, kind) for m in e.maps]) for e in targets],
         channels=cut(recording, drawn_map(first, [*first.maps][-1])) if is_signal else (),
+        bands=recording.bands,
         top=[(name, value) for _, name, value in first.top()],
         facts=facts,
         quantity=first.quantity,

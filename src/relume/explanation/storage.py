@@ -134,7 +134,8 @@ def _grids(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
             values = explanation.maps[key][i : i + 1]
             values = values if info.place == "input" else upsample(values, explanation.images.shape[2:])
             name = f"{key}{'' if len(explanation) == 1 else f'.{i}'}{grid.suffix}"
-            contents[name] = grid.write(placed(recording, array(values[0].float())))
+            recorded = np.isfinite(recording.values).all(0)
+            contents[name] = grid.write(np.where(recorded, placed(recording, array(values[0].float())), np.float32(np.nan)))
     return contents
 
 
@@ -453,4 +454,5 @@ def _recording(values: NDArray[Any], data: dict[str, Any]) -> Recording:
         limits=None if data["limits"] is None else (low, high),
         grid=None if data["grid"] is None else grid_of(data["grid"]),
         notes=tuple(map(str, data["notes"])),
+        bands=tuple(map(int, data["bands"])),
     )

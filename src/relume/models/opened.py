@@ -293,9 +293,14 @@ class Opened:
             options: as for :func:`relume.prepare`.
         """
         from relume.acceleration.prepared import prepare
+        from relume.engine.diagnosis import AxesError, other_axes
 
         _, image = self.input_of(photo)
-        return dataclasses.replace(self, model=prepare(self.model, image[None], **options), dtype=image.dtype)
+        try:
+            model = prepare(self.model, image[None], **options)
+        except AxesError as error:
+            raise other_axes(self.model, image[None]) or error from error
+        return dataclasses.replace(self, model=model, dtype=image.dtype)
 
     def embedding(self, photo: Picture) -> torch.Tensor:
         """Return the network's embedding of a photo, ``(D,)``, as a reference for :class:`relume.targets.Embedding`.

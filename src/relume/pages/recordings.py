@@ -79,6 +79,7 @@ class RecordingView:
         picture: the recording as it is drawn elsewhere.
         targets: what is explained, one or more.
         channels: the channels of a signal that are drawn.
+        bands: the number of each channel in its file, if it is another.
         top: the highest classes, each with its ``quantity``.
         facts: what else a reader must know, as words.
         quantity: the quantity in ``top``: a ``probability``, from 0 to 1, or a ``score``.
@@ -94,6 +95,7 @@ class RecordingView:
     picture: Image.Image
     targets: Sequence[RecordingTarget]
     channels: Sequence[int] = ()
+    bands: Sequence[int] = ()
     top: Sequence[tuple[str, float]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     quantity: Literal["probability", "score"] = "probability"
@@ -130,7 +132,14 @@ def recordings_page(views: Sequence[RecordingView], *, title: str) -> str:
 
 def _packed_recording(view: RecordingView) -> tuple[str, dict[str, Any]]:
     """Return a recording as packed text, and what the script knows of it, in cells of the page."""
-    facts = {"name": view.name, "kind": view.kind, "unit": view.unit, "step": view.spacing, "channels": list(view.channels)}
+    facts = {
+        "name": view.name,
+        "kind": view.kind,
+        "unit": view.unit,
+        "step": view.spacing,
+        "channels": list(view.channels),
+        "bands": list(view.bands),
+    }
     facts |= {"shape": view.values.shape, "size": view.values.shape[1:], "spacing": view.spacing, "box": view.box}
     if view.kind == "signal":
         return _packed(view.values.astype("<f4")), facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -61,6 +62,7 @@ class Recording:
         limits: the values that are black and white, where the file tells them, as that of a video does.
         grid: its place in the world, if the file tells it: maps are written on the same grid.
         notes: remarks on its file that a reader needs.
+        bands: the numbers of a signal's channels in its file, where the network takes only these; empty if it takes all.
 
     Example:
         >>> import numpy as np
@@ -79,12 +81,13 @@ class Recording:
     limits: tuple[float, float] | None = None
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
+    bands: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Fill in what follows from the values.
 
         Raises:
-            ImageError: the values have other axes than the kind, or none along one.
+            ImageError: the values have other axes than the kind, or none along one, or are no real numbers.
             InputError: there is no such kind or channel, or not one finite spacing above zero for each axis.
         """
         if self.kind not in get_args(RecordingKind):
@@ -94,6 +97,8 @@ class Recording:
             raise ImageError(
                 f"a {self.kind} has values (channels, {'s, '.join(axes)}s), one at least of each; got shape {shape}"
             )
+        if self.values.dtype.kind not in "buif":
+            raise ImageError(f"a recording has real numbers; got {self.values.dtype}")
         spacing = self.spacing or (1.0,) * len(axes)
         if len(spacing) != len(axes) or not all(math.isfinite(step) and step > 0 for step in spacing):
             raise InputError(f"spacing is a number above zero for each of {len(axes)} axes; got {spacing}")
@@ -140,6 +145,7 @@ class Recording:
             "limits": None if self.limits is None else list(self.limits),
             "grid": grid,
             "notes": list(self.notes),
+            "bands": list(self.bands),
         }
 
 
@@ -147,7 +153,7 @@ def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float 
     """Interpolate a map of the network's input linearly at the cells of ``recording``, and return it on their grid.
 
     It undoes the resize of the part that the network saw: values stand in the middle of their cells, as with torch's
-    ``align_corners=False``.
+    ``align_corners=False``. Where the network's input is finer than the recording, a cell has the mean of all that lies in it.
 
     Args:
         recording: the recording, with the box that the network saw.
@@ -169,14 +175,24 @@ def placed(recording: Recording, values: NDArray[np.floating[Any]], fill: float 
     for axis, ((low, high), side) in enumerate(zip(recording.box, recording.size, strict=True), start=1):
         middles = np.arange(side) + 0.5
         first, last = np.searchsorted(middles, low), np.searchsorted(middles, high, "right")
-        count = part.shape[axis]
-        at = ((middles[first:last] - low) / (high - low) * count - 0.5).clip(0, count - 1)
-        before = np.floor(at).astype(int)
-        weight = np.expand_dims((at - before).astype(np.float32), tuple(range(1, part.ndim - axis)))
-        after = part.take((before + 1).clip(max=count - 1), axis)
-        part = part.take(before, axis)
-        part += weight * (after - part)
+        steps = part.shape[axis] / (high - low)
+        parts = max(1, math.ceil(steps - 1e-6))  # of a cell, so that none of a finer map is passed over
+        shifts = ((np.arange(parts) + 0.5) / parts - 0.5).tolist()
+        samples = (_between(part, (middles[first:last] + shift - low) * steps - 0.5, axis) for shift in shifts)
+        part = functools.reduce(np.add, samples) / np.float32(parts)
         inside.append(slice(first, last))
     whole = np.full((len(part), *recording.size), fill, np.float32)
     whole[tuple(inside)] = part
     return whole
+
+
+def _between(values: NDArray[np.float32], places: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+    """Interpolate values linearly at places along an axis; beyond its ends they are those at the ends."""
+    count = values.shape[axis]
+    places = places.clip(0, count - 1)
+    before = np.floor(places).astype(int)
+    weight = np.expand_dims((places - before).astype(np.float32), tuple(range(1, values.ndim - axis)))
+    after = values.take((before + 1).clip(max=count - 1), axis)
+    part = values.take(before, axis)
+    part += weight * (after - part)
+    return part

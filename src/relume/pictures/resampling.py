@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,9 @@ def resampled(recording: Recording, preprocessing: Preprocessing) -> tuple[Recor
     values = _cut(values, edges, low if preprocessing.window or recording.limits else 0.0)
     scales = [side / resized for side, resized in zip(recording.size, size, strict=True)]
     box = tuple((start * scale, end * scale) for (start, end), scale in zip(edges, scales, strict=True))
+    if recording.kind == "signal" and preprocessing.bands is not None:  # each line is drawn with the map of its own channel
+        taken = recording.values[list(preprocessing.bands)]
+        recording = replace(recording, values=taken, shown=(), bands=preprocessing.bands)
     return recording.within(box), torch.from_numpy(np.ascontiguousarray(((values - low) / (high - low) - mean) / std))
 
 

@@ -139,7 +139,9 @@ def _draw_channel(axes: Axes, places: Line, recording: Recording, drawn: DrawnMa
         axes.add_collection(LineCollection(pieces[weak:], linewidths=widths[weak:] + 0.8, colors=_CASING))
         axes.add_collection(LineCollection(pieces, linewidths=widths, colors=ink[order], capstyle="round"))
     if len(recording.values) > 1:
-        axes.set_ylabel(f"channel {channel}", fontsize=6.5, color=SOFT, labelpad=2)
+        axes.set_ylabel(
+            f"channel {recording.bands[channel] if recording.bands else channel}", fontsize=6.5, color=SOFT, labelpad=2
+        )
     known = line[np.isfinite(line)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.5

@@ -19,6 +19,7 @@ const signal = () => array(`scan-${chosen.photo}`);
 const relevance = () => array(`map-${mapId()}`);
 const count = () => photo().shape[1];
 const channels = () => photo().channels;
+const inFile = (channel) => photo().bands[channel] ?? channel;
 
 function showStage() {}
 function fit() { Object.assign(view, { start: 0, end: 1 }); draw(); }
@@ -65,7 +66,7 @@ function drawChannel(context, values, maps, channel, top, tall) {
   context.fillStyle = colour("soft");
   context.textAlign = "right";
   for (const value of high > low ? [low, high] : [low]) context.fillText(short(value), LEFT - 8, at(value) + 4);
-  if (photo().shape[0] > 1) context.fillText(`ch. ${channel}`, LEFT - 8, top + tall / 2 + 2);
+  if (photo().shape[0] > 1) context.fillText(`ch. ${inFile(channel)}`, LEFT - 8, top + tall / 2 + 2);
   context.save();
   context.beginPath();
   context.rect(LEFT, top, across(), tall);
@@ -142,10 +143,10 @@ function read() {
   const several = photo().shape[0] > 1, lines = [["sample", where]];
   let strongest = NaN;
   for (const channel of channels()) {
-    const value = seen ? relevanceAt(maps, channel, pin) : NaN, name = several ? `channel ${channel}` : "signal";
+    const value = seen ? relevanceAt(maps, channel, pin) : NaN, name = several ? `channel ${inFile(channel)}` : "signal";
     if (!(Math.abs(value) <= Math.abs(strongest))) strongest = value;
     lines.push([name, seen ? exact(values[channel * count() + pin]) : "–"]);
-    if (map().shape.length > 1) lines.push([several ? `map ${channel}` : "map", told(seen, value)]);
+    if (map().shape.length > 1) lines.push([several ? `map ${inFile(channel)}` : "map", told(seen, value)]);
   }
   if (map().shape.length < 2) lines.push(["map", told(seen, strongest)]);
   reading.replaceChildren(...lines.flatMap(([name, text]) => [make("dt", name), make("dd", text)]));

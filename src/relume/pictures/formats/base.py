@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from relume.errors import ImageError
 
@@ -104,6 +104,9 @@ def check_finite(values: NDArray[Any]) -> None:
         )
 
 
-def range_of(values: NDArray[Any]) -> tuple[float, float] | None:
-    """Return black and white of values ``(C, ...)`` that are colours: those of three channels of 8 bits."""
-    return (0.0, 255.0) if len(values) == 3 and values.dtype == np.uint8 else None
+def range_of(values: NDArray[Any], dtype: DTypeLike | None = None) -> tuple[float, float] | None:
+    """Return black and white of values ``(C, ...)`` that are colours: those of three channels of 8 bits.
+
+    ``dtype`` is that of the file, where the values have another one.
+    """
+    return (0.0, 255.0) if len(values) == 3 and np.dtype(dtype or values.dtype) == np.uint8 else None

@@ -77,24 +77,21 @@ def read_dicom(path: Path) -> Recording:
         raise ImageError(f"it holds {len(headers)} files, and one with several frames is a recording by itself; name one file")
     places = [_place(header, 0) for header in headers.values()]
     others = len(files) - len(headers)
-    note = f"{others} {'file' if others == 1 else 'files'} without pictures of DICOM left out"
-    return _volume([*map(_slice, headers)], places, (note,) if others else ())
+    notes = tuple(dict.fromkeys(note for header in headers.values() for note in _meanings(header)))
+    if others:
+        notes += (f"{others} {'file' if others == 1 else 'files'} without pictures of DICOM left out",)
+    return _volume([*map(_slice, headers)], places, notes)
 
 
 def _file(path: Path) -> Recording:
     """Read one file: a volume or video of its frames, or its only picture."""
     dataset = _header(path, pixels=True)
     frames, values = _frames(dataset), _pixels(dataset)
+    notes = _meanings(dataset)
     if "PerFrameFunctionalGroupsSequence" in dataset and frames > 1:
-        return _volume([*values], [_place(dataset, frame) for frame in range(frames)])
+        return _volume([*values], [_place(dataset, frame) for frame in range(frames)], notes)
     channels = np.moveaxis(values, -1, 0)
     steps = tuple(map(float, _fact(dataset, 0, "PixelMeasuresSequence", "PixelSpacing", dataset.get("ImagerPixelSpacing", ()))))
-    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    meanings = {
-        "its low values are white (MONOCHROME1), and are as they are stored": inverted,
-        "its table of values (ModalityLUTSequence) is not applied": "ModalityLUTSequence" in dataset,
-    }
-    notes = tuple(note for note, applies in meanings.items() if applies)
     if frames > 1:
         time = float(dataset.get("FrameTime") or 0) / 1000
         if not time:
@@ -104,6 +101,16 @@ def _file(path: Path) -> Recording:
         return Recording(channels, "video", (time, 1.0, 1.0), "s", limits=range_of(channels), grid=ArrayGrid(), notes=notes)
     picture = channels[:, 0]
     return Recording(picture, "bands", steps, "mm" if steps else "", limits=range_of(picture), grid=ArrayGrid(), notes=notes)
+
+
+def _meanings(dataset: Dataset) -> tuple[str, ...]:
+    """Note in which ways values are other than a viewer shows them."""
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    meanings = {
+        "its low values are white (MONOCHROME1), and are as they are stored": inverted,
+        "its table of values (ModalityLUTSequence) is not applied": "ModalityLUTSequence" in dataset,
+    }
+    return tuple(note for note, applies in meanings.items() if applies)
 
 
 # --- Facts and pixels of a file ------------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def read_geotiff(path: Path) -> Recording:
         values = read_bands(dataset)
         notes = _nodata_note(values)
         crs, transform = dataset.crs, tuple(map(float, dataset.transform[:6]))
+        ends = range_of(values, dataset.dtypes[0])  # nodata makes numbers of bytes
         bands = tuple(dataset.descriptions[i - 1] or "" for i in _shown(dataset))
         if dataset.gcps[0]:
             notes += ("its ground control points are not kept in maps",)
@@ -154,7 +155,7 @@ def read_geotiff(path: Path) -> Recording:
         raise ImageError(f"its transform {transform} is singular, so its pixels have no place; write that of the scene into it")
     grid = GeoGrid(crs.to_wkt() if crs else "", transform, bands if any(bands) else ())
     steps = math.hypot(b, e), math.hypot(a, d)
-    return Recording(values, "bands", steps, _unit(crs), limits=range_of(values), grid=grid, notes=notes)
+    return Recording(values, "bands", steps, _unit(crs), limits=ends, grid=grid, notes=notes)
 
 
 def _nodata_note(values: NDArray[Any]) -> tuple[str, ...]:

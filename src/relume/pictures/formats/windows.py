@@ -114,7 +114,7 @@ def _raster(dataset: DatasetReader) -> Windowed:
     def recording(**options: Any) -> Recording:
         with decoding(repr(dataset.name)):
             values = read_bands(dataset, **options)
-        return Recording(values, "bands", limits=range_of(values))
+        return Recording(values, "bands", limits=range_of(values, dataset.dtypes[0]))
 
     def overview(side: int) -> Recording:
         factor = min(1.0, side / max(size))
