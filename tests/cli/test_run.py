@@ -2,10 +2,11 @@
 
 import functools
 import json
+import shutil
 import signal
+import sys
 
 import pytest
-from PIL import Image
 
 import relume
 from relume.cli import run as command
@@ -51,16 +52,44 @@ def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
 
     def interrupted(*args):
         batches.append(args)
-        if len(batches) in (1, 5, 6):
+        for _ in range({1: 1, 3: 2}.get(len(batches), 0)):
             signal.raise_signal(signal.SIGINT)
         return explained_rows(*args)
 
     monkeypatch.setattr(local, "explained_rows", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        for rows in (4, 8):  # batches 1 and 2, then 3 to 6
+        for _ in range(2):
             result = run()
             assert result.exit_code == 130
-            assert len(relume.Run.load("RUN")) == rows
+            assert complaints(result) == [
+                "relume: finishing the part that was begun; interrupt again to lose it",
+                "relume: stopped after 4 of 9 rows, which are whole; the same command goes on from there",
+            ]
+            assert len(relume.Run.load("RUN")) == 4
     finally:
         signal.signal(signal.SIGINT, before)
+    assert run().stdout == "9 of 9 rows  → RUN\n"
+
+
+@pytest.mark.usefixtures("photos")
+def test_one_sentence_for_everything_that_is_wrong(tmp_path):
+    assert run("--limit", 1).exit_code == 0
+    assert "was begun otherwise: limit was 1 and is 2; give what" in sentence(run("--limit", 2), 2)
+    record = tmp_path / "RUN" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 2}))
+    assert "is of format 2, and this version of relume reads 1" in sentence(run("--limit", 1), 2)
+    shutil.rmtree("RUN")
+    (tmp_path / "empty").mkdir()
+    assert "'empty' holds no pictures" in sentence(run(source="empty"), 2)
+    assert "'nowhere'" in sentence(run(source="nowhere"), 2)
+    assert "no class is called 'cow'" in sentence(run("--target", "cow"), 2)
+    assert "give --target or --ask" in sentence(run("--target", "cat", "--ask", "regression:up"), 2)
+    assert "--shard is I/N, such as 1/4 to 4/4; got '3'" in sentence(run("--shard", "3"), 2)
+    assert "shards are counted from 1" in sentence(run("--shard", "5/4"), 2)
+    assert "'photos/0.png' is not a folder" in sentence(run("--output", "photos/0.png"), 2).replace(f"{tmp_path}/", "")
+
+
+def test_without_pyarrow_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "relume.datasets.loading", None)
+    assert "relume.datasets.loading" in sentence(run(), 2)

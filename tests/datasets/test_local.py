@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -28,25 +29,22 @@ def undisturbed(tmp_path_factory):
 
 
 @told
-def test_a_run_that_is_killed_and_gone_on_with_is_as_one_that_was_not(undisturbed, tmp_path):
-    chance = random.Random(0)
-    for _ in range(2):
-        assert kill_after(begin_scenes(COUNT, tmp_path / "run"), chance.randint(2, 9))
-    assert len(relume.Run.load(tmp_path / "run")) < COUNT
-    run = run_scenes(COUNT, tmp_path / "run")
+def test_a_run_that_is_killed_twice_is_as_one_that_was_not(undisturbed, tmp_path):
+    """The first time as a whole, then while it does one of two shards; the other shard is done at once."""
+    chance, folder = random.Random(0), tmp_path / "run"
+    first = begin_scenes(COUNT, folder, stop=2 * chance.randint(3, 6) + 1)  # while it writes a part
+    first.communicate()
+    assert len(left_over(tmp_path)) == 2  # and its lock
+    second = begin_scenes(COUNT, folder, (2, 2), chance.randint(1, 4))
+    run_scenes(COUNT, folder, shard=(1, 2))
+    second.communicate()
+    assert (first.returncode, second.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
+    assert len(relume.Run.load(folder)) < COUNT
+    run = run_scenes(COUNT, folder, shard=(2, 2))
     assert_same(run, undisturbed)
     assert not left_over(tmp_path)
     assert [row["id"] for row in run if row["error"]] == [str(i) for i in range(COUNT) if i % 10 == 9]
     assert run.explanation("3")["gradcam"].shape == (1, 16, 16)
-
-
-def test_shards_at_once_make_one_run(undisturbed, tmp_path):
-    other = begin_scenes(24, tmp_path / "run", (2, 2))
-    run_scenes(24, tmp_path / "run", shard=(1, 2))
-    other.communicate()
-    assert other.returncode == 0
-    assert_same(relume.Run.load(tmp_path / "run"), undisturbed, 24)
-    assert not left_over(tmp_path)
 
 
 def test_lost_and_damaged_parts_are_done_again_and_no_others(tmp_path):

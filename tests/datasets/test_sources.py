@@ -40,7 +40,7 @@ def write_tar(name, files):
             tar.addfile(info, io.BytesIO(data))
 
 
-def write_saved(folder, cells, labels):
+def write_saved(folder, cells, labels, feature):
     """Write what ``Dataset.save_to_disk`` of datasets 4 does, in two files."""
     Path(folder).mkdir(parents=True)
     images = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
@@ -49,7 +49,7 @@ def write_saved(folder, cells, labels):
     for name, rows in zip(names, (table[:1], table[1:]), strict=True):
         with pa.OSFile(f"{folder}/{name}", "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(rows)
-    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    features = {"image": {"_type": "Image"}, "label": feature}
     Path(folder, "dataset_info.json").write_text(json.dumps({"features": features}))
     Path(folder, "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
 
@@ -111,28 +111,32 @@ def test_tars_are_read_by_offset():
     )
     array = io.BytesIO()
     np.save(array, np.ones((2, 30), np.float32))
-    write_tar("s-010.tar", {"3.json": b'{"label": "dog"}', "3.PNG": 5, "5.npy": array.getvalue()})
+    write_tar("s-010.tar", {"3.json": b'{"label": "dog"}', "3.PNG": 5, "5.npy": array.getvalue(), "6.npy": b"words"})
     source = open_source("s-{009..010}.tar")
     table = source.manifest()
-    assert table["id"].to_pylist() == ["x/1", "x/2", "3", "5"]
-    assert table["label"].to_pylist() == ["3", "a cup", "dog", None]
-    pictures = [pickle.loads(pickle.dumps(source)).read(item) for item in table.to_pylist()]
+    assert table["id"].to_pylist() == ["x/1", "x/2", "3", "5", "6"]
+    assert table["label"].to_pylist() == ["3", "a cup", "dog", None, None]
+    pictures = [pickle.loads(pickle.dumps(source)).read(item) for item in table.to_pylist()[:4]]
     assert [picture.picture.getpixel((0, 0))[0] for picture in pictures[:3]] == [1, 2, 5]
     assert pictures[0].content == png(1)
     assert pictures[3].values.shape == (2, 30)
+    with pytest.raises(ImageError, match="^'.*s-010.tar/6.npy': it is no file of NumPy"):
+        source.read(table.to_pylist()[4])
     assert open_source("s-*.tar").manifest() == open_source("s-{009,010}.tar").manifest() == table
 
 
 def test_a_data_set_that_save_to_disk_wrote():
     write({"b.png": 2})
     cells = [{"bytes": png(1)}, {"path": str(Path("b.png").absolute())}, None]
-    write_saved("saved/train", cells, [1, 0, -1])
+    write_saved("saved/train", cells, [1, 0, -1], {"names": ["cat", "dog"], "_type": "ClassLabel"})
     source = open_source("saved/train")
     items = source.manifest().to_pylist()
     assert [(item["id"], item["label"]) for item in items] == [("0", "dog"), ("1", "cat"), ("2", None)]
     assert [source.read(item).picture.getpixel((0, 0))[0] for item in items[:2]] == [1, 2]
     with pytest.raises(ImageError, match="row 2 of 'saved/train' has no picture in column image"):
         source.read(items[2])
+    write_saved("saved/test", cells, [1, 0, None], {"dtype": "int64", "_type": "Value"})
+    assert open_source("hf:saved/test").manifest()["label"].to_pylist() == ["1", "0", None]
     Path("saved/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(InputError, match="several splits; name one: saved/train, saved/test"):
         open_source("saved")

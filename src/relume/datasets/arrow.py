@@ -32,8 +32,8 @@ class Saved(Source):
         spec: its folder, as it was written.
         folder: its folder.
         column: its first column of pictures.
-        label: its first column of classes; None if it has none.
-        classes: the names of these.
+        label: its first column of classes, or else the one called ``label``; None if it has neither.
+        classes: the names of the classes; empty if they have none.
     """
 
     spec: str
@@ -53,10 +53,10 @@ class Saved(Source):
     def _rows(self) -> Iterator[Item]:
         table = _table(self.folder)
         for row in range(len(table)):
-            index = None if self.label is None else table[self.label][row].as_py()
-            # a class that nobody knows is -1 there
-            label = self.classes[index] if index is not None and 0 <= index < len(self.classes) else None
-            yield {"id": str(row), "row": row, "label": label}
+            value = None if self.label is None else table[self.label][row].as_py()
+            if self.classes and value is not None:  # -1 is a class that nobody knows
+                value = self.classes[value] if 0 <= value < len(self.classes) else None
+            yield {"id": str(row), "row": row, "label": None if value is None else str(value)}
 
     def read(self, item: Item) -> Photo | Recording:
         """Read the picture of a row.
@@ -114,6 +114,9 @@ def open_arrow(spec: str) -> Source:
             f"{spec!r} is no data set that save_to_disk wrote, or is damaged: {first_line(error)}; write it again"
         ) from error
     column, label = _of_type(features, "Image"), _of_type(features, "ClassLabel")
+    if label is None and "label" in features:
+        label = "label"
+    classes = features[label].get("names", ()) if label and isinstance(features[label], dict) else ()
     if column is None:
         raise InputError(f"the data set {spec!r} has no column of pictures; it has {', '.join(features)}: cast one to Image")
-    return Saved(spec, folder, column, label, tuple(features[label]["names"]) if label else ())
+    return Saved(spec, folder, column, label, tuple(classes))
