@@ -21,6 +21,7 @@ import relume
 from relume import evaluation
 from relume.auditing import CHECKS
 from relume.cli import app
+from relume.datasets import DATASETS
 from relume.demo import draw_scene
 from relume.engine import RECTIFIERS
 from relume.explanation import WRITERS
@@ -30,7 +31,7 @@ from relume.models.sources import open_model
 from relume.pictures import FORMATS, KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, CHECKS, FORMATS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
+REGISTRIES = [relume.METHODS, CHECKS, DATASETS, FORMATS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 

@@ -12,6 +12,8 @@ from .attribution import (
 )
 from .auditing.report import AuditReport
 from .auditing.run import audit
+from .datasets.local import run
+from .datasets.store import Run
 from .engine.coverage import Coverage
 from .evaluation.run import evaluate
 from .explanation.comparison import Comparison, compare
@@ -40,6 +42,7 @@ __all__ = [
     "GuidedReLU",
     "Method",
     "Preprocessing",
+    "Run",
     "Smooth",
     "__version__",
     "audit",
@@ -54,6 +57,7 @@ __all__ = [
     "prepare",
     "preprocess_image",
     "rules",
+    "run",
     "share",
     "targets",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar
 
 from relume.errors import InputError
@@ -42,7 +44,7 @@ class Registry(MutableMapping[str, T]):
             InputError: it stands for nothing, here or in another package.
         """
         if name not in self._things:
-            for point in entry_points(group=self.group):
+            for point in _points(self.group, *sys.path):
                 if point.name == name:
                     self._things[name] = point.load()
                     return self._things[name]
@@ -72,4 +74,10 @@ class Registry(MutableMapping[str, T]):
 
     def names(self) -> list[str]:
         """Return every name, those of entry points that were not loaded yet included."""
-        return list(dict.fromkeys((*self._things, *(point.name for point in entry_points(group=self.group)))))
+        return list(dict.fromkeys((*self._things, *(point.name for point in _points(self.group, *sys.path)))))
+
+
+@functools.lru_cache
+def _points(group: str, *_folders: str) -> EntryPoints:
+    """Return the entry points of a group in the folders of ``sys.path``; to find them takes milliseconds."""
+    return entry_points(group=group)

@@ -404,7 +404,7 @@ def test_a_source_from_outside_loads_checkpoints_and_moves(small, tmp_path, monk
 
 def test_a_source_of_another_package_is_found_by_its_entry_point(monkeypatch):
     point = EntryPoint("tiny", "tests.models.test_sources:TINY", "relume.sources")
-    monkeypatch.setattr("relume.registry.entry_points", lambda group: [point] if group == "relume.sources" else [])
+    monkeypatch.setattr("relume.registry._points", lambda group, *_: [point] if group == "relume.sources" else [])
     try:
         assert open_model("tiny:anything").name == "tiny:anything"
     finally:

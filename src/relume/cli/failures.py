@@ -166,8 +166,8 @@ def _quiet(*, shown: bool) -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold an interruption back until the body is done; a second one is not held back."""
+def uninterrupted(notice: str = "") -> Iterator[None]:
+    """Hold an interruption back until the body is done, with a notice on stderr; a second one is not held back."""
     before, interrupted = signal.getsignal(signal.SIGINT), list[int]()
     # in the background interruptions are ignored, and threads have no say in it
     if not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -177,6 +177,8 @@ def uninterrupted() -> Iterator[None]:
     def hold(number: int, _: FrameType | None) -> None:
         interrupted.append(number)
         signal.signal(signal.SIGINT, before)
+        if notice:
+            complain(notice)
 
     signal.signal(signal.SIGINT, hold)
     try:

@@ -36,6 +36,19 @@ class Source(ABC):
 
     Attributes:
         spec: how it was written: a folder, a file, a glob, or the name of a data set.
+
+    Example:
+        >>> from relume.datasets import MANIFEST, Source
+        >>> from relume.demo import draw_scene
+        >>> from relume.pictures import as_photo
+        >>> class Scenes(Source):
+        ...     spec = "two scenes"
+        ...     def manifest(self):
+        ...         return pa.Table.from_pylist([{"id": "0"}, {"id": "1"}], schema=MANIFEST)
+        ...     def read(self, item):
+        ...         return as_photo(draw_scene(int(item["id"])).picture)
+        >>> Scenes().read({"id": "1"}).picture.size
+        (128, 128)
     """
 
     spec: str

@@ -23,7 +23,7 @@ from relume.pictures.photo import load_photo
 if TYPE_CHECKING:
     from relume.models.opened import Opened
 
-__all__ = ["MASKS", "masks"]
+__all__ = ["MASKS", "masks", "read_mask"]
 
 #: The file that lists the masks of a folder.
 MASKS = "masks.csv"
@@ -117,27 +117,36 @@ def _sample(path: Path, rows: Sequence[_Row], opened: Opened) -> Sample:
     if photo.orientation != 1:
         turned = f"it is to be turned (EXIF orientation {photo.orientation}), and its masks may not be"
         raise ImageError(f"{str(path)!r}: {turned}; save it upright")
-    masks = [(row.index, _mask(row, photo.picture.size)) for row in rows]
+    masks = [(row.index, read_mask(row.mask, photo.picture.size, row.values)) for row in rows]
     return sample_of(path.name, photo.picture, masks, opened)
 
 
-def _mask(row: _Row, size: tuple[int, int]) -> Mask:
-    """Read the pixels of the thing, in those of the photo."""
-    with decoded(row.mask) as file:
+def read_mask(path: str | Path, size: tuple[int, int], values: Sequence[int] = ()) -> Mask:
+    """Read the pixels of a thing from the file of its mask, in those of a photo.
+
+    Args:
+        path: a picture of one channel or with a palette.
+        size: width and height of the photo.
+        values: the values in it that are the thing; all but 0 if there are none.
+
+    Raises:
+        ImageError: it cannot be read, does not fit the photo, or has no such pixel.
+    """
+    with decoded(path) as file:
         if file.format in ("JPEG", "MPO"):
             raise ImageError("a mask in JPEG does not keep its values; save it as a PNG")
-        values = np.asarray(file.convert("L") if file.mode == "1" else file)
-    if values.ndim != 2:
-        raise ImageError(f"{str(row.mask)!r}: a mask has one channel, and this has {values.shape[-1]}; save it in grey")
-    if values.shape[::-1] != size:
+        pixels = np.asarray(file.convert("L") if file.mode == "1" else file)
+    if pixels.ndim != 2:
+        raise ImageError(f"{str(path)!r}: a mask has one channel, and this has {pixels.shape[-1]}; save it in grey")
+    if pixels.shape[::-1] != size:
         raise ImageError(
-            f"{str(row.mask)!r}: the mask has {values.shape[1]}×{values.shape[0]} pixels and its picture {size[0]}×{size[1]}; "
+            f"{str(path)!r}: the mask has {pixels.shape[1]}×{pixels.shape[0]} pixels and its picture {size[0]}×{size[1]}; "
             "give one for every pixel"
         )
-    mask = np.isin(values, row.values) if row.values else values != 0
+    mask: Mask = np.isin(pixels, values) if values else pixels != 0
     if not mask.any():
-        wanted = f"of value {' or '.join(map(str, row.values))}" if row.values else "other than 0"
-        seen = np.unique(values)
+        wanted = f"of value {' or '.join(map(str, values))}" if values else "other than 0"
+        seen = np.unique(pixels)
         listed = ", ".join(map(str, seen[:8])) + (", …" if len(seen) > 8 else "")
-        raise ImageError(f"{str(row.mask)!r}: the mask has no pixel {wanted}; it has {listed}")
+        raise ImageError(f"{str(path)!r}: the mask has no pixel {wanted}; it has {listed}")
     return mask

@@ -138,20 +138,41 @@ class Opened:
             >>> [e.title().partition(",")[0] for e in demo.compare(photo, ["cat", "dog"], ["gradient"])]
             ['cat (4)', 'dog (6)']
         """
+        several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
+        comparison = self.compare_inputs([self.input_of(photo) for photo in several], targets, methods, layer, **options)
+        return comparison if len(several) > 1 else _with_facts(comparison, _file(several[0]))
+
+    def compare_inputs(
+        self,
+        inputs: Sequence[tuple[Photo | Recording, torch.Tensor]],
+        targets: Sequence[str | TargetLike],
+        methods: Iterable[MethodLike] = DEFAULT_METHODS,
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        **options: Unpack[Options],
+    ) -> Comparison:
+        """Explain photos as :meth:`compare` does, given what :meth:`input_of` returns for each: it may run elsewhere.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> inputs = [demo.input_of(draw_scene(seed).picture) for seed in (0, 1)]
+            >>> demo.compare_inputs(inputs, ["cat"], ["gradient"])[0]["gradient"].shape
+            torch.Size([2, 3, 128, 128])
+        """
         import torch
 
         from relume.engine.diagnosis import AxesError, other_axes
         from relume.explanation.comparison import Comparison, compare
         from relume.models.labels import class_index
 
-        several: Sequence[Picture] = photos if isinstance(photos, list | tuple) else [photos]  # type: ignore[list-item]
-        framed, inputs = zip(*map(self.input_of, several), strict=True)
-        if len(sizes := dict.fromkeys(tuple(image.shape[1:]) for image in inputs)) > 1:
+        framed, tensors = zip(*inputs, strict=True)
+        if len(sizes := dict.fromkeys(tuple(image.shape[1:]) for image in tensors)) > 1:
             raise ImageError(
                 "photos that are explained together have one size as the network sees them, and these have "
                 f"{', '.join('×'.join(map(str, size[::-1])) for size in sizes)}; explain them one by one, or by explanations"
             )
-        images = torch.stack(inputs)
+        images = torch.stack(tensors)
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
@@ -163,8 +184,6 @@ class Opened:
         except AxesError as error:  # a file has the axes that it has: none is missing
             raise other_axes(self.model, images) or error from error
         provenance = {**self.provenance, "rectifiers": options.get("rectifiers", "all")}
-        if len(several) == 1:
-            provenance |= _file(several[0])
         return Comparison(tuple(self._named(e, framed, provenance) for e in explained))
 
     def explanations(
@@ -370,9 +389,15 @@ def _alone(comparison: Comparison, i: int, photo: Picture) -> Comparison:
     from relume.explanation.comparison import Comparison
     from relume.explanation.result import compared
 
-    ones = (e[i] for e in comparison)
-    ones = (dataclasses.replace(e, provenance={**e.provenance, **_file(photo)}, strongest={}) for e in ones)
-    return Comparison(tuple(compared([*ones])))
+    ones = Comparison(tuple(dataclasses.replace(e[i], strongest={}) for e in comparison))
+    return Comparison(tuple(compared([*_with_facts(ones, _file(photo))])))
+
+
+def _with_facts(comparison: Comparison, facts: Mapping[str, Any]) -> Comparison:
+    """Return the same with more provenance."""
+    from relume.explanation.comparison import Comparison
+
+    return Comparison(tuple(dataclasses.replace(e, provenance={**e.provenance, **facts}) for e in comparison))
 
 
 def _file(photo: Picture) -> dict[str, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
 
-__all__ = ["as_input", "find_photos", "in_batches", "read_photo"]
+__all__ = ["as_input", "find_photos", "in_batches", "natural", "picture_suffixes", "pictures_in", "read_photo"]
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -27,6 +27,8 @@ S = TypeVar("S")
 
 #: Formats that Pillow tells by their suffixes and reads only with another program, or not at all.
 _UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+_NUMBER = re.compile(r"\d+")
 
 
 def find_photos(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[Path]:
@@ -54,28 +56,39 @@ def find_photos(paths: Iterable[str | Path], leave_out: str | Path | None = None
     """
     photos: dict[str, Path] = {}
     for given in map(Path, paths):
-        for path in _pictures(given, leave_out) if given.is_dir() and not format_of(given) else [given]:
+        inside = [*pictures_in(given, leave_out)] if given.is_dir() and not format_of(given) else []
+        for path in inside or [given]:
             photos.setdefault(os.path.realpath(path), path)
     return [*photos.values()]
 
 
-def _pictures(folder: Path, leave_out: str | Path | None) -> list[Path]:
-    """List the pictures and recordings in a folder and in the folders inside; the folder itself if there are none."""
+def pictures_in(folder: Path, leave_out: str | Path | None = None) -> Iterator[Path]:
+    """Yield the pictures and recordings in a folder and in the folders inside, as :func:`find_photos` lists them.
+
+    The names of one folder at a time are held. A folder that cannot be read is yielded in place of what it holds.
+    """
+    suffixes = picture_suffixes()
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name for entry in entries if entry.name[0] != "."), key=natural)
+    except OSError:
+        yield folder
+        return
+    for path in (folder / name for name in names):
+        if os.path.isdir(path):  # noqa: PTH112 - a folder that may not be looked at is none, and no error
+            if format_of(path):
+                yield path
+            elif not path.is_symlink() and not _is_same(path, leave_out):
+                yield from pictures_in(path, leave_out)
+        elif (path.suffix.lower() in suffixes or format_of(path)) and _may_be_file(path):
+            yield path
+
+
+def picture_suffixes() -> set[str]:
+    """Return the suffixes, in small letters, of the formats that Pillow reads by itself."""
     from PIL import Image
 
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
-    paths: list[Path] = []
-    unread: list[OSError] = []
-    for root, folders, files in os.walk(folder, onerror=unread.append):
-        inside = Path(root)
-        below = [inside / name for name in folders if name[0] != "." and not _is_same(inside / name, leave_out)]
-        series = [path for path in below if format_of(path)]
-        folders[:] = [path.name for path in below if path not in series]
-        there = (inside / name for name in files if name[0] != ".")
-        pictures = (path for path in there if path.suffix.lower() in suffixes or format_of(path))
-        paths += series + [path for path in pictures if _may_be_file(path)]
-    paths += [Path(error.filename) for error in unread]
-    return sorted(paths, key=_natural) or [folder]
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
 
 
 def _may_be_file(path: Path) -> bool:
@@ -91,10 +104,15 @@ def _is_same(path: Path, other: str | Path | None) -> bool:
     return other is not None and Path(other).exists() and path.samefile(other)
 
 
-def _natural(path: Path) -> list[list[tuple[int, str]]]:
-    """Make a key by which numbers in names are in the order of numbers."""
-    parts = (re.split(r"(\d+)", part.casefold()) for part in path.parts)
-    return [[(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces] for pieces in parts]
+def natural(path: str) -> tuple[str, str]:
+    """Make a key by which paths are in the order of their parts, and numbers in names in the order of numbers."""
+    return _NUMBER.sub(_padded, path.casefold().replace(os.sep, "\0")), path
+
+
+def _padded(number: re.Match[str]) -> str:
+    """Write a number such that texts of numbers are in their order, and come before all other text."""
+    digits = str(int(number[0]))
+    return f"\1{chr(len(digits))}{digits}"
 
 
 def as_input(photo: str | Path | Image | Photo | Recording) -> Photo | Recording:

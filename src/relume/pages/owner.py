@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["is_gone", "prefix"]
+__all__ = ["is_gone", "is_here", "prefix"]
 
 _NAME = re.compile(r"\.relume-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-9a-f]+)-\w+")
 _UNKNOWN = "0"  # the start of a process, where the system does not tell
@@ -22,6 +22,12 @@ def prefix() -> str:
     return f".relume-{_host()}-{pid}-{_start(pid) or _UNKNOWN}-"
 
 
+def is_here(name: str) -> bool:
+    """Tell whether the process in the name of a temporary folder is one of this machine and container."""
+    parts = _NAME.fullmatch(name)
+    return parts is not None and parts["host"] == _host()
+
+
 def is_gone(name: str) -> bool:
     """Tell whether the process in the name of a temporary folder has ended; False where that cannot be known.
 
@@ -29,7 +35,7 @@ def is_gone(name: str) -> bool:
     judged.
     """
     parts = _NAME.fullmatch(name)
-    if parts is None or parts["host"] != _host():
+    if parts is None or not is_here(name):
         return False
     pid = int(parts["pid"])
     start = _start(pid)

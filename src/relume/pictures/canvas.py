@@ -13,10 +13,28 @@ from PIL import Image
 from relume.pictures.photo import Photo
 from relume.pictures.scale import Array
 
-__all__ = ["BILINEAR", "LEVELS", "as_image", "blank", "coloured", "dimmed", "levels", "placed", "png", "seen", "stretched"]
+__all__ = [
+    "BILINEAR",
+    "LEVELS",
+    "Pixels",
+    "as_image",
+    "blank",
+    "coloured",
+    "dimmed",
+    "jpeg",
+    "levels",
+    "pixels_of",
+    "placed",
+    "png",
+    "seen",
+    "stretched",
+]
 
 #: Pixels of a photo: left, top, right, bottom.
 Part: TypeAlias = tuple[int, int, int, int]
+
+#: A pixel of four bytes for each level and each grey of a photo.
+Pixels: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.uint32]]"
 
 #: Values have the levels 0 to 254; 255 stands for what the network never saw.
 LEVELS = 255
@@ -44,6 +62,13 @@ def png(image: Image.Image) -> bytes:
     """Return ``image`` as the bytes of a PNG file; a large one is compressed less and written several times as fast."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=6 if image.width * image.height < _BAND else 1)
+    return buffer.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """Return ``image`` as the bytes of a small JPEG file."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()
 
 
@@ -86,12 +111,16 @@ def placed(photo: Photo, draw: Callable[[Part], Image.Image]) -> Image.Image:
     return _banded(photo.picture.size, band)
 
 
-def coloured(unit: Array, table: Array, photo: Photo | None) -> Image.Image:
-    """Draw values from 0 to 1 over a photo: ``table`` ``(255, 256, 3)`` has the colour for each level and grey of the photo."""
+def pixels_of(table: Array) -> Pixels:
+    """Return the pixels for :func:`coloured`; ``table`` ``(255, 256, 3)`` has the colour for each level and grey of a photo."""
     unseen = _dim(np.linspace(0, 1, 256, dtype=np.float32))[None, :, None].repeat(3, axis=2)
     rgbx = np.zeros((256, 256, 4), np.uint8)
     rgbx[..., :3] = np.round(255 * np.concatenate([table, unseen]))
-    words = rgbx.reshape(-1, 4).view(np.uint32).ravel()
+    return rgbx.reshape(-1, 4).view(np.uint32).ravel()
+
+
+def coloured(unit: Array, pixels: Pixels, photo: Photo | None) -> Image.Image:
+    """Draw values from 0 to 1 over a photo, in the ``pixels`` that :func:`pixels_of` makes of a table."""
     coarse = Image.fromarray(levels(unit))
     photo = photo or blank(coarse.size)
     picture, (left, top, right, bottom) = photo.picture, photo.seen
@@ -105,7 +134,7 @@ def coloured(unit: Array, table: Array, photo: Photo | None) -> Image.Image:
             index[upper - first : lower - first, left:right] = np.asarray(fine)
         index <<= 8
         index |= np.asarray(picture.crop((0, first, picture.width, last)).convert("L"))
-        strip = Image.frombuffer("RGBX", (picture.width, last - first), words.take(index), "raw", "RGBX", 0, 1)
+        strip = Image.frombuffer("RGBX", (picture.width, last - first), pixels.take(index), "raw", "RGBX", 0, 1)
         return strip.convert("RGB")
 
     return _banded(picture.size, band)

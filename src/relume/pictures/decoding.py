@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import io
 import logging
 import stat
 import warnings
@@ -19,7 +20,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from relume.errors import ImageError
 from relume.text import printable
 
-__all__ = ["Upright", "decoding", "opened", "regular_file", "upright"]
+__all__ = ["Upright", "decoding", "libtiff_silent", "opened", "regular_file", "upright"]
 
 #: The operation that undoes each EXIF orientation. ``ImageOps.exif_transpose`` also writes the EXIF data again, and fails
 #: where that is damaged.
@@ -58,14 +59,17 @@ class Upright:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a picture file; an error while its pixels are read inside becomes an error about this file.
+
+    Its ``content`` is given if it lies in another file, such as an archive; then ``path`` is only its name.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, or too large; or one raised inside, with its name before.
     """
     name = repr(str(path))
-    with regular_file(Path(path), name) as file, decoding(name), Image.open(file) as picture:
+    data = regular_file(Path(path), name) if content is None else io.BytesIO(content)
+    with data as file, decoding(name), Image.open(file) as picture:
         if picture.format == "EPS":  # Pillow would run Ghostscript, where there is one, on a program that may never end
             raise ImageError("it is EPS, a program that Ghostscript would have to run; convert it to PNG")
         yield picture
@@ -103,7 +107,7 @@ def decoding(name: str) -> Iterator[None]:
         ImageError: something was raised.
     """
     try:
-        with warnings.catch_warnings(), _libtiff_silent():
+        with warnings.catch_warnings(), libtiff_silent():
             warnings.simplefilter("ignore")  # of EXIF data, and of sizes below those that are refused
             yield
     except ImageError as error:
@@ -132,7 +136,7 @@ def _libtiff_setters() -> tuple[Callable[[Any], Any], ...]:
 
 
 @contextmanager
-def _libtiff_silent() -> Iterator[None]:
+def libtiff_silent() -> Iterator[None]:
     """Keep libtiff from printing on stderr, which it does by itself, past Python."""
     before = [(setter, setter(None)) for setter in _libtiff_setters()]
     try:

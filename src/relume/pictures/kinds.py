@@ -12,6 +12,7 @@ one look-up a pixel.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
 from relume.maps import MapInfo
-from relume.pictures.canvas import BILINEAR, LEVELS, as_image, blank, coloured, dimmed, levels, placed, seen
+from relume.pictures.canvas import BILINEAR, LEVELS, Pixels, as_image, blank, coloured, dimmed, levels, pixels_of, placed, seen
 from relume.pictures.photo import Photo
 from relume.pictures.scale import Array
 from relume.registry import Registry
@@ -89,9 +90,11 @@ def _for(photo: Photo | None, values: Array) -> Array:
     if max(size) < 2:
         return values
     window = (*[1] * (values.ndim - 2), *size)
-    high, low = ndimage.maximum_filter(values, window), ndimage.minimum_filter(values, window)
-    result: Array = np.where(high >= -low, high, low)
-    return result
+    high: Array = ndimage.maximum_filter(values, window)
+    if not (values < 0).any():
+        return high
+    low = ndimage.minimum_filter(values, window)
+    return np.where(high >= -low, high, low)
 
 
 def _relative(values: Array, scale: float) -> Array:
@@ -143,10 +146,8 @@ def absolute(values: Array, scale: float, photo: Photo | None = None, *, colors:
 
 def over(values: Array, scale: float, photo: Photo | None = None, *, colors: Colormap = HEAT) -> Image.Image:
     """Draw heat of magnitudes over the greyed photo; its opacity follows its strength, so that the photo stays visible."""
-    ink, opacity = _inked(colors)
-    grey = np.linspace(0, 1, 256)[None, :, None]
-    table = (1 - opacity[:, None]) * grey + opacity[:, None] * ink[:, None]
-    return coloured(np.abs(_relative(_for(photo, strongest(values)), scale)), table, photo)
+    pixels = _heat_over() if colors is HEAT else _laid_over(colors)
+    return coloured(np.abs(_relative(_for(photo, strongest(values)), scale)), pixels, photo)
 
 
 def masked(values: Array, scale: float, photo: Photo | None = None) -> Image.Image:
@@ -224,10 +225,22 @@ def _inked(colors: Colormap) -> tuple[Array, Array]:
     return colors(strength)[:, :3].astype(np.float32), 0.85 * strength[:, None] ** np.float32(0.6)
 
 
+def _laid_over(colors: Colormap) -> Pixels:
+    """Return the pixels of a photo's greys under heat in ``colors``."""
+    ink, opacity = _inked(colors)
+    grey = np.linspace(0, 1, 256)[None, :, None]
+    return pixels_of((1 - opacity[:, None]) * grey + opacity[:, None] * ink[:, None])
+
+
+@functools.cache
+def _heat_over() -> Pixels:
+    return _laid_over(HEAT)  # a colour map cannot be the key of a cache
+
+
 def _of_value(unit: Array, colors: Colormap, photo: Photo | None) -> Image.Image:
     """Draw values from 0 to 1 in ``colors``, whatever the photo."""
     table = colors(np.linspace(0, 1, LEVELS))[:, None, :3].repeat(256, axis=1)
-    return coloured(unit, table, photo)
+    return coloured(unit, pixels_of(table), photo)
 
 
 # --- The table of them ----------------------------------------------------------------------------------------------------

@@ -96,8 +96,12 @@ def _inside(low: float, high: float, side: int) -> tuple[int, int]:
     return (first, last) if first < last else (middle, middle + 1)
 
 
-def load_photo(path: str | Path) -> Photo:
+def load_photo(path: str | Path, content: bytes | None = None) -> Photo:
     """Read a picture file as a photo: EXIF orientation applied, transparency over white, 16 bits scaled to 8.
+
+    Args:
+        path: the file.
+        content: its bytes, if it lies in another file, such as an archive; then ``path`` is only its name in errors.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, or too large.
@@ -112,9 +116,10 @@ def load_photo(path: str | Path) -> Photo:
         >>> photo.picture.mode, photo.picture.size, photo.orientation
         ('RGB', (60, 40), 1)
     """
-    with opened(path) as file:
+    with opened(path, content) as file:
         pixels = upright(file)
-        return Photo.whole(pixels.picture, pixels.orientation, Path(path).read_bytes(), pixels.notes)
+        content = Path(path).read_bytes() if content is None else content
+        return Photo.whole(pixels.picture, pixels.orientation, content, pixels.notes)
 
 
 def load_picture(path: str | Path) -> Image.Image:

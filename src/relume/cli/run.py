@@ -1,0 +1,176 @@
+"""``relume run``: explains a whole data set into a folder of Parquet files, and goes on after anything."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from relume.cli import common
+from relume.cli.common import complain, err, out, running
+from relume.cli.failures import uninterrupted
+from relume.cli.network import Network
+from relume.cli.options import METHODS, Asked
+from relume.errors import InputError, TargetError
+
+if TYPE_CHECKING:
+    from relume.datasets.local import Progress, RunOptions
+    from relume.datasets.request import Store
+
+__all__ = ["EXAMPLES", "run"]
+
+EXAMPLES = """Examples:
+
+  relume run photos --model torchvision:resnet50 --output RUN
+
+  relume run photos --model torchvision:resnet50 --output RUN --shard 1/4
+
+  relume run validation.csv --model timm:resnet18 --method gradcam --store maps --target-column label --output RUN
+"""
+
+#: Seconds between two lines about the progress where there is no terminal.
+INTERVAL = 10
+
+
+@common.expanded
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="The pictures: a folder, a glob, a file that lists them, or a data set."),
+    ],
+    *,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; a run that is there is gone on with.")],
+    network: Network,
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Class to explain, by index or name. [default: the predicted class]")
+    ] = None,
+    target_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the source that holds the class to explain of each picture.")
+    ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(metavar="KIND:ARGS", help="Something else than a class, as for relume explain: contrast:243:nearest3."),
+    ] = None,
+    asked: Asked,
+    store: Annotated[
+        str, typer.Option(metavar="WHICH", help="What is kept of maps: facts alone, their saliency, or the signed maps.")
+    ] = "saliency",
+    exact: Annotated[bool, typer.Option("--exact", help="Keep maps in float32, and not in codes of 8 bits.")] = False,
+    limit: Annotated[int | None, typer.Option(metavar="NUMBER", min=1, help="Explain the first ones only.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do every N-th part from the I-th on; others do the rest, into the same folder."),
+    ] = None,
+    loaders: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=0, help="Threads that read and prepare pictures. [default: up to 4]")
+    ] = None,
+) -> None:
+    """Explain every picture of a data set into Parquet files: rows of scores, checks, maps and thumbnails.
+
+    A run that was stopped, by anything, goes on where it was by the same command.
+    """
+    try:
+        from relume.datasets.loading import DEFAULT_LOADERS
+        from relume.datasets.local import run
+    except ImportError as error:  # pyarrow is an extra
+        raise InputError(str(error)) from error
+    from relume.pages.folder import check_writable
+
+    check_writable(output)
+    part = _shard(shard)
+    if target is not None and ask is not None:
+        raise TargetError("a run explains one thing of each picture; give --target or --ask")
+    methods = asked.methods(METHODS)
+    opened = network.open()
+    (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
+    with ExitStack() as held, _shown() as show:
+
+        def progress(state: Progress) -> None:
+            show(state)
+            if state.written:
+                running.stopped = (
+                    f"stopped after {state.done} of {state.total} rows, which are whole; the same command goes on from there"
+                )
+                held.close()  # an interruption is heeded here
+                if state.done < state.total:
+                    held.enter_context(uninterrupted("finishing the part that was begun; interrupt again to lose it"))
+
+        finished = run(
+            opened,
+            source,
+            output,
+            methods=methods,
+            target=wanted,
+            target_column=target_column,
+            layer=network.layer,
+            store=cast("Store", store),
+            exact=exact,
+            limit=limit,
+            shard=part,
+            loaders=DEFAULT_LOADERS if loaders is None else loaders,
+            progress=progress,
+            **cast("RunOptions", asked.options),
+        )
+    table = finished.table(["id", "error"])
+    failed = table.filter(table["error"].is_valid())
+    out.print(Text.assemble(f"{len(table)} of {len(finished.manifest)} rows  → ", (str(output), "green")))
+    if failed:
+        first = failed.slice(0, 1).to_pylist()[0]
+        complain(f"{len(failed)} of {len(table)} rows have an error, such as {first['id']!r}: {first['error']}")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Read ``--shard``."""
+    if text is None:
+        return 1, 1
+    numbers = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if numbers is None:
+        raise InputError(f"--shard is I/N, such as 1/4 to 4/4; got {text!r}")
+    return int(numbers[1]), int(numbers[2])
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress], None]]:
+    """Show the progress: as a bar on a terminal, else in a line every ten seconds."""
+    first: tuple[float, int] | None = None  # when it began, and with how many rows
+    last = time.monotonic()
+    columns = BarColumn(), TextColumn("{task.description}")
+    with Bar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(state: Progress) -> None:
+            nonlocal first, last
+            now = time.monotonic()
+            first = first or (now, state.done)
+            words = _words(state, state.done - first[1], now - first[0])
+            bar.update(task, completed=state.done, total=state.total, description=words)
+            if not err.is_terminal and now - last >= INTERVAL:
+                last = now
+                err.print(Text(words, style="dim"))
+
+        yield show
+
+
+def _words(state: Progress, done: int, seconds: float) -> str:
+    """Say how far a run is, of which ``done`` rows took so many seconds."""
+    words = f"{state.done} of {state.total} rows"
+    if done and seconds:
+        left = (state.total - state.done) * seconds / done
+        words += f", {done / seconds:.1f} a second, {_time(left)} left"
+    return words + (f", {state.errors} with an error" if state.errors else "")
+
+
+def _time(seconds: float) -> str:
+    """Return a time to two parts, such as ``2 h 05 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

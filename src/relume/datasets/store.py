@@ -1,0 +1,334 @@
+"""A run in its folder: ``run.json``, ``manifest.parquet``, ``parts/part-NNNNNN.parquet``, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from relume.datasets.columns import FORMAT, explanation_of, maps_of
+from relume.errors import InputError, OutputError, RelumeError
+from relume.models.opened import Opened
+from relume.models.sources import open_model
+from relume.pages.owner import is_gone, prefix
+from relume.pictures.preprocessing import Preprocessing
+from relume.text import encoded, first_line
+
+if TYPE_CHECKING:
+    from relume.datasets.source import Item
+    from relume.explanation.result import Explanation
+    from relume.pictures.photo import Photo
+    from relume.pictures.recording import Recording
+
+__all__ = ["Run", "clear_unfinished", "parts", "read_record", "write_manifest", "write_part", "write_record"]
+
+#: The files of a run.
+RECORD, MANIFEST, PARTS = "run.json", "manifest.parquet", "parts"
+
+_PART = re.compile(r"part-(\d{6,})\.parquet")
+
+#: Rows that are read together where one of them is wanted.
+_ROWS = 32
+
+
+# --- Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write ``run.json``, with its ``format``.
+
+    :class:`Run` reads these keys, and an engine adds its own: ``request`` (:meth:`relume.datasets.request.RunRequest.as_dict`),
+    ``provenance`` and ``labels`` (those of the opened network), ``source`` (its spec), ``model`` (its spec; None of a module)
+    and ``model_options`` (keywords of :func:`relume.open_model`; none if missing).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
+    return _put(Path(folder, RECORD), encoded(text))
+
+
+def write_manifest(folder: str | Path, manifest: pa.Table) -> Path:
+    """Write ``manifest.parquet``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    return _put(Path(folder, MANIFEST), _parquet(manifest))
+
+
+def write_part(folder: str | Path, number: int, table: pa.Table) -> Path:
+    """Write one part. It is on disk when this returns, and there is no moment at which half of it has its name.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk; nothing of it is left.
+
+    Example:
+        >>> import tempfile
+        >>> import pyarrow as pa
+        >>> from relume.datasets.store import parts, write_part
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_part(folder, 3, pa.table({"id": ["a", "b"]})).name, [*parts(folder)]
+        ('part-000003.parquet', [3])
+    """
+    return _put(Path(folder, PARTS, f"part-{number:06}.parquet"), _parquet(table))
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    """Return a table as a Parquet file, compressed and with checksums; a dictionary would only make codes larger."""
+    sink, statistics = pa.BufferOutputStream(), ["id"] if "id" in table.column_names else False
+    options = {"use_dictionary": False, "write_statistics": statistics, "write_page_checksum": True}
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS, **options)
+    return sink.getvalue()
+
+
+def _put(path: Path, content: bytes | pa.Buffer) -> Path:
+    """Write a file whole or not at all, under another name first; it is on disk when this returns."""
+    aside = path.with_name(f"{prefix()}{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {str(path)!r}: {reason}; nothing of it is left: see to that, and go on") from error
+    return path
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names in a folder are on disk; not on Windows, where a folder cannot be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clear_unfinished(folder: str | Path) -> None:
+    """Remove the temporary files that killed processes left in a run; those of processes that may live stay."""
+    for place in (Path(folder), Path(folder, PARTS)):
+        for left in place.glob(".relume-*"):
+            if is_gone(left.name) and left.is_file():
+                left.unlink(missing_ok=True)
+
+
+# --- Reading -------------------------------------------------------------------------------------------------------------
+
+
+def parts(folder: str | Path) -> dict[int, Path]:
+    """List the parts that are there, by number, in order. One that is cut off or no Parquet counts as missing."""
+    names = {int(name[1]): path for path in Path(folder, PARTS).glob("part-*") if (name := _PART.fullmatch(path.name))}
+    return {number: names[number] for number in sorted(names) if _rows(names[number]) is not None}
+
+
+def _rows(part: Path) -> int | None:
+    """Count the rows of a part by its footer, which is written last; None if it has none."""
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def read_record(folder: str | Path) -> dict[str, Any] | None:
+    """Read ``run.json``; None if there is none.
+
+    Raises:
+        InputError: it is damaged, or of another format.
+    """
+    path = Path(folder, RECORD)
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
+    version = record.get("format") if isinstance(record, dict) else None
+    if version != FORMAT:
+        raise InputError(
+            f"{str(path)!r} is of format {version!r}, and this version of relume reads {FORMAT}; "
+            "use the version that wrote it, or begin a new run in another folder"
+        )
+    return dict(record)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run in its folder, finished or not: its rows, and the explanation of each item.
+
+    The files in ``parts`` are plain Parquet, which other tools read without relume.
+
+    Attributes:
+        folder: where it is.
+        record: what ``run.json`` says: model, source, request, versions.
+
+    Example:
+        >>> import tempfile
+        >>> import relume
+        >>> from relume.datasets.request import RunRequest
+        >>> from relume.datasets.rows import explained_rows
+        >>> from relume.datasets.store import Run, write_part, write_record
+        >>> demo, request = relume.open_model("demo", "cpu"), RunRequest(methods=["gradcam"])
+        >>> photo = relume.pictures.Photo.whole(relume.demo.draw_scene(7, ["cat", "dog"]).picture)
+        >>> rows = explained_rows(demo, [({"id": "7", "target": "cat"}, photo)], request)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = {"model": "demo", "request": request.as_dict(), "provenance": demo.provenance, "labels": demo.labels}
+        ...     path, part = write_record(folder, record), write_part(folder, 0, rows)
+        ...     run = Run.load(folder)
+        ...     len(run), run.table(["id", "class_name"]).to_pylist(), run.explanation("7")["gradcam"].shape
+        (1, [{'id': '7', 'class_name': 'cat'}], torch.Size([1, 16, 16]))
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Load a run.
+
+        Raises:
+            InputError: there is none, or it is damaged or of another version.
+        """
+        record = read_record(folder)
+        if record is None:
+            raise InputError(f"there is no run in {str(folder)!r}, for it has no {RECORD}; check the path")
+        return cls(Path(folder), record)
+
+    def __len__(self) -> int:
+        """Count the rows that are there."""
+        return sum(_rows(part) or 0 for part in parts(self.folder).values())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield each row as plain values by column; a few are in memory at a time."""
+        for part in parts(self.folder).values():
+            try:
+                with pq.ParquetFile(part, page_checksum_verification=True) as file:
+                    for batch in file.iter_batches(_ROWS):
+                        yield from batch.to_pylist()
+            except (OSError, pa.ArrowException) as error:
+                raise _damaged(part, error) from error
+
+    @property
+    def manifest(self) -> pa.Table:
+        """All items of the run, with a row or without one yet.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        return _read(self.folder / MANIFEST)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows, in the manifest's order, as a table in memory: name the columns that you need.
+
+        Raises:
+            InputError: there is no such column, no row yet, or a part is damaged.
+        """
+        there = parts(self.folder)
+        if not there:
+            raise InputError(f"the run in {str(self.folder)!r} has no rows yet; go on with it")
+        names = pq.read_schema(next(iter(there.values()))).names
+        if unknown := [name for name in columns or () if name not in names]:
+            raise InputError(f"a run has no column {unknown[0]!r}; choose from {', '.join(names)}")
+        return pa.concat_tables([_read(part, columns=columns) for part in there.values()])
+
+    def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
+        """Return the explanation of one item: the maps that are kept, on the photo where it can still be read.
+
+        Of a saliency, the map is the saliency in one channel. Scores beyond the first five classes are not kept. A run that
+        keeps facts alone explains the item anew.
+
+        Raises:
+            InputError: there is no such item, it has no row yet, it could not be explained, or its maps are not kept and it
+                cannot be explained anew.
+        """
+        row, schema = self._row(id)
+        if row["error"] is not None:
+            raise InputError(f"{id!r} could not be explained: {row['error']}")
+        if self.record["request"]["store"] == "facts":
+            return self._anew(row)
+        provenance, loaded = dict(self.record["provenance"]), None
+        try:
+            loaded = self._input(row)
+        except Exception as error:  # noqa: BLE001 - the maps are there all the same
+            provenance["input"] = f"not kept, and it cannot be read again: {first_line(error)}"
+        known = {"model": provenance["model"], "labels": self.record["labels"], "provenance": provenance}
+        return explanation_of(row, maps_of(schema), known, loaded)
+
+    def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
+        """Find the row of an item."""
+        for part in parts(self.folder).values():
+            rows = _read(part, filters=pc.field("id") == id)
+            if len(rows):
+                return rows.to_pylist()[0], rows.schema
+        raise InputError(
+            f"there is no row {id!r} in {str(self.folder)!r}; ids are in its column 'id', and it may not be done yet"
+        )
+
+    def _photo(self, row: Mapping[str, Any]) -> Path | Photo | Recording:
+        """Read the picture of a row again."""
+        if row["path"] is not None:
+            return Path(row["path"])
+        from relume.datasets.sources import open_source
+
+        photo: Path | Photo | Recording = open_source(self.record["source"]).read(self._item(row))
+        return photo
+
+    def _item(self, row: Mapping[str, Any]) -> Item:
+        item: Item = self.manifest.filter(pc.field("id") == row["id"]).to_pylist()[0]
+        return item
+
+    def _input(self, row: Mapping[str, Any]) -> tuple[Photo | Recording, torch.Tensor]:
+        """Make the network's input of a row again, without the network."""
+        known = self.record["provenance"]
+        photos, recordings = (Preprocessing.of(known[name]) for name in ("preprocessing", "recordings"))
+        bare = Opened(known["model"], torch.nn.Identity(), photos, recordings=recordings)
+        return bare.input_of(self._photo(row))
+
+    def _anew(self, row: Mapping[str, Any]) -> Explanation:
+        """Explain the item of a row as the run did."""
+        request, model = self.record["request"], self.record["model"]
+        reason = None
+        if model is None:
+            reason = "its network was given in Python"
+        elif any(isinstance(value, dict) for value in (request["target"], *request["methods"], *request["options"].values())):
+            reason = "it was asked with objects of Python"
+        else:
+            try:
+                opened = open_model(model, **self.record.get("model_options") or {})
+                target = self._item(row)["target"] or request["target"]
+                return opened.explain(self._photo(row), target, request["methods"], request["layer"], **request["options"])
+            except RelumeError as error:
+                reason = first_line(error)
+        raise InputError(
+            f"this run keeps no maps, and {row['id']!r} cannot be explained anew: {reason}; run it with store='saliency'"
+        )
+
+
+def _read(path: Path, **options: Any) -> pa.Table:
+    """Read a Parquet file, whose folder's name may be anything."""
+    try:
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True, **options)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{str(path)!r} is missing or damaged: {first_line(error)}; remove it, and run the same again")
