@@ -153,7 +153,9 @@ def test_a_module_and_targets_in_a_column(tmp_path):
     with pytest.raises(InputError, match="a module is given with its preprocessing"):
         relume.run(demo.model, Scenes(5), tmp_path / "run")
     with pytest.raises(InputError, match="has its own"):
-        relume.run(Opened("demo", demo.model, demo.preprocessing), Scenes(5), tmp_path / "run", preprocessing=demo.preprocessing)
+        relume.run(
+            Opened("demo", demo.model, demo.preprocessing), Scenes(5), tmp_path / "run", preprocessing=demo.preprocessing
+        )
 
 
 @pytest.mark.slow
