@@ -1,7 +1,7 @@
 """Runs over drawn scenes: a source of them, and a run of it in a process of its own, which may be killed.
 
-``python -m tests.helpers.runs COUNT FOLDER I N STOP`` does a shard, and prints a line for each batch. It kills itself as soon as
-it waits for the disk for the time of number STOP; a file that it writes has its temporary name then.
+``python -m tests.helpers.runs COUNT FOLDER I N STOP`` does a shard, and prints a line for each batch. It kills itself as soon
+as it waits for the disk for the time of number STOP; a file that it writes has its temporary name then.
 """
 
 import os
