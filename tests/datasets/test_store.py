@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +13,7 @@ import pytest
 import torch
 
 import relume
-from relume.datasets.request import RunRequest
-from relume.datasets.rows import explained_rows
+from relume.datasets import RunRequest, explained_rows, open_source
 from relume.datasets.store import Run, clear_unfinished, parts, write_manifest, write_part, write_record
 from relume.demo import draw_scene
 from relume.errors import InputError, OutputError
@@ -159,3 +159,17 @@ def test_a_run_without_rows_says_so(tmp_path):
     assert (len(Run.load(tmp_path)), [*Run.load(tmp_path)]) == (0, [])
     with pytest.raises(InputError, match="has no rows yet"):
         Run.load(tmp_path).table()
+
+
+def test_a_picture_in_a_tar_is_read_again(demo, tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        draw_scene(0, ["cat"]).picture.save(tmp_path / "a.png")
+        tar.add(tmp_path / "a.png", "a.png")
+    source, request = open_source(tmp_path / "shard.tar"), RunRequest(methods=["gradient"])
+    items = source.manifest().to_pylist()
+    known = {"model": None, "source": source.spec, "labels": None, "provenance": demo.provenance}
+    write_record(tmp_path / "run", known | {"request": request.as_dict()})
+    write_manifest(tmp_path / "run", source.manifest())
+    write_part(tmp_path / "run", 0, explained_rows(demo, [(item, source.read(item)) for item in items], request))
+    e = Run.load(tmp_path / "run").explanation("a")
+    assert e.photo().tobytes() == demo.explain(tmp_path / "a.png", methods=["gradient"]).photo().tobytes()

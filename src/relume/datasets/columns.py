@@ -112,12 +112,12 @@ def schema_of(request: RunRequest) -> pa.Schema:
 
 
 def _kept(request: RunRequest) -> dict[str, dict[str, Any]]:
-    """Describe each map, and how it is kept; without a column it is not."""
-    kept = {}
+    """Describe each map and how it is kept, and whether maps for two classes are compared as ``coarse`` as their layer."""
+    kept, is_coarse = {}, request.options.get("evidence", "quick") == "quick"
     for key, info in request.infos.items():
         name, code = _STORES[request.store] if info.place == "input" else ("map", "float32")
         code = "float32" if request.exact else code
-        kept[key] = asdict(info) | {"column": name and f"{key}_{name}", "code": code}
+        kept[key] = asdict(info) | {"column": name and f"{key}_{name}", "code": code, "coarse": is_coarse}
     return kept
 
 
@@ -159,24 +159,26 @@ def row_of(one: Explanation, request: RunRequest, truth: Truth | None = None) ->
         of_map |= _kept_map(key, {"saliency": heat, "map": one[key][0]}, kept[key])
         if truth is not None:
             measures = measure(array(heat.double()), truth)
-            of_map |= {name: None if math.isnan(value) else value for name, value in measures.items()}
+            of_map |= {name: _defined(value) for name, value in measures.items()}
         row |= {f"{key}_{name}": value for name, value in of_map.items()}
     return row
 
 
 def _facts_of_map(one: Explanation, key: str) -> dict[str, Any]:
     """Return what is known of one map."""
-    evidence = one.evidence
-    edges = () if evidence is None else evidence.edges.get(key, ())
-    classes = () if evidence is None else (evidence.classes or evidence.coarse).get(key, ())
+    evidence = one.evidence or Evidence(None, {}, {}, {})
+    classes = evidence.classes or evidence.coarse
     return {
         "empty": one.empty(key)[0],
         "remark": one.remark(key) or None,
-        **{
-            name: next((value for value in values if not math.isnan(value)), None)
-            for name, values in (("edge_similarity", edges), ("class_similarity", classes))
-        },
+        "edge_similarity": _defined(*evidence.edges.get(key, (None,))),
+        "class_similarity": _defined(*classes.get(key, (None,))),
     }
+
+
+def _defined(value: float | None) -> float | None:
+    """Return a number; None for NaN, which no tool sorts alike."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _kept_map(key: str, forms: Mapping[str, Tensor], kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,14 +237,19 @@ def explanation_of(
         score=torch.tensor([row["score"]]),
         scores=scores,
         are_probabilities=are_probabilities,
-        coverage=Coverage.of({("rectifier", True, ""): row["guided"], ("node", False, "not kept"): row["unguided"]}, {}),
+        coverage=_stored_coverage(row),
         layer=row["layer"],
         description=None if row["description"] is None else (row["description"],),
-        evidence=_stored_evidence(row, [*stored]),
+        evidence=_stored_evidence(row, {key: maps[key] for key in stored}),
         remarks={key: (row[f"{key}_remark"] or "",) for key in stored},
         **of_class,  # type: ignore[arg-type]
         **known,
     )
+
+
+def _stored_coverage(row: Mapping[str, Any]) -> Coverage:
+    counts = {("rectifier", True, ""): row["guided"], ("rectifier", False, "the run does not say why"): row["unguided"]}
+    return Coverage.of({kind: count for kind, count in counts.items() if count}, {})
 
 
 def _stored_map(row: Mapping[str, Any], key: str, kept: Mapping[str, Any]) -> Tensor:
@@ -262,16 +269,19 @@ def _stored_scores(row: Mapping[str, Any], classes: int) -> tuple[Tensor, bool |
     if not indices:
         return torch.tensor([row["score"]]), None
     probable = row["top_probabilities"] is not None
-    scores = torch.full((1, max(classes, *(index + 1 for index in indices))), 0.0 if probable else -math.inf)
+    count = max(classes, 1 + max(*indices, row["target"] or 0))
+    scores = torch.full((1, count), 0.0 if probable else -math.inf)
     scores[0, list(indices)] = torch.tensor(row["top_probabilities"] if probable else row["top_scores"])
-    if probable and row["probability"] is not None:
-        scores[0, row["target"]] = row["probability"]
+    known = row["probability"] if probable else row["score"] if row["versus"] is row["description"] is None else None
+    if row["target"] is not None and known is not None:
+        scores[0, row["target"]] = known
     return scores, True if probable else None
 
 
-def _stored_evidence(row: Mapping[str, Any], keys: Sequence[str]) -> Evidence | None:
+def _stored_evidence(row: Mapping[str, Any], maps: Mapping[str, Mapping[str, Any]]) -> Evidence | None:
     edges, classes = (
-        {key: (value,) for key in keys if (value := row[f"{key}_{name}_similarity"]) is not None} for name in ("edge", "class")
+        {key: (value,) for key in maps if (value := row[f"{key}_{name}_similarity"]) is not None} for name in ("edge", "class")
     )
-    runner_up = row["runner_up"]
-    return Evidence(None if runner_up is None else (runner_up,), {}, classes, edges) if edges or classes else None
+    coarse, runner_up = any(kept["coarse"] for kept in maps.values()), row["runner_up"]
+    similar = (classes, {}) if coarse else ({}, classes)
+    return Evidence(None if runner_up is None else (runner_up,), *similar, edges) if edges or classes else None

@@ -269,7 +269,7 @@ class Run:
             loaded = self._input(row)
         except Exception as error:  # noqa: BLE001 - the maps are there all the same
             provenance["input"] = f"not kept, and it cannot be read again: {first_line(error)}"
-        known = {"model": str(self.record["model"]), "labels": self.record["labels"], "provenance": provenance}
+        known = {"model": provenance["model"], "labels": self.record["labels"], "provenance": provenance}
         return explanation_of(row, maps_of(schema), known, loaded)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
@@ -297,8 +297,10 @@ class Run:
 
     def _input(self, row: Mapping[str, Any]) -> tuple[Photo | Recording, torch.Tensor]:
         """Make the network's input of a row again, without the network."""
-        ways = {name: Preprocessing.of(self.record["provenance"][name]) for name in ("preprocessing", "recordings")}
-        return Opened(str(self.record["model"]), torch.nn.Identity(), **ways).input_of(self._photo(row))  # type: ignore[arg-type]
+        known = self.record["provenance"]
+        photos, recordings = (Preprocessing.of(known[name]) for name in ("preprocessing", "recordings"))
+        bare = Opened(known["model"], torch.nn.Identity(), photos, recordings=recordings)
+        return bare.input_of(self._photo(row))
 
     def _anew(self, row: Mapping[str, Any]) -> Explanation:
         """Explain the item of a row as the run did."""
