@@ -88,8 +88,8 @@ def run(
     part = _shard(shard)
     if target is not None and ask is not None:
         raise TargetError("a run explains one thing of each picture; give --target or --ask")
-    methods = asked.methods(METHODS)
-    opened = network.open()
+    methods, preparing = asked.methods(METHODS), network.preparing
+    opened = network.open(prepared=False)
     (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
     with ExitStack() as held, _shown() as show:
 
@@ -116,6 +116,7 @@ def run(
             limit=limit,
             shard=part,
             loaders=DEFAULT_LOADERS if loaders is None else loaders,
+            preparing=preparing,
             progress=progress,
             **cast("RunOptions", asked.options),
         )
