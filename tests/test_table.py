@@ -390,7 +390,8 @@ def test_a_flat_graph_of_every_method_is_its_twin(head, axes):
 
 def most_bytes(run):
     """The most bytes of tensors that torch held at once while ``run`` ran, beyond those from before."""
-    with torch.profiler.profile(acc_events=True, activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
         run()
     changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     return max(itertools.accumulate(changes))

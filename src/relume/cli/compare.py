@@ -57,7 +57,8 @@ def compare(
     methods = asked.methods(METHODS)
     photos = find_photos(photos, output)
     if len(photos) > MANY:
-        err.print(Text(f"a page of {len(photos)} photos is large; relume run keeps any number, and goes on if it was stopped", "dim"))
+        words = f"a page of {len(photos)} photos is large; relume run keeps any number, and goes on if it was stopped"
+        err.print(Text(words, style="dim"))
     names = distinct_names(photos)
     compared: list[Comparison] = []
     opened = network.open(example=photos[0])
