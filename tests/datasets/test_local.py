@@ -1,5 +1,6 @@
 """The engine of one machine: whatever ends a run, the next one goes on, and the rows are those of a run that nothing ended."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 
 import relume
 from relume.datasets.lock import SILENCE, locked
+from relume.demo import draw_scene
 from relume.errors import InputError, OutputError, TargetError
 from relume.models.opened import Opened
 from relume.pages import owner
@@ -156,6 +158,23 @@ def test_a_module_and_targets_in_a_column(tmp_path):
         relume.run(
             Opened("demo", demo.model, demo.preprocessing), Scenes(5), tmp_path / "run", preprocessing=demo.preprocessing
         )
+
+
+def test_facts_are_explained_anew_as_they_were_or_not_at_all(tmp_path):
+    """The network was opened with other labels and another size, which its spec does not say."""
+    draw_scene(0, ["cat"]).picture.save(tmp_path / "0.png")
+    demo = relume.open_model("demo", "cpu")
+    smaller = dataclasses.replace(demo.preprocessing, resize=64, crop=64)
+    changed = dataclasses.replace(demo, preprocessing=smaller, labels=tuple(map(str.upper, demo.labels)))
+    run = relume.run(changed, tmp_path, tmp_path / "run", methods=["gradient"], store="facts", target="CAT")
+    e = run.explanation("0.png")
+    assert e["gradient"].shape == (1, 3, 64, 64)
+    assert e.name(4) == "CAT"
+    with torch.no_grad():
+        next(demo.model.parameters()).add_(1)
+    trained = relume.run(demo, tmp_path, tmp_path / "trained", methods=["gradient"], store="facts")
+    with pytest.raises(InputError, match="anew: 'demo' opens a network of other weights than the run's; run it with"):
+        trained.explanation("0.png")
 
 
 @pytest.fixture(scope="module")
