@@ -96,9 +96,8 @@ def run(
         def progress(state: Progress) -> None:
             show(state)
             if state.written:
-                running.stopped = (
-                    f"stopped after {state.done} of {state.total} rows, which are whole; the same command goes on from there"
-                )
+                go_on = "; the same command goes on from there" if state.done < state.total else ""
+                running.stopped = f"stopped after {state.done} of {state.total} rows, which are whole{go_on}"
                 held.close()  # an interruption is heeded here
                 if state.done < state.total:
                     held.enter_context(uninterrupted("finishing the part that was begun; interrupt again to lose it"))
