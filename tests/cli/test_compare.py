@@ -10,6 +10,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 import relume
+from relume.cli import compare
 from relume.demo import CLASSES, PREPROCESSING, draw_scene, load_network
 from relume.demo.network import DemoNet
 from relume.explanation import sheet
@@ -34,8 +35,11 @@ def compared(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     # one by one, since the last bits of a map may depend on the photos beside it
     options = ["--method", "gradient,guided_gradcam", "--batch-size", 1]
-    result = relume_command("compare", *scenes, "--target", "cat,dog", *options, "--output", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "MANY", 1)
+        result = relume_command("compare", *scenes, "--target", "cat,dog", *options, "--output", folder)
     assert result.exit_code == 0, result.output
+    assert "a page of 2 photos is large; relume run keeps any number" in result.stderr
     return folder, result.stdout
 
 

@@ -1,5 +1,6 @@
 """The engine of one machine: whatever ends a run, the next one goes on, and the rows are those of a run that nothing ended."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 
 import relume
 from relume.datasets.lock import SILENCE, locked
+from relume.demo import draw_scene
 from relume.errors import InputError, OutputError, TargetError
 from relume.models.opened import Opened
 from relume.pages import owner
@@ -80,7 +82,7 @@ def test_damage_to_what_a_run_is_is_refused(tmp_path):
         run_scenes(3, run.folder)
     (run.folder / "run.json").write_text(record)
     (tmp_path / "other" / "manifest.parquet").replace(run.folder / "manifest.parquet")
-    with pytest.raises(InputError, match="not the one that the run was begun with"):
+    with pytest.raises(InputError, match=r"was begun otherwise: manifest was '\w+… and is '\w+…; give"):
         run_scenes(3, run.folder)
     (run.folder / "run.json").unlink()
     with pytest.raises(InputError, match=r"has parts of a run but no run\.json"):
@@ -152,25 +154,48 @@ def test_a_module_and_targets_in_a_column(tmp_path):
     assert "BatchNorms folded" in run.record["provenance"]["prepared"]
     with pytest.raises(InputError, match="a module is given with its preprocessing"):
         relume.run(demo.model, Scenes(5), tmp_path / "run")
-    with pytest.raises(InputError, match="has its own"):
+    with pytest.raises(InputError, match="and nothing else is"):
         relume.run(
             Opened("demo", demo.model, demo.preprocessing), Scenes(5), tmp_path / "run", preprocessing=demo.preprocessing
         )
 
 
+def test_facts_are_explained_anew_as_they_were_or_not_at_all(tmp_path):
+    """The network was opened with other labels and another size, which its spec does not say."""
+    draw_scene(0, ["cat"]).picture.save(tmp_path / "0.png")
+    demo = relume.open_model("demo", "cpu")
+    smaller = dataclasses.replace(demo.preprocessing, resize=64, crop=64)
+    changed = dataclasses.replace(demo, preprocessing=smaller, labels=tuple(map(str.upper, demo.labels)))
+    run = relume.run(changed, tmp_path, tmp_path / "run", methods=["gradient"], store="facts", target="CAT")
+    e = run.explanation("0.png")
+    assert e["gradient"].shape == (1, 3, 64, 64)
+    assert e.name(4) == "CAT"
+    with torch.no_grad():
+        next(demo.model.parameters()).add_(1)
+    trained = relume.run(demo, tmp_path, tmp_path / "trained", methods=["gradient"], store="facts")
+    with pytest.raises(InputError, match="anew: 'demo' opens a network of other weights than the run's; run it with"):
+        trained.explanation("0.png")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return run_scenes(2000, tmp_path_factory.mktemp("many") / "run")
+
+
 @pytest.mark.slow
 @told
 @pytest.mark.parametrize("shards", [1, 4])
-def test_two_thousand_scenes_survive_five_kills(shards, tmp_path):
-    count, chance = 2000, random.Random(shards)
-    undisturbed = run_scenes(count, tmp_path / "undisturbed")
+def test_two_thousand_scenes_survive_five_kills(many, shards, tmp_path):
+    """Killed wherever it is, in four shards too; nothing lasts longer than the processes."""
+    folder, chance = tmp_path / "run", random.Random(shards)
     for _ in range(5):
-        processes = [begin_scenes(count, tmp_path / "run", (i + 1, shards)) for i in range(shards)]
+        processes = [begin_scenes(2000, folder, (i + 1, shards)) for i in range(shards)]
         for process in processes:
-            kill_after(process, chance.randint(2, 300 // shards))
-    last = [begin_scenes(count, tmp_path / "run", (i + 1, shards)) for i in range(shards)]
-    for process in last:
+            kill_after(process, chance.randint(2, 200 // shards))
+    assert len(relume.Run.load(folder)) < 2000
+    processes = [begin_scenes(2000, folder, (i + 1, shards)) for i in range(shards)]
+    for process in processes:
         process.communicate()
-        assert process.returncode == 0
-    assert_same(relume.Run.load(tmp_path / "run"), undisturbed)
+    assert [process.returncode for process in processes] == [0] * shards
+    assert_same(relume.Run.load(folder), many)
     assert not left_over(tmp_path)

@@ -1,7 +1,7 @@
 """Runs over drawn scenes: a source of them, and a run of it in a process of its own, which may be killed.
 
-``python -m tests.helpers.runs COUNT FOLDER I N STOP`` does a shard, and prints a line for each batch. It kills itself as soon
-as it waits for the disk for the time of number STOP; a file that it writes has its temporary name then.
+``python -m tests.helpers.runs COUNT FOLDER I N STOP`` does a shard, and prints a line for each batch. It kills itself when it
+waits for the disk for the time of number STOP; a file that it writes has its temporary name then.
 """
 
 import os
@@ -86,7 +86,8 @@ def main(count, folder, number, shards, stop):
         sync(descriptor)
 
     os.fsync = counted
-    run_scenes(int(count), folder, shard=(int(number), int(shards)), progress=lambda state: print(state.done, flush=True))
+    sys.stdout.reconfigure(line_buffering=True)
+    run_scenes(int(count), folder, shard=(int(number), int(shards)), progress=lambda state: sys.stdout.write(f"{state.done}\n"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import out
+from relume.cli.common import err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
 from relume.cli.options import METHODS, Asked, Drawing, nothing_shown, reached
@@ -28,6 +28,9 @@ EXAMPLES = """Examples:
 
   relume compare photos --model torchvision:resnet50 --method all --output comparison
 """
+
+#: A page of more photos is better a run.
+MANY = 24
 
 
 @common.expanded
@@ -53,6 +56,9 @@ def compare(
     drawing.check()
     methods = asked.methods(METHODS)
     photos = find_photos(photos, output)
+    if len(photos) > MANY:
+        words = f"a page of {len(photos)} photos is large; relume run keeps any number, and goes on if it was stopped"
+        err.print(Text(words, style="dim"))
     names = distinct_names(photos)
     compared: list[Comparison] = []
     opened = network.open(example=photos[0])

@@ -16,6 +16,7 @@ from relume.errors import InputError, ModelError
 from relume.models.sources import specs
 
 if TYPE_CHECKING:
+    from relume.acceleration.prepared import Preparing
     from relume.models.opened import Opened
     from relume.targets.activation import Activation
 
@@ -142,12 +143,12 @@ class Network:
         str | None, typer.Option(metavar="NAME", help="Prepare the network to compute in bfloat16, float16 or float64.")
     ] = None
 
-    def open(self, *, photos: bool = True, example: Path | None = None) -> Opened:
+    def open(self, *, photos: bool = True, example: Path | None = None, prepared: bool = True) -> Opened:
         """Open the network with its labels, and check that ``layer`` exists; the demo network if no ``model`` is given.
 
         The device and the notes of opening are printed on stderr; before them, if the command is about ``photos`` and no
         network was named, that this is the demo network. If the network is prepared, it is tried on a recording given as
-        ``example``, and on a drawn scene otherwise.
+        ``example``, and on a drawn scene otherwise; unless ``prepared`` is False.
         """
         from relume.engine.layers import layer_name
         from relume.models.labels import read_labels
@@ -179,22 +180,32 @@ class Network:
             layer_name(opened.model, self.layer)
         for note in (f"{opened.name} on {opened.device}", *opened.notes):
             err.print(Text(note, style="dim"))
-        return self._prepared(opened, example) if self.prepare or self.lean or self.dtype is not None else opened
+        return opened if self.preparing is None or not prepared else self._prepared(opened, self.preparing, example)
 
-    def _prepared(self, opened: Opened, example: Path | None) -> Opened:
-        """Return the network made faster, tried on the ``example`` if it is a recording, else on a drawn scene."""
+    @property
+    def preparing(self) -> Preparing | None:
+        """The options of :func:`relume.prepare`; None if the network is not to be prepared.
+
+        Raises:
+            InputError: there is no such dtype.
+        """
         import torch
 
+        if self.dtype not in (None, *_DTYPES):
+            raise InputError(f"--dtype is {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {self.dtype!r}")
+        if not (self.prepare or self.lean or self.dtype):
+            return None
+        return {"dtype": None if self.dtype is None else getattr(torch, self.dtype), "lean": self.lean}
+
+    def _prepared(self, opened: Opened, preparing: Preparing, example: Path | None) -> Opened:
+        """Return the network made faster, tried on the ``example`` if it is a recording, else on a drawn scene."""
         from relume.demo import draw_scene
         from relume.models.photos import read_photo
         from relume.pictures import format_of
 
-        if self.dtype not in (None, *_DTYPES):
-            raise InputError(f"--dtype is {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {self.dtype!r}")
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
         is_recording = example is not None and format_of(example)
         photo = read_photo(example) if example is not None and is_recording else draw_scene(0).picture
-        return opened.prepared(photo, dtype=dtype, lean=self.lean)
+        return opened.prepared(photo, **preparing)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

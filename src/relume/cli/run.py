@@ -88,17 +88,16 @@ def run(
     part = _shard(shard)
     if target is not None and ask is not None:
         raise TargetError("a run explains one thing of each picture; give --target or --ask")
-    methods = asked.methods(METHODS)
-    opened = network.open()
+    methods, preparing = asked.methods(METHODS), network.preparing
+    opened = network.open(prepared=False)
     (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
     with ExitStack() as held, _shown() as show:
 
         def progress(state: Progress) -> None:
             show(state)
             if state.written:
-                running.stopped = (
-                    f"stopped after {state.done} of {state.total} rows, which are whole; the same command goes on from there"
-                )
+                go_on = "; the same command goes on from there" if state.done < state.total else ""
+                running.stopped = f"stopped after {state.done} of {state.total} rows, which are whole{go_on}"
                 held.close()  # an interruption is heeded here
                 if state.done < state.total:
                     held.enter_context(uninterrupted("finishing the part that was begun; interrupt again to lose it"))
@@ -116,6 +115,7 @@ def run(
             limit=limit,
             shard=part,
             loaders=DEFAULT_LOADERS if loaders is None else loaders,
+            preparing=preparing,
             progress=progress,
             **cast("RunOptions", asked.options),
         )

@@ -45,6 +45,7 @@ from relume.models.sources import open_model
 from relume.pages.folder import check_writable
 
 if TYPE_CHECKING:
+    from relume.acceleration.prepared import Preparing
     from relume.engine.reading import Rectifiers, Reshape
     from relume.explanation.request import Layers, Options
     from relume.methods.gradients import Fuse
@@ -112,6 +113,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     loaders: int = DEFAULT_LOADERS,
     part_size: int = PART_SIZE,
     preprocessing: Preprocessing | None = None,
+    preparing: Preparing | None = None,
     progress: Callable[[Progress], object] | None = None,
     **options: Unpack[RunOptions],
 ) -> Run:
@@ -119,7 +121,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
 
     The manifest, a list of the items, is written first. Rows follow in parts of ``part_size``, each written whole or not at
     all, so a run that is stopped at any moment loses no more than the part that it was at: call it again to go on. An item that
-    cannot be read or explained is a row with its error. The network is prepared by :func:`relume.prepare` where that works.
+    cannot be read or explained is a row with its error.
 
     Args:
         model: as for :func:`relume.open_model`, or what it returns; or a module, with its ``preprocessing``.
@@ -137,6 +139,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         loaders: how many threads read and prepare pictures; 0 for none beside the one that explains.
         part_size: how many rows a part has.
         preprocessing: how a module wants its pictures.
+        preparing: the options of :func:`relume.prepare`, as a dictionary. If None, the network is prepared where that works.
         progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part.
         options: as for :func:`relume.explain`. ``batch_size`` is the number of pictures that run at once, at most; 8 if None.
 
@@ -174,30 +177,39 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     with locked(folder, shard) as still_there:
         clear_unfinished(folder)
         record = read_record(folder)
-        manifest = _listed(source, limit, target_column) if record is None else _manifest_of(folder, record)
+        if record is None and parts(folder):
+            raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
+        manifest = _listed(source, limit, target_column) if record is None else Run(folder, record).manifest
         request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
-        more = {"source": source.spec, "target_column": target_column, "limit": limit, "part_size": part_size}
+        more = {"preparing": {key: str(value) for key, value in (preparing or {}).items()}, "part_size": part_size}
+        more |= {"source": source.spec, "manifest": hash_of(manifest), "target_column": target_column, "limit": limit}
         configuration = configuration_of(opened, request, **more)
-        _check_begun(folder, record, configuration)
+        if record is not None:
+            check_same(folder, record["configuration"], configuration)
         work = _Work(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders)
-        work.prepare()
+        work.prepare(preparing)
         if record is None:
-            _begin(folder, manifest, work.record(model, configuration))
+            work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
     return Run.load(folder)
 
 
 def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
-    """Open a spec, or return the module with the preprocessing and what the options know of it."""
-    if not isinstance(model, nn.Module):
-        if preprocessing is not None:
-            raise InputError("preprocessing is for a module; a network opened by relume.open_model has its own")
-        return model if isinstance(model, Opened) else open_model(model)
-    if preprocessing is None:
-        raise InputError("a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224)")
-    labels = options.pop("labels", None)
-    names = None if labels is None else tuple(labels)
-    return Opened(type(model).__name__, model, preprocessing, names, options.pop("activation", "auto"))
+    """Open a spec, or a module with its preprocessing; with the labels and the activation of the options, if any."""
+    if isinstance(model, nn.Module) == (preprocessing is None):
+        raise InputError(
+            "a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224), and nothing else is"
+        )
+    if preprocessing is not None:
+        opened = Opened(type(model).__name__, cast("nn.Module", model), preprocessing)
+    else:
+        opened = model if isinstance(model, Opened) else open_model(cast("str | Path", model))
+    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
+    return dataclasses.replace(
+        opened,
+        labels=opened.labels if labels is None else tuple(labels),
+        activation=opened.activation if activation == "auto" else activation,
+    )
 
 
 def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:
@@ -210,17 +222,6 @@ def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:
             raise InputError(f"{name} is a number from {least} on; got {number}")
 
 
-# --- What stands in the folder -------------------------------------------------------------------------------------------
-
-
-def _check_begun(folder: Path, record: Mapping[str, Any] | None, configuration: Mapping[str, Any]) -> None:
-    """Refuse a folder whose rows are of another configuration, or of an unknown one."""
-    if record is not None:
-        check_same(folder, record["configuration"], configuration)
-    elif parts(folder):
-        raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
-
-
 def _listed(source: Source, limit: int | None, target_column: str | None) -> pa.Table:
     """List the items of a source, with the targets of a column."""
     manifest = source.manifest().slice(0, limit)
@@ -230,20 +231,6 @@ def _listed(source: Source, limit: int | None, target_column: str | None) -> pa.
         raise InputError(f"the source has no column {target_column!r}; it has {', '.join(manifest.column_names)}")
     targets = manifest[target_column].cast(pa.string())
     return manifest.set_column(manifest.column_names.index("target"), "target", targets)
-
-
-def _begin(folder: Path, manifest: pa.Table, record: Mapping[str, Any]) -> None:
-    """Write the manifest, and then what the run is."""
-    write_manifest(folder, manifest)
-    write_record(folder, {**record, "manifest_hash": hash_of(manifest)})
-
-
-def _manifest_of(folder: Path, record: Mapping[str, Any]) -> pa.Table:
-    """Read the manifest of a run that was begun."""
-    manifest = Run(folder, record).manifest
-    if hash_of(manifest) != record["manifest_hash"]:
-        raise InputError(f"the manifest in {str(folder)!r} is not the one that the run was begun with; begin another run")
-    return manifest
 
 
 # --- The work ------------------------------------------------------------------------------------------------------------
@@ -293,23 +280,28 @@ class _Work:
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
-    def prepare(self) -> None:
+    def prepare(self, preparing: Preparing | None) -> None:
         """Prepare the network, if it can be, after one picture has shown that the request can be met.
 
         Raises:
-            RelumeError: no picture can be explained like this.
+            RelumeError: no picture can be explained like this, or the network cannot be prepared as it is to be.
         """
         first = self._rows(self.pending[0]).slice(0, self.batch_size).to_pylist() if self.pending else []
         for item, loaded in map(self._load, first):
             if isinstance(loaded, tuple):
                 if item["target"] is None:
                     _try(self.opened, loaded, self.request)
-                self.opened = _prepared(self.opened, loaded[1])
+                self.opened = _prepared(self.opened, loaded[1], preparing)
                 return
 
-    def record(self, model: object, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what ``run.json`` says."""
-        return {
+    def begin(self, model: object, configuration: Mapping[str, Any]) -> None:
+        """Write the manifest, and then what the run is, unless another shard has begun it meanwhile."""
+        record = read_record(self.folder)
+        if record is not None:
+            check_same(self.folder, record["configuration"], configuration)
+            return
+        write_manifest(self.folder, self.manifest)
+        record = {
             "model": None if isinstance(model, nn.Module) else self.opened.name,
             "model_options": {} if self.opened.weights is None else {"weights": str(self.opened.weights)},
             "source": self.source.spec,
@@ -320,6 +312,7 @@ class _Work:
             "configuration_hash": digest_of(configuration),
             "versions": versions(),
         }
+        write_record(self.folder, record)
 
     def carry_out(self, report: Callable[[Progress], object]) -> None:
         """Make the parts that are missing, and report after each batch."""
@@ -328,7 +321,7 @@ class _Work:
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
         remaining = (item for number in self.pending for item in items(self._rows(number)))
-        with ahead(self._load, remaining, self.loaders, 2 * self.batch_size) as loaded:
+        with ahead(self._load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:
                 tables, left = list[pa.Table](), len(self._rows(number))
                 while left:
@@ -342,14 +335,17 @@ class _Work:
                 report(Progress(done, total, errors, written=True))
 
 
-def _prepared(opened: Opened, image: Tensor) -> Opened:
-    """Return the network prepared; as it is, if it was or cannot be."""
-    if preparation_of(opened.model) is not None:
+def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
+    """Return the network prepared; without options for that as it is, if it was or cannot be."""
+    if preparing is None and preparation_of(opened.model) is not None:
         return opened
     try:
-        return dataclasses.replace(opened, model=prepare(opened.model, image[None].to(opened.device)), dtype=image.dtype)
-    except Exception:  # noqa: BLE001 - what is wrong with the network itself shows when it explains
-        return opened
+        network = prepare(opened.model, image[None].to(opened.device), **(preparing or {}))
+    except Exception:
+        if preparing is not None:
+            raise
+        return opened  # what is wrong with the network itself shows when it explains
+    return dataclasses.replace(opened, model=network, dtype=image.dtype)
 
 
 def _try(opened: Opened, loaded: tuple[Photo | Recording, Tensor], request: RunRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -52,12 +53,17 @@ def locked(folder: Path, shard: tuple[int, int]) -> Iterator[Callable[[], None]]
         ) from error
     try:
         _refuse_others(folder, lock, shard)
-        yield lock.touch
+        yield functools.partial(_touch, lock)
     finally:
         with suppress(OSError):
             lock.unlink(missing_ok=True)
             if is_new:
                 folder.rmdir()  # which only works if nothing was written
+
+
+def _touch(lock: Path) -> None:
+    with suppress(OSError):  # whatever is wrong there shows when a part is written
+        lock.touch()
 
 
 def _refuse_others(folder: Path, own: Path, shard: tuple[int, int]) -> None:

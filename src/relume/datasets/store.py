@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
-from relume.errors import InputError, OutputError, RelumeError
+from relume.datasets.configuration import weights_hash
+from relume.errors import InputError, ModelError, OutputError, RelumeError
 from relume.models.opened import Opened
 from relume.models.sources import open_model
 from relume.pages.owner import is_gone, prefix
@@ -302,6 +303,23 @@ class Run:
         bare = Opened(known["model"], torch.nn.Identity(), photos, recordings=recordings)
         return bare.input_of(self._photo(row))
 
+    def _opened(self, model: str) -> Opened:
+        """Open the network again, as it was for the run.
+
+        Raises:
+            ModelError: it cannot be opened, or has other weights.
+        """
+        opened, known = open_model(model, **self.record.get("model_options") or {}), self.record.get("configuration")
+        if known is None:
+            return opened
+        if weights_hash(opened.model) != known["weights"]:
+            raise ModelError(f"{model!r} opens a network of other weights than the run's")
+        labels = self.record["labels"]
+        changes: dict[str, Any] = {name: Preprocessing.of(known[name]) for name in ("preprocessing", "recordings")}
+        changes |= {name: known[name] for name in ("output", "activation")}
+        changes |= {"shown": tuple(known["shown"]), "labels": None if labels is None else tuple(labels)}
+        return replace(opened, **changes)
+
     def _anew(self, row: Mapping[str, Any]) -> Explanation:
         """Explain the item of a row as the run did."""
         request, model = self.record["request"], self.record["model"]
@@ -312,7 +330,7 @@ class Run:
             reason = "it was asked with objects of Python"
         else:
             try:
-                opened = open_model(model, **self.record.get("model_options") or {})
+                opened = self._opened(model)
                 target = self._item(row)["target"] or request["target"]
                 return opened.explain(self._photo(row), target, request["methods"], request["layer"], **request["options"])
             except RelumeError as error:
