@@ -76,6 +76,25 @@ def test_without_a_target_it_is_one_class_for_the_whole(scene, tmp_path):
     assert json.loads((folder / "tiles.json").read_text())["target"] == int(scores.argmax())
 
 
+def test_a_network_in_training_mode_is_not_changed_and_its_own_errors_stay_its_own(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    explain_tiled(Opened("trained", model, IMAGENET), tmp_path / "p.png", tmp_path / "out", methods=["gradient"], tiles=(32, 8))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    class Offline(nn.Module):
+        def forward(self, x):
+            raise OSError(101, "Network is unreachable")
+
+    for targets in ([None], [0]):
+        with pytest.raises(OSError, match="unreachable") as caught:
+            explain_tiled(Opened("offline", Offline(), IMAGENET), tmp_path / "p.png", tmp_path / "no", targets, ["gradient"])
+        assert not isinstance(caught.value, relume.errors.RelumeError)
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_photo_in_tiles_and_grad_cam_at_one_layer(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")

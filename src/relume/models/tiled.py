@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relume.engine.inputs import pick
+from relume.engine.reading import Reading
+from relume.engine.trace import Trace
 from relume.errors import ImageError
 from relume.explanation.saving import address, target_folders
 from relume.maps import array, upsample
@@ -138,9 +139,8 @@ def _predicted(opened: Opened, picture: Windowed, rows: Sequence[Row]) -> int:
         for columns in batches:
             images = [opened.input_of(tile)[1] for tile, _ in _tiles(picture, row, columns)]
             if images:
-                with torch.no_grad():
-                    outputs = opened.model(torch.stack(images).to(opened.device))
-                scores = class_scores(pick(outputs, opened.output), len(images))
+                trace = Trace.run(opened.model, torch.stack(images).to(opened.device), Reading(output=opened.output))
+                scores = class_scores(trace.outputs, len(images)).detach()
                 total, count = total + scores.double().sum(0).cpu(), count + len(images)
     return int(total.argmax()) if count else 0
 

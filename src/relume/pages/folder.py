@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from relume.errors import OutputError
+from relume.errors import RAISED_BY_NETWORK, OutputError
 from relume.pages.owner import is_gone, prefix
 
 __all__ = ["check_writable", "filled", "recover", "write_folder"]
@@ -95,7 +95,8 @@ def _write_plan(aside: Path, replaced: Iterable[str], added: Iterable[str]) -> N
 def filled(directory: Path) -> Iterator[Path]:
     """Give a temporary folder in ``directory``; the files written there go to their places in ``directory`` at the end.
 
-    An error inside leaves ``directory`` as it was. It is for files too large to be held in memory for :func:`write_folder`.
+    An error inside leaves ``directory`` as it was; one while they are moved may leave some there. It is for files too large to
+    be held in memory for :func:`write_folder`.
 
     Raises:
         OutputError: something cannot be written.
@@ -115,6 +116,8 @@ def filled(directory: Path) -> Iterator[Path]:
             if is_new:
                 _remove_empty(directory, _nearest(directory.parent))
     except OSError as error:
+        if any(note.startswith(RAISED_BY_NETWORK) for note in getattr(error, "__notes__", ())):
+            raise  # the network's own, and none of the folder
         raise _refusal(directory, error) from error
 
 
