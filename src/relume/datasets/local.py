@@ -6,16 +6,14 @@ import functools
 import math
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
 from relume.datasets.rows import explained_rows
-from relume.datasets.store import parts, write_part
+from relume.datasets.store import ids_of, parts, write_part
 
 __all__ = ["Local"]
 
@@ -35,13 +33,9 @@ class Local(Engine):
         there = parts(self.folder)
         return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
 
-    def _is_whole(self, number: int, part: Path) -> bool:
+    def _is_whole(self, number: int, part: str) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        try:
-            ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
-        except (OSError, pa.ArrowException):
-            return False
-        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
         return same
 
     def _rows(self, number: int) -> pa.Table:
