@@ -20,7 +20,7 @@ from relume.datasets.loading import DEFAULT_LOADERS
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded
+from relume.datasets.rows import Loaded, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.store import (
@@ -270,7 +270,8 @@ class Engine(ABC):
     def load(self, item: Item) -> tuple[Item, Loaded]:
         """Read an item and prepare it; whatever is wrong with it becomes its row."""
         try:
-            return item, self.opened.input_of(self.source.read(item))
+            photo, image = self.opened.input_of(self.source.read(item))
+            return item, (small(photo), image)
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 

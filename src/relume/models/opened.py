@@ -348,9 +348,10 @@ class Opened:
         if self.shown and isinstance(seen, Recording):
             seen = dataclasses.replace(seen, shown=self.shown)
         framed, image = self.preprocessing_of(seen).prepare(seen)
+        if self.dtype is not None:
+            return framed, image.to(self.dtype)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
-        dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        return framed, image.to(dtype)
+        return framed, image.to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
 
     def preprocessing_of(self, photo: Photo | Recording) -> Preprocessing:
         """Return the preprocessing of a photo, or of a recording: that of photos if its channels are colours."""
