@@ -26,6 +26,7 @@ from relume.pictures.canvas import jpeg
 from relume.pictures.kinds import over
 from relume.pictures.photo import Photo
 from relume.pictures.scale import scale_of
+from relume.text import FORMAT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from relume.pictures.recording import Recording
 
 __all__ = ["FORMAT", "METADATA", "THUMBNAIL", "explanation_of", "maps_of", "row_of", "schema_of"]
-
-#: The version of the columns and of ``run.json``. The meaning of a column never changes under one number.
-FORMAT = 1
 
 #: The key of the schema's metadata: JSON of the format, and of each map's description, column and code.
 METADATA = b"relume"

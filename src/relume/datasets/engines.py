@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -295,9 +297,10 @@ class Engine(ABC):
             check_same(self.folder, record["configuration"], configuration)
             return
         write_manifest(self.folder, self.manifest)
+        options = None if isinstance(model, nn.Module) else _options_of(self.opened)
         record = {
-            "model": None if isinstance(model, nn.Module) else self.opened.name,
-            "model_options": {} if self.opened.weights is None else {"weights": str(self.opened.weights)},
+            "model": None if options is None else self.opened.name,
+            "model_options": options,
             "source": self.source.spec,
             "request": self.request.as_dict(),
             "labels": self.opened.labels,
@@ -307,6 +310,17 @@ class Engine(ABC):
             "versions": versions(),
         }
         write_record(self.folder, record)
+
+
+def _options_of(opened: Opened) -> dict[str, Any] | None:
+    """Return the keywords by which :func:`relume.open_model` opens it again; None if there is an object of Python in them."""
+    options: dict[str, Any] = {} if opened.weights is None else {"weights": os.path.abspath(opened.weights)}  # noqa: PTH100 - as in manifests
+    options |= {"model_args": dict(opened.model_args)} if opened.model_args else {}
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    return options
 
 
 def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
