@@ -7,17 +7,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
 from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of
 from relume.datasets.source import Item
-from relume.datasets.store import parts, write_part
+from relume.datasets.store import ids_of, parts, write_part
 
 __all__ = ["Local"]
 
@@ -37,13 +35,9 @@ class Local(Engine):
         there = parts(self.folder)
         return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
 
-    def _is_whole(self, number: int, part: Path) -> bool:
+    def _is_whole(self, number: int, part: str) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        try:
-            ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
-        except (OSError, pa.ArrowException):
-            return False
-        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
         return same
 
     def _rows(self, number: int) -> pa.Table:
@@ -59,7 +53,6 @@ class Local(Engine):
         total = sum(len(self._rows(number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
-        remaining = (item for number in self.pending for item in items(self._rows(number)))
         remaining = (item for number in self.pending for item in items(self._rows(number)))
         with ahead(self.load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
+import relume  # the functions of rooms above this one: the package loads each when it is first used
 from relume.errors import ImageError, ModelError, TargetError
 from relume.methods.names import DEFAULT_METHODS
 from relume.pictures.preprocessing import AS_RECORDED, Preprocessing
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
-    from relume import Run
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
     from relume.engine.reading import LayerLike
@@ -255,7 +255,7 @@ class Opened:
 
         return in_batches(photos, BATCH_SIZE if batch_size is None else batch_size, load, run)
 
-    def run(self, source: Any, output: str | Path, **options: Any) -> Run:
+    def run(self, source: Any, output: str | Path, **options: Any) -> relume.Run:
         """Explain every picture of a source into a folder: see :func:`relume.run`, which has the options and the errors.
 
         Example:
@@ -266,8 +266,6 @@ class Opened:
             >>> run.explanation("2").title().partition(",")[0]
             'cat (4)'
         """
-        import relume
-
         return relume.run(self, source, output, **options)
 
     def check_labels(self) -> None:
