@@ -168,7 +168,7 @@ def test_parts_of_any_name_are_read_once_each_and_in_order(undisturbed):
 
 
 def test_what_is_wrong_with_a_url_is_a_sentence(s3, monkeypatch):
-    with pytest.raises(InputError, match=r"nothing at 's3://nowhere/photos' \(The specified bucket does not exist\); check"):
+    with pytest.raises(InputError, match=r"nothing at 's3://nowhere/photos': The specified bucket does not exist; check"):
         open_source("s3://nowhere/photos").manifest()
     with pytest.raises(
         OutputError, match="cannot write a run to 's3://nowhere/run': The specified bucket does not exist; name"

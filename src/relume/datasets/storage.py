@@ -369,7 +369,8 @@ def files_in(url: str, pattern: str = "") -> Iterator[str]:
                 paths = (p for path in matches for p in ([path] if matches[path]["type"] == "file" else files.find(path)))
             names = {path.removeprefix(root).lstrip("/") for path in paths if path[-1] != "/"}
     except FileNotFoundError as error:
-        raise InputError(f"there is nothing at {url!r} ({first_line(error)}); check the address") from error
+        reason = first_line(error) if " " in str(error) else "no file"  # some errors are the path alone
+        raise InputError(f"there is nothing at {url!r}: {reason}; check the address") from error
     except OSError as error:
         raise InputError(f"{url!r} cannot be listed: {first_line(error)}; check the credentials") from error
     yield from sorted(names, key=natural)
