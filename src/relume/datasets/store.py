@@ -219,10 +219,18 @@ class Run:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each row as plain values by column; a few are in memory at a time."""
+        return self.rows()
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield each row as iteration does, with some columns only: the others are not read.
+
+        Raises:
+            InputError: a part is damaged.
+        """
         for part in parts(self.folder).values():
             try:
                 with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                    for batch in file.iter_batches(_ROWS):
+                    for batch in file.iter_batches(_ROWS, columns=columns):
                         yield from batch.to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise _damaged(part, error) from error
@@ -272,6 +280,42 @@ class Run:
             provenance["input"] = f"not kept, and it cannot be read again: {first_line(error)}"
         known = {"model": provenance["model"], "labels": self.record["labels"], "provenance": provenance}
         return explanation_of(row, maps_of(schema), known, loaded)
+
+    def report(
+        self, against: Run | str | Path | None = None, *, output: str | Path | None = None, shortcuts: bool = True
+    ) -> Path:
+        """Write what the run says as a whole: a page, a table of the classes, and the repeated patches that the network uses.
+
+        Args:
+            against: another run of the same pictures, such as that of the network before it was trained again. What changed
+                from it is the first part of the page.
+            output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``; ``report`` in the run's if None.
+            shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
+
+        Returns:
+            The page, one file that needs no network.
+
+        Raises:
+            InputError: there is no row yet, a part is damaged, or the other run differs by more than its weights.
+            OutputError: the folder cannot be written to.
+
+        Example:
+            >>> import tempfile
+            >>> import relume
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     for seed in range(3):
+            ...         relume.demo.draw_scene(seed, ["cat"]).picture.save(f"{folder}/{seed}.png")
+            ...     run = relume.run("demo", folder, f"{folder}/run", methods=["gradcam"])
+            ...     run.report(shortcuts=False).relative_to(folder).as_posix()
+            'run/report/index.html'
+        """
+        from relume.datasets.report.report import RunReport
+        from relume.pages.folder import check_writable
+
+        folder = self.folder / "report" if output is None else Path(output)
+        check_writable(folder)
+        other = Run.load(against) if isinstance(against, str | Path) else against
+        return RunReport.of(self, other, shortcuts=shortcuts).save(folder)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""
