@@ -36,7 +36,12 @@ def row_of(one, kept, names):
     if one.get("error"):
         return row | {name: None for name in names if name not in ("id", "label", "error")}
     index, heat = LABELS.index(one["predicted"]), np.asarray(one["heat"], np.float32)
-    row |= {"target": index, "class_name": one["predicted"], "score": one.get("score", 2.0), "layer": one.get("layer", "layer3")}
+    row |= {
+        "target": index,
+        "class_name": one["predicted"],
+        "score": one.get("score", 2.0),
+        "layer": one.get("layer", "layer3"),
+    }
     row |= {"top_classes": [index], "top_names": [one["predicted"]], "top_scores": [2.0]}
     row |= {"top_probabilities": [one.get("probability", 0.9)], "probability": one.get("probability", 0.9)}
     row |= {"guided": 1, "unguided": 0, "input_shape": [3, 8, 8]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
-from relume.cli.common import complain, err, out
-from relume.cli.failures import write_results
+from relume.cli.common import complain, err, out, running
+from relume.cli.failures import uninterrupted
 from relume.errors import InputError
 from relume.text import decimal
 
@@ -30,10 +29,10 @@ EXAMPLES = """Examples:
 
 @common.expanded
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of the run, finished or not.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of the run, finished or not, or its URL.")],
     *,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Where index.html, summary.csv and suspects.parquet go. [default: RUN/report]"),
     ] = None,
     against: Annotated[
@@ -55,20 +54,21 @@ def report(
     try:
         from relume.datasets.report.figures import conditions_of
         from relume.datasets.report.report import PAGE, RunReport
+        from relume.datasets.storage import joined, storage_of
         from relume.datasets.store import Run
     except ImportError as error:  # pyarrow is an extra
         raise InputError(str(error)) from error
-    from relume.pages.folder import check_writable
-
     conditions = conditions_of(fail_if or [], compared=against is not None, shortcuts=not no_shortcuts)
-    opened = Run.load(run)
-    folder = Path(run, "report") if output is None else output
-    check_writable(folder)
-    made = RunReport.of(opened, None if against is None else Run.load(against), shortcuts=not no_shortcuts)
-    write_results(folder, made.files)
+    opened, other = Run.load(run), None if against is None else Run.load(against)
+    place = joined(run, "report") if output is None else output
+    storage_of(place).check()
+    made = RunReport.of(opened, other, shortcuts=not no_shortcuts)
+    with uninterrupted():
+        page = made.save(place)
+        running.stopped = f"stopped; the report is in {place!r}"
     _show(made)
     size = len(made.files[PAGE]) / 1e6
-    out.print(Text.assemble(("→ ", "green"), (str(folder / PAGE), "bold green"), f"  open it in a browser ({size:.1f} MB)"))
+    out.print(Text.assemble(("→ ", "green"), (str(page), "bold green"), f"  open it in a browser ({size:.1f} MB)"))
     broken = made.broken(conditions)
     for line in broken:
         complain(line)

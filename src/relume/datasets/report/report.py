@@ -17,6 +17,7 @@ from relume.datasets.report.facts import CHECKS, Rows
 from relume.datasets.report.page import report_page
 from relume.datasets.report.pictures import Chosen
 from relume.datasets.shortcuts import Suspects, find_suspects, write_suspects
+from relume.datasets.storage import is_url, joined, storage_of
 from relume.pages.folder import write_folder
 from relume.text import encoded
 
@@ -68,13 +69,17 @@ class RunReport:
         met = [condition.broken(self.figures) for condition in conditions]
         return [words for words in met if words is not None]
 
-    def save(self, folder: Path) -> Path:
-        """Write the files into a folder, all or none, and return the page.
+    def save(self, place: str | Path) -> str | Path:
+        """Write the files into a folder, all or none, or one by one to a URL, and return the page.
 
         Raises:
             OutputError: they cannot be written.
         """
-        return write_folder(folder, self.files) / PAGE
+        if not is_url(str(place)):
+            return write_folder(Path(place), self.files) / PAGE
+        for name, content in self.files.items():
+            storage_of(place).put(name, content)
+        return joined(str(place), PAGE)
 
 
 def _figures(totals: Totals, rows: Rows, changes: Changes | None) -> dict[str, float]:
