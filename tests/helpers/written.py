@@ -67,8 +67,8 @@ def write_run(folder, items, *, missing=0, configuration=None, **options):
     known = {"configuration": CONFIGURATION | {"request": request.as_dict()} | (configuration or {})}
     known |= {"model": "demo", "source": "photos", "labels": LABELS, "provenance": {"model": "demo"}}
     write_record(folder, known | {"request": request.as_dict()})
-    ids = [one["id"] for one in items] + [f"missing-{i}" for i in range(missing)]
-    write_manifest(folder, pa.Table.from_pylist([{"id": id} for id in ids], schema=MANIFEST))
+    listed = [{"id": one["id"]} for one in items] + [{"id": f"missing-{i}"} for i in range(missing)]
+    write_manifest(folder, pa.Table.from_pylist(listed, schema=MANIFEST))
     half = len(rows) // 2
     for number, some in enumerate((rows[:half], rows[half:])):
         write_part(folder, number, pa.Table.from_pylist(some, schema=schema))
