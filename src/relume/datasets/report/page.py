@@ -233,7 +233,7 @@ class _Cards:
 
     def _wrong(self, one: Judged) -> dict[str, Any]:
         right = self.totals[one.facts.explained].right[self.rows.main or ""]
-        return {"with": (f"right ones ({right.count:,})", _drawn(right.values)), "value": _percent(one.facts.probability)}
+        return {"with": ("right ones", _drawn(right.values)), "value": _percent(one.facts.probability)}
 
     def _moved(self, one: Judged) -> dict[str, Any]:
         assert one.move is not None
