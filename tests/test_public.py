@@ -15,6 +15,7 @@ SURFACE = [
     "Augmented",
     "Backpropagation",
     "Comparison",
+    "Competing",
     "Coverage",
     "Deconvolution",
     "Explanation",
