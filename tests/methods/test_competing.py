@@ -82,7 +82,9 @@ def test_rivals_are_asked_the_same_question():
     boxes = torch.rand(1, 20, 4 + 1 + 3) + 1
     box = Detection(2, index=5, layout="boxes_first").known((32, 32), "none").frozen(boxes, 1)
     expected = boxes[0, 5, 4] * boxes[0, 5, 5:]
-    torch.testing.assert_close(torch.cat([r.scores(boxes) for r in rivals_of(box, boxes, 9)]), expected[:2].sort(descending=True)[0])
+    torch.testing.assert_close(
+        torch.cat([r.scores(boxes) for r in rivals_of(box, boxes, 9)]), expected[:2].sort(descending=True)[0]
+    )
 
 
 @pytest.mark.parametrize("target", [Binary(), Neuron("conv2", 1, (2, 3)), Contrast(0, 1), lambda out: out[:, 0]])

@@ -181,7 +181,7 @@ class AuditReport:
             (
                 key,
                 measure.title,
-                "↑" if measure.better == "high" else "↓",
+                measure.arrow or " ",
                 f"limit {measure.limit.value:.2f}" if measure.limit else "",
             )
             for key, measure in measures_of().items()

@@ -53,10 +53,11 @@ class Measure:
 
     Attributes:
         title: its name in tables.
-        better: whether a ``high`` or a ``low`` value speaks for the map.
+        better: whether a ``high`` or a ``low`` value speaks for the map; None where it only describes it.
         meaning: what it tells, in a sentence.
         read: finds its values ``(N,)`` in the check's result; NaN where it is undefined.
         limit: the limit that the verdict holds it against, if there is one.
+        caution: what it does not mean, in a sentence.
 
     Example:
         >>> from relume.auditing import Limit, Measure
@@ -67,10 +68,16 @@ class Measure:
     """
 
     title: str
-    better: Better
+    better: Better | None
     meaning: str
     read: Callable[[Any], Values]
     limit: Limit | None = None
+    caution: str = field(default="", kw_only=True)
+
+    @property
+    def arrow(self) -> str:
+        """Return an arrow to the side that speaks for the map; nothing if neither does."""
+        return {"low": "↓", "high": "↑", None: ""}[self.better]
 
     def margin(self, value: float) -> float:
         """Return the distance of ``value`` to the limit, negative beyond it; NaN if there is no limit."""

@@ -123,6 +123,7 @@ CLASSES = Check(
             "A map that explains one class differs from those of the runner-up, a random other and the least likely class.",
             lambda result: result.mean["absolute"],
             Limit(0.22, "structure", "changes with the class", "changes too little with the class"),
+            caution="It does not tell which maps point at their object: classes that look alike have the same evidence.",
         )
     },
     _draw,

@@ -25,13 +25,18 @@ from relume.pictures.scale import PERCENTILE
 if TYPE_CHECKING:
     from relume.auditing.report import AuditReport
 
-__all__ = ["RANDOMISATION", "Randomisation", "between_networks", "randomise"]
+__all__ = ["RANDOMISATION", "Randomisation", "between_networks", "maps_at_random", "randomise"]
 
 #: How often a layer is drawn anew while the score of the network does not respond to the images.
 TRIES = 8
 
 #: The share of layers, from the output down, after which `late` compares the maps.
 LATE = 0.9
+
+#: What no measure of randomisation means: Binder et al. 2023.
+RANKS_NOTHING = (
+    "It ranks no methods (Binder et al. 2023): a map of noise changes most, and layers below keep what they pick out."
+)
 
 #: How many stages of the cascade are drawn, beside the map as it is.
 STAGES = 6
@@ -112,16 +117,16 @@ def randomise(subject: Subject, *, alone: bool = True) -> Randomisation:
     stages: list[Values] = []
     lost: list[str] = []
     for name in subject.progress("randomisation", layers) if alone else ():
-        maps = _drawn(subject, network, [name], generator)
+        maps = maps_at_random(subject, network, [name], generator)
         singly.append(subject.maps.compare(maps))
         lost += [f"{name} alone"] * _incomplete(maps)
         restore(network, subject.model)
     for name in subject.progress("randomisation", layers):
-        maps = _drawn(subject, network, [name], generator)
+        maps = maps_at_random(subject, network, [name], generator)
         cascade.append(subject.maps.compare(maps))
         stages.append(maps.saliency)
         lost += [name] * _incomplete(maps)
-    other = _drawn(subject, network, layers, generator)
+    other = maps_at_random(subject, network, layers, generator)
     lost += ["another random network"] * _incomplete(other)
     pair = maps.compare(other)
     return Randomisation(
@@ -133,7 +138,7 @@ def _incomplete(maps: Maps) -> bool:
     return not np.isfinite(maps.saliency).all()
 
 
-def _drawn(subject: Subject, network: nn.Module, names: Iterable[str], generator: torch.Generator) -> Maps:
+def maps_at_random(subject: Subject, network: nn.Module, names: Iterable[str], generator: torch.Generator) -> Maps:
     """Make the maps with some layers drawn once more, and again while most scores do not respond to their images."""
     maps = subject.maps.unknown()
     for _ in range(TRIES):
@@ -213,6 +218,7 @@ RANDOMISATION = Check(
             "low",
             "A map of what the network learnt is lost when its weights are.",
             lambda result: result.late["absolute"],
+            caution=RANKS_NOTHING,
         ),
         "cascade": Measure(
             "mean similarity as layers become random",
@@ -226,15 +232,17 @@ RANDOMISATION = Check(
                 "changes too little as layer after layer is made random",
                 name="mean similarity",
             ),
+            caution=RANKS_NOTHING,
         ),
         "untrained": Measure(
             "similarity to an untrained network's map",
             "low",
             "A map that a network without training draws too was not learnt.",
             lambda result: result.untrained["absolute"],
+            caution=RANKS_NOTHING,
         ),
     },
     _draw,
     _notes,
-    citation="Adebayo et al. 2018, arXiv:1810.03292",
+    citation="Adebayo et al. 2018, arXiv:1810.03292; Binder et al. 2023, arXiv:2211.12486",
 )
