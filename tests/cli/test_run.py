@@ -10,7 +10,7 @@ import pytest
 
 import relume
 from relume.cli import run as command
-from relume.datasets import local
+from relume.datasets import engines, local
 from relume.demo import draw_scene
 from tests.helpers.commands import complaints, relume_command, sentence
 
@@ -22,7 +22,7 @@ def photos(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for seed in range(9):
         draw_scene(seed, ["cat"]).picture.save(f"photos/{seed}.png")
-    monkeypatch.setattr(local, "run", functools.partial(local.run, part_size=4))
+    monkeypatch.setattr(engines, "run", functools.partial(engines.run, part_size=4))
 
 
 def run(*args, source="photos"):

@@ -22,7 +22,7 @@ from relume.cli.options import METHODS, Asked
 from relume.errors import InputError, TargetError
 
 if TYPE_CHECKING:
-    from relume.datasets.local import Progress, RunOptions
+    from relume.datasets.engines import Progress, RunOptions
     from relume.datasets.request import Store
 
 __all__ = ["EXAMPLES", "run"]
@@ -78,8 +78,8 @@ def run(
     A run that was stopped, by anything, goes on where it was by the same command.
     """
     try:
+        from relume.datasets.engines import run
         from relume.datasets.loading import DEFAULT_LOADERS
-        from relume.datasets.local import run
     except ImportError as error:  # pyarrow is an extra
         raise InputError(str(error)) from error
     from relume.pages.folder import check_writable
