@@ -12,7 +12,6 @@ from scipy import stats
 from torch import nn
 
 import relume
-from relume.auditing import calibration
 from relume.auditing.checks import complexity, faithfulness, stability
 from relume.auditing.checks import removal as imputation
 from relume.auditing.checks.random_weights import randomise_layer
@@ -133,7 +132,7 @@ def test_areas_are_their_twins(rng):
     assert faithfulness.area(shares, curve) == pytest.approx(twin.area(list(shares), list(curve)))
 
 
-# --- Stability and calibration -------------------------------------------------------------------------------------------
+# --- Stability -----------------------------------------------------------------------------------------------------------
 
 
 def test_sensitivity_and_shifts_are_their_twins(rng):
@@ -151,14 +150,6 @@ def test_sensitivity_and_shifts_are_their_twins(rng):
                 assert moved[place] == image[0, 0][tuple(source)]
     with pytest.raises(InputError, match="images of 2×1 pixels are too small to be moved by one"):
         stability.shifts((2, 1))
-
-
-def test_auc_and_youden_are_their_twins(rng):
-    for _ in range(5):
-        good, bad = list(rng.normal(0, 1, 9).round(1)), list(rng.normal(1, 1, 14).round(1))
-        assert calibration.auc(good, bad) == pytest.approx(twin.auc(good, bad))
-        assert calibration.youden(good, bad) == twin.youden(good, bad)
-    assert calibration.halfway([0.9, 0.7], [0.1, 0.3]) == pytest.approx(0.5)
 
 
 # --- Complexity ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError, NonFiniteError, TargetError
 from relume.explanation.batches import Batches, Part, join, join_coverage
+from relume.explanation.belief import reference, verdicts_of
 from relume.explanation.copies import CopiedRun, Group, Maps, groups_of, maps_of_copies, maps_on_images
 from relume.explanation.passes import compute_gradients, compute_maps, maps_of_score
 from relume.explanation.quick_checks import quick_checks
@@ -75,9 +76,11 @@ def explain(
             they are no probabilities. ``auto`` looks at the end of the network's graph: what comes out of a softmax or sigmoid
             is a probability already, what comes out of a log-softmax is ``softmax``, and all else ``none``.
         labels: the class names by index, by which results, figures and files call classes.
+        calibration: a :class:`relume.Calibration` of this network, from which each map gets its verdict.
 
     Raises:
-        InputError: images, methods, target or layer do not fit; see :mod:`relume.errors`.
+        InputError: images, methods, target or layer do not fit, or the calibration is of another network; see
+            :mod:`relume.errors`.
         ModelError: there are more or fewer labels than classes.
         GraphError: a rule cannot be applied to every rectifier of this network.
         NonFiniteError: NaN or infinity in the input, the scores or a map.
@@ -109,6 +112,8 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
         >>> first["gradient"].shape
         torch.Size([2, 3, 4, 4])
     """
+    if request.calibration is not None:
+        request.calibration.check(model)
     run = Unwritten(functools.partial(Trace.run, model), model)
     batches = Batches(stacked(model, images), request)
     parts: list[list[Explanation]] = []
@@ -123,7 +128,15 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
     named = [replace(e, model=_name(model)) for e in join(parts, batches.limit)]
     for e in named:
         _check_labels(e)
-    return compared(named)
+    return compared([_judged(e, request) for e in named])
+
+
+def _judged(e: Explanation, request: Request) -> Explanation:
+    """Return an explanation that knows what the calibration of the request says of its methods."""
+    belief, provenance = verdicts_of(request.methods, request.calibration, e.coverage, e.layer), dict(e.provenance)
+    if request.calibration is not None:
+        provenance["calibration"] = reference(request.calibration)
+    return replace(e, belief=belief, provenance=provenance)
 
 
 def _name(model: Model) -> str:

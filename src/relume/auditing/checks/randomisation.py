@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from relume.auditing.checks.base import Check, Limit, Measure
+from relume.auditing.checks.base import Check, Measure
 from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
 from relume.auditing.drawing import Chart, Curve, Strip, Tile, heat, similarity
 from relume.auditing.subject import How, Subject
@@ -215,28 +215,21 @@ RANDOMISATION = Check(
     {
         "randomisation": Measure(
             "similarity with 9/10 of the layers random",
-            "low",
+            None,
             "A map of what the network learnt is lost when its weights are.",
             lambda result: result.late["absolute"],
             caution=RANKS_NOTHING,
         ),
         "cascade": Measure(
             "mean similarity as layers become random",
-            "low",
+            None,
             "The area under the curve of the cascade: how long the map outlives the weights.",
             lambda result: result.mean["absolute"],
-            Limit(
-                0.37,
-                "structure",
-                "changes as layer after layer is made random",
-                "changes too little as layer after layer is made random",
-                name="mean similarity",
-            ),
             caution=RANKS_NOTHING,
         ),
         "untrained": Measure(
             "similarity to an untrained network's map",
-            "low",
+            None,
             "A map that a network without training draws too was not learnt.",
             lambda result: result.untrained["absolute"],
             caution=RANKS_NOTHING,
