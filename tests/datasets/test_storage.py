@@ -95,7 +95,7 @@ def test_a_run_into_s3_that_is_killed_goes_on(undisturbed, s3):
 
 def test_a_server_that_goes_away_loses_nothing(undisturbed, s3, tmp_path, monkeypatch):
     """Neither rows that are to be written, nor pictures that are to be read, which are no rows with an error then."""
-    for i in range(4):
+    for i in range(8):
         file = io.BytesIO()
         draw_scene(i, ["cat"]).picture.save(file, "PNG")
         s3.pipe_file(f"bucket/photos/{i}.png", file.getvalue())
@@ -120,7 +120,7 @@ def test_a_server_that_goes_away_loses_nothing(undisturbed, s3, tmp_path, monkey
         if source is None:
             assert_same(finished, undisturbed)
         else:
-            assert finished.table(["id", "error"])["error"].null_count == len(finished) == 4
+            assert finished.table(["id", "error"])["error"].null_count == len(finished) == 8
 
 
 def run_photos(source, output, **options):
