@@ -16,7 +16,8 @@ import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.configuration import weights_hash
-from relume.datasets.storage import Storage, is_url, joined, storage_of
+from relume.datasets.contents import read_picture
+from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
 from relume.models.photos import natural
@@ -149,10 +150,11 @@ def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
     storage = storage_of(place)
     path = joined(str(storage), RECORD)
     try:
-        with storage.open(RECORD) as file:
-            record = json.loads(file.read())
+        record = json.loads(storage.read(RECORD))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnreachableError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
     version = record.get("format") if isinstance(record, dict) else None
@@ -347,7 +349,7 @@ class Run:
     def _photo(self, row: Mapping[str, Any]) -> Path | Photo | Recording:
         """Read the picture of a row again."""
         if row["path"] is not None:
-            return Path(row["path"])
+            return read_picture(row["path"]) if is_url(row["path"]) else Path(row["path"])
         from relume.datasets.sources import open_source
 
         photo: Path | Photo | Recording = open_source(self.record["source"]).read(self._item(row))
