@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,23 @@ from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
 from relume.datasets.rows import explained_rows
 from relume.datasets.store import parts, write_part
+from relume.errors import InputError
 
-__all__ = ["Local"]
+__all__ = ["Local", "local"]
+
+
+@contextmanager
+def local(
+    _model: object, _source: object, *, address: str | None, actors: int | None, shard: tuple[int, int]
+) -> Iterator[type[Local]]:
+    """Give the engine of this process, which needs nothing.
+
+    Raises:
+        InputError: it is asked for what a cluster has.
+    """
+    if address is not None or actors is not None:
+        raise InputError("an address and actors are those of a cluster; leave them out, or run it on ray")
+    yield Local
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
@@ -63,6 +63,7 @@ class Opened:
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
         shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
+        model_args: the arguments that the function that builds the network was given.
 
     Example:
         >>> import relume
@@ -85,6 +86,7 @@ class Opened:
     dtype: torch.dtype | None = None
     recordings: Preprocessing = AS_RECORDED
     shown: tuple[int, ...] = ()
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -365,6 +367,12 @@ class Opened:
 
         tensors = chain(self.model.parameters(), self.model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the keywords of :func:`relume.open_model` that open the network again."""
+        weights = {} if self.weights is None else {"weights": str(self.weights)}
+        return weights | ({"model_args": dict(self.model_args)} if self.model_args else {})
 
     @property
     def provenance(self) -> dict[str, Any]:

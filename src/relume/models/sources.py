@@ -239,7 +239,13 @@ def open_model(
         )
     opened = _open(spec, file, dict(model_args or {}), device)
     known = opened.activation if activation == "auto" else activation
-    return dataclasses.replace(opened, model=move(opened.model, device, opened.name), weights=file, activation=known)
+    return dataclasses.replace(
+        opened,
+        model=move(opened.model, device, opened.name),
+        weights=file,
+        activation=known,
+        model_args=dict(model_args or {}),
+    )
 
 
 def _open(spec: str, weights: Path | None, args: dict[str, Any], device: str | torch.device) -> Opened:

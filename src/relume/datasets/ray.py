@@ -1,0 +1,360 @@
+"""The engine of a cluster: Ray Data sees to it that every item is explained, by actors that do what one machine does."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import nn
+
+from relume import __version__
+from relume.datasets.cluster import connected, places
+from relume.datasets.columns import schema_of
+from relume.datasets.configuration import weights_hash
+from relume.datasets.engines import Engine, Progress, Report, prepared
+from relume.datasets.loading import ahead
+from relume.datasets.python import Indexed
+from relume.datasets.rows import Loaded, explained_rows
+from relume.datasets.source import Item
+from relume.datasets.storage import arrow_files
+from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, read_record, tidied
+from relume.engine.preparation import preparation_of
+from relume.errors import InputError, ModelError, OutputError, RelumeError
+from relume.models.opened import Opened
+from relume.models.sources import open_model
+from relume.text import first_line
+
+__all__ = ["OnRay", "on_ray"]
+
+#: The folder of the run in which Ray keeps what is done, until all is.
+CHECKPOINT = "checkpoint"
+
+#: Blocks of rows for each actor, at least: the work is divided evenly, and an actor that is killed loses one of them.
+_BLOCKS = 4
+
+#: The error of a picture over which a process was killed, once in a batch and then alone.
+KILLED = "the process that explained it was killed twice, by this picture or for lack of memory; look at it, or leave it out"
+
+#: Seconds between two looks at how far the run is; and that a node has to say whether it sees the run.
+_LOOK, _NODE = 0.5, 40
+
+
+@contextmanager
+def on_ray(
+    model: object, source: object, *, address: str | None, actors: int | None, shard: tuple[int, int]
+) -> Iterator[Callable[..., Engine]]:
+    """Connect to a cluster, and give the engine that works there.
+
+    Raises:
+        InputError: what is to be done cannot be sent to a cluster, or the cluster cannot be used.
+    """
+    if isinstance(model, nn.Module) or (isinstance(model, Opened) and preparation_of(model.model) is not None):
+        raise InputError(
+            "a cluster is sent a spec, by which each node opens the network, and not a network in memory; write a function that "
+            "returns it and give 'package.module:function', or save it and give its file; how to prepare it goes into preparing"
+        )
+    if isinstance(source, Indexed):
+        raise InputError(
+            f"the data set {source.spec!r} is in the memory of this process, where no node reads it; give a folder, a list, tars "
+            "or a data set on a disk that all nodes share"
+        )
+    if shard != (1, 1):
+        raise InputError("a cluster divides the work by itself; leave the shard out")
+    with connected(address, actors):
+        number, gpus = places(actors)
+        yield functools.partial(OnRay, actors=number, gpus=gpus)
+
+
+@dataclass(kw_only=True)
+class OnRay(Engine):
+    """The items that Ray is to see explained. Without its network it is sent to the nodes, which open it there.
+
+    Attributes:
+        actors: how many processes explain at once.
+        gpus: how many GPUs each has.
+        run: the hash of the configuration, by which a node knows that it sees the same run.
+        home: the folder that relative paths begin in.
+    """
+
+    actors: int
+    gpus: int
+    run: str = ""
+    home: str = dataclasses.field(default_factory=os.getcwd)
+
+    @functools.cached_property
+    def pending(self) -> pa.Table:
+        """The items that have no row yet."""
+        return self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], tidied(self.folder))))
+
+    def waiting(self) -> pa.Table:
+        """Return the items that have no row yet."""
+        return self.pending
+
+    def carry_out(self, report: Report) -> None:
+        """Have the rows that are missing written by the cluster, and report how far it is.
+
+        Raises:
+            InputError: a node does not see the run, or cannot open the network or the first picture.
+            RelumeError: Ray gave up.
+        """
+        total, left = len(self.manifest), len(self.pending)
+        report(Progress(total - left, total, 0, written=True))
+        if not left:
+            return
+        record = read_record(self.folder) or {}
+        job = dataclasses.replace(self, run=record["configuration_hash"], manifest=self.manifest.slice(0, 0))
+        job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
+        _check_nodes(job)
+        self._checkpoint(job.run)
+        errors = self._watched(job, lambda done, errors: report(Progress(total - left + done, total, errors, written=False)))
+        if missing := total - len(Run.load(str(self.folder))):
+            raise OutputError(
+                f"{missing} rows were explained and are not in {str(self.folder)!r}: nodes wrote them elsewhere; see that all of "
+                "them share it, and run the same again"
+            )
+        report(Progress(total, total, errors, written=True))
+
+    # --- The driver -------------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, run: str) -> None:
+        """Tell Ray by its checkpoint which items have rows: the rows that are there decide, whatever ended the last run.
+
+        Raises:
+            InputError: the checkpoint is of another run.
+        """
+        names = self.folder.names(CHECKPOINT)
+        if others := [name for name in names if name.endswith(".run") and name != f"{run}.run"]:
+            raise InputError(
+                f"the checkpoint in {str(self.folder)!r} is of another run ({others[0][:12]}…, and this is {run[:12]}…); "
+                f"remove the folder {CHECKPOINT!r} there"
+            )
+        self.folder.put(f"{CHECKPOINT}/{run}.run", b"")
+        for name in names:
+            if not name.endswith(".run"):
+                self.folder.remove(f"{CHECKPOINT}/{name}")
+        done = self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], self.pending["id"]))).select(["id"])
+        if len(done):
+            self.folder.put(f"{CHECKPOINT}/done.parquet", PARQUET.file(done))
+
+    def _watched(self, job: OnRay, report: Callable[[int, int], object]) -> int:
+        """Have Ray do the work, report while it does, and return how many rows have an error."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._write(job, tally)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the run is waited for
+                failure.append(error)
+
+        thread = threading.Thread(target=work, name="relume-ray", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_LOOK)
+                done, errors, refusal = ray.get(tally.state.remote())
+                if refusal is not None:
+                    raise refusal
+                report(done, errors)
+        finally:
+            ray.kill(tally)  # which ends the actors of a run that is not waited for any more
+        if failure:
+            raise _in_words(failure[0]) from failure[0]
+        return errors
+
+    def _write(self, job: OnRay, tally: Any) -> None:
+        """Read the manifest, explain and write by Ray Data, as it is told to."""
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data.checkpoint import CheckpointConfig
+
+        files, root = arrow_files(self.folder)
+        context = DataContext.get_current().copy()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.checkpoint_config = CheckpointConfig("id", f"{root}/{CHECKPOINT}", override_filesystem=files)
+        context.checkpoint_config.checkpoint_actor_pool_max_size = 1
+        rows = min(self.part_size, math.ceil(len(self.pending) / (_BLOCKS * self.actors)))
+        with DataContext.current(context):
+            manifest = ray.data.read_parquet(f"{root}/{MANIFEST}", filesystem=files)
+            explained = manifest.repartition(math.ceil(len(self.pending) / rows)).map_batches(
+                Explainer,
+                fn_constructor_args=(job, tally),
+                compute=ActorPoolStrategy(size=self.actors),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=1,
+                num_gpus=self.gpus,
+            )
+            explained.write_parquet(f"{root}/{PARTS}", filesystem=files, schema=schema_of(self.request), **PARQUET)
+
+    # --- The nodes --------------------------------------------------------------------------------------------------------
+
+    def check_shared(self) -> None:
+        """Refuse to work on a node that does not see the run, or has another version of relume.
+
+        Raises:
+            InputError: it does not.
+        """
+        with suppress(OSError):
+            os.chdir(self.home)
+        record = read_record(self.folder)
+        if record is None or record.get("configuration_hash") != self.run:
+            raise InputError(f"it does not see the run in {str(self.folder)!r}; name a place that all nodes share")
+        if (version := record["versions"]["relume"]) != __version__:
+            raise InputError(f"it has relume {__version__}, and this run was begun with {version}; install the same on all")
+
+    def open(self) -> None:
+        """Open the network on a node, and see that it is the same and that the first picture can be read.
+
+        Raises:
+            RelumeError: it is not, or cannot.
+        """
+        self.check_shared()
+        record = read_record(self.folder) or {}
+        network = open_model(self.opened.name, **self.opened.arguments).model
+        if weights_hash(network) != record["configuration"]["weights"]:
+            raise ModelError(f"{self.opened.name!r} opens a network of other weights there")
+        self.opened = dataclasses.replace(self.opened, model=network)
+        if self.example is None:
+            return
+        _, loaded = self.load(self.example)
+        if isinstance(loaded, Exception):
+            raise InputError(f"it cannot read {self.example['id']!r}: {loaded}; see that all nodes reach the source")
+        self.opened = prepared(self.opened, loaded[1], self.preparing)
+
+
+def _check_nodes(job: OnRay) -> None:
+    """Ask each node whether it sees the run.
+
+    Raises:
+        InputError: one does not, or does not say.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(OnRay.check_shared)
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    answers = {
+        address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(job)
+        for node, address in nodes.items()
+    }
+    ray.wait([*answers.values()], num_returns=len(answers), timeout=_NODE)
+    for address, answer in answers.items():
+        try:
+            ray.get(answer, timeout=0)
+        except Exception as error:
+            raise InputError(f"the node {address} cannot take part: {_in_words(error)}") from error
+
+
+def _in_words(error: BaseException) -> RelumeError:
+    """Return an error of Ray as a sentence; its last line is the error in another process that it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    name, _, words = lines[-1].rpartition("Error: ")
+    if isinstance(error, RelumeError) or name.startswith("relume."):
+        return RelumeError(words)
+    return RelumeError(f"Ray gave up: {lines[-1].rstrip('.')}; what is written is whole: see to that, and run the same again")
+
+
+class Tally:
+    """An actor that knows how many rows were explained, and which items were begun and never ended.
+
+    Example:
+        >>> from relume.datasets.ray import Tally
+        >>> tally = Tally()
+        >>> tally.start("task", ["a", "b"])
+        [0, 0]
+        >>> tally.begin(["a", "b"])
+        >>> tally.end("task", ["a"], errors=0)
+        >>> tally.start("task", ["a", "b"]), tally.state()  # once more, since its process was killed
+        ([0, 1], (0, 0, None))
+    """
+
+    def __init__(self) -> None:
+        self._open = Counter[str]()
+        self._ended: dict[str, tuple[int, int]] = {}
+        self._refusal: RelumeError | None = None
+
+    def start(self, task: str, ids: Sequence[str]) -> list[int]:
+        """Begin a task, maybe once more, and return for each item how often a process was killed over it."""
+        self._ended[task] = 0, 0
+        return [self._open[key] for key in ids]
+
+    def begin(self, ids: Sequence[str]) -> None:
+        """Note that items are begun."""
+        self._open.update(ids)
+
+    def end(self, task: str, ids: Sequence[str], errors: int) -> None:
+        """Note that items are explained, some with errors."""
+        for key in ids:
+            del self._open[key]
+        rows, others = self._ended[task]
+        self._ended[task] = rows + len(ids), others + errors
+
+    def refuse(self, error: RelumeError) -> None:
+        """Note why a node cannot work."""
+        self._refusal = error
+
+    def state(self) -> tuple[int, int, RelumeError | None]:
+        """Return how many rows there are, how many of them with an error, and why the run cannot go on."""
+        return sum(rows for rows, _ in self._ended.values()), sum(errors for _, errors in self._ended.values()), self._refusal
+
+
+class Explainer:
+    """An actor of Ray Data: it opens the network once, and makes rows of blocks of the manifest."""
+
+    def __init__(self, job: OnRay, tally: Any) -> None:
+        import ray
+
+        self._job, self._tally = job, tally
+        try:
+            job.open()
+        except Exception as error:
+            node = ray.util.get_node_ip_address()
+            refusal = InputError(f"the node {node} cannot explain: {first_line(error)}")
+            ray.get(tally.refuse.remote(refusal))
+            raise
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """Explain the items of a block in batches; those over which a process was killed alone, and after a second time not."""
+        import ray
+
+        job, task, rows = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()
+        deaths = ray.get(self._tally.start.remote(task, block["id"].to_pylist()))
+        for row, number in zip(rows, deaths, strict=True):
+            if number:
+                loaded = (row, RuntimeError(KILLED)) if number > 1 else next(map(job.load, self._begun([row])))
+                yield self._explained(task, [loaded])
+        innocent = [row for row, number in zip(rows, deaths, strict=True) if not number]
+        with ahead(job.load, self._begun(innocent), job.loaders, 2 * max(job.batch_size, job.loaders)) as results:
+            while batch := [*islice(results, job.batch_size)]:
+                yield self._explained(task, batch)
+
+    def _begun(self, rows: Iterable[Item]) -> Iterator[Item]:
+        """Yield items, which are noted as begun before they are read."""
+        import ray
+
+        remaining = iter(rows)
+        while batch := [*islice(remaining, self._job.batch_size)]:
+            ray.get(self._tally.begin.remote([row["id"] for row in batch]))
+            yield from batch
+
+    def _explained(self, task: str, batch: Sequence[tuple[Item, Loaded]]) -> pa.Table:
+        """Explain a batch, and note that its items have ended."""
+        table = explained_rows(self._job.opened, batch, self._job.request)
+        self._tally.end.remote(task, table["id"].to_pylist(), len(table) - table["error"].null_count)
+        return table
