@@ -26,7 +26,7 @@ _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"
 
 @contextmanager
 def connected(address: str | None, actors: int | None) -> Iterator[None]:
-    """Connect to the cluster at an address; without one to that in ``RAY_ADDRESS``, or to one of this machine's own, begun here.
+    """Connect to the cluster at an address; without one to that in ``RAY_ADDRESS``, or to one that is begun on this machine.
 
     A process that is connected already stays so.
 
@@ -145,8 +145,8 @@ def places(actors: int | None) -> tuple[int, int]:
         if time.monotonic() > end:
             words = f"{int(free.get('CPU', 0))} CPUs and {int(free.get('GPU', 0))} GPUs"
             raise InputError(
-                f"{actors} actors need {needed} CPUs{f' and {actors} GPUs' if gpus else ''}, and {words} of the cluster are free: "
-                "others use it; ask for fewer actors, or wait"
+                f"{actors} actors need {needed} CPUs{f' and {actors} GPUs' if gpus else ''}, and others use the cluster: "
+                f"{words} are free; ask for fewer actors, or wait"
             )
         time.sleep(0.5)
     return actors, int(gpus > 0)

@@ -25,6 +25,7 @@ from relume.datasets.request import RunRequest, Store
 from relume.datasets.rows import Loaded
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
+from relume.datasets.storage import Storage, UnreachableError, storage_of
 from relume.datasets.store import (
     Run,
     clear_unfinished,
@@ -41,7 +42,6 @@ from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index
 from relume.models.opened import BATCH_SIZE, Opened
 from relume.models.sources import open_model
-from relume.pages.folder import check_writable
 from relume.registry import Registry
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     Args:
         model: as for :func:`relume.open_model`, or what it returns; or a module, with its ``preprocessing``.
         source: as for :func:`relume.datasets.open_source`: a folder, a file that lists pictures, or a data set.
-        output: the folder of the run.
+        output: the folder of the run, or a URL that fsspec opens, such as ``s3://bucket/run``.
         methods: as for :func:`relume.explain`.
         target: as for :func:`relume.explain`, or a class by its name; the target of an item in the manifest goes before it.
         target_column: the column of the manifest that holds the class to explain of each item, such as ``label``.
@@ -178,11 +178,11 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         ...     run.table(["id", "class_name", "error"]).to_pylist()[2]
         {'id': '2.png', 'class_name': 'cat', 'error': None}
     """
-    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, Path(output)
+    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, storage_of(output)
     _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit, actors=actors)
     engine = ENGINES[on]
     begin = resolve_name(engine) if isinstance(engine, str) else engine
-    check_writable(folder)
+    folder.check()
     source = open_source(source)
     opened = _opened(model, preprocessing, options)
     request = RunRequest(
@@ -198,7 +198,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         record = read_record(folder)
         if record is None and parts(folder):
             raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
-        manifest = _listed(source, limit, target_column) if record is None else Run(folder, record).manifest
+        manifest = _listed(source, limit, target_column) if record is None else Run.load(output).manifest
         request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
         more = {"preparing": {key: str(value) for key, value in (preparing or {}).items()}, "part_size": part_size}
         more |= {"source": source.spec, "manifest": hash_of(manifest), "target_column": target_column, "limit": limit}
@@ -210,7 +210,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         if record is None:
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
-    return Run.load(folder)
+    return Run.load(output)
 
 
 def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
@@ -262,7 +262,7 @@ class Engine(ABC):
     opened: Opened
     source: Source
     request: RunRequest
-    folder: Path
+    folder: Storage
     manifest: pa.Table
     shard: tuple[int, int]
     part_size: int
@@ -280,9 +280,15 @@ class Engine(ABC):
         """Write the rows that are missing, and report at the beginning, after each batch and part."""
 
     def load(self, item: Item) -> tuple[Item, Loaded]:
-        """Read an item and prepare it; whatever is wrong with it becomes its row."""
+        """Read an item and prepare it; whatever is wrong with it becomes its row.
+
+        Raises:
+            UnreachableError: the source does not answer.
+        """
         try:
             return item, self.opened.input_of(self.source.read(item))
+        except UnreachableError:
+            raise
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 

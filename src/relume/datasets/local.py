@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
 from relume.datasets.rows import explained_rows
-from relume.datasets.store import parts, write_part
+from relume.datasets.store import ids_of, others, parts, tidied, write_part
 from relume.errors import InputError
 
 __all__ = ["Local", "local"]
@@ -25,7 +25,7 @@ __all__ = ["Local", "local"]
 
 @contextmanager
 def local(
-    _model: object, _source: object, *, address: str | None, actors: int | None, shard: tuple[int, int]
+    _model: object, _source: object, *, address: str | None, actors: int | None, **_options: Any
 ) -> Iterator[type[Local]]:
     """Give the engine of this process, which needs nothing.
 
@@ -50,19 +50,23 @@ class Local(Engine):
     def pending(self) -> list[int]:
         """Those of them that are not there, or not whole."""
         there = parts(self.folder)
-        return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
+        numbers = (number for number in self.numbers if len(self._rows(number)))
+        return [number for number in numbers if number not in there or not self._is_whole(number, there[number])]
 
-    def _is_whole(self, number: int, part: Path) -> bool:
+    def _is_whole(self, number: int, part: str) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        try:
-            ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
-        except (OSError, pa.ArrowException):
-            return False
-        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
         return same
 
+    @functools.cached_property
+    def elsewhere(self) -> pa.Array:
+        """The ids that another engine has written rows of, into parts of its own."""
+        names = others(self.folder)
+        return pa.array(tidied(self.folder, names) if names else [], pa.string())
+
     def _rows(self, number: int) -> pa.Table:
-        return self.manifest.slice(number * self.part_size, self.part_size)
+        rows = self.manifest.slice(number * self.part_size, self.part_size)
+        return rows.filter(pc.invert(pc.is_in(rows["id"], self.elsewhere))) if len(self.elsewhere) else rows
 
     def waiting(self) -> pa.Table:
         """Return the items of the first part that is to be made."""

@@ -27,8 +27,7 @@ from relume.datasets.loading import ahead
 from relume.datasets.python import Indexed
 from relume.datasets.rows import Loaded, explained_rows
 from relume.datasets.source import Item
-from relume.datasets.storage import arrow_files
-from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, read_record, tidied
+from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
 from relume.engine.preparation import preparation_of
 from relume.errors import InputError, ModelError, OutputError, RelumeError
 from relume.models.opened import Opened
@@ -61,13 +60,13 @@ def on_ray(
     """
     if isinstance(model, nn.Module) or (isinstance(model, Opened) and preparation_of(model.model) is not None):
         raise InputError(
-            "a cluster is sent a spec, by which each node opens the network, and not a network in memory; write a function that "
-            "returns it and give 'package.module:function', or save it and give its file; how to prepare it goes into preparing"
+            "a cluster is sent a spec by which each node opens the network, and no network in memory; write a function that "
+            "returns it and give 'package.module:function', or save it and give its file, and leave preparing it to the run"
         )
     if isinstance(source, Indexed):
         raise InputError(
-            f"the data set {source.spec!r} is in the memory of this process, where no node reads it; give a folder, a list, tars "
-            "or a data set on a disk that all nodes share"
+            f"the data set {source.spec!r} is in the memory of this process, where no node reads it; give a folder, a list or "
+            "tars that all nodes reach"
         )
     if shard != (1, 1):
         raise InputError("a cluster divides the work by itself; leave the shard out")
@@ -95,7 +94,7 @@ class OnRay(Engine):
     @functools.cached_property
     def pending(self) -> pa.Table:
         """The items that have no row yet."""
-        return self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], tidied(self.folder))))
+        return self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], pa.array(tidied(self.folder), pa.string()))))
 
     def waiting(self) -> pa.Table:
         """Return the items that have no row yet."""
@@ -117,11 +116,13 @@ class OnRay(Engine):
         job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
         _check_nodes(job)
         self._checkpoint(job.run)
-        errors = self._watched(job, lambda done, errors: report(Progress(total - left + done, total, errors, written=False)))
+        errors: int = self._watched(
+            job, lambda done, errors: report(Progress(total - left + done, total, errors, written=False))
+        )
         if missing := total - len(Run.load(str(self.folder))):
             raise OutputError(
-                f"{missing} rows were explained and are not in {str(self.folder)!r}: nodes wrote them elsewhere; see that all of "
-                "them share it, and run the same again"
+                f"{missing} rows are not in {str(self.folder)!r}, so nodes wrote them elsewhere; name a place that all nodes "
+                "share, or see that they do, and run the same again"
             )
         report(Progress(total, total, errors, written=True))
 
@@ -145,7 +146,7 @@ class OnRay(Engine):
                 self.folder.remove(f"{CHECKPOINT}/{name}")
         done = self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], self.pending["id"]))).select(["id"])
         if len(done):
-            self.folder.put(f"{CHECKPOINT}/done.parquet", PARQUET.file(done))
+            self.folder.put(f"{CHECKPOINT}/done.parquet", parquet(done))
 
     def _watched(self, job: OnRay, report: Callable[[int, int], object]) -> int:
         """Have Ray do the work, report while it does, and return how many rows have an error."""
@@ -183,7 +184,7 @@ class OnRay(Engine):
         from ray.data import ActorPoolStrategy, DataContext
         from ray.data.checkpoint import CheckpointConfig
 
-        files, root = arrow_files(self.folder)
+        files, root = self.folder.for_arrow()
         context = DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.checkpoint_config = CheckpointConfig("id", f"{root}/{CHECKPOINT}", override_filesystem=files)
@@ -233,7 +234,7 @@ class OnRay(Engine):
         if self.example is None:
             return
         _, loaded = self.load(self.example)
-        if isinstance(loaded, Exception):
+        if not isinstance(loaded, tuple):
             raise InputError(f"it cannot read {self.example['id']!r}: {loaded}; see that all nodes reach the source")
         self.opened = prepared(self.opened, loaded[1], self.preparing)
 
