@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from relume.errors import InputError
 from relume.text import first_line
@@ -45,7 +47,8 @@ def connected(address: str | None, actors: int | None) -> Iterator[None]:
         if not is_ours and address is not None:
             raise InputError(f"this process is connected to a cluster already; leave {address!r} out, or call ray.shutdown()")
         if is_ours:
-            _connect(address or os.environ.get("RAY_ADDRESS"), actors)
+            with _without_stderr():
+                _connect(address or os.environ.get("RAY_ADDRESS"), actors)
         try:
             with _silent():
                 yield
@@ -56,6 +59,20 @@ def connected(address: str | None, actors: int | None) -> Iterator[None]:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what Ray's C++ prints on stderr of this process."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 @contextmanager
@@ -104,13 +121,12 @@ def _check_answer(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", or what Ray refuses at once
-    from ray._raylet import GcsClient
-    from ray.exceptions import RpcError
+    import ray
 
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER).close()
-        GcsClient(address=address)
-    except (OSError, OverflowError, RpcError) as error:
+        ray._raylet.GcsClient(address=address)  # as ray.init does, but with an end
+    except (OSError, OverflowError, ray.exceptions.RpcError) as error:
         raise _unreachable(address, first_line(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import os
 import threading
@@ -20,7 +21,7 @@ from torch import nn
 
 from relume import __version__
 from relume.datasets.cluster import connected, places
-from relume.datasets.columns import schema_of
+from relume.datasets.columns import FORMAT, schema_of
 from relume.datasets.configuration import weights_hash
 from relume.datasets.engines import Engine, Progress, Report, prepared
 from relume.datasets.loading import ahead
@@ -38,6 +39,9 @@ __all__ = ["OnRay", "on_ray"]
 
 #: The folder of the run in which Ray keeps what is done, until all is.
 CHECKPOINT = "checkpoint"
+
+#: The file that says which run that is of.
+MARK = "checkpoint.json"
 
 #: Blocks of rows for each actor, at least: the work is divided evenly, and an actor that is killed loses one of them.
 _BLOCKS = 4
@@ -124,6 +128,7 @@ class OnRay(Engine):
                 f"{missing} rows are not in {str(self.folder)!r}, so nodes wrote them elsewhere; name a place that all nodes "
                 "share, or see that they do, and run the same again"
             )
+        self.folder.remove(MARK)
         report(Progress(total, total, errors, written=True))
 
     # --- The driver -------------------------------------------------------------------------------------------------------
@@ -135,18 +140,24 @@ class OnRay(Engine):
             InputError: the checkpoint is of another run.
         """
         names = self.folder.names(CHECKPOINT)
-        if others := [name for name in names if name.endswith(".run") and name != f"{run}.run"]:
+        if names and self._mark() != run:
             raise InputError(
-                f"the checkpoint in {str(self.folder)!r} is of another run ({others[0][:12]}…, and this is {run[:12]}…); "
-                f"remove the folder {CHECKPOINT!r} there"
+                f"the checkpoint in {str(self.folder)!r} is of another run; remove {CHECKPOINT!r} and {MARK!r} there, and go on"
             )
-        self.folder.put(f"{CHECKPOINT}/{run}.run", b"")
+        self.folder.put(MARK, json.dumps({"format": FORMAT, "run": run}).encode())
         for name in names:
-            if not name.endswith(".run"):
-                self.folder.remove(f"{CHECKPOINT}/{name}")
+            self.folder.remove(f"{CHECKPOINT}/{name}")
         done = self.manifest.filter(pc.invert(pc.is_in(self.manifest["id"], self.pending["id"]))).select(["id"])
         if len(done):
             self.folder.put(f"{CHECKPOINT}/done.parquet", parquet(done))
+
+    def _mark(self) -> object:
+        """Read which run the checkpoint is of."""
+        try:
+            with self.folder.open(MARK) as file:
+                return json.loads(file.read())["run"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def _watched(self, job: OnRay, report: Callable[[int, int], object]) -> int:
         """Have Ray do the work, report while it does, and return how many rows have an error."""
