@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from relume.errors import InputError
 from relume.text import first_line
@@ -46,15 +47,16 @@ def connected(address: str | None, actors: int | None) -> Iterator[None]:
         is_ours = not ray.is_initialized()
         if not is_ours and address is not None:
             raise InputError(f"this process is connected to a cluster already; leave {address!r} out, or call ray.shutdown()")
-        if is_ours:
-            with _without_stderr():
-                _connect(address or os.environ.get("RAY_ADDRESS"), actors)
+        if not is_ours:
+            yield
+            return
+        with _without_stderr():
+            _connect(address or os.environ.get("RAY_ADDRESS"), actors)
         try:
             with _silent():
                 yield
         finally:
-            if is_ours:
-                ray.shutdown()
+            ray.shutdown()
     finally:
         for name, value in before.items():
             if value is None:
@@ -77,12 +79,13 @@ def _without_stderr() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Leave to its own logs what Ray Data says of its progress."""
+    """Leave to Ray's own logs what Ray Data says of its progress, and the news of each process that is killed."""
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with patch("ray._private.worker.print_to_stdstream", create=True):
+            yield
     finally:
         logger.setLevel(level)
 

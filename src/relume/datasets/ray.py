@@ -120,9 +120,13 @@ class OnRay(Engine):
         job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
         _check_nodes(job)
         self._checkpoint(job.run)
-        errors: int = self._watched(
-            job, lambda done, errors: report(Progress(total - left + done, total, errors, written=False))
-        )
+        try:
+            errors = self._watched(
+                job, lambda done, errors: report(Progress(total - left + done, total, errors, written=False))
+            )
+        except KeyboardInterrupt:
+            report(Progress(len(Run.load(str(self.folder))), total, 0, written=True))
+            raise
         if missing := total - len(Run.load(str(self.folder))):
             raise OutputError(
                 f"{missing} rows are not in {str(self.folder)!r}, so nodes wrote them elsewhere; name a place that all nodes "
@@ -179,7 +183,7 @@ class OnRay(Engine):
         try:
             while thread.is_alive():
                 thread.join(_LOOK)
-                done, errors, refusal = ray.get(tally.state.remote())
+                done, errors, refusal = cast("tuple[int, int, RelumeError | None]", ray.get(tally.state.remote()))
                 if refusal is not None:
                     raise refusal
                 report(done, errors)
