@@ -1,6 +1,6 @@
 """Runs on Ray: a driver in a process of its own, which may be killed, and scenes that kill the process that reads them.
 
-``python -m tests.helpers.clusters COUNT FOLDER ADDRESS LETHAL`` runs scenes on two actors, and prints a line for each report.
+``python -m tests.helpers.clusters COUNT FOLDER ADDRESS ACTORS LETHAL`` runs scenes, and prints a line for each report.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+import relume
 from tests.helpers.runs import Scenes, run_scenes
 
 ACTOR = "ray::MapWorker(MapBatches(Explainer))"
@@ -30,13 +31,11 @@ class Lethal(Scenes):
         return super().read(item)
 
 
-def begin_on_ray(count, folder, address="", lethal="", **environment):
+def begin_on_ray(count, folder, address="", actors=2, lethal=""):
     """Begin a run on Ray in a process of its own."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.helpers.clusters", str(count), str(folder), address, lethal]
-    paths = os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {"PYTHONPATH": paths} | environment
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=variables)
+    command = [sys.executable, "-m", "tests.helpers.clusters", *map(str, (count, folder, address, actors, lethal))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root)
 
 
 def rows_done(process, rows):
@@ -47,10 +46,11 @@ def rows_done(process, rows):
     raise AssertionError(process.stderr.read()[-3000:])
 
 
-def finished(process):
-    """Wait until a run has ended well."""
+def finished(process, folder):
+    """Wait until a run has ended well and without a word, and return it."""
     _, errors = process.communicate()
-    assert process.returncode == 0, errors[-3000:]
+    assert (process.returncode, errors) == (0, "")
+    return relume.Run.load(folder)
 
 
 def actors():
@@ -58,7 +58,7 @@ def actors():
     return [process for process in psutil.process_iter(["cmdline"]) if ACTOR in " ".join(process.info["cmdline"] or ())]
 
 
-def main(count, folder, address, lethal):
+def main(count, folder, address, actors, lethal):
     sys.stdout.reconfigure(line_buffering=True)
     run_scenes(
         int(count),
@@ -67,7 +67,7 @@ def main(count, folder, address, lethal):
         source=Lethal(int(count), lethal=lethal, driver=os.getpid()),
         on="ray",
         address=address or None,
-        actors=2,
+        actors=int(actors),
         part_size=20,
         progress=lambda state: sys.stdout.write(f"{state.done}\n"),
     )

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+from relume import __version__
 from relume.errors import InputError
 from relume.text import first_line
 
-__all__ = ["connected", "places"]
+if TYPE_CHECKING:
+    from relume.datasets.storage import Storage
+
+__all__ = ["check_nodes", "check_shared", "connected", "in_words", "places"]
 
 #: CPUs that Ray Data needs beside those of the actors: for reading and writing, and to leave out what is done.
 SPARE = 2
 
-#: Seconds that a server has to answer, and that an earlier run has to let go of its CPUs.
-_ANSWER, _RELEASE = 5, 30
+#: Seconds that a server has to answer, that an earlier run has to let go of its CPUs, and that a node has to see the run.
+_ANSWER, _RELEASE, _NODE = 5, 30, 40
 
 #: Ray sends no statistics, and says what it does in its own logs alone.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -96,8 +103,7 @@ def _connect(address: str | None, actors: int | None) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        cores = os.cpu_count() or 1
-        ray.init(address="local", num_cpus=max(cores, actors or cores) + SPARE, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=(actors or os.cpu_count() or 1) + SPARE, include_dashboard=False, **quiet)
         return
     _check_answer(address)
     try:
@@ -169,3 +175,57 @@ def places(actors: int | None) -> tuple[int, int]:
             )
         time.sleep(0.5)
     return actors, int(gpus > 0)
+
+
+def check_shared(place: Storage, run: str) -> None:
+    """Refuse to work in a process that does not see a run, or has another version of relume.
+
+    Args:
+        place: the place of the run.
+        run: the hash of its configuration.
+
+    Raises:
+        InputError: it does not see it.
+    """
+    try:
+        with place.open("run.json") as file:
+            record = json.loads(file.read())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"it does not see the run in {str(place)!r} ({first_line(error)}); name a place that all share"
+        ) from error
+    if record["configuration_hash"] != run:
+        raise InputError(f"it sees another run in {str(place)!r}; name a place that all nodes share")
+    if (version := record["versions"]["relume"]) != __version__:
+        raise InputError(f"it has relume {__version__}, and the run was begun with {version}; install the same on all nodes")
+
+
+def check_nodes(place: Storage, run: str) -> None:
+    """Ask each node of the cluster whether it sees a run.
+
+    Raises:
+        InputError: one does not, or does not say.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(check_shared)
+    answers = {
+        node["NodeManagerAddress"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(place, run)
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    ray.wait([*answers.values()], num_returns=len(answers), timeout=_NODE)
+    for address, answer in answers.items():
+        try:
+            ray.get(answer, timeout=0)
+        except Exception as error:
+            raise InputError(f"the node {address} cannot take part: {in_words(error)}") from error
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error of Ray as a sentence: its last line is the error of the other process that it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^[\w.]*\w(Error|Exception): ", "", lines[-1])

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import nn
 
-from relume import __version__
-from relume.datasets.cluster import connected, places
+from relume.datasets.cluster import check_nodes, check_shared, connected, in_words, places
 from relume.datasets.columns import FORMAT, schema_of
 from relume.datasets.configuration import weights_hash
 from relume.datasets.engines import Engine, Progress, Report, prepared
@@ -29,6 +27,7 @@ from relume.datasets.python import Indexed
 from relume.datasets.rows import Loaded, explained_rows
 from relume.datasets.source import Item
 from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
+from relume.datasets.tally import Tally
 from relume.engine.preparation import preparation_of
 from relume.errors import InputError, ModelError, OutputError, RelumeError
 from relume.models.opened import Opened
@@ -49,8 +48,8 @@ _BLOCKS = 4
 #: The error of a picture over which a process was killed, once in a batch and then alone.
 KILLED = "the process that explained it was killed twice, by this picture or for lack of memory; look at it, or leave it out"
 
-#: Seconds between two looks at how far the run is; and that a node has to say whether it sees the run.
-_LOOK, _NODE = 0.5, 40
+#: Seconds between two looks at how far the run is.
+_LOOK = 0.5
 
 
 @contextmanager
@@ -118,7 +117,7 @@ class OnRay(Engine):
         record = read_record(self.folder) or {}
         job = dataclasses.replace(self, run=record["configuration_hash"], manifest=self.manifest.slice(0, 0))
         job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
-        _check_nodes(job)
+        check_nodes(self.folder, job.run)
         self._checkpoint(job.run)
         try:
             errors = self._watched(
@@ -190,7 +189,7 @@ class OnRay(Engine):
         finally:
             ray.kill(tally)  # which ends the actors of a run that is not waited for any more
         if failure:
-            raise _in_words(failure[0]) from failure[0]
+            raise _gave_up(failure[0]) from failure[0]
         return errors
 
     def _write(self, job: OnRay, tally: Any) -> None:
@@ -202,6 +201,7 @@ class OnRay(Engine):
         files, root = self.folder.for_arrow()
         context = DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
+        context.use_datasource_v2 = False  # which starts actors to read the footers of many files, and this reads one
         context.checkpoint_config = CheckpointConfig("id", f"{root}/{CHECKPOINT}", override_filesystem=files)
         context.checkpoint_config.checkpoint_actor_pool_max_size = 1
         rows = min(self.part_size, math.ceil(len(self.pending) / (_BLOCKS * self.actors)))
@@ -220,27 +220,15 @@ class OnRay(Engine):
 
     # --- The nodes --------------------------------------------------------------------------------------------------------
 
-    def check_shared(self) -> None:
-        """Refuse to work on a node that does not see the run, or has another version of relume.
-
-        Raises:
-            InputError: it does not.
-        """
-        with suppress(OSError):
-            os.chdir(self.home)
-        record = read_record(self.folder)
-        if record is None or record.get("configuration_hash") != self.run:
-            raise InputError(f"it does not see the run in {str(self.folder)!r}; name a place that all nodes share")
-        if (version := record["versions"]["relume"]) != __version__:
-            raise InputError(f"it has relume {__version__}, and this run was begun with {version}; install the same on all")
-
     def open(self) -> None:
         """Open the network on a node, and see that it is the same and that the first picture can be read.
 
         Raises:
             RelumeError: it is not, or cannot.
         """
-        self.check_shared()
+        with suppress(OSError):
+            os.chdir(self.home)
+        check_shared(self.folder, self.run)
         record = read_record(self.folder) or {}
         network = open_model(self.opened.name, **self.opened.arguments).model
         if weights_hash(network) != record["configuration"]["weights"]:
@@ -254,80 +242,10 @@ class OnRay(Engine):
         self.opened = prepared(self.opened, loaded[1], self.preparing)
 
 
-def _check_nodes(job: OnRay) -> None:
-    """Ask each node whether it sees the run.
-
-    Raises:
-        InputError: one does not, or does not say.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    look = ray.remote(num_cpus=0, max_retries=0)(OnRay.check_shared)
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    answers = {
-        address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(job)
-        for node, address in nodes.items()
-    }
-    ray.wait([*answers.values()], num_returns=len(answers), timeout=_NODE)
-    for address, answer in answers.items():
-        try:
-            ray.get(answer, timeout=0)
-        except Exception as error:
-            raise InputError(f"the node {address} cannot take part: {_in_words(error)}") from error
-
-
-def _in_words(error: BaseException) -> RelumeError:
-    """Return an error of Ray as a sentence; its last line is the error in another process that it is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    name, _, words = lines[-1].rpartition("Error: ")
-    if isinstance(error, RelumeError) or name.startswith("relume."):
-        return RelumeError(words)
-    return RelumeError(f"Ray gave up: {lines[-1].rstrip('.')}; what is written is whole: see to that, and run the same again")
-
-
-class Tally:
-    """An actor that knows how many rows were explained, and which items were begun and never ended.
-
-    Example:
-        >>> from relume.datasets.ray import Tally
-        >>> tally = Tally()
-        >>> tally.start("task", ["a", "b"])
-        [0, 0]
-        >>> tally.begin(["a", "b"])
-        >>> tally.end("task", ["a"], errors=0)
-        >>> tally.start("task", ["a", "b"]), tally.state()  # once more, since its process was killed
-        ([0, 1], (0, 0, None))
-    """
-
-    def __init__(self) -> None:
-        self._open = Counter[str]()
-        self._ended: dict[str, tuple[int, int]] = {}
-        self._refusal: RelumeError | None = None
-
-    def start(self, task: str, ids: Sequence[str]) -> list[int]:
-        """Begin a task, maybe once more, and return for each item how often a process was killed over it."""
-        self._ended[task] = 0, 0
-        return [self._open[key] for key in ids]
-
-    def begin(self, ids: Sequence[str]) -> None:
-        """Note that items are begun."""
-        self._open.update(ids)
-
-    def end(self, task: str, ids: Sequence[str], errors: int) -> None:
-        """Note that items are explained, some with errors."""
-        for key in ids:
-            del self._open[key]
-        rows, others = self._ended[task]
-        self._ended[task] = rows + len(ids), others + errors
-
-    def refuse(self, error: RelumeError) -> None:
-        """Note why a node cannot work."""
-        self._refusal = error
-
-    def state(self) -> tuple[int, int, RelumeError | None]:
-        """Return how many rows there are, how many of them with an error, and why the run cannot go on."""
-        return sum(rows for rows, _ in self._ended.values()), sum(errors for _, errors in self._ended.values()), self._refusal
+def _gave_up(error: BaseException) -> RelumeError:
+    """Return the error that ended the work of Ray as a sentence."""
+    words = in_words(error).rstrip(".")
+    return RelumeError(f"Ray gave up: {words}; what is written is whole: see to that, and run the same again")
 
 
 class Explainer:
