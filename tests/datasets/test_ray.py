@@ -96,7 +96,7 @@ def test_killed_actors_a_removed_node_and_a_killed_driver_lose_nothing(cluster, 
     folder = tmp_path / "run"
 
     def told(event):
-        print(f"{event}: {len(relume.Run.load(folder))} of {COUNT} rows on disk")
+        sys.stdout.write(f"{event}: {len(relume.Run.load(folder))} of {COUNT} rows on disk\n")
 
     driver = begin_on_ray(COUNT, folder, cluster.address)
     rows_done(driver, 20)
@@ -177,7 +177,7 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
         command += ["--on", "ray", "--address", cluster.address, *options]
         monotonic = time.monotonic()
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-        print(f"{time.monotonic() - monotonic:.0f} s: {result.stderr}")
+        sys.stdout.write(f"{time.monotonic() - monotonic:.0f} s: {result.stderr}")
         assert (result.returncode, result.stdout) == (2, ""), result
         return result.stderr.splitlines()[-1]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -18,11 +19,11 @@ from torch import Tensor, nn
 
 from relume.acceleration.prepared import prepare
 from relume.datasets.configuration import check_same, configuration_of, digest_of, versions
-from relume.datasets.loading import DEFAULT_LOADERS
+from relume.datasets.loading import DEFAULT_LOADERS, ahead
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded
+from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.storage import Storage, UnreachableError, storage_of
@@ -286,11 +287,28 @@ class Engine(ABC):
             UnreachableError: the source does not answer.
         """
         try:
-            return item, self.opened.input_of(self.source.read(item))
+            photo, image = self.opened.input_of(self.source.read(item))
+            return item, (small(photo), image)
         except UnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
+
+    def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
+        """Explain the next items in batches, and yield their rows, which a thread makes while the network runs the next batch."""
+        with ahead(
+            lambda work: rows_of(*work, self.request), self._explained(loaded, count), min(1, self.loaders), 1
+        ) as tables:
+            yield from tables
+
+    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
+        """Explain items in batches, and give all that their rows are made of."""
+        while left:
+            batch = [*islice(loaded, min(self.batch_size, left))]
+            results = explained(self.opened, batch, self.request)
+            self.batch_size = at_once(results, self.batch_size)
+            left -= len(batch)
+            yield batch, results
 
     def prepare(self) -> None:
         """Prepare the network, if it can be, after one picture has shown that the request can be met.
@@ -312,9 +330,10 @@ class Engine(ABC):
             check_same(self.folder, record["configuration"], configuration)
             return
         write_manifest(self.folder, self.manifest)
+        options = None if isinstance(model, nn.Module) else _options_of(self.opened)
         record = {
-            "model": None if isinstance(model, nn.Module) else self.opened.name,
-            "model_options": json.loads(json.dumps(self.opened.arguments, default=str)),
+            "model": None if options is None else self.opened.name,
+            "model_options": options,
             "source": self.source.spec,
             "request": self.request.as_dict(),
             "labels": self.opened.labels,
@@ -324,6 +343,17 @@ class Engine(ABC):
             "versions": versions(),
         }
         write_record(self.folder, record)
+
+
+def _options_of(opened: Opened) -> dict[str, Any] | None:
+    """Return the keywords by which :func:`relume.open_model` opens it again; None if there is an object of Python in them."""
+    options: dict[str, Any] = {} if opened.weights is None else {"weights": str(opened.weights.absolute())}
+    options |= {"model_args": dict(opened.model_args)} if opened.model_args else {}
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    return options
 
 
 def prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:

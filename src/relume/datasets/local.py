@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ import pyarrow.compute as pc
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
-from relume.datasets.rows import explained_rows
 from relume.datasets.store import ids_of, others, parts, tidied, write_part
 from relume.errors import InputError
 
@@ -65,8 +63,12 @@ class Local(Engine):
         return pa.array(tidied(self.folder, names) if names else [], pa.string())
 
     def _rows(self, number: int) -> pa.Table:
-        rows = self.manifest.slice(number * self.part_size, self.part_size)
-        return rows.filter(pc.invert(pc.is_in(rows["id"], self.elsewhere))) if len(self.elsewhere) else rows
+        """Return the items whose rows the part holds."""
+        items = self._range(number)
+        return items.filter(pc.invert(pc.is_in(items["id"], self.elsewhere))) if len(self.elsewhere) else items
+
+    def _range(self, number: int) -> pa.Table:
+        return self.manifest.slice(number * self.part_size, self.part_size)
 
     def waiting(self) -> pa.Table:
         """Return the items of the first part that is to be made."""
@@ -75,19 +77,17 @@ class Local(Engine):
     def carry_out(self, report: Report) -> None:
         """Make the parts that are missing, and report after each batch."""
         pending = {*self.pending}
-        total = sum(len(self._rows(number)) for number in self.numbers)
+        total = sum(len(self._range(number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
         remaining = (item for number in self.pending for item in items(self._rows(number)))
         with ahead(self.load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:
-                tables, left = list[pa.Table](), len(self._rows(number))
-                while left:
-                    batch = [*islice(loaded, min(self.batch_size, left))]
-                    tables.append(explained_rows(self.opened, batch, self.request))
-                    left -= len(batch)
-                    done += len(batch)
-                    errors += len(batch) - tables[-1]["error"].null_count
+                part = list[pa.Table]()
+                for table in self.rows(loaded, len(self._rows(number))):
+                    part.append(table)
+                    done += len(table)
+                    errors += len(table) - table["error"].null_count
                     report(Progress(done, total, errors, written=False))
-                write_part(self.folder, number, pa.concat_tables(tables))
+                write_part(self.folder, number, pa.concat_tables(part))
                 report(Progress(done, total, errors, written=True))

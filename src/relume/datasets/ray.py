@@ -8,7 +8,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +24,6 @@ from relume.datasets.configuration import weights_hash
 from relume.datasets.engines import Engine, Progress, Report, prepared
 from relume.datasets.loading import ahead
 from relume.datasets.python import Indexed
-from relume.datasets.rows import Loaded, explained_rows
 from relume.datasets.source import Item
 from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
 from relume.datasets.tally import Tally
@@ -230,7 +229,8 @@ class OnRay(Engine):
             os.chdir(self.home)
         check_shared(self.folder, self.run)
         record = read_record(self.folder) or {}
-        network = open_model(self.opened.name, **self.opened.arguments).model
+        options: dict[str, Any] = {"weights": self.opened.weights, "model_args": self.opened.model_args}
+        network = open_model(self.opened.name, **options).model
         if weights_hash(network) != record["configuration"]["weights"]:
             raise ModelError(f"{self.opened.name!r} opens a network of other weights there")
         self.opened = dataclasses.replace(self.opened, model=network)
@@ -267,28 +267,27 @@ class Explainer:
         """Explain the items of a block in batches; those over which a process was killed alone, and after a second time not."""
         import ray
 
-        job, task, rows = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()
+        job, task, items = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()
         deaths = ray.get(self._tally.start.remote(task, block["id"].to_pylist()))
-        for row, number in zip(rows, deaths, strict=True):
+        for item, number in zip(items, deaths, strict=True):
             if number:
-                loaded = (row, RuntimeError(KILLED)) if number > 1 else next(map(job.load, self._begun([row])))
-                yield self._explained(task, [loaded])
-        innocent = [row for row, number in zip(rows, deaths, strict=True) if not number]
+                loaded = (item, RuntimeError(KILLED)) if number > 1 else next(map(job.load, self._begun([item])))
+                yield from self._counted(task, job.rows(iter([loaded]), 1))
+        innocent = [item for item, number in zip(items, deaths, strict=True) if not number]
         with ahead(job.load, self._begun(innocent), job.loaders, 2 * max(job.batch_size, job.loaders)) as results:
-            while batch := [*islice(results, job.batch_size)]:
-                yield self._explained(task, batch)
+            yield from self._counted(task, job.rows(results, len(innocent)))
 
-    def _begun(self, rows: Iterable[Item]) -> Iterator[Item]:
+    def _begun(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield items, which are noted as begun before they are read."""
         import ray
 
-        remaining = iter(rows)
+        remaining = iter(items)
         while batch := [*islice(remaining, self._job.batch_size)]:
-            ray.get(self._tally.begin.remote([row["id"] for row in batch]))
+            ray.get(self._tally.begin.remote([item["id"] for item in batch]))
             yield from batch
 
-    def _explained(self, task: str, batch: Sequence[tuple[Item, Loaded]]) -> pa.Table:
-        """Explain a batch, and note that its items have ended."""
-        table = explained_rows(self._job.opened, batch, self._job.request)
-        self._tally.end.remote(task, table["id"].to_pylist(), len(table) - table["error"].null_count)
-        return table
+    def _counted(self, task: str | None, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield rows, and note that their items have ended."""
+        for table in tables:
+            self._tally.end.remote(task, table["id"].to_pylist(), len(table) - table["error"].null_count)
+            yield table

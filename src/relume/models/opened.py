@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
+import relume  # the functions of rooms above this one: the package loads each when it is first used
 from relume.errors import ImageError, ModelError, TargetError
 from relume.methods.names import DEFAULT_METHODS
 from relume.pictures.preprocessing import AS_RECORDED, Preprocessing
@@ -59,11 +60,11 @@ class Opened:
         activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
         notes: what the user must know of how it was opened: where weights were found, which code was run.
         weights: the file whose weights were loaded in place of the network's own.
+        model_args: the keyword arguments that the function which builds it was given.
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
         shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
-        model_args: the arguments that the function that builds the network was given.
 
     Example:
         >>> import relume
@@ -254,6 +255,19 @@ class Opened:
 
         return in_batches(photos, BATCH_SIZE if batch_size is None else batch_size, load, run)
 
+    def run(self, source: Any, output: str | Path, **options: Any) -> relume.Run:
+        """Explain every picture of a source into a folder: see :func:`relume.run`, which has the options and the errors.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> scenes = [draw_scene(seed, ["cat"]).picture for seed in range(3)]
+            >>> run = relume.open_model("demo", "cpu").run(scenes, "run", methods=["gradcam"], target="cat")
+            >>> run.explanation("2").title().partition(",")[0]
+            'cat (4)'
+        """
+        return relume.run(self, source, output, **options)
+
     def check_labels(self) -> None:
         """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.
 
@@ -350,9 +364,10 @@ class Opened:
         if self.shown and isinstance(seen, Recording):
             seen = dataclasses.replace(seen, shown=self.shown)
         framed, image = self.preprocessing_of(seen).prepare(seen)
+        if self.dtype is not None:
+            return framed, image.to(self.dtype)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
-        dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        return framed, image.to(dtype)
+        return framed, image.to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
 
     def preprocessing_of(self, photo: Photo | Recording) -> Preprocessing:
         """Return the preprocessing of a photo, or of a recording: that of photos if its channels are colours."""
@@ -367,12 +382,6 @@ class Opened:
 
         tensors = chain(self.model.parameters(), self.model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Return the keywords of :func:`relume.open_model` that open the network again."""
-        weights = {} if self.weights is None else {"weights": str(self.weights)}
-        return weights | ({"model_args": dict(self.model_args)} if self.model_args else {})
 
     @property
     def provenance(self) -> dict[str, Any]:
