@@ -295,7 +295,7 @@ class Engine(ABC):
             return item, error
 
     def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
-        """Explain the next items in batches, and yield their rows, which a thread makes while the network runs the next batch."""
+        """Explain the next items in batches, and yield their rows: a thread makes them while the network runs on."""
         with ahead(
             lambda work: rows_of(*work, self.request), self._explained(loaded, count), min(1, self.loaders), 1
         ) as tables:
