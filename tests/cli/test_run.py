@@ -10,7 +10,7 @@ import pytest
 
 import relume
 from relume.cli import run as command
-from relume.datasets import engines, local
+from relume.datasets import engines
 from relume.demo import draw_scene
 from tests.helpers.commands import complaints, relume_command, sentence
 
@@ -48,7 +48,7 @@ def test_what_it_writes_and_says(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("photos")
 def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
-    explained, batches = local.explained, []
+    explained, batches = engines.explained, []
 
     def interrupted(*args):
         batches.append(args)
@@ -56,7 +56,7 @@ def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return explained(*args)
 
-    monkeypatch.setattr(local, "explained", interrupted)
+    monkeypatch.setattr(engines, "explained", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for _ in range(2):

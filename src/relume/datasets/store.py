@@ -32,7 +32,22 @@ if TYPE_CHECKING:
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
 
-__all__ = ["Run", "clear_unfinished", "ids_of", "parts", "read_record", "write_manifest", "write_part", "write_record"]
+__all__ = [
+    "MANIFEST",
+    "PARQUET",
+    "PARTS",
+    "Run",
+    "clear_unfinished",
+    "ids_of",
+    "others",
+    "parquet",
+    "parts",
+    "read_record",
+    "tidied",
+    "write_manifest",
+    "write_part",
+    "write_record",
+]
 
 #: The files of a run.
 RECORD, MANIFEST, PARTS = "run.json", "manifest.parquet", "parts"
@@ -41,6 +56,15 @@ _PART = re.compile(rf"{PARTS}/part-(\d{{6,}})\.parquet")
 
 #: Rows that are read together where one of them is wanted.
 _ROWS = 32
+
+#: How files of rows are written: compressed and with checksums; a dictionary would only make codes larger.
+PARQUET: Mapping[str, Any] = {
+    "compression": "zstd",
+    "row_group_size": _ROWS,
+    "use_dictionary": False,
+    "write_page_checksum": True,
+    "write_statistics": ["id"],
+}
 
 
 # --- Writing -------------------------------------------------------------------------------------------------------------
@@ -66,7 +90,7 @@ def write_manifest(place: str | Path | Storage, manifest: pa.Table) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    storage_of(place).put(MANIFEST, _parquet(manifest))
+    storage_of(place).put(MANIFEST, parquet(manifest))
 
 
 def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> None:
@@ -84,14 +108,13 @@ def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> Non
         ...     parts(folder)
         {3: 'parts/part-000003.parquet'}
     """
-    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", _parquet(table))
+    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", parquet(table))
 
 
-def _parquet(table: pa.Table) -> memoryview:
-    """Return a table as a Parquet file, compressed and with checksums; a dictionary would only make codes larger."""
-    sink, statistics = pa.BufferOutputStream(), ["id"] if "id" in table.column_names else False
-    options = {"use_dictionary": False, "write_statistics": statistics, "write_page_checksum": True}
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS, **options)
+def parquet(table: pa.Table) -> memoryview:
+    """Return a table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **PARQUET)
     return memoryview(sink.getvalue())
 
 
@@ -114,12 +137,18 @@ def parts(place: str | Path | Storage) -> dict[int, str]:
 
 def _parts(storage: Storage) -> dict[str, int]:
     """Count the rows of all files of rows that are whole, in the order of their names."""
-    names = [
-        f"{PARTS}/{name}"
-        for name in sorted(storage.names(PARTS), key=natural)
-        if name.endswith(".parquet") and name[0] not in "._"
-    ]
-    return {name: rows for name in names if (rows := _rows(storage, name)) is not None}
+    return {name: rows for name in _names(storage) if (rows := _rows(storage, name)) is not None}
+
+
+def _names(storage: Storage) -> list[str]:
+    """List all files of rows, whole or not."""
+    names = sorted(storage.names(PARTS), key=natural)
+    return [f"{PARTS}/{name}" for name in names if name.endswith(".parquet") and name[0] not in "._"]
+
+
+def others(place: str | Path | Storage) -> list[str]:
+    """List the files of rows, whole or not, that have no number, since an engine named them as it liked."""
+    return [name for name in _names(storage_of(place)) if not _PART.fullmatch(name)]
 
 
 def _rows(storage: Storage, part: str) -> int | None:
@@ -139,6 +168,34 @@ def ids_of(place: str | Path | Storage, part: str) -> list[str] | None:
             return ids
     except (OSError, pa.ArrowException):
         return None
+
+
+def tidied(place: str | Path | Storage, names: Iterable[str] | None = None) -> list[str]:
+    """Remove parts that cannot be read, and rows of items that an earlier part has; return the ids of the rows that are left.
+
+    Args:
+        place: the place of the run.
+        names: the parts; all of them if None.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from relume.datasets.store import tidied, write_part
+        >>> write_part("memory://doubles", 0, pa.table({"id": ["a", "b"]}))
+        >>> write_part("memory://doubles", 1, pa.table({"id": ["b", "c"]}))
+        >>> tidied("memory://doubles"), tidied("memory://doubles", ["parts/part-000001.parquet"])
+        (['a', 'b', 'c'], ['c'])
+    """
+    storage, seen = storage_of(place), dict[str, None]()
+    for name in _names(storage) if names is None else names:
+        ids = ids_of(storage, name) or ()
+        if new := dict.fromkeys(key for key in ids if key not in seen):
+            if len(new) < len(ids):
+                rows = _read(storage, name)
+                storage.put(name, parquet(rows.take(pc.index_in(pa.array(new), rows["id"].combine_chunks()))))
+            seen |= new
+        else:
+            storage.remove(name)
+    return [*seen]
 
 
 def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
