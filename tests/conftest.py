@@ -1,5 +1,6 @@
 """Fixtures: the real weights and photographs, a browser where there is one, and what holds for every test."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,12 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-component-update", "--disable-sync"]
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over what the imports made: each collection, and many tests ask for some, looks at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
