@@ -145,7 +145,7 @@ def test_any_check_alone_can_be_shown(checks, tmp_path):
 def test_a_report_saves_itself_whole_or_not_at_all(reports, tmp_path):
     assert reports[0].save(tmp_path / "out") == tmp_path / "out"
     facts = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert facts == {"audits": [json.loads(json.dumps(reports[0].as_dict()))]}
+    assert facts == {"format": 1, "audits": [json.loads(json.dumps(reports[0].as_dict()))]}
     assert (tmp_path / "out" / "index.html").read_text().count("<article") == 2
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
@@ -192,7 +192,7 @@ def test_the_page_puts_verdicts_first_and_methods_side_by_side(read, views):
         expect(section).to_contain_text(view.method)
         expect(section).to_contain_text(view.verdict.text)
     rows = page.locator("tbody tr")
-    assert rows.count() == 12
+    assert rows.count() == 13
     for n, row in enumerate(views[0].rows):
         expect(rows.nth(n).locator("th")).to_contain_text(row.measure.meaning)
         cells = rows.nth(n).locator("td.measure .number").all_text_contents()

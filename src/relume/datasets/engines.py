@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from relume.datasets.loading import DEFAULT_LOADERS
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded
+from relume.datasets.rows import Loaded, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.storage import Storage, UnreachableError, storage_of
@@ -45,6 +46,7 @@ from relume.registry import Registry
 if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.reading import Rectifiers, Reshape
+    from relume.explanation.belief import Calibrated
     from relume.explanation.request import Layers, Options
     from relume.methods.gradients import Fuse
     from relume.methods.wrapper import MethodLike
@@ -73,6 +75,7 @@ class RunOptions(TypedDict, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
+    calibration: Calibrated | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,8 @@ class Engine(ABC):
             UnreachableError: the source does not answer.
         """
         try:
-            return item, self.opened.input_of(self.source.read(item))
+            photo, image = self.opened.input_of(self.source.read(item))
+            return item, (small(photo), image)
         except UnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - it stops no other
@@ -300,9 +304,10 @@ class Engine(ABC):
             check_same(self.folder, record["configuration"], configuration)
             return
         write_manifest(self.folder, self.manifest)
+        options = None if isinstance(model, nn.Module) else _options_of(self.opened)
         record = {
-            "model": None if isinstance(model, nn.Module) else self.opened.name,
-            "model_options": {} if self.opened.weights is None else {"weights": str(self.opened.weights)},
+            "model": None if options is None else self.opened.name,
+            "model_options": options,
             "source": self.source.spec,
             "request": self.request.as_dict(),
             "labels": self.opened.labels,
@@ -312,6 +317,17 @@ class Engine(ABC):
             "versions": versions(),
         }
         write_record(self.folder, record)
+
+
+def _options_of(opened: Opened) -> dict[str, Any] | None:
+    """Return the keywords by which :func:`relume.open_model` opens it again; None if there is an object of Python in them."""
+    options: dict[str, Any] = {} if opened.weights is None else {"weights": str(opened.weights.absolute())}
+    options |= {"model_args": dict(opened.model_args)} if opened.model_args else {}
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    return options
 
 
 def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
+from relume.explanation.belief import LEVELS, Verdict
 from relume.explanation.drawing import Kinds, is_drawn
 from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place, array, upsample
@@ -33,7 +34,7 @@ from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
 from relume.registry import Registry
 from relume.targets.activation import Resolved
-from relume.text import encoded
+from relume.text import FORMAT, json_of
 
 if TYPE_CHECKING:
     from relume.explanation.result import Explanation
@@ -144,7 +145,7 @@ def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     record = explanation.as_dict()
     for i, photo in enumerate(record["photos"] or ()):
         photo["file"] = _photo_name(explanation, i)
-    return {RECORD: _json(record)}
+    return {RECORD: json_of(record)}
 
 
 #: The output formats of :meth:`Explanation.save`, each a function of an explanation and options that gives files by name.
@@ -209,10 +210,6 @@ def _photo_name(explanation: Explanation, sample: int) -> str:
     return f"photo{number}{'.png' if content is None else next(known, '.image')}"
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
-    return encoded(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
 # --- The record ----------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +227,7 @@ def record(explanation: Explanation) -> dict[str, Any]:
         "input_shape": list(e.images.shape),
         "scaling": e.scaling.as_dict(),
         "strongest": dict(e.strongest),
+        "belief": {key: asdict(verdict) for key, verdict in e.belief.items()},
         "photos": None if e.photos is None else [photo.as_dict() for photo in e.photos],
         "evidence": None if e.evidence is None else _evidence(e.evidence),
         "versions": {"relume": version("relume"), "torch": torch.__version__},
@@ -269,6 +267,7 @@ def _maps_of(one: Explanation) -> dict[str, Any]:
         "empty": {m: one.empty(m)[0] for m in one.maps},
         "remark": {m: one.remark(m) for m in one.maps},
         "weaker": {m: one.weaker(m)[0] for m in one.maps},
+        "verdict": {m: asdict(one.verdict(m)) for m in one.maps},
     }
 
 
@@ -278,7 +277,7 @@ def _sum(content: bytes) -> str:
 
 def _sealed(data: dict[str, Any]) -> bytes:
     """Write the record as JSON that holds its own checksum, which is taken with zeros in its place."""
-    text = _json(data | {"files": data["files"] | {RECORD: UNSEALED}})
+    text = json_of(data | {"files": data["files"] | {RECORD: UNSEALED}})
     return _with_seal(text, UNSEALED, _sum(text))
 
 
@@ -324,6 +323,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": data["evidence"] and _read_evidence(data["evidence"]),
             "scaling": Scaling(**data["scaling"]),
+            "belief": {str(m): _read_verdict(verdict) for m, verdict in data["belief"].items()},
             "strongest": {str(m): float(value) for m, value in data["strongest"].items()},
             "remarks": {m: tuple(str(sample["remark"][m]) for sample in data["samples"]) for m in data["methods"]},
         }
@@ -344,6 +344,11 @@ def _unsealed(directory: Path) -> dict[str, Any]:
     """Read the record, which is as it was written."""
     content = (directory / RECORD).read_bytes()
     data: dict[str, Any] = json.loads(content)
+    if data.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{RECORD} in {str(directory)!r} is of format {data['format']!r}, and this version of relume reads {FORMAT}; "
+            "use the version that wrote it"
+        )
     sums = data.get("files")
     if isinstance(sums, list):
         raise InputError(f"{str(directory)!r} was saved without checksums, by an earlier version; save it again by this one")
@@ -414,6 +419,12 @@ def _read_evidence(data: dict[str, Any]) -> Evidence:
         for name in ("coarse", "classes", "edges")
     )
     return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), coarse, classes, edges)
+
+
+def _read_verdict(data: Mapping[str, Any]) -> Verdict:
+    if data["level"] not in LEVELS:
+        raise ValueError(f"the level of a verdict is {data['level']!r}")
+    return Verdict(data["level"], str(data["text"]))
 
 
 def _descriptions(samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
