@@ -30,23 +30,30 @@ def realdata():
 
 
 @pytest.fixture(scope="module")
-def new_page():
-    """Open an empty page of headless Chromium with some options; all with the same share a context, which is slow to begin."""
+def chromium():
     path = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     if path is None:
         # .ci/run installs it, and its absence would hide what those tests check
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium is installed")
     with sync_playwright() as playwright:
-        browser, contexts = playwright.chromium.launch(executable_path=path, args=QUIET), {}
-
-        def new_page(**options):
-            options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"} | options
-            key = repr(sorted(options.items()))
-            contexts[key] = contexts.get(key) or browser.new_context(**options)
-            return contexts[key].new_page()
-
-        yield new_page
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def new_page(chromium):
+    """Open an empty page with some options; pages of the same options share a context, which takes half a second to begin."""
+    contexts = {}
+
+    def new_page(**options):
+        options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"} | options
+        key = repr(sorted(options.items()))
+        if key not in contexts:
+            contexts[key] = chromium.new_context(**options)
+        return contexts[key].new_page()
+
+    return new_page
 
 
 @pytest.fixture(autouse=True)
