@@ -193,11 +193,11 @@ def test_the_page_stays_small_and_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_reader_filters_and_sorts(tmp_path, chromium, scheme):
+def test_a_reader_filters_and_sorts(tmp_path, new_page, scheme):
     items = [*some_items(), item(HOSTILE, label=HOSTILE)]
     before = write_run(tmp_path / "before", items)
     path = relume.Run.load(write_run(tmp_path / "now", items, masks=True)).report(before, shortcuts=False)
-    page = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
+    page = new_page(color_scheme=scheme)
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -228,4 +228,4 @@ def test_a_reader_filters_and_sorts(tmp_path, chromium, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
     assert complaints == []
     assert [url for url in requests if not url.startswith(("data:", "blob:", path.as_uri()))] == []
-    page.context.close()
+    page.close()
