@@ -26,6 +26,7 @@ class Watch:
     """The time of the first rows, and the memory of this process and of the largest actor at a tenth of the run and later."""
 
     def __init__(self) -> None:
+        """Begin now."""
         self.began, self.process = time.perf_counter(), psutil.Process()
         self.first: tuple[float, int] | None = None
         self.early, self.late = (0.0, 0.0), (0.0, 0.0)
@@ -77,7 +78,8 @@ def main() -> None:
     for rows in options.rows:
         for actors in options.actors:
             command = [sys.executable, "-m", "benchmarks.cluster", "--one", "--rows", str(rows), "--actors", str(actors)]
-            result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+            text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - ourselves
+            result = json.loads(text.splitlines()[-1])
             engine = f"Ray, {actors} actor{'s' * (actors > 1)}" if actors else "local"
             memory = [f"{early:.0f} → {late:.0f}" for early, late in zip(result["early"], result["late"], strict=True)]
             print(
