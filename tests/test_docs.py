@@ -22,6 +22,7 @@ from relume import evaluation
 from relume.auditing import CHECKS
 from relume.cli import app
 from relume.datasets import DATASETS
+from relume.datasets.engines import ENGINES
 from relume.demo import draw_scene
 from relume.engine import RECTIFIERS
 from relume.explanation import WRITERS
@@ -31,7 +32,7 @@ from relume.models.sources import open_model
 from relume.pictures import FORMATS, KINDS
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES = [relume.METHODS, CHECKS, DATASETS, FORMATS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
+REGISTRIES = [relume.METHODS, CHECKS, DATASETS, ENGINES, FORMATS, KINDS, RECTIFIERS, SOURCES, WRITERS, evaluation.SOURCES]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 

@@ -114,7 +114,7 @@ class OnRay(Engine):
         if not left:
             return
         record = read_record(self.folder) or {}
-        job = dataclasses.replace(self, run=record["configuration_hash"], manifest=self.manifest.slice(0, 0))
+        job = dataclasses.replace(self, run=record["configuration_hash"], manifest=self.manifest.schema.empty_table())
         job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
         check_nodes(self.folder, job.run)
         self._checkpoint(job.run)
