@@ -95,7 +95,7 @@ def test_a_run_into_s3_that_is_killed_goes_on(undisturbed, s3):
 
 def test_a_server_that_goes_away_loses_nothing(undisturbed, s3, tmp_path, monkeypatch):
     """Neither rows that are to be written, nor pictures that are to be read, which are no rows with an error then."""
-    for i in range(12):
+    for i in range(8):
         file = io.BytesIO()
         draw_scene(i, ["cat"]).picture.save(file, "PNG")
         s3.pipe_file(f"bucket/photos/{i}.png", file.getvalue())
@@ -107,7 +107,7 @@ def test_a_server_that_goes_away_loses_nothing(undisturbed, s3, tmp_path, monkey
         objects.use(monkeypatch, server)
 
         def stop(state, server=server):
-            if state.written and state.done == 6:
+            if state.written and state.done:
                 server.stop()
 
         run = run_scenes if source is None else run_photos
@@ -115,16 +115,17 @@ def test_a_server_that_goes_away_loses_nothing(undisturbed, s3, tmp_path, monkey
             run(source or COUNT, output, progress=stop)
         objects.use(monkeypatch)
         left = relume.Run.load(output)
-        assert len(left) == 6
+        assert len(left) == 6 if source is None else 2 <= len(left) < 8
+        assert [row["id"] for row in left if row["error"]] == []
         finished = run(source or COUNT, output)
         if source is None:
             assert_same(finished, undisturbed)
         else:
-            assert finished.table(["id", "error"])["error"].null_count == len(finished) == 12
+            assert finished.table(["id", "error"])["error"].null_count == len(finished) == 8
 
 
 def run_photos(source, output, **options):
-    known = {"methods": ["gradcam"], "part_size": 6, "loaders": 2, "batch_size": 2, "evidence": None}
+    known = {"methods": ["gradcam"], "part_size": 2, "loaders": 1, "batch_size": 1, "evidence": None}
     return relume.run(relume.open_model("demo", "cpu"), source, output, **known, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.configuration import weights_hash
 from relume.datasets.contents import read_picture
+from relume.datasets.loading import ahead
 from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
@@ -137,7 +139,9 @@ def parts(place: str | Path | Storage) -> dict[int, str]:
 
 def _parts(storage: Storage) -> dict[str, int]:
     """Count the rows of all files of rows that are whole, in the order of their names."""
-    return {name: rows for name in _names(storage) if (rows := _rows(storage, name)) is not None}
+    names = _names(storage)
+    with ahead(functools.partial(_rows, storage), names, storage.at_once, storage.at_once) as counts:
+        return {name: rows for name, rows in zip(names, counts, strict=True) if rows is not None}
 
 
 def _names(storage: Storage) -> list[str]:
@@ -265,7 +269,7 @@ class Run:
         record = read_record(folder)
         if record is None:
             raise InputError(f"there is no run in {str(folder)!r}, for it has no {RECORD}; check the path")
-        return cls(folder if is_url(str(folder)) else Path(folder), record)
+        return cls(str(folder) if is_url(str(folder)) else Path(joined("", str(folder))), record)
 
     @property
     def _storage(self) -> Storage:
@@ -329,9 +333,12 @@ class Run:
 
     def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
         """Return the rows of parts: of several for one item the first, in the manifest's order."""
+        storage = self._storage
+        read = functools.partial(_read, storage, columns=[*dict.fromkeys(["id", *columns])])
+        with ahead(read, there, storage.at_once, storage.at_once) as tables:
+            rows = pa.concat_tables(tables)
         if _are_apart(there):
-            return pa.concat_tables([_read(self._storage, part, columns=columns) for part in there])
-        rows = pa.concat_tables([_read(self._storage, part, columns=[*dict.fromkeys(["id", *columns])]) for part in there])
+            return rows.select(columns)
         return rows.take(pc.index_in(self.manifest["id"], rows["id"].combine_chunks()).drop_null()).select(columns)
 
     def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
