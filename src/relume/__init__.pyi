@@ -12,7 +12,7 @@ from .attribution import (
 )
 from .auditing.report import AuditReport
 from .auditing.run import audit
-from .datasets.local import run
+from .datasets.engines import run
 from .datasets.store import Run
 from .engine.coverage import Coverage
 from .evaluation.run import evaluate

@@ -10,7 +10,7 @@ import pytest
 
 import relume
 from relume.cli import run as command
-from relume.datasets import local
+from relume.datasets import engines, local
 from relume.demo import draw_scene
 from tests.helpers.commands import complaints, relume_command, sentence
 
@@ -22,7 +22,7 @@ def photos(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for seed in range(9):
         draw_scene(seed, ["cat"]).picture.save(f"photos/{seed}.png")
-    monkeypatch.setattr(local, "run", functools.partial(local.run, part_size=4))
+    monkeypatch.setattr(engines, "run", functools.partial(engines.run, part_size=4))
 
 
 def run(*args, source="photos"):
@@ -48,15 +48,15 @@ def test_what_it_writes_and_says(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("photos")
 def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
-    explained_rows, batches = local.explained_rows, []
+    explained, batches = local.explained, []
 
     def interrupted(*args):
         batches.append(args)
         for _ in range({1: 1, 3: 2}.get(len(batches), 0)):
             signal.raise_signal(signal.SIGINT)
-        return explained_rows(*args)
+        return explained(*args)
 
-    monkeypatch.setattr(local, "explained_rows", interrupted)
+    monkeypatch.setattr(local, "explained", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for _ in range(2):

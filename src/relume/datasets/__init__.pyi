@@ -1,5 +1,5 @@
 from .codes import Code, decode, encode
-from .local import PART_SIZE, Progress
+from .engines import PART_SIZE, Progress
 from .manifest import check_manifest, hash_of
 from .python import of_dataset
 from .request import RunRequest, Store

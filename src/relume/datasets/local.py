@@ -2,253 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-from torch import Tensor, nn
 
-from relume.acceleration.prepared import prepare
-from relume.datasets.configuration import check_same, configuration_of, digest_of, versions
-from relume.datasets.loading import DEFAULT_LOADERS, ahead
-from relume.datasets.lock import locked
-from relume.datasets.manifest import hash_of, items
-from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded, explained_rows
-from relume.datasets.source import Item, Source
-from relume.datasets.sources import open_source
-from relume.datasets.store import (
-    Run,
-    clear_unfinished,
-    parts,
-    read_record,
-    write_manifest,
-    write_part,
-    write_record,
-)
-from relume.demo import draw_scene
-from relume.engine.preparation import preparation_of
-from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
-from relume.methods.names import DEFAULT_METHODS
-from relume.methods.wrapper import rewinding
-from relume.models.labels import class_index
-from relume.models.opened import BATCH_SIZE, Opened
-from relume.models.sources import open_model
-from relume.pages.folder import check_writable
+from relume.datasets.engines import Engine, Progress, Report
+from relume.datasets.loading import ahead
+from relume.datasets.manifest import items
+from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of
+from relume.datasets.source import Item
+from relume.datasets.store import ids_of, parts, write_part
 
-if TYPE_CHECKING:
-    from relume.acceleration.prepared import Preparing
-    from relume.engine.reading import Rectifiers, Reshape
-    from relume.explanation.request import Layers, Options
-    from relume.methods.gradients import Fuse
-    from relume.methods.wrapper import MethodLike
-    from relume.pictures.photo import Photo
-    from relume.pictures.preprocessing import Preprocessing
-    from relume.pictures.recording import Recording
-    from relume.targets import TargetLike
-    from relume.targets.activation import Activation
-
-__all__ = ["PART_SIZE", "Progress", "run"]
-
-#: Rows of a part. A run that is killed loses as many at most.
-PART_SIZE = 256
-
-
-class RunOptions(TypedDict, total=False):
-    """The further options of :func:`run`; :func:`relume.explain` describes them."""
-
-    rectifiers: Rectifiers
-    reshape: Reshape | None
-    batch_size: int | None
-    fuse: Fuse
-    evidence: Literal["quick", "full"] | None
-    activation: Activation
-    labels: Sequence[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        done: how many rows there are, of those that this process is to make.
-        total: how many it is to make, those that an earlier one made included.
-        errors: how many of the rows that this process made have an error.
-        written: True if all of ``done`` are on disk: a part was just written, or nothing was begun.
-
-    Example:
-        >>> from relume.datasets import Progress
-        >>> state = Progress(done=512, total=1000, errors=3, written=True)
-        >>> f"{state.done / state.total:.0%}"
-        '51%'
-    """
-
-    done: int
-    total: int
-    errors: int
-    written: bool
-
-
-def run(  # noqa: PLR0913 - every one is an option of the command too
-    model: str | Path | Opened | nn.Module,
-    source: Any,
-    output: str | Path,
-    *,
-    methods: Iterable[MethodLike] = DEFAULT_METHODS,
-    target: str | TargetLike = None,
-    target_column: str | None = None,
-    layer: Layers = None,
-    store: Store = "saliency",
-    exact: bool = False,
-    limit: int | None = None,
-    shard: tuple[int, int] = (1, 1),
-    loaders: int = DEFAULT_LOADERS,
-    part_size: int = PART_SIZE,
-    preprocessing: Preprocessing | None = None,
-    preparing: Preparing | None = None,
-    progress: Callable[[Progress], object] | None = None,
-    **options: Unpack[RunOptions],
-) -> Run:
-    """Explain every picture of a source into a folder of Parquet files, or go on with a run that was stopped there.
-
-    The manifest, a list of the items, is written first. Rows follow in parts of ``part_size``, each written whole or not at
-    all, so a run that is stopped at any moment loses no more than the part that it was at: call it again to go on. An item that
-    cannot be read or explained is a row with its error.
-
-    Args:
-        model: as for :func:`relume.open_model`, or what it returns; or a module, with its ``preprocessing``.
-        source: as for :func:`relume.datasets.open_source`: a folder, a file that lists pictures, or a data set.
-        output: the folder of the run.
-        methods: as for :func:`relume.explain`.
-        target: as for :func:`relume.explain`, or a class by its name; the target of an item in the manifest goes before it.
-        target_column: the column of the manifest that holds the class to explain of each item, such as ``label``.
-        layer: as for :func:`relume.explain`.
-        store: what is kept of maps as large as the input: ``facts`` for nothing, ``saliency``, or the signed ``maps``. Maps of
-            a layer are small and always kept.
-        exact: True to keep them in float32, and not in codes of 8 bits.
-        limit: how many items are explained, the first ones; None for all.
-        shard: ``(2, 4)`` for every fourth part from the second on. Others do the rest, at the same time, into the same folder.
-        loaders: how many threads read and prepare pictures; 0 for none beside the one that explains.
-        part_size: how many rows a part has.
-        preprocessing: how a module wants its pictures.
-        preparing: the options of :func:`relume.prepare`, as a dictionary. If None, the network is prepared where that works.
-        progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part.
-        options: as for :func:`relume.explain`. ``batch_size`` is the number of pictures that run at once, at most; 8 if None.
-
-    Raises:
-        InputError: the source is empty or cannot be listed, an argument does not fit, the run was begun with others, or another
-            process does the same parts.
-        ModelError: the network cannot be opened.
-        OutputError: the folder cannot be written to; what was written before is whole.
-        RelumeError: no picture can be explained like this.
-
-    Example:
-        >>> import tempfile
-        >>> import relume
-        >>> from relume.demo import draw_scene
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for seed in range(3):
-        ...         draw_scene(seed, ["cat"]).picture.save(f"{folder}/{seed}.png")
-        ...     run = relume.run("demo", folder, f"{folder}/run", methods=["gradcam"], target="cat")
-        ...     run.table(["id", "class_name", "error"]).to_pylist()[2]
-        {'id': '2.png', 'class_name': 'cat', 'error': None}
-    """
-    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, Path(output)
-    _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit)
-    check_writable(folder)
-    source = open_source(source)
-    opened = _opened(model, preprocessing, options)
-    request = RunRequest(
-        methods=methods,
-        target=class_index(target, opened.labels) if isinstance(target, str) else target,
-        layer=layer,
-        store=store,
-        exact=exact,
-        options=cast("Options", options),
-    )
-    with locked(folder, shard) as still_there:
-        clear_unfinished(folder)
-        record = read_record(folder)
-        if record is None and parts(folder):
-            raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
-        manifest = _listed(source, limit, target_column) if record is None else Run(folder, record).manifest
-        request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
-        more = {"preparing": {key: str(value) for key, value in (preparing or {}).items()}, "part_size": part_size}
-        more |= {"source": source.spec, "manifest": hash_of(manifest), "target_column": target_column, "limit": limit}
-        configuration = configuration_of(opened, request, **more)
-        if record is not None:
-            check_same(folder, record["configuration"], configuration)
-        work = _Work(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders)
-        work.prepare(preparing)
-        if record is None:
-            work.begin(model, configuration)
-        work.carry_out(lambda state: (still_there(), progress and progress(state)))
-    return Run.load(folder)
-
-
-def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
-    """Open a spec, or a module with its preprocessing; with the labels and the activation of the options, if any."""
-    if isinstance(model, nn.Module) == (preprocessing is None):
-        raise InputError(
-            "a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224), and nothing else is"
-        )
-    if preprocessing is not None:
-        opened = Opened(type(model).__name__, cast("nn.Module", model), preprocessing)
-    else:
-        opened = model if isinstance(model, Opened) else open_model(cast("str | Path", model))
-    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
-    return dataclasses.replace(
-        opened,
-        labels=opened.labels if labels is None else tuple(labels),
-        activation=opened.activation if activation == "auto" else activation,
-    )
-
-
-def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:
-    """Refuse numbers that are out of range."""
-    if not 1 <= shard[0] <= shard[1]:
-        raise InputError(f"shards are counted from 1, such as 1/4 to 4/4; got {shard[0]}/{shard[1]}")
-    for name, number in numbers.items():
-        least = 0 if name == "loaders" else 1
-        if number is not None and number < least:
-            raise InputError(f"{name} is a number from {least} on; got {number}")
-
-
-def _listed(source: Source, limit: int | None, target_column: str | None) -> pa.Table:
-    """List the items of a source, with the targets of a column."""
-    manifest = source.manifest().slice(0, limit)
-    if target_column is None:
-        return manifest
-    if target_column not in manifest.column_names:
-        raise InputError(f"the source has no column {target_column!r}; it has {', '.join(manifest.column_names)}")
-    targets = manifest[target_column].cast(pa.string())
-    return manifest.set_column(manifest.column_names.index("target"), "target", targets)
-
-
-# --- The work ------------------------------------------------------------------------------------------------------------
+__all__ = ["Local"]
 
 
 @dataclass
-class _Work:
-    """The parts that one process is to make, and all that it needs for them."""
-
-    opened: Opened
-    source: Source
-    request: RunRequest
-    folder: Path
-    manifest: pa.Table
-    shard: tuple[int, int]
-    part_size: int
-    batch_size: int
-    loaders: int
+class Local(Engine):
+    """The parts that this process is to make."""
 
     @property
     def numbers(self) -> range:
@@ -261,114 +35,43 @@ class _Work:
         there = parts(self.folder)
         return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
 
-    def _is_whole(self, number: int, part: Path) -> bool:
+    def _is_whole(self, number: int, part: str) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        try:
-            ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
-        except (OSError, pa.ArrowException):
-            return False
-        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
         return same
 
     def _rows(self, number: int) -> pa.Table:
         return self.manifest.slice(number * self.part_size, self.part_size)
 
-    def _load(self, item: Item) -> tuple[Item, Loaded]:
-        """Read an item and prepare it; whatever is wrong with it becomes its row."""
-        try:
-            return item, self.opened.input_of(self.source.read(item))
-        except Exception as error:  # noqa: BLE001 - it stops no other
-            return item, error
+    def waiting(self) -> pa.Table:
+        """Return the items of the first part that is to be made."""
+        return self._rows(self.pending[0]) if self.pending else self.manifest.slice(0, 0)
 
-    def prepare(self, preparing: Preparing | None) -> None:
-        """Prepare the network, if it can be, after one picture has shown that the request can be met.
-
-        Raises:
-            RelumeError: no picture can be explained like this, or the network cannot be prepared as it is to be.
-        """
-        first = self._rows(self.pending[0]).slice(0, self.batch_size).to_pylist() if self.pending else []
-        for item, loaded in map(self._load, first):
-            if isinstance(loaded, tuple):
-                if item["target"] is None:
-                    _try(self.opened, loaded, self.request)
-                self.opened = _prepared(self.opened, loaded[1], preparing)
-                return
-
-    def begin(self, model: object, configuration: Mapping[str, Any]) -> None:
-        """Write the manifest, and then what the run is, unless another shard has begun it meanwhile."""
-        record = read_record(self.folder)
-        if record is not None:
-            check_same(self.folder, record["configuration"], configuration)
-            return
-        write_manifest(self.folder, self.manifest)
-        record = {
-            "model": None if isinstance(model, nn.Module) else self.opened.name,
-            "model_options": {} if self.opened.weights is None else {"weights": str(self.opened.weights)},
-            "source": self.source.spec,
-            "request": self.request.as_dict(),
-            "labels": self.opened.labels,
-            "provenance": self.opened.provenance,
-            "configuration": configuration,
-            "configuration_hash": digest_of(configuration),
-            "versions": versions(),
-        }
-        write_record(self.folder, record)
-
-    def carry_out(self, report: Callable[[Progress], object]) -> None:
+    def carry_out(self, report: Report) -> None:
         """Make the parts that are missing, and report after each batch."""
         pending = {*self.pending}
         total = sum(len(self._rows(number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
         remaining = (item for number in self.pending for item in items(self._rows(number)))
-        with ahead(self._load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
+        with ahead(self.load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:
-                tables, left = list[pa.Table](), len(self._rows(number))
-                while left:
-                    batch = [*islice(loaded, min(self.batch_size, left))]
-                    tables.append(explained_rows(self.opened, batch, self.request))
-                    left -= len(batch)
-                    done += len(batch)
-                    errors += len(batch) - tables[-1]["error"].null_count
-                    report(Progress(done, total, errors, written=False))
-                write_part(self.folder, number, pa.concat_tables(tables))
+                part, batches = list[pa.Table](), self._explained(loaded, len(self._rows(number)))
+                # a thread makes the rows of a batch while the network runs the next
+                with ahead(lambda work: rows_of(*work, self.request), batches, min(1, self.loaders), 1) as tables:
+                    for table in tables:
+                        part.append(table)
+                        done += len(table)
+                        errors += len(table) - table["error"].null_count
+                        report(Progress(done, total, errors, written=False))
+                write_part(self.folder, number, pa.concat_tables(part))
                 report(Progress(done, total, errors, written=True))
 
-
-def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
-    """Return the network prepared; without options for that as it is, if it was or cannot be."""
-    if preparing is None and preparation_of(opened.model) is not None:
-        return opened
-    try:
-        network = prepare(opened.model, image[None].to(opened.device), **(preparing or {}))
-    except Exception:
-        if preparing is not None:
-            raise
-        return opened  # what is wrong with the network itself shows when it explains
-    return dataclasses.replace(opened, model=network, dtype=image.dtype)
-
-
-def _try(opened: Opened, loaded: tuple[Photo | Recording, Tensor], request: RunRequest) -> None:
-    """Refuse a request that one picture cannot meet, and two drawn pictures neither, for the same reason."""
-    rewind = rewinding(request.methods)
-    try:
-        opened.compare_inputs([loaded], [request.target], request.methods, request.layer, **request.options)
-    except (ImageError, NonFiniteError):
-        return
-    except RelumeError as error:
-        pictures = (draw_scene(0).picture, Image.new("RGB", (256, 256)))
-        if all(str(error) == _error(opened, picture, request) for picture in pictures):
-            raise
-    except Exception:  # noqa: BLE001 - the network may fail on this picture alone
-        return
-    finally:
-        rewind()
-
-
-def _error(opened: Opened, picture: Image.Image, request: RunRequest) -> str | None:
-    """Return the error that a picture gives, in words; None if there is none."""
-    try:
-        opened.compare(picture, [request.target], request.methods, request.layer, **request.options)
-    except Exception as error:  # noqa: BLE001 - each is compared
-        return str(error)
-    return None
+    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
+        """Explain the items of a part in batches, and give all that their rows are made of."""
+        while left:
+            batch = [*islice(loaded, min(self.batch_size, left))]
+            results = explained(self.opened, batch, self.request)
+            self.batch_size = at_once(results, self.batch_size)
+            left -= len(batch)
+            yield batch, results
