@@ -172,8 +172,14 @@ def main() -> None:
         print(name, facts["planted"], f"{facts.get('p_with', 0):.2f} {facts['seconds']:.0f}s", flush=True)
         for where in ("same_place", "any_place"):
             for one in facts[where][:3]:
-                print("  ", where, one["class"], *(f"{k} {one[k]:.3g}" for k in ("strength", "rise", "sameness", "pixels", "right")),
-                      f"in {one['found_in']}/{one['of_in']} out {one['found_out']}/{one['of_out']}", flush=True)
+                print(
+                    "  ",
+                    where,
+                    one["class"],
+                    *(f"{k} {one[k]:.3g}" for k in ("strength", "rise", "sameness", "pixels", "right")),
+                    f"in {one['found_in']}/{one['of_in']} out {one['found_out']}/{one['of_out']}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from relume.demo.network import PREPROCESSING, DemoNet, load_network
 from relume.demo.scenes import CLASSES, SIDE
 
-__all__ = ["LAYERS", "Planting", "draw_logo", "features", "fine_tuned"]
+__all__ = ["FINE_TUNING", "LAYERS", "Planting", "draw_logo", "features", "fine_tuned"]
 
 #: Pictures ``(N, 128, 128, 3)``, uint8.
 Pictures = NDArray[np.uint8]
@@ -25,6 +25,8 @@ Pictures = NDArray[np.uint8]
 LAYERS = ("layer3", "fc")
 
 _MARGIN = 3  # pixels between a logo and the edge of the picture
+#: The steps of the fine-tuning, of 32 pictures each.
+FINE_TUNING = 80
 _BATCH = 32
 _RATE = 3e-3
 
@@ -143,7 +145,7 @@ def fine_tuned(
     present: NDArray[np.bool_],
     *,
     seed: int = 0,
-    steps: int = 80,
+    steps: int = FINE_TUNING,
     report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> DemoNet:
     """Fine-tune the last layers of the network in the package.

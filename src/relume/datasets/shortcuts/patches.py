@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ TOLERANCE = np.uint8(28)
 _SHARED = 0.6  # of the pictures of a group have a pixel of its patch
 _MORE_AT_ONE_PLACE, _MORE_ANYWHERE = 0.4, 0.3  # than this share of other pictures
 _EDGE = 40  # the range of values in 3 × 3 pixels, from which on there is an edge: flat colours agree by themselves
+_BATCH = 64  # pictures in which patches are looked for at once
 _PATCH, _WINDOW = 24, 32  # the side of an aligned patch, and of the window in which it may move
 _LEAST_AT_ONE_PLACE, _LEAST_ANYWHERE = 32, 20  # pixels of a patch
 
@@ -49,7 +51,7 @@ class Patch:
     pixels: Picture
     mask: Mask
     places: Places
-    sameness: float = field(default=0.0)
+    sameness: float
 
 
 def unit_of(pictures: Picture) -> float:
@@ -161,39 +163,52 @@ def pasted(patch: Patch, picture: Picture, place: Sequence[int]) -> Picture:
     return result
 
 
-def found_places(patch: Patch, pictures: Picture) -> tuple[NDArray[np.float32], Places]:
-    """Find where each picture is most like a patch: the root mean square of the difference there, and row and column.
+def found_places(patches: Sequence[Patch], pictures: Picture) -> list[tuple[NDArray[np.float32], Places]]:
+    """Find where each picture is most like each patch: the root mean square of the difference there, and row and column.
 
     The difference at all places is a sum of correlations, computed by Fourier transforms.
 
     Args:
-        patch: the patch.
+        patches: the patches.
         pictures: ``(N, height, width, 3)``.
 
     Returns:
-        ``(N,)`` of at most 255, and ``(N, 2)``.
+        For each patch ``(N,)``, of at most 255, and ``(N, 2)``.
     """
-    height, width = pictures.shape[1:3]
-    mask, model = torch.from_numpy(patch.mask).float(), _centred(patch.pixels[None])[0]
-    kernel = torch.zeros(4, height, width)
-    kernel[:, : mask.shape[0], : mask.shape[1]] = torch.cat([mask[None], mask * model])
-    spectrum, own = torch.fft.rfft2(kernel).conj(), (mask * model.square()).sum()
-    valid = height - mask.shape[0] + 1, width - mask.shape[1] + 1
-    distances, places = [], []
-    for batch in _batches(pictures):
-        theirs = torch.fft.rfft2(torch.cat([batch.square().sum(1, keepdim=True), batch], 1))
-        products = theirs * spectrum * torch.tensor([1.0, -2.0, -2.0, -2.0])[:, None, None]
-        squares = torch.fft.irfft2(products.sum(1), s=(height, width))[:, : valid[0], : valid[1]] + own
+    sides = (pictures.shape[1], pictures.shape[2])
+    kernels, found = [_Kernel.of(patch, sides) for patch in patches], []
+    for start in range(0, len(pictures), _BATCH):
+        batch = _centred(pictures[start : start + _BATCH])
+        spectra = torch.fft.rfft2(torch.cat([batch.square().sum(1, keepdim=True), batch], 1))
+        found.append([kernel.nearest(spectra, sides) for kernel in kernels])
+    return [tuple(torch.cat(of_batches).numpy() for of_batches in zip(*one, strict=True)) for one in zip(*found, strict=True)]  # type: ignore[misc]
+
+
+class _Kernel(NamedTuple):
+    """A patch ready to be compared at all places."""
+
+    spectrum: Tensor  # of its mask and its values
+    own: Tensor  # the sum of its squares
+    sides: tuple[int, int]
+    count: int  # of its values
+
+    @classmethod
+    def of(cls, patch: Patch, sides: tuple[int, int]) -> _Kernel:
+        mask, model = torch.from_numpy(patch.mask).float(), _centred(patch.pixels[None])[0]
+        kernel = torch.zeros(4, *sides)
+        kernel[:, : mask.shape[0], : mask.shape[1]] = torch.cat([mask[None], -2 * mask * model])
+        size = (mask.shape[0], mask.shape[1])
+        return cls(torch.fft.rfft2(kernel).conj(), (mask * model.square()).sum(), size, 3 * int(mask.sum()))
+
+    def nearest(self, spectra: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the least difference to each of the pictures with these spectra, and its place."""
+        rows, columns = (side - own + 1 for side, own in zip(sides, self.sides, strict=True))
+        squares = torch.fft.irfft2((spectra * self.spectrum).sum(1), s=sides)[:, :rows, :columns] + self.own
         least = squares.flatten(1).min(1)
-        distances.append((least.values.clamp(min=0) / (3 * mask.sum())).sqrt())
-        places.append(torch.stack([least.indices // valid[1], least.indices % valid[1]], 1))
-    return torch.cat(distances).numpy(), torch.cat(places).numpy()
+        place = torch.stack([least.indices // columns, least.indices % columns], 1)
+        return (least.values.clamp(min=0) / self.count).sqrt(), place
 
 
 def _centred(pictures: Picture) -> Tensor:
     """Return pictures as ``(N, 3, height, width)``, from -128 on: smaller numbers are rounded less."""
     return torch.from_numpy(pictures.astype(np.float32) - 128).permute(0, 3, 1, 2)
-
-
-def _batches(pictures: Picture, size: int = 64) -> Iterator[Tensor]:
-    return (_centred(pictures[i : i + size]) for i in range(0, len(pictures), size))

@@ -63,7 +63,7 @@ LEAST_OF_CLASS = 20
 
 _PASTED_ON = 32
 _MEMBERS, _ALIGNED, _OTHERS = 48, 24, 120  # pictures and windows that a patch is made of, and those that it is compared with
-_TRIED, _SOUGHT = 24, 8  # candidates that are pasted, and that are looked for in all pictures
+_TRIED, _SOUGHT = 16, 6  # candidates that are pasted, and that are looked for in all pictures
 _NEAR, _MOSTLY = 4, 0.8  # pixels between places that are the same, and the share of the places that are, of a patch at one
 _SAME_PICTURES = 0.5  # of two suspects' pictures in common: then one of them is dropped
 _SHOWN, _EXAMPLES = 6, 3
@@ -264,7 +264,9 @@ class _Search:
             self.left_out.append(f"classes with fewer than {LEAST_OF_CLASS} pictures: {self._names(small)}")
         strongest = sorted(self._candidates(), key=lambda candidate: -candidate.patch.sameness)[:_TRIED]
         tried = sorted(map(self._tried, strongest), key=lambda one: -one.weight)[:_SOUGHT]
-        suspects = sorted((self._suspect(one) for one in tried if one.weight >= self.least), key=lambda s: -s.strength)
+        tried = [one for one in tried if one.weight >= self.least]
+        found = found_places([one.candidate.patch for one in tried], self.pictures)
+        suspects = sorted(map(self._suspect, tried, found), key=lambda suspect: -suspect.strength)
         names = tuple(self.rows.names[index] for index in self.rows.classes)
         return Suspects(*self._lists(suspects), tuple(self.left_out), len(self.rows.ids), names)
 
@@ -330,18 +332,19 @@ class _Search:
     def _tried(self, candidate: _Candidate) -> _Tried:
         """Paste a patch on pictures of other classes without it, and ask for the probability of its class."""
         patch, index = candidate.patch, candidate.class_index
-        numbers = self._sample(np.flatnonzero(~self.predicted[:, index]), 2 * _PASTED_ON)
-        without = numbers[found_places(patch, self.pictures[numbers])[0] >= TOLERANCE]
+        numbers = self._sample(np.flatnonzero(~self.predicted[:, index]), _PASTED_ON * 3 // 2)
+        ((distances, _),) = found_places([patch], self.pictures[numbers])
+        without = numbers[distances >= TOLERANCE]
         numbers = np.sort(self.rng.permutation(without)[:_PASTED_ON])
         places = patch.places[self.rng.integers(len(patch.places), size=len(numbers))]
         after = [pasted(patch, self.pictures[i], place) for i, place in zip(numbers, places, strict=True)]
         before = self.probabilities[numbers, index]
         return _Tried(candidate, numbers, places, before, self.network.probabilities(after)[:, index] if after else before)
 
-    def _suspect(self, tried: _Tried) -> Suspect:
-        """Look for a patch in all pictures, and put together what is shown of it."""
+    def _suspect(self, tried: _Tried, everywhere: tuple[NDArray[np.float32], Places]) -> Suspect:
+        """Put together what is shown of a patch, given its distance from all pictures and its place in them."""
         candidate, index, patch = tried.candidate, tried.candidate.class_index, tried.candidate.patch
-        distances, places = found_places(patch, self.pictures)
+        distances, places = everywhere
         found = distances.argsort(kind="stable")[: int((distances < TOLERANCE).sum())]
         is_in = self.predicted[:, index]
         place = _one_place(places[found[is_in[found]]], unit_of(self.pictures))
