@@ -181,7 +181,11 @@ def found_places(patches: Sequence[Patch], pictures: Picture) -> list[tuple[NDAr
         batch = _centred(pictures[start : start + _BATCH])
         spectra = torch.fft.rfft2(torch.cat([batch.square().sum(1, keepdim=True), batch], 1))
         found.append([kernel.nearest(spectra, sides) for kernel in kernels])
-    return [tuple(torch.cat(of_batches).numpy() for of_batches in zip(*one, strict=True)) for one in zip(*found, strict=True)]  # type: ignore[misc]
+    result = []
+    for of_patch in zip(*found, strict=True):
+        distances, places = zip(*of_patch, strict=True)
+        result.append((torch.cat(distances).numpy(), torch.cat(places).numpy()))
+    return result
 
 
 class _Kernel(NamedTuple):
@@ -190,7 +194,7 @@ class _Kernel(NamedTuple):
     spectrum: Tensor  # of its mask and its values
     own: Tensor  # the sum of its squares
     sides: tuple[int, int]
-    count: int  # of its values
+    values: int  # how many it has
 
     @classmethod
     def of(cls, patch: Patch, sides: tuple[int, int]) -> _Kernel:
@@ -206,7 +210,7 @@ class _Kernel(NamedTuple):
         squares = torch.fft.irfft2((spectra * self.spectrum).sum(1), s=sides)[:, :rows, :columns] + self.own
         least = squares.flatten(1).min(1)
         place = torch.stack([least.indices // columns, least.indices % columns], 1)
-        return (least.values.clamp(min=0) / self.count).sqrt(), place
+        return (least.values.clamp(min=0) / self.values).sqrt(), place
 
 
 def _centred(pictures: Picture) -> Tensor:

@@ -61,7 +61,7 @@ LEAST_PICTURES = 300
 #: A class with fewer pictures is not searched.
 LEAST_OF_CLASS = 20
 
-_PASTED_ON = 32
+_PASTED_ON, _LEAST_PASTED_ON = 32, 8
 _MEMBERS, _ALIGNED, _OTHERS = 48, 24, 120  # pictures and windows that a patch is made of, and those that it is compared with
 _TRIED, _SOUGHT = 16, 6  # candidates that are pasted, and that are looked for in all pictures
 _NEAR, _MOSTLY = 4, 0.8  # pixels between places that are the same, and the share of the places that are, of a patch at one
@@ -263,7 +263,8 @@ class _Search:
         if small:
             self.left_out.append(f"classes with fewer than {LEAST_OF_CLASS} pictures: {self._names(small)}")
         strongest = sorted(self._candidates(), key=lambda candidate: -candidate.patch.sameness)[:_TRIED]
-        tried = sorted(map(self._tried, strongest), key=lambda one: -one.weight)[:_SOUGHT]
+        tried = [one for candidate in strongest if (one := self._tried(candidate)) is not None]
+        tried = sorted(tried, key=lambda one: -one.weight)[:_SOUGHT]
         tried = [one for one in tried if one.weight >= self.least]
         found = found_places([one.candidate.patch for one in tried], self.pictures)
         suspects = sorted(map(self._suspect, tried, found), key=lambda suspect: -suspect.strength)
@@ -329,17 +330,22 @@ class _Search:
 
     # --- Evidence ---
 
-    def _tried(self, candidate: _Candidate) -> _Tried:
-        """Paste a patch on pictures of other classes without it, and ask for the probability of its class."""
+    def _tried(self, candidate: _Candidate) -> _Tried | None:
+        """Paste a patch on pictures of other classes without it, and ask for the probability of its class.
+
+        None where nearly all of them have it, as a patch of the background's colour.
+        """
         patch, index = candidate.patch, candidate.class_index
         numbers = self._sample(np.flatnonzero(~self.predicted[:, index]), _PASTED_ON * 3 // 2)
         ((distances, _),) = found_places([patch], self.pictures[numbers])
         without = numbers[distances >= TOLERANCE]
+        if len(without) < _LEAST_PASTED_ON:
+            return None
         numbers = np.sort(self.rng.permutation(without)[:_PASTED_ON])
         places = patch.places[self.rng.integers(len(patch.places), size=len(numbers))]
         after = [pasted(patch, self.pictures[i], place) for i, place in zip(numbers, places, strict=True)]
-        before = self.probabilities[numbers, index]
-        return _Tried(candidate, numbers, places, before, self.network.probabilities(after)[:, index] if after else before)
+        probabilities = self.network.probabilities(after)[:, index]
+        return _Tried(candidate, numbers, places, self.probabilities[numbers, index], probabilities)
 
     def _suspect(self, tried: _Tried, everywhere: tuple[NDArray[np.float32], Places]) -> Suspect:
         """Put together what is shown of a patch, given its distance from all pictures and its place in them."""
