@@ -1,5 +1,7 @@
 """The network as the search asks it: probabilities, and the layer one stage before the target layer."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from relume.pictures.preprocessing import IMAGENET
 
 def blocks(*widths):
     layers = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*layers)
 

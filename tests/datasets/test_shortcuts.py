@@ -54,6 +54,6 @@ def test_a_run_that_cannot_be_searched_says_why(tmp_path, count, options, reason
 
 
 def test_a_network_or_pictures_that_are_not_there_are_said(tmp_path):
-    run, opened, source = planted_run(tmp_path / "run", pictures(66)[0])
+    run, opened, _ = planted_run(tmp_path / "run", pictures(66)[0])
     assert find_suspects(run).left_out[-1].startswith("the network cannot be opened again: ")
     assert find_suspects(run, opened).left_out[-1].startswith("the pictures cannot be read again: ")
