@@ -62,8 +62,8 @@ class RunReport:
         figures |= _figures(totals, rows, changes)
         notes = _notes(rows, totals, changes)
         page = report_page(rows, totals, changes, chosen, suspects, figures, notes)
-        files = {PAGE: encoded(page), "summary.csv": _summary(rows, totals, changes), "suspects.parquet": _parquet(suspects)}
-        return cls(figures, files, notes)
+        files = {"summary.csv": _summary(rows, totals, changes), "suspects.parquet": _parquet(suspects)}
+        return cls(figures, files | {PAGE: encoded(page)}, notes)
 
     def broken(self, conditions: Sequence[Condition]) -> list[str]:
         """Say which conditions are met; one on a figure that the run lacks is met too, since it could not be judged."""
