@@ -365,7 +365,12 @@ class Run:
         return explanation_of(row, maps_of(schema), known, loaded)
 
     def report(
-        self, against: Run | str | Path | None = None, *, output: str | Path | None = None, shortcuts: bool = True
+        self,
+        against: Run | str | Path | None = None,
+        *,
+        output: str | Path | None = None,
+        model: Opened | None = None,
+        shortcuts: bool = True,
     ) -> str | Path:
         """Write what the run says as a whole: a page, a table of the classes, and the repeated patches that the network uses.
 
@@ -374,6 +379,7 @@ class Run:
                 from it is the first part of the page.
             output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``, or its URL; ``report`` in that of
                 the run if None.
+            model: the network of the run, where it was given in Python; it is opened again as the run says if None.
             shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
 
         Returns:
@@ -398,7 +404,7 @@ class Run:
         place = joined(str(self.folder), "report") if output is None else output
         storage_of(place).check()
         other = Run.load(against) if isinstance(against, str | Path) else against
-        return RunReport.of(self, other, shortcuts=shortcuts).save(place)
+        return RunReport.of(self, other, opened=model, shortcuts=shortcuts).save(place)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""
