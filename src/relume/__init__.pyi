@@ -22,6 +22,7 @@ from .explanation.run import coverage, explain
 from .explanation.scales import share
 from .methods.averaged import Augmented, Smooth
 from .methods.base import METHODS, Method
+from .methods.competing import Competing
 from .models.sources import open_model
 from .pictures.preprocessing import Preprocessing, preprocess_image
 
@@ -32,6 +33,7 @@ __all__ = [
     "Augmented",
     "Backpropagation",
     "Comparison",
+    "Competing",
     "Coverage",
     "Deconvolution",
     "Explanation",

@@ -1,5 +1,6 @@
 """The formulas of the audit against their slow twins and against Quantus."""
 
+import copy
 import dataclasses
 import math
 import warnings
@@ -11,9 +12,9 @@ from scipy import stats
 from torch import nn
 
 import relume
-from relume.auditing import calibration
-from relume.auditing.checks import faithfulness, stability
+from relume.auditing.checks import complexity, faithfulness, stability
 from relume.auditing.checks import removal as imputation
+from relume.auditing.checks.random_weights import randomise_layer
 from relume.auditing.subject import Subject
 from relume.errors import InputError
 from relume.maps import upsample
@@ -131,7 +132,7 @@ def test_areas_are_their_twins(rng):
     assert faithfulness.area(shares, curve) == pytest.approx(twin.area(list(shares), list(curve)))
 
 
-# --- Stability and calibration -------------------------------------------------------------------------------------------
+# --- Stability -----------------------------------------------------------------------------------------------------------
 
 
 def test_sensitivity_and_shifts_are_their_twins(rng):
@@ -151,12 +152,27 @@ def test_sensitivity_and_shifts_are_their_twins(rng):
         stability.shifts((2, 1))
 
 
-def test_auc_and_youden_are_their_twins(rng):
-    for _ in range(5):
-        good, bad = list(rng.normal(0, 1, 9).round(1)), list(rng.normal(1, 1, 14).round(1))
-        assert calibration.auc(good, bad) == pytest.approx(twin.auc(good, bad))
-        assert calibration.youden(good, bad) == twin.youden(good, bad)
-    assert calibration.halfway([0.9, 0.7], [0.1, 0.3]) == pytest.approx(0.5)
+# --- Complexity ----------------------------------------------------------------------------------------------------------
+
+
+def test_entropy_is_its_twin_and_rises_as_order_goes(rng):
+    for heat in (rng.random((20, 30)), rng.random((20, 30)) ** 4, np.arange(600.0).reshape(20, 30) // 40):
+        assert complexity.discrete_entropy(heat) == pytest.approx(twin.discrete_entropy(heat.ravel()), rel=1e-12)
+    assert np.isnan(complexity.discrete_entropy(np.full((4, 4), 0.3)))
+    assert np.isnan(complexity.discrete_entropy(np.array([[0.1, np.nan]])))
+    assert complexity.Complexity(np.array([2.0]), np.array([3.0])).rise == [0.5]
+
+
+def test_complexity_is_of_the_network_with_every_layer_random(network):
+    images = torch.randn(2, 3, 16, 16, generator=generator())
+    subject = Subject.of(network, images, 1, "gradient", seed=7)
+    other, drawn = copy.deepcopy(network), generator(7)
+    for name in ("4", "0"):
+        randomise_layer(other, name, drawn)
+    found = complexity.measure_complexity(subject)
+    maps = [relume.Gradient(model).attribute(images, 1).abs().amax(1) for model in (network, other)]
+    for ours, heats in zip((found.trained, found.untrained), maps, strict=True):
+        assert ours == pytest.approx([twin.discrete_entropy(heat.flatten().double()) for heat in heats], abs=0.02)
 
 
 # --- Quantus -------------------------------------------------------------------------------------------------------------
@@ -181,6 +197,8 @@ def test_quantus_agrees_on_similarities(quantus, rng):
     functions = quantus.functions.similarity_func
     assert similarity.spearman(a, b) == pytest.approx(functions.correlation_spearman(a.ravel(), b.ravel()))
     assert similarity.correlation(a, b) == pytest.approx(functions.correlation_pearson(a.ravel(), b.ravel()))
+    theirs = quantus.functions.complexity_func.discrete_entropy(a, a)
+    assert complexity.discrete_entropy(a) == pytest.approx(theirs)
 
 
 def test_quantus_agrees_on_imputation(quantus, rng):

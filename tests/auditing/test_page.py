@@ -193,7 +193,7 @@ def test_the_page_puts_verdicts_first_and_methods_side_by_side(read, views):
         expect(section).to_contain_text(view.method)
         expect(section).to_contain_text(view.verdict.text)
     rows = page.locator("tbody tr")
-    assert rows.count() == 12
+    assert rows.count() == 13
     for n, row in enumerate(views[0].rows):
         expect(rows.nth(n).locator("th")).to_contain_text(row.measure.meaning)
         cells = rows.nth(n).locator("td.measure .number").all_text_contents()

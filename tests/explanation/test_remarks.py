@@ -12,8 +12,8 @@ from torch import nn
 
 import relume
 from relume.auditing import measures_of
-from relume.auditing.verdict import nothing
 from relume.demo import CLASSES, draw_scene
+from relume.explanation.belief import nothing
 from relume.explanation.remarks import WEAK, Advice, another_layer, overlap, positive_share, remarks
 from relume.explanation.sheet import sheet
 from relume.methods import METHODS, Gradients, Method
@@ -367,7 +367,7 @@ def test_an_empty_map_is_audited_as_such(x, tmp_path):
 def test_one_empty_map_of_several_counts_in_no_average(x):
     report = relume.audit(Net([[1.0, 1.0], [-1.0, -1.0]]).eval(), x[:3], [0, 1, 0], "gradcam", "late", checks=["edges"])
     assert report.empty == [False, True, False]
-    assert [v.level for v in report.verdicts] == ["undecided", "nothing", "undecided"]
+    assert [v.level for v in report.verdicts] == ["uncalibrated", "nothing", "uncalibrated"]
     assert "1 of 3 maps are empty, and count in no average" in str(report)
     assert np.isnan(report.measures["edges"]).tolist() == [False, True, False]
 

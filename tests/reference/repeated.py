@@ -1,7 +1,10 @@
-"""The slow twins of smoothing and test-time augmentation: a loop over copies, written from the definitions.
+"""The slow twins of wrappers: loops over copies, or over values, written from the definitions.
 
 ``attribute`` makes the maps of a batch of images; everything is kept, and averaged at the end.
 """
+
+import itertools
+import math
 
 import torch
 
@@ -43,3 +46,14 @@ def augmented(attribute, images, scales, *, flip):
         if flip:
             maps.append(resized(mirrored(attribute(mirrored(copy))), plain.shape[-2:]))
     return sum(maps) / len(maps)
+
+
+def competition(maps):
+    """Walter, Vreeken & Fischer 2026, value by value: the first map's, times its share where that is above an even one."""
+    highest = [[float(image.abs().max()) or 1.0 for image in values] for values in maps]
+    result = torch.zeros_like(maps[0])
+    for place in itertools.product(*(range(side) for side in result.shape)):
+        powers = [math.exp(10 * abs(float(m[place])) / high[place[0]]) for m, high in zip(maps, highest, strict=True)]
+        share = powers[0] / sum(powers)
+        result[place] = maps[0][place] * share if share - 1 / len(maps) > 0.01 else 0.0
+    return result

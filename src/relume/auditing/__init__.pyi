@@ -1,5 +1,6 @@
 from .checks.base import Check, Limit, Measure
 from .checks.classes import ClassSensitivity, class_sensitivity
+from .checks.complexity import Complexity, measure_complexity
 from .checks.edges import EdgeSimilarity, edge_similarity
 from .checks.faithfulness import Faithfulness, measure_faithfulness
 from .checks.gradient_health import Health, measure_health
@@ -18,6 +19,7 @@ __all__ = [
     "Chart",
     "Check",
     "ClassSensitivity",
+    "Complexity",
     "Curve",
     "EdgeSimilarity",
     "Faithfulness",
@@ -35,6 +37,7 @@ __all__ = [
     "class_sensitivity",
     "edge_similarity",
     "judge",
+    "measure_complexity",
     "measure_faithfulness",
     "measure_health",
     "measure_stability",

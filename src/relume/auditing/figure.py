@@ -214,7 +214,7 @@ def _measures(paper: _Paper, rows: Sequence[MeasureRow], y: float) -> None:
         middle = y - tall * (n + 0.5) / len(rows) + TEXT / 2
         paper.write(MARGIN, middle, row.key, 7, SOFT)
         paper.write(MARGIN + 0.85, middle, row.measure.title, 7)
-        paper.write(left - 0.16, middle, "↓" if low_is_better else "↑", 7, SOFT)
+        paper.write(left - 0.16, middle, row.measure.arrow, 7, SOFT)
         paper.write(right + 0.07, middle, _beside(row), 7, color)
 
 

@@ -12,8 +12,8 @@ from relume.auditing.charts import chart_svg, legend_svg
 from relume.auditing.checks.table import CHECKS
 from relume.auditing.drawing import number
 from relume.auditing.figure import audit_figure
-from relume.auditing.verdict import LEVELS
 from relume.auditing.view import AuditView, MeasureRow, side_by_side
+from relume.explanation.belief import LEVELS
 from relume.pages.html import data_uri, document
 from relume.pages.html import notebook as pieces
 from relume.pictures.figure import Cell, Row, figure_bytes

@@ -17,9 +17,10 @@ from relume.auditing.checks.table import CHECKS, limits_of, measures_of
 from relume.auditing.drawing import PROJECTIONS, Chart, Strip, plane
 from relume.auditing.figure import audit_figure
 from relume.auditing.page import audit_files, notebook
-from relume.auditing.verdict import Verdict, judge, nothing
+from relume.auditing.verdict import judge
 from relume.auditing.view import AuditView, Section, rows
 from relume.engine.coverage import Coverage
+from relume.explanation.belief import PREDICTION, UNCALIBRATED, Verdict, nothing
 from relume.maps import array
 from relume.measures.similarity import SIMILARITIES, Maps, Values
 from relume.measures.statistics import estimate
@@ -62,6 +63,7 @@ class AuditReport:
         pictures: each image as the network got it, if known; its input is drawn otherwise.
         descriptions: what is explained in each image, in words, where it is no plain class.
         remarks: why each image's map is empty or weak, in words.
+        belief: what a calibration on this network says of the method, and whether every rectifier was guided.
 
     Example:
         >>> import torch
@@ -69,7 +71,7 @@ class AuditReport:
         >>> layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3)
         >>> report = relume.audit(torch.nn.Sequential(*layers), torch.rand(2, 3, 8, 8), checks=["edges"])
         >>> report.verdict.level, len(report), list(report.checks)
-        ('undecided', 2, ['edges'])
+        ('uncalibrated', 2, ['edges'])
     """
 
     method: str
@@ -91,6 +93,7 @@ class AuditReport:
     pictures: Sequence[Image] | None = None
     descriptions: Sequence[str] | None = None
     remarks: Sequence[str] = ()
+    belief: Verdict = UNCALIBRATED
 
     def __len__(self) -> int:
         return len(self.images)
@@ -114,7 +117,7 @@ class AuditReport:
         return [
             nothing(zero=self.empty[i], remark=self._remark(i))
             if constant[i]
-            else judge({key: float(values[i]) for key, values in measures.items()}, one_output=self.outputs == 1)
+            else judge({key: float(values[i]) for key, values in measures.items()}, self.belief)
             for i in range(len(self))
         ]
 
@@ -124,7 +127,7 @@ class AuditReport:
         if self.maps.empty.all():
             return nothing(zero=all(self.empty), remark=self._remark(0) if len({*self.remarks}) == 1 else "")
         means = {key: estimate(values.tolist()).mean for key, values in self.measures.items()}
-        return judge(means, one_output=self.outputs == 1)
+        return judge(means, self.belief)
 
     @property
     def empty(self) -> list[bool]:
@@ -151,12 +154,13 @@ class AuditReport:
         empty = sum(self.empty) if i is None else 0
         notes = [f"{empty} of {len(self)} maps are empty, and count in no average"] if 0 < empty < len(self) else []
         notes += [f"the map is {words}" for words in dict.fromkeys(weak)]
+        notes += [PREDICTION] if self.probabilities is not None else []
         notes += [f"{name} was left out: {why}" for name, why in self.skipped.items()]
         axes = self.images.ndim - 2
         others = [similarity for similarity in SIMILARITIES.values() if similarity.axes not in (None, axes)]
         notes += [f"{other.title} compares maps of {other.axes} axes, and was left out" for other in others]
         if axes in PROJECTIONS:
-            notes.append(f"{PROJECTIONS[axes]}; the limits of the verdict were found on pictures of two axes")
+            notes.append(f"{PROJECTIONS[axes]}; the limits of stability were found on pictures of two axes")
         return notes + [note for name, result in self.checks.items() for note in CHECKS[name].notes(result)]
 
     def _subject(self, i: int) -> str:
@@ -181,7 +185,7 @@ class AuditReport:
             (
                 key,
                 measure.title,
-                "↑" if measure.better == "high" else "↓",
+                measure.arrow or " ",
                 f"limit {measure.limit.value:.2f}" if measure.limit else "",
             )
             for key, measure in measures_of().items()

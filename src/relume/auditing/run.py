@@ -11,6 +11,7 @@ from relume.auditing.checks.table import CHECKS, checks_of, run_checks
 from relume.auditing.report import AuditReport
 from relume.auditing.subject import BATCH_SIZE, How, Progress, Subject, unseen
 from relume.engine.inputs import Output
+from relume.explanation.belief import Calibrated
 from relume.explanation.request import Layers
 from relume.explanation.result import Explanation
 from relume.measures.similarity import Values
@@ -35,6 +36,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     labels: Sequence[str] | None = None,
     batch_size: int = BATCH_SIZE,
     output: Output = None,
+    calibration: Calibrated | None = None,
     progress: Progress = unseen,
 ) -> AuditReport:
     """Check whether one method's maps may be believed.
@@ -58,6 +60,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
         labels: class names by index, to be shown.
         batch_size: how many images go through the network at once.
         output: which part of what the network returns holds the scores, as for :func:`relume.explain`.
+        calibration: a :class:`relume.Calibration` of this network, from which the verdict follows.
         progress: sees the progress of long checks: called with the key of a check and the items that it goes through, and gives
             them one by one.
 
@@ -78,7 +81,8 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     chosen = checks_of([*CHECKS] if checks is None else checks)
     subject = Subject.of(
         model, images, target, method, layer,
-        batch_size=batch_size, activation=activation, labels=labels, output=output, seed=seed, how=how, progress=progress,
+        batch_size=batch_size, activation=activation, labels=labels, output=output, seed=seed, how=how,
+        calibration=calibration, progress=progress,
     )  # fmt: skip
     return _report(subject, *run_checks(subject, chosen), labels)
 
@@ -103,8 +107,9 @@ def _report(
         checks=results,
         skipped=skipped,
         labels=labels,
-        provenance={"activation": explanation.activation, "seed": subject.seed, "how": subject.how},
+        provenance={**explanation.provenance, "activation": explanation.activation, "seed": subject.seed, "how": subject.how},
         remarks=explanation.remarks.get(subject.info.key, ()),
+        belief=explanation.belief[subject.info.key],
     )
 
 

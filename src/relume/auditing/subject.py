@@ -14,6 +14,7 @@ from relume.engine.inputs import Inputs, Model, Output, stacked
 from relume.engine.layers import layer_name
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError
+from relume.explanation.belief import Calibrated
 from relume.explanation.comparison import compare
 from relume.explanation.request import Layers, Request
 from relume.explanation.result import Explanation
@@ -96,7 +97,7 @@ class Subject:
     progress: Progress = unseen
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - each is a choice of the caller of an audit
         cls,
         model: Model,
         images: Inputs,
@@ -110,6 +111,7 @@ class Subject:
         output: Output = None,
         seed: int = 0,
         how: How = "reset",
+        calibration: Calibrated | None = None,
         progress: Progress = unseen,
     ) -> Subject:
         """Explain the images by the network as it is; arguments and errors are those of :func:`relume.audit`.
@@ -136,6 +138,7 @@ class Subject:
         explanation = explain(
             model, images, frozen or asked, [resolved], layer,
             output=output, evidence=None, activation=activation, labels=labels, batch_size=batch_size,
+            calibration=calibration,
         )  # fmt: skip
         frozen = frozen or Class(explanation.target)
         given = [explanation.layer] if layer is None else [layer] if isinstance(layer, str | nn.Module) else layer

@@ -11,7 +11,7 @@ from PIL import Image
 from relume.auditing.checks.base import Measure
 from relume.auditing.checks.table import measures_of
 from relume.auditing.drawing import Chart, Strip
-from relume.auditing.verdict import Verdict
+from relume.explanation.belief import Verdict
 
 __all__ = ["AuditView", "MeasureRow", "Section", "rows", "side_by_side"]
 

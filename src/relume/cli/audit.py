@@ -293,8 +293,7 @@ def _show(views: Sequence[AuditView]) -> None:
             Text(_cell(cell.value, view), style="bold red" if cell.beyond else "")
             for cell, view in zip(row, views, strict=True)
         ]
-        arrow = "↓" if measure.better == "low" else "↑"
-        table.add_row(row[0].key, measure.title, arrow, *cells, Text(row[0].limit, style="dim"))
+        table.add_row(row[0].key, measure.title, measure.arrow, *cells, Text(row[0].limit, style="dim"))
     out.print(Text.assemble((views[0].name, "bold"), f"  {views[0].subject}"))
     out.print(table, "", sep="\n", width=max(out.width, KEYS + TITLES + 5 + sum(width + 2 for width in widths) + 8))
     for view in views:

@@ -49,6 +49,7 @@ def compare(
     compare.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
     """
     from relume.explanation.comparison import Comparison, comparison_files
+    from relume.explanation.layer_trouble import without_heat
     from relume.models.photos import find_photos
     from relume.pages.folder import check_writable
 
@@ -76,7 +77,7 @@ def compare(
         compared = _together(compared, drawing)
         files = comparison_files(compared, kind=drawing.kind)
         write_results(output, files)
-        without = [title for comparison in compared for e in comparison for title in e.without_heat()]
+        without = [title for comparison in compared for e in comparison for title in without_heat(e)]
         closing = reached(compared[0][0], without=without)
         out.print(*map(_finding, compared), closing, _where(output, files, len(compared) * len(targets)), sep="\n")
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))

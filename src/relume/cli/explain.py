@@ -80,6 +80,7 @@ def explain(
 
     Writes a picture for each photo, target and method, the raw signed maps (safetensors), and where they come from (JSON).
     """
+    from relume.explanation.layer_trouble import without_heat
     from relume.explanation.result import compared
     from relume.explanation.saving import ResultFolders, folder_files
     from relume.models.photos import find_photos
@@ -108,7 +109,7 @@ def explain(
             done += 1
             running.stopped = f"stopped after {done} of {len(photos)} photos; their results are in {str(output)!r}"
         strongest.update(so_far[0].strongest)
-        without.extend(title for e in explanations for title in e.without_heat())
+        without.extend(title for e in explanations for title in without_heat(e))
         closing = reached(explanations[0], without=without)
 
     running.stopped = f"stopped after none of {len(photos)} photos; nothing was written"

@@ -203,12 +203,14 @@ def _listed(word: str, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def reached(e: Explanation, *, without: Sequence[str] = ()) -> Text:
-    """Report what is the same for every photo: the layer that was read and why, the rectifiers, and what the scores are.
+    """Report what is the same for every photo: layer and why, rectifiers, what the scores are, how far to believe the maps.
 
     If the chosen layer leaves most images ``without`` a map, another one is named.
     """
+    from relume.explanation.layer_trouble import trouble_with_layer
+
     how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += list(map(str, e.coverage.rows))
-    lines += [e.naming("--activation {}"), e.trouble_with_layer(without, "--layer {}")]
+    lines += [*e.beliefs, e.naming("--activation {}"), trouble_with_layer(e, without, "--layer {}")]
     return Text("\n" + "\n".join(line for line in lines if line))

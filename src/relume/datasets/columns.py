@@ -17,6 +17,7 @@ from relume.datasets.codes import Code, decode, encode
 from relume.datasets.request import RunRequest
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
+from relume.explanation.belief import LEVELS, UNCALIBRATED, Level, Verdict
 from relume.explanation.drawing import is_drawn
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.result import Explanation
@@ -72,6 +73,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 _OF_MAP: Mapping[str, pa.DataType] = {
     "empty": pa.bool_(),
     "remark": pa.string(),
+    "verdict": pa.string(),  # its level: see relume.explanation.Verdict
     "edge_similarity": pa.float32(),
     "class_similarity": pa.float32(),
     "thumbnail": pa.binary(),  # a JPEG of the map over the photo
@@ -173,6 +175,7 @@ def _facts_of_map(one: Explanation, key: str) -> dict[str, Any]:
     classes = evidence.classes or evidence.coarse
     return {
         "remark": one.remark(key) or None,
+        "verdict": one.verdict(key).level,
         "edge_similarity": _defined(*evidence.edges.get(key, (None,))),
         "class_similarity": _defined(*classes.get(key, (None,))),
     }
@@ -250,6 +253,7 @@ def explanation_of(
         description=None if row["description"] is None else (row["description"],),
         evidence=_stored_evidence(row, {key: maps[key] for key in stored}),
         remarks={key: (row[f"{key}_remark"] or "",) for key in stored},
+        belief={key: _stored_verdict(row[f"{key}_verdict"]) for key in stored},
         **of_class,  # type: ignore[arg-type]
         **known,
     )
@@ -258,6 +262,12 @@ def explanation_of(
 def _stored_coverage(row: Mapping[str, Any]) -> Coverage:
     counts = {("rectifier", True, ""): row["guided"], ("rectifier", False, "the run does not say why"): row["unguided"]}
     return Coverage.of({kind: count for kind, count in counts.items() if count}, {})
+
+
+def _stored_verdict(level: Level) -> Verdict:
+    """Return the verdict of a level, whose figures the run does not keep."""
+    known = level in ("points", "partly", "edges")
+    return Verdict(level, f"{LEVELS[level].capitalize()}, by the calibration that run.json names.") if known else UNCALIBRATED
 
 
 def _stored_map(row: Mapping[str, Any], key: str, kept: Mapping[str, Any]) -> Tensor:

@@ -46,6 +46,7 @@ from relume.registry import Registry
 if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.reading import Rectifiers, Reshape
+    from relume.explanation.belief import Calibrated
     from relume.explanation.request import Layers, Options
     from relume.methods.gradients import Fuse
     from relume.methods.wrapper import MethodLike
@@ -74,6 +75,7 @@ class RunOptions(TypedDict, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
+    calibration: Calibrated | None
 
 
 @dataclass(frozen=True, slots=True)

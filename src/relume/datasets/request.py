@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import torch
 
 from relume.errors import InputError
+from relume.explanation.belief import Calibrated, reference
 from relume.methods.base import METHODS, Method
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike, resolve_methods
@@ -83,6 +84,8 @@ def _plain(value: Any) -> Any:
 def _plain_object(value: object) -> Any:
     if isinstance(value, Method) and METHODS.get(value.key) == value:
         return value.key
+    if isinstance(value, Calibrated):
+        return reference(value)
     plain: dict[str, Any] = {"class": getattr(value, "__qualname__", type(value).__qualname__)}
     if isinstance(value, torch.Generator | torch.Tensor):
         values = value.get_state() if isinstance(value, torch.Generator) else value.detach().cpu().float()

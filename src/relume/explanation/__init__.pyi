@@ -1,3 +1,4 @@
+from .belief import Verdict
 from .comparison import Comparison, compare
 from .quick_checks import Evidence
 from .request import Options, Request
@@ -14,6 +15,7 @@ __all__ = [
     "Options",
     "Request",
     "SaveOptions",
+    "Verdict",
     "compare",
     "coverage",
     "explain",

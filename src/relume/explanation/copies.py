@@ -19,6 +19,7 @@ from relume.errors import InputError
 from relume.explanation.passes import check_finite, maps_of_score
 from relume.explanation.request import Request, check_places
 from relume.methods.base import Method
+from relume.methods.gradients import Fuse
 from relume.methods.wrapper import Copy, Moments, Wrapper
 from relume.targets.base import Target
 
@@ -70,12 +71,15 @@ def groups_of(wrappers: Sequence[Wrapper]) -> list[Group]:
     return [Group(alike) for alike in by_settings.values()]
 
 
-def maps_on_images(group: Group, trace: Trace, scores: Sequence[Score], request: Request) -> Maps:
-    """Compute the maps of wrappers that explain the images themselves, from the pass that ran."""
+def maps_on_images(
+    group: Group, trace: Trace, scores: Sequence[Score], fuse: Fuse, known: Mapping[Score, Mapping[Method, Tensor]]
+) -> Maps:
+    """Compute the maps of wrappers that explain the images themselves, from the pass that ran; some scores' are ``known``."""
     moments: list[Mapping[str, Moments]] = [defaultdict(Moments) for _ in scores]
     for score, of_score in zip(scores, moments, strict=True):
-        for key, values in maps_of_score(trace, score, group.methods, request.fuse, last=False).items():
-            of_score[key].add(Copy(trace.images), values)
+        maps = {} if score in known else maps_of_score(trace, score, group.methods, fuse, last=False)
+        for method in group.methods:
+            of_score[method.key].add(Copy(trace.images), known[score][method] if score in known else maps[method.key])
     return group.reduced(moments)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from relume.engine.inputs import Output
 from relume.engine.reading import LayerLike, Reading, Rectifiers, Reshape
 from relume.errors import InputError, LayerError, TargetError
+from relume.explanation.belief import Calibrated
 from relume.methods.gradients import Fuse
 from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods
 from relume.targets.activation import Activation, check_activation
@@ -44,6 +45,7 @@ class Options(ReadingOptions, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
+    calibration: Calibrated | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +59,7 @@ class Request(Reading):
             for none.
         activation: how probabilities follow from the network's scores.
         labels: the class names by index.
+        calibration: the calibration of the network, if there is one.
         batch_size: how many images run at once, at most; None for all of them.
 
     Example:
@@ -71,6 +74,7 @@ class Request(Reading):
     evidence: Literal["quick", "full"] | None = "quick"
     activation: Activation = "auto"
     labels: Sequence[str] | None = None
+    calibration: Calibrated | None = None
     batch_size: int | None = None
 
     @classmethod

@@ -16,9 +16,9 @@ from torch import Tensor
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
 from relume.explanation import storage
+from relume.explanation.belief import LEVELS, PREDICTION, UNCALIBRATED, Verdict, nothing
 from relume.explanation.drawing import Kinds, drawn_map, framed, ground_at, is_drawn, kind_for
 from relume.explanation.quick_checks import Evidence
-from relume.explanation.remarks import NO_GRADIENT, NO_HEAT
 from relume.maps import MapInfo, array, saliency_at
 from relume.pages.folder import recover, write_folder
 from relume.pictures.ground import Ground, draw
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Explanation", "Kinds", "Scale", "compared"]
-
-#: Of fewer images than these all must be without Grad-CAM before the layer is to blame.
-FEW = 3
 
 #: A map so many times weaker than the strongest of the same method's beside it is called weak.
 TIMES_WEAKER = 100
@@ -79,6 +76,7 @@ class Explanation:
         layer_choice: why the layer was chosen; None if it was given.
         runner_up_layer: the layer to try if the chosen one gives no Grad-CAM, if one is known.
         batch_size: how many images ran at once; None if all did.
+        belief: the verdict on each map by key that is the same for all images: see :meth:`verdict`.
 
     Example:
         >>> import relume, torch
@@ -112,6 +110,7 @@ class Explanation:
     layer_choice: str | None = None
     runner_up_layer: str | None = None
     batch_size: int | None = None
+    belief: Mapping[str, Verdict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
@@ -346,6 +345,28 @@ class Explanation:
             similar = self.evidence.sentence(method, sample, rival)
         return "; ".join(part for part in (remark, self.weak_here(method, sample), similar) if part)
 
+    def verdict(self, method: str, sample: int = 0) -> Verdict:
+        """Judge one map: a veto if it is empty or constant; else what the calibration of this network says of the method.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> relume.open_model("demo").explain(draw_scene(7, ["cat", "dog"]).picture, "cat").verdict("gradcam").level
+            'uncalibrated'
+        """
+        values = self[method][sample]
+        if not values.any() or bool((values == values.flatten()[0]).all()):
+            return nothing(zero=not values.any(), remark=self.remark(method, sample))
+        return self.belief.get(method, UNCALIBRATED)
+
+    @property
+    def beliefs(self) -> list[str]:
+        """The verdicts that are the same for all images, a sentence each, and what a probability is about."""
+        verdicts = {key: self.belief.get(key, UNCALIBRATED) for key in self.maps}
+        named = {v: f"{self.infos[key].title}: {LEVELS[v.level]}. " if v != UNCALIBRATED else "" for key, v in verdicts.items()}
+        sentences = [f"{name}{verdict}" for verdict, name in named.items()]
+        return sentences + [f"{PREDICTION[0].upper()}{PREDICTION[1:]}."] * (self.quantity == "probability")
+
     def weak_here(self, method: str, sample: int = 0) -> str:
         """Say that one map is far weaker than others of its method, where each is drawn at full strength all the same."""
         times = self.weaker(method)[sample] if self.scaling.origin == "own" else None
@@ -356,30 +377,9 @@ class Explanation:
     @property
     def layer_trouble(self) -> str:
         """The sentence that most heat maps of the layer chosen are empty, and which layer to name; empty where they are not."""
-        return self.trouble_with_layer(self.without_heat())
+        from relume.explanation.layer_trouble import trouble_with_layer, without_heat
 
-    def without_heat(self) -> list[str]:
-        """Name for each image the first class activation map that is empty at the layer chosen; "" where none is."""
-        if self.layer_choice is None:
-            return []
-        titles = {key: self.infos[key].title.removeprefix("Guided ") for key in self.remarks}
-        return [next((title for key, title in titles.items() if self._lacks_heat(key, title, i)), "") for i in range(len(self))]
-
-    def _lacks_heat(self, key: str, title: str, sample: int) -> bool:
-        words = self.remarks[key][sample]
-        if self.infos[key].place == "layer":
-            return words != NO_GRADIENT and not self[key][sample].any()
-        return words.startswith(NO_HEAT.format(title))
-
-    def trouble_with_layer(self, without: Sequence[str], name: str = "layer={!r}") -> str:
-        """Say that most of a run's images are ``without`` heat, and ``name`` another layer; nothing where most have some."""
-        titles = [title for title in without if title]
-        if not titles or (len(titles) < len(without) if len(without) < FEW else 2 * len(titles) <= len(without)):
-            return ""
-        such = f", such as {name.format(self.runner_up_layer)}" if self.runner_up_layer else ""
-        title = titles[0] if len(set(titles)) == 1 else "class activation map"
-        these = f"{len(titles)} of {len(without)} {title}s are" if len(without) > 1 else f"the {title} is"
-        return f"{these} empty at layer {self.layer}, which was chosen; name another{such}"
+        return trouble_with_layer(self, without_heat(self))
 
     def __str__(self) -> str:
         from relume.explanation.summary import summary

@@ -17,6 +17,7 @@ from relume.engine.trace import Score, Trace, full_precision, recording
 from relume.engine.wrappers import unwrap
 from relume.errors import ModelError, NonFiniteError, TargetError
 from relume.explanation.batches import Batches, Part, join, join_coverage
+from relume.explanation.belief import reference, verdicts_of
 from relume.explanation.copies import CopiedRun, Group, Maps, groups_of, maps_of_copies, maps_on_images
 from relume.explanation.passes import compute_gradients, compute_maps, maps_of_score
 from relume.explanation.quick_checks import quick_checks
@@ -75,9 +76,11 @@ def explain(
             they are no probabilities. ``auto`` looks at the end of the network's graph: what comes out of a softmax or sigmoid
             is a probability already, what comes out of a log-softmax is ``softmax``, and all else ``none``.
         labels: the class names by index, by which results, figures and files call classes.
+        calibration: a :class:`relume.Calibration` of this network, from which each map gets its verdict.
 
     Raises:
-        InputError: images, methods, target or layer do not fit; see :mod:`relume.errors`.
+        InputError: images, methods, target or layer do not fit, or the calibration is of another network; see
+            :mod:`relume.errors`.
         ModelError: there are more or fewer labels than classes.
         GraphError: a rule cannot be applied to every rectifier of this network.
         NonFiniteError: NaN or infinity in the input, the scores or a map.
@@ -109,6 +112,8 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
         >>> first["gradient"].shape
         torch.Size([2, 3, 4, 4])
     """
+    if request.calibration is not None:
+        request.calibration.check(model)
     run = Unwritten(functools.partial(Trace.run, model), model)
     batches = Batches(stacked(model, images), request)
     parts: list[list[Explanation]] = []
@@ -123,7 +128,15 @@ def explanations(model: Model, images: Inputs, request: Request) -> list[Explana
     named = [replace(e, model=_name(model)) for e in join(parts, batches.limit)]
     for e in named:
         _check_labels(e)
-    return compared(named)
+    return compared([_judged(e, request) for e in named])
+
+
+def _judged(e: Explanation, request: Request) -> Explanation:
+    """Return an explanation that knows what the calibration of the request says of its methods."""
+    belief, provenance = verdicts_of(request.methods, request.calibration, e.coverage, e.layer), dict(e.provenance)
+    if request.calibration is not None:
+        provenance["calibration"] = reference(request.calibration)
+    return replace(e, belief=belief, provenance=provenance)
 
 
 def _name(model: Model) -> str:
@@ -161,25 +174,36 @@ def _explain_trace(
     scores = [trace.score(target) for target in targets]
     replacing = [[group.scores(trace, score) for score in scores] for group in groups]
     activation = resolve_activation(request.activation, _outputs(trace, scores[0])) if scores else ("none", None)
+    wrapped = [method for group in groups if not group.has_copies for method in group.methods]
     explained = []
     for i, score in enumerate(scores):
-        own: Maps = {}
+        e, known = _explanation(trace, score, request, wrapped, activation, last=score is scores[-1] and not wrapped)
+        maps = dict(e.maps)
         for group, of_group in zip(groups, replacing, strict=True):
-            own |= {} if group.has_copies else maps_on_images(group, trace, of_group[i], request)
-        e = _explanation(trace, score, request, activation, last=score is scores[-1])
-        explained.append(replace(e, maps={**e.maps, **own}))
+            maps |= {} if group.has_copies else maps_on_images(group, trace, of_group[i], request.fuse, {score: known})
+        explained.append(replace(e, maps=maps))
     return explained, [[[s.target for s in of_score] for of_score in of_group] for of_group in replacing]
 
 
 def _explanation(
-    trace: Trace, score: Score, request: Request, activation: tuple[Resolved, bool | None], *, last: bool
-) -> Explanation:
-    """Explain one score by the methods that are no wrappers; ``last`` if the graph is not needed after it."""
+    trace: Trace,
+    score: Score,
+    request: Request,
+    wrapped: Sequence[Method],
+    activation: tuple[Resolved, bool | None],
+    *,
+    last: bool,
+) -> tuple[Explanation, dict[Method, Tensor]]:
+    """Explain one score by the methods that are no wrappers, and give the maps of the ``wrapped`` ones, by the same passes.
+
+    ``last`` tells that the graph is not needed after it.
+    """
     methods = [method for method in request.methods if isinstance(method, Method)]
     reached = trace.coverage(score)  # before the last backward pass, which frees what the graph knows
     others = _maps_of_runner_up(trace, score, methods, request)
-    gradients = compute_gradients(trace, score, methods, request.fuse, last=last)
+    gradients = compute_gradients(trace, score, [*methods, *wrapped], request.fuse, last=last)
     maps, target = compute_maps(trace, gradients, methods), score.target
+    known = {method: compute_maps(trace, gradients, [method])[method.key] for method in wrapped}
     layers = [layer.name for layer in trace.layers]
     another = another_layer(trace.candidates, layers[-1]) if layers else None
     with full_precision(trace.images.device.type):
@@ -189,7 +213,7 @@ def _explanation(
     if request.evidence is not None and methods:
         evidence = quick_checks(trace.images, maps, infos, *others, coarse=request.evidence == "quick")
     was_chosen = request.layers is None
-    return Explanation(
+    explanation = Explanation(
         maps=maps,
         infos=infos,
         images=trace.images.detach(),
@@ -209,6 +233,7 @@ def _explanation(
         layer_choice=trace.layers[0].why if was_chosen else None,
         runner_up_layer=another if was_chosen else None,
     )
+    return explanation, known
 
 
 def _description(target: Target, count: int, labels: Sequence[str] | None) -> tuple[str, ...] | None:

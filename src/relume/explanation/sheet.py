@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relume.errors import InputError
 from relume.explanation.drawing import Kinds, drawn_map
+from relume.explanation.layer_trouble import trouble_with_layer, without_heat
 from relume.explanation.result import Explanation, compared
 from relume.pages.html import notebook as notebook_page
 from relume.pictures.figure import CELL, Cell, Row, figure
@@ -76,8 +77,9 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes += dict.fromkeys(info.note for info in first.infos.values())
     notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
     notes += dict.fromkeys(said)
+    notes += dict.fromkeys(words for e in shown for words in e.beliefs)
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")
-    notes.append(explanations[0].trouble_with_layer([title for e in explanations for title in e.without_heat()]))
+    notes.append(trouble_with_layer(explanations[0], [title for e in explanations for title in without_heat(e)]))
     return rows, [note for note in notes if note]
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from relume.engine.coverage import Coverage, CoverageRow
 from relume.errors import InputError
+from relume.explanation.belief import LEVELS, Verdict
 from relume.explanation.drawing import Kinds, is_drawn
 from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, Place, array, upsample
@@ -226,6 +227,7 @@ def record(explanation: Explanation) -> dict[str, Any]:
         "input_shape": list(e.images.shape),
         "scaling": e.scaling.as_dict(),
         "strongest": dict(e.strongest),
+        "belief": {key: asdict(verdict) for key, verdict in e.belief.items()},
         "photos": None if e.photos is None else [photo.as_dict() for photo in e.photos],
         "evidence": None if e.evidence is None else _evidence(e.evidence),
         "versions": {"relume": version("relume"), "torch": torch.__version__},
@@ -265,6 +267,7 @@ def _maps_of(one: Explanation) -> dict[str, Any]:
         "empty": {m: one.empty(m)[0] for m in one.maps},
         "remark": {m: one.remark(m) for m in one.maps},
         "weaker": {m: one.weaker(m)[0] for m in one.maps},
+        "verdict": {m: asdict(one.verdict(m)) for m in one.maps},
     }
 
 
@@ -320,6 +323,7 @@ def load(directory: Path) -> dict[str, Any]:
             "photos": photos,
             "evidence": data["evidence"] and _read_evidence(data["evidence"]),
             "scaling": Scaling(**data["scaling"]),
+            "belief": {str(m): _read_verdict(verdict) for m, verdict in data["belief"].items()},
             "strongest": {str(m): float(value) for m, value in data["strongest"].items()},
             "remarks": {m: tuple(str(sample["remark"][m]) for sample in data["samples"]) for m in data["methods"]},
         }
@@ -415,6 +419,12 @@ def _read_evidence(data: dict[str, Any]) -> Evidence:
         for name in ("coarse", "classes", "edges")
     )
     return Evidence(None if data["runner_up"] is None else tuple(map(int, data["runner_up"])), coarse, classes, edges)
+
+
+def _read_verdict(data: Mapping[str, Any]) -> Verdict:
+    if data["level"] not in LEVELS:
+        raise ValueError(f"the level of a verdict is {data['level']!r}")
+    return Verdict(data["level"], str(data["text"]))
 
 
 def _descriptions(samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:

@@ -1,5 +1,6 @@
 from .averaged import Augmented, Smooth
 from .base import METHODS, Method, backpropagation, class_activation, guided_by
+from .competing import Competing
 from .gradients import Fuse, Gradients
 from .names import DEFAULT_METHODS
 from .wrapper import Copy, MethodLike, Moments, Wrapper, resolve_methods
@@ -8,6 +9,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
     "Augmented",
+    "Competing",
     "Copy",
     "Fuse",
     "Gradients",

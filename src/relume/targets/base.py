@@ -90,6 +90,10 @@ class Target(ABC):
         """The class of each image, ``(N,)`` int64, once frozen; None if the target is not about a class."""
         return None
 
+    def by_class(self, outputs: Any) -> Tensor | None:
+        """Compute the same score for every class, ``(N, classes)``, once frozen; None if there is no such thing."""
+        return None
+
     @property
     def versus(self) -> Tensor | None:
         """The class that :attr:`classes` is contrasted with, ``(N,)`` int64, once frozen; None if there is none."""

@@ -53,7 +53,12 @@ class Class(Target):
     def scores(self, outputs: Any) -> Tensor:
         """Read the score of each image's class, ``(N,)``."""
         assert isinstance(self.index, Tensor), "frozen before it is asked"
-        return class_scores(outputs, len(self.index)).gather(1, self.index[:, None])[:, 0]
+        return self.by_class(outputs).gather(1, self.index[:, None])[:, 0]
+
+    def by_class(self, outputs: Any) -> Tensor:
+        """Read the scores of all classes, ``(N, classes)``."""
+        assert isinstance(self.index, Tensor), "frozen before it is asked"
+        return class_scores(outputs, len(self.index))
 
     def check(self, count: int) -> None:
         """Refuse ``count`` images if there is a class for each of another number of them."""

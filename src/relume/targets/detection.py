@@ -198,6 +198,15 @@ class Detection(Target):
         of_class = scores.gather(2, meant.labels[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
         return (of_class * meant.weights).sum(1)
 
+    def by_class(self, outputs: Any) -> Tensor | None:
+        """Read the scores of all classes in the same boxes, ``(N, classes)``; None in a list, whose boxes have one class."""
+        assert self.meant is not None, "frozen before it is asked"
+        if self.meant.weights is None:
+            return None
+        boxes = boxes_in(outputs, len(self.meant.labels), self.size, self.layout)
+        scores = (boxes.scores * self.meant.weights[..., None]).sum(1)
+        return scores[:, :-1] if boxes.has_no_object else scores
+
     def _score_in_list(self, detections: Listed, box: Tensor, label: Tensor, place: Tensor) -> Tensor:
         """Read the score of the detection of this class that overlaps most with ``box``, or the sum of the class.
 

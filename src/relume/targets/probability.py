@@ -60,9 +60,13 @@ class Probability(Target):
     def scores(self, outputs: Any) -> Tensor:
         """Read the probability of each image's class, ``(N,)``."""
         assert isinstance(self.index, Tensor), "frozen before it is asked"
+        return self.by_class(outputs).gather(1, self.index[:, None])[:, 0]
+
+    def by_class(self, outputs: Any) -> Tensor:
+        """Compute the probabilities of all classes, ``(N, classes)``."""
+        assert isinstance(self.index, Tensor), "frozen before it is asked"
         assert self.activation != "auto", "frozen before it is asked"
-        probabilities = activated(class_scores(outputs, len(self.index)), self.activation)
-        return probabilities.gather(1, self.index[:, None])[:, 0]
+        return activated(class_scores(outputs, len(self.index)), self.activation)
 
     def check(self, count: int) -> None:
         """Refuse ``count`` images if there is a class for each of another number of them."""

@@ -89,6 +89,12 @@ class Segmentation(Target):
         # a product with booleans would be listed as a rectifier that somebody may have written by hand
         return (scores * self.region.to(scores.dtype)).flatten(1).sum(1)
 
+    def by_class(self, outputs: Any) -> Tensor:
+        """Compute the sums of all classes over the same region, ``(N, classes)``."""
+        assert self.region is not None, "frozen before it is asked"
+        scores = pixel_scores(outputs, len(self.region))
+        return (scores * self.region[:, None].to(scores.dtype)).flatten(2).sum(2)
+
     def check(self, count: int) -> None:
         """Refuse ``count`` images if there is a region for each of another number of them."""
         if self.region is not None and self._has_rows:

@@ -13,38 +13,29 @@ from relume.measures.similarity import Values
 if TYPE_CHECKING:
     from relume.auditing.report import AuditReport
 
-__all__ = ["Better", "Check", "Limit", "Measure", "Objection"]
+__all__ = ["Better", "Check", "Limit", "Measure"]
 
 Better: TypeAlias = Literal["high", "low"]
-
-#: What a map is taken for if one of its measures is beyond the limit.
-Objection: TypeAlias = Literal["noise", "structure", "chance"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The value of a measure beyond which the verdict objects to a map, and the words of the verdict.
+    """The value of a measure beyond which the verdict vetoes a map, and the words of the verdict.
 
     Attributes:
         value: the limit.
-        objection: what a map beyond it is taken for.
-        within: the words for a map within the limit, after "The map": ``"changes with the class"``.
-        beyond: the words for a map beyond it: ``"changes too little with the class"``.
+        beyond: the words for a map beyond it, after "The map": ``"changes under noise"``.
         name: the measure's name in the verdict.
-        needed: whether a map has no verdict without this measure.
 
     Example:
         >>> from relume.auditing import Limit
-        >>> Limit(0.5, "noise", "is steady", "is unsteady").value
+        >>> Limit(0.5, "is unsteady").value
         0.5
     """
 
     value: float
-    objection: Objection
-    within: str
     beyond: str
     name: str = "similarity"
-    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +44,31 @@ class Measure:
 
     Attributes:
         title: its name in tables.
-        better: whether a ``high`` or a ``low`` value speaks for the map.
+        better: whether a ``high`` or a ``low`` value speaks for the map; None where it only describes it.
         meaning: what it tells, in a sentence.
         read: finds its values ``(N,)`` in the check's result; NaN where it is undefined.
-        limit: the limit that the verdict holds it against, if there is one.
+        limit: the limit beyond which it vetoes the map, if there is one.
+        caution: what it does not mean, in a sentence.
 
     Example:
         >>> from relume.auditing import Limit, Measure
-        >>> steady = Limit(0.5, "noise", "is steady", "is unsteady")
+        >>> steady = Limit(0.5, "is unsteady")
         >>> measure = Measure("similarity", "high", "A map is to stay as it is.", lambda result: result, steady)
         >>> round(measure.margin(0.8), 2)
         0.3
     """
 
     title: str
-    better: Better
+    better: Better | None
     meaning: str
     read: Callable[[Any], Values]
     limit: Limit | None = None
+    caution: str = field(default="", kw_only=True)
+
+    @property
+    def arrow(self) -> str:
+        """Return an arrow to the side that speaks for the map; nothing if neither does."""
+        return {"low": "↓", "high": "↑", None: ""}[self.better]
 
     def margin(self, value: float) -> float:
         """Return the distance of ``value`` to the limit, negative beyond it; NaN if there is no limit."""

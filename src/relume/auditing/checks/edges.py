@@ -106,15 +106,17 @@ EDGES = Check(
     {
         "edges": Measure(
             "similarity to edges (Sobel or Canny)",
-            "low",
+            None,
             "An edge detector needs no network.",
             lambda result: result.edges,
+            caution="It does not tell whether these are the edges of the right object: a map may well follow those.",
         ),
         "input": Measure(
             "similarity to the image itself",
-            "low",
+            None,
             "A map that gives the image back says little about the network.",
             lambda result: result.similarity["input"]["absolute"],
+            caution="It does not tell where the map is strong: a bright object makes both similar.",
         ),
     },
     _draw,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from relume.auditing.checks.base import Check, Limit, Measure
+from relume.auditing.checks.base import Check, Measure
 from relume.auditing.checks.removal import Pixels, blurred, imputed, order, plain
 from relume.auditing.drawing import ROLES, Chart, Curve, number
 from relume.auditing.subject import Subject
@@ -195,14 +195,6 @@ FAITHFULNESS = Check(
             "high",
             "The same as deletion, with pixels filled from their neighbours, so that their shape is not seen.",
             _read("road", "random"),
-            Limit(
-                0,
-                "chance",
-                "points at pixels that the network needs",
-                "points at pixels that the network needs no more than random ones",
-                name="ROAD gain",
-                needed=False,
-            ),
         ),
         "road_edges": Measure(
             "ROAD: gain over order of edges",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from relume.auditing.checks.base import Check, Limit, Measure
+from relume.auditing.checks.base import Check, Measure
 from relume.auditing.checks.random_weights import own_copy, randomise_layer, restore, weight_layers
 from relume.auditing.drawing import Chart, Curve, Strip, Tile, heat, similarity
 from relume.auditing.subject import How, Subject
@@ -25,13 +25,18 @@ from relume.pictures.scale import PERCENTILE
 if TYPE_CHECKING:
     from relume.auditing.report import AuditReport
 
-__all__ = ["RANDOMISATION", "Randomisation", "between_networks", "randomise"]
+__all__ = ["RANDOMISATION", "Randomisation", "between_networks", "maps_at_random", "randomise"]
 
 #: How often a layer is drawn anew while the score of the network does not respond to the images.
 TRIES = 8
 
 #: The share of layers, from the output down, after which `late` compares the maps.
 LATE = 0.9
+
+#: What no measure of randomisation means: Binder et al. 2023.
+RANKS_NOTHING = (
+    "It ranks no methods (Binder et al. 2023): a map of noise changes most, and layers below keep what they pick out."
+)
 
 #: How many stages of the cascade are drawn, beside the map as it is.
 STAGES = 6
@@ -112,16 +117,16 @@ def randomise(subject: Subject, *, alone: bool = True) -> Randomisation:
     stages: list[Values] = []
     lost: list[str] = []
     for name in subject.progress("randomisation", layers) if alone else ():
-        maps = _drawn(subject, network, [name], generator)
+        maps = maps_at_random(subject, network, [name], generator)
         singly.append(subject.maps.compare(maps))
         lost += [f"{name} alone"] * _incomplete(maps)
         restore(network, subject.model)
     for name in subject.progress("randomisation", layers):
-        maps = _drawn(subject, network, [name], generator)
+        maps = maps_at_random(subject, network, [name], generator)
         cascade.append(subject.maps.compare(maps))
         stages.append(maps.saliency)
         lost += [name] * _incomplete(maps)
-    other = _drawn(subject, network, layers, generator)
+    other = maps_at_random(subject, network, layers, generator)
     lost += ["another random network"] * _incomplete(other)
     pair = maps.compare(other)
     return Randomisation(
@@ -133,7 +138,7 @@ def _incomplete(maps: Maps) -> bool:
     return not np.isfinite(maps.saliency).all()
 
 
-def _drawn(subject: Subject, network: nn.Module, names: Iterable[str], generator: torch.Generator) -> Maps:
+def maps_at_random(subject: Subject, network: nn.Module, names: Iterable[str], generator: torch.Generator) -> Maps:
     """Make the maps with some layers drawn once more, and again while most scores do not respond to their images."""
     maps = subject.maps.unknown()
     for _ in range(TRIES):
@@ -210,31 +215,27 @@ RANDOMISATION = Check(
     {
         "randomisation": Measure(
             "similarity with 9/10 of the layers random",
-            "low",
+            None,
             "A map of what the network learnt is lost when its weights are.",
             lambda result: result.late["absolute"],
+            caution=RANKS_NOTHING,
         ),
         "cascade": Measure(
             "mean similarity as layers become random",
-            "low",
+            None,
             "The area under the curve of the cascade: how long the map outlives the weights.",
             lambda result: result.mean["absolute"],
-            Limit(
-                0.37,
-                "structure",
-                "changes as layer after layer is made random",
-                "changes too little as layer after layer is made random",
-                name="mean similarity",
-            ),
+            caution=RANKS_NOTHING,
         ),
         "untrained": Measure(
             "similarity to an untrained network's map",
-            "low",
+            None,
             "A map that a network without training draws too was not learnt.",
             lambda result: result.untrained["absolute"],
+            caution=RANKS_NOTHING,
         ),
     },
     _draw,
     _notes,
-    citation="Adebayo et al. 2018, arXiv:1810.03292",
+    citation="Adebayo et al. 2018, arXiv:1810.03292; Binder et al. 2023, arXiv:2211.12486",
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from relume.auditing.checks.base import Check, Limit, Measure
 from relume.auditing.checks.classes import CLASSES
+from relume.auditing.checks.complexity import COMPLEXITY
 from relume.auditing.checks.edges import EDGES
 from relume.auditing.checks.faithfulness import FAITHFULNESS
 from relume.auditing.checks.gradient_health import COVERAGE
@@ -26,6 +27,7 @@ CHECKS: Registry[Check] = Registry(
         "coverage": COVERAGE,
         "classes": CLASSES,
         "randomisation": RANDOMISATION,
+        "complexity": COMPLEXITY,
         "edges": EDGES,
         "stability": STABILITY,
         "faithfulness": FAITHFULNESS,
