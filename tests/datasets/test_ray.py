@@ -1,6 +1,7 @@
 """Runs on Ray: the rows are those of one machine, whatever ends a process, a node or the driver."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,9 +132,16 @@ def test_a_picture_that_kills_its_process_twice_is_a_row_with_an_error(undisturb
 
 @pytest.mark.slow
 def test_engines_go_on_with_the_rows_of_each_other(undisturbed, tmp_path):
-    """A local shard, then Ray; a lost and a damaged file, a double and a half-written one, then Ray; then one machine."""
+    """A local shard, then Ray, interrupted once; a lost and a damaged file, a double and a half-written one, then Ray; then one machine."""
     folder, options = tmp_path / "run", {"model": "demo", "source": Lethal(COUNT), "part_size": 20}
     assert len(run_scenes(COUNT, folder, shard=(1, 2), **options)) == COUNT // 2
+    driver = begin_on_ray(COUNT, folder, actors=1)
+    rows_done(driver, COUNT // 2 + 40)
+    driver.send_signal(signal.SIGINT)
+    states, _ = driver.communicate()
+    assert driver.returncode
+    assert int(states.split()[-1]) == len(relume.Run.load(folder)) < COUNT
+    assert not actors()
     finished(begin_on_ray(COUNT, folder, actors=1), folder)
     parts = folder / "parts"
     (parts / "part-000000.parquet").unlink()
@@ -183,7 +191,7 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
         return result.stderr.splitlines()[-1]
 
     assert "the cluster has 6 CPUs, and 9 actors need 11" in refused("--actors", "9")
-    assert "runs another version of Ray or Python" in refused(begin="import ray; ray.__version__ = '2.0.0'")
+    assert "and this process Ray 2.0.0 and Python" in refused(begin="import ray; ray.__version__ = '2.0.0'")
     assert "does not see the run in 'memory://run'" in refused(output="memory://run")
     assert "opens a network of other weights there" in refused(
         begin="import os; os.environ['HERE'] = '1'", model="elsewhere:network", output="other"
