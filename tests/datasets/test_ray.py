@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,10 +36,8 @@ def test_what_cannot_be_sent_to_a_cluster_is_refused_before_anything_is_written(
     demo = relume.open_model("demo", "cpu")
 
     def refusal(model="demo", source=None, **options):
-        began = time.monotonic()
         with pytest.raises(InputError) as error:
             relume.run(model, source or Scenes(3), tmp_path / "run", **{"on": "ray", "methods": ["gradcam"]} | options)
-        assert time.monotonic() - began < 60
         assert not (tmp_path / "run").exists()
         return str(error.value)
 
@@ -132,7 +131,7 @@ def test_a_picture_that_kills_its_process_twice_is_a_row_with_an_error(undisturb
 
 @pytest.mark.slow
 def test_engines_go_on_with_the_rows_of_each_other(undisturbed, tmp_path):
-    """A local shard, then Ray, interrupted once; a lost and a damaged file, a double and a half-written one, then Ray; then one machine."""
+    """A shard, then Ray, interrupted once; Ray after files are lost, damaged, doubled and half-written; then one machine."""
     folder, options = tmp_path / "run", {"model": "demo", "source": Lethal(COUNT), "part_size": 20}
     assert len(run_scenes(COUNT, folder, shard=(1, 2), **options)) == COUNT // 2
     driver = begin_on_ray(COUNT, folder, actors=1)
@@ -190,6 +189,9 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
         assert (result.returncode, result.stdout) == (2, ""), result
         return result.stderr.splitlines()[-1]
 
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"no cluster of Ray answers at '{address}'" in refused("--address", address)
     assert "the cluster has 6 CPUs, and 9 actors need 11" in refused("--actors", "9")
     assert "and this process Ray 2.0.0 and Python" in refused(begin="import ray; ray.__version__ = '2.0.0'")
     assert "does not see the run in 'memory://run'" in refused(output="memory://run")
