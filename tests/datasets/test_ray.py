@@ -179,15 +179,22 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
         "    if 'HERE' not in os.environ:\n        torch.nn.init.zeros_(next(opened.model.parameters()))\n    return opened\n"
     )
 
-    def refused(*options, output="run", begin="pass", model="demo"):
+    paths = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+
+    def relume_run(*options, output="run", begin="pass", model="demo"):
         code = f"import sys; {begin}; from relume.cli import main; sys.argv[0] = 'relume'; main()"
         command = [sys.executable, "-c", code, "run", "photos", "--model", model, "--method", "gradcam", "--output", output]
-        command += ["--on", "ray", "--address", cluster.address, *options]
-        began, paths = time.monotonic(), {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
-        result = subprocess.run(command, cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False)
-        sys.stdout.write(f"{time.monotonic() - began:.0f} s: {result.stderr.splitlines()[-1]}\n")
+        return subprocess.run(
+            [*command, *options], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False
+        )
+
+    def refused(*options, **others):
+        began = time.monotonic()
+        result = relume_run("--on", "ray", "--address", cluster.address, *options, **others)
+        sentence = result.stderr.splitlines()[-1]
+        sys.stdout.write(f"{time.monotonic() - began:.0f} s: {sentence}\n")
         assert (result.returncode, result.stdout) == (2, ""), result
-        return result.stderr.splitlines()[-1]
+        return sentence
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -198,7 +205,7 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
     assert "opens a network of other weights there" in refused(
         begin="import os; os.environ['HERE'] = '1'", model="elsewhere:network", output="other"
     )
-    assert len(relume.run("demo", tmp_path / "photos", tmp_path / "run", methods=["gradcam"], limit=1)) == 1
+    assert relume_run("--limit", "1").returncode == 0
     (tmp_path / "run" / "parts" / "part-000000.parquet").unlink()
     (tmp_path / "run" / "checkpoint").mkdir()
     (tmp_path / "run" / "checkpoint" / "other.parquet").touch()
