@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 import signal
+import socket
 import sys
 
 import pytest
@@ -89,6 +90,23 @@ def test_one_sentence_for_everything_that_is_wrong(tmp_path):
     assert "--shard is I/N, such as 1/4 to 4/4; got '3'" in sentence(run("--shard", "3"), 2)
     assert "shards are counted from 1" in sentence(run("--shard", "5/4"), 2)
     assert "'photos/0.png' is not a folder" in sentence(run("--output", "photos/0.png"), 2).replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.usefixtures("photos")
+def test_sources_and_runs_in_s3(s3, monkeypatch):
+    s3.put("photos", "bucket/photos", recursive=True)
+    result = run("--output", "s3://bucket/RUN", "--limit", 6, source="s3://bucket/photos")
+    assert (result.exit_code, result.stdout) == (0, "6 of 6 rows  → s3://bucket/RUN\n")
+    assert relume.Run.load("s3://bucket/RUN").table(["path"])["path"].to_pylist() == [
+        f"s3://bucket/photos/{i}.png" for i in range(6)
+    ]
+    assert "cannot write a run to 's3://nowhere/RUN': The spec" in sentence(run("--output", "s3://nowhere/RUN"), 2)
+    with socket.socket() as port:  # which nobody listens to
+        port.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port.getsockname()[1]}")
+        type(s3).clear_instance_cache()
+        assert "'s3://bucket/RUN' cannot be reached: Could not connect" in sentence(run("--output", "s3://bucket/RUN"), 2)
+        assert "'s3://bucket/photos' cannot be reached: Could" in sentence(run(source="s3://bucket/photos"), 2)
 
 
 def test_without_pyarrow_it_says_what_to_install(monkeypatch):

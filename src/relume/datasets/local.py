@@ -47,13 +47,15 @@ class Local(Engine):
     @functools.cached_property
     def pending(self) -> list[int]:
         """Those of them that are not there, or not whole."""
-        there = parts(self.folder)
-        numbers = (number for number in self.numbers if len(self._rows(number)))
-        return [number for number in numbers if number not in there or not self._is_whole(number, there[number])]
+        there = [part for part in parts(self.folder).items() if part[0] in self.numbers]
+        with ahead(self._is_whole, there, self.folder.at_once, self.folder.at_once) as whole:
+            done = {number for (number, _), is_whole in zip(there, whole, strict=True) if is_whole}
+        return [number for number in self.numbers if number not in done and len(self._rows(number))]
 
-    def _is_whole(self, number: int, part: str) -> bool:
+    def _is_whole(self, part: tuple[int, str]) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
+        number, name = part
+        same: bool = ids_of(self.folder, name) == self._rows(number)["id"].to_pylist()
         return same
 
     @functools.cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.configuration import weights_hash
-from relume.datasets.storage import Storage, is_url, joined, storage_of
+from relume.datasets.contents import read_picture
+from relume.datasets.loading import ahead
+from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
 from relume.models.photos import natural
@@ -136,7 +139,9 @@ def parts(place: str | Path | Storage) -> dict[int, str]:
 
 def _parts(storage: Storage) -> dict[str, int]:
     """Count the rows of all files of rows that are whole, in the order of their names."""
-    return {name: rows for name in _names(storage) if (rows := _rows(storage, name)) is not None}
+    names = _names(storage)
+    with ahead(functools.partial(_rows, storage), names, storage.at_once, storage.at_once) as counts:
+        return {name: rows for name, rows in zip(names, counts, strict=True) if rows is not None}
 
 
 def _names(storage: Storage) -> list[str]:
@@ -185,15 +190,16 @@ def tidied(place: str | Path | Storage, names: Iterable[str] | None = None) -> l
         (['a', 'b', 'c'], ['c'])
     """
     storage, seen = storage_of(place), dict[str, None]()
-    for name in _names(storage) if names is None else names:
-        ids = ids_of(storage, name) or ()
-        if new := dict.fromkeys(key for key in ids if key not in seen):
-            if len(new) < len(ids):
+    names = _names(storage) if names is None else [*names]
+    with ahead(functools.partial(ids_of, storage), names, storage.at_once, storage.at_once) as ids_of_parts:
+        for name, ids in zip(names, ids_of_parts, strict=True):
+            new = dict.fromkeys(key for key in ids or () if key not in seen)
+            if not new:
+                storage.remove(name)
+            elif len(new) < len(ids or ()):
                 rows = _read(storage, name)
                 storage.put(name, parquet(rows.take(pc.index_in(pa.array(new), rows["id"].combine_chunks()))))
             seen |= new
-        else:
-            storage.remove(name)
     return [*seen]
 
 
@@ -206,10 +212,11 @@ def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
     storage = storage_of(place)
     path = joined(str(storage), RECORD)
     try:
-        with storage.open(RECORD) as file:
-            record = json.loads(file.read())
+        record = json.loads(storage.read(RECORD))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnreachableError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
     version = record.get("format") if isinstance(record, dict) else None
@@ -263,7 +270,7 @@ class Run:
         record = read_record(folder)
         if record is None:
             raise InputError(f"there is no run in {str(folder)!r}, for it has no {RECORD}; check the path")
-        return cls(folder if is_url(str(folder)) else Path(folder), record)
+        return cls(str(folder) if is_url(str(folder)) else Path(joined("", str(folder))), record)
 
     @property
     def _storage(self) -> Storage:
@@ -327,9 +334,12 @@ class Run:
 
     def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
         """Return the rows of parts: of several for one item the first, in the manifest's order."""
+        storage = self._storage
+        read = functools.partial(_read, storage, columns=[*dict.fromkeys(["id", *columns])])
+        with ahead(read, there, storage.at_once, storage.at_once) as tables:
+            rows = pa.concat_tables(tables)
         if _are_apart(there):
-            return pa.concat_tables([_read(self._storage, part, columns=columns) for part in there])
-        rows = pa.concat_tables([_read(self._storage, part, columns=[*dict.fromkeys(["id", *columns])]) for part in there])
+            return rows.select(columns)
         return rows.take(pc.index_in(self.manifest["id"], rows["id"].combine_chunks()).drop_null()).select(columns)
 
     def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
@@ -404,7 +414,7 @@ class Run:
     def _photo(self, row: Mapping[str, Any]) -> Path | Photo | Recording:
         """Read the picture of a row again."""
         if row["path"] is not None:
-            return Path(row["path"])
+            return read_picture(row["path"]) if is_url(row["path"]) else Path(row["path"])
         from relume.datasets.sources import open_source
 
         photo: Path | Photo | Recording = open_source(self.record["source"]).read(self._item(row))
