@@ -1,12 +1,16 @@
-"""Lines of text: numbers, names of files, which need not be text, and errors of other libraries."""
+"""Text: numbers, names of files, which need not be text, errors of other libraries, and JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["decimal", "encoded", "first_line", "name_of", "printable", "significant"]
+__all__ = ["FORMAT", "decimal", "encoded", "first_line", "json_of", "name_of", "printable", "significant"]
+
+#: The version of what relume writes: JSON, and the columns of a run. The meaning of a key never changes under one number.
+FORMAT = 1
 
 
 def decimal(value: float) -> str:
@@ -42,3 +46,9 @@ def encoded(text: str) -> bytes:
     as the same name.
     """
     return text.encode("utf-8", "backslashreplace")
+
+
+def json_of(data: Mapping[str, Any], *, allow_nan: bool = True) -> bytes:
+    """Return data as a JSON document with its ``format``; what JSON has no word for becomes text."""
+    text = json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=False, default=str, allow_nan=allow_nan)
+    return encoded(text + "\n")

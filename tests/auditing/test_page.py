@@ -145,7 +145,7 @@ def test_any_check_alone_can_be_shown(checks, tmp_path):
 def test_a_report_saves_itself_whole_or_not_at_all(reports, tmp_path):
     assert reports[0].save(tmp_path / "out") == tmp_path / "out"
     facts = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert facts == {"audits": [json.loads(json.dumps(reports[0].as_dict()))]}
+    assert facts == {"format": 1, "audits": [json.loads(json.dumps(reports[0].as_dict()))]}
     assert (tmp_path / "out" / "index.html").read_text().count("<article") == 2
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):

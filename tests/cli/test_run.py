@@ -48,15 +48,15 @@ def test_what_it_writes_and_says(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("photos")
 def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
-    explained_rows, batches = local.explained_rows, []
+    explained, batches = local.explained, []
 
     def interrupted(*args):
         batches.append(args)
         for _ in range({1: 1, 3: 2}.get(len(batches), 0)):
             signal.raise_signal(signal.SIGINT)
-        return explained_rows(*args)
+        return explained(*args)
 
-    monkeypatch.setattr(local, "explained_rows", interrupted)
+    monkeypatch.setattr(local, "explained", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for _ in range(2):

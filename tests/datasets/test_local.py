@@ -19,6 +19,7 @@ from relume.demo import draw_scene
 from relume.errors import InputError, OutputError, TargetError
 from relume.models.opened import Opened
 from relume.pages import owner
+from tests.helpers.networks import Small
 from tests.helpers.runs import Scenes, assert_same, begin_scenes, kill_after, left_over, run_scenes
 
 COUNT = 60
@@ -170,6 +171,11 @@ def test_facts_are_explained_anew_as_they_were_or_not_at_all(tmp_path):
     e = run.explanation("0.png")
     assert e["gradient"].shape == (1, 3, 64, 64)
     assert e.name(4) == "CAT"
+    torch.save(Small(7).state_dict(), tmp_path / "small.pth")
+    small, options = f"{Small.__module__}:Small", {"weights": tmp_path / "small.pth", "model_args": {"classes": 7}}
+    network = relume.open_model(small, "cpu", **options)
+    run = network.run(str(tmp_path / "*.png"), tmp_path / "args", methods=["gradient"], store="facts")
+    assert run.explanation("0.png").scores.shape == (1, 7)
     with torch.no_grad():
         next(demo.model.parameters()).add_(1)
     trained = relume.run(demo, tmp_path, tmp_path / "trained", methods=["gradient"], store="facts")

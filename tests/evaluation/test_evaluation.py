@@ -130,7 +130,7 @@ def test_what_is_saved(tmp_path):
     assert got.save(tmp_path / "e") == tmp_path / "e"
     assert {p.name for p in (tmp_path / "e").iterdir()} == {"evaluation.json", "evaluation.md", "evaluation.png"}
     written = json.loads((tmp_path / "e" / "evaluation.json").read_text())
-    assert written == json.loads(json.dumps(got.as_dict()))
+    assert written == {"format": 1} | json.loads(json.dumps(got.as_dict()))
     assert written["provenance"]["model"] == "small"
     assert written["provenance"].keys() >= {"seed", "layer", "versions"}
     assert written["titles"]["gradcam"] == "Grad-CAM"

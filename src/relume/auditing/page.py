@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from relume.explanation.belief import LEVELS
 from relume.pages.html import data_uri, document
 from relume.pages.html import notebook as pieces
 from relume.pictures.figure import Cell, Row, figure_bytes
-from relume.text import encoded
+from relume.text import encoded, json_of
 
 __all__ = ["audit_files", "audit_page", "notebook"]
 
@@ -29,7 +28,7 @@ EXACT = 160
 def audit_files(groups: Sequence[Sequence[AuditView]], data: Mapping[str, Any]) -> dict[str, bytes]:
     """Make ``audit.json`` of the ``data``, ``audit.png`` and ``index.html`` of the maps, grouped by image."""
     return {
-        "audit.json": encoded(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
+        "audit.json": json_of(data, allow_nan=False),
         "audit.png": figure_bytes(audit_figure([view for views in groups for view in views])),
         "index.html": encoded(audit_page(groups, title="relume: maps audited")),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from relume.cli import common
 from relume.cli.common import out
 from relume.cli.network import Network
 from relume.errors import InputError
+from relume.text import json_of
 
 if TYPE_CHECKING:
     from relume.checkup import Checkup
@@ -68,7 +68,7 @@ def check(
         raise InputError(f"{error}; {given}") from raised
     if as_json:
         labelled = None if opened.labels is None else list(opened.labels)
-        typer.echo(json.dumps({**opened.provenance, "labels": labelled, **checkup.as_dict()}, indent=2, ensure_ascii=False))
+        typer.echo(json_of({**opened.provenance, "labels": labelled, **checkup.as_dict()}), nl=False)
     else:
         _show(
             opened, preprocessing, checkup, "--activation" if network.activation != "auto" else "what is known of the network"

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -44,10 +43,12 @@ INTERVAL = 10
 def run(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="The pictures: a folder, a glob, a file that lists them, or a data set."),
+        typer.Argument(
+            metavar="SOURCE", help="The pictures: a folder, a glob, a file that lists them, or a data set; or a URL of one."
+        ),
     ],
     *,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; a run that is there is gone on with.")],
+    output: Annotated[str, typer.Option(metavar="RUN", help="Folder or URL of the run; a run that is there is gone on with.")],
     network: Network,
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class to explain, by index or name. [default: the predicted class]")
@@ -80,11 +81,10 @@ def run(
     try:
         from relume.datasets.engines import run
         from relume.datasets.loading import DEFAULT_LOADERS
+        from relume.datasets.storage import storage_of
     except ImportError as error:  # pyarrow is an extra
         raise InputError(str(error)) from error
-    from relume.pages.folder import check_writable
-
-    check_writable(output)
+    storage_of(output).check()
     part = _shard(shard)
     if target is not None and ask is not None:
         raise TargetError("a run explains one thing of each picture; give --target or --ask")
@@ -121,7 +121,7 @@ def run(
         )
     table = finished.table(["id", "error"])
     failed = table.filter(table["error"].is_valid())
-    out.print(Text.assemble(f"{len(table)} of {len(finished.manifest)} rows  → ", (str(output), "green")))
+    out.print(Text.assemble(f"{len(table)} of {len(finished.manifest)} rows  → ", (output, "green")))
     if failed:
         first = failed.slice(0, 1).to_pylist()[0]
         complain(f"{len(failed)} of {len(table)} rows have an error, such as {first['id']!r}: {first['error']}")

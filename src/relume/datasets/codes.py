@@ -43,12 +43,13 @@ def encode(values: Tensor, code: Code = "sixth_root") -> tuple[bytes, float]:
         >>> decode(content, scale, (3,))
         tensor([-2.0000e+00,  0.0000e+00,  8.4443e-07])
     """
-    values, (dtype, highest) = values.detach().to("cpu", torch.float32), _CODES[code]
+    array, (dtype, highest) = values.detach().to("cpu", torch.float32).numpy(), _CODES[code]
     if code == "float32":
-        return values.numpy().astype(dtype).tobytes(), 1.0
-    scale = float(values.abs().max()) if values.numel() else 0.0
-    roots = (values.abs() / (scale or 1.0)).pow(1 / 6).mul(highest).round() * values.sign()
-    return roots.numpy().astype(dtype).tobytes(), scale
+        return array.astype(dtype).tobytes(), 1.0
+    magnitudes = np.abs(array)
+    scale = float(magnitudes.max(initial=0))
+    roots = np.cbrt(np.sqrt(magnitudes / (scale or 1)))
+    return np.rint(np.copysign(roots * highest, array)).astype(dtype).tobytes(), scale
 
 
 def decode(content: bytes, scale: float, shape: Sequence[int], code: Code = "sixth_root") -> Tensor:

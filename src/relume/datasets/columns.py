@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import torch
+from torch.nn import functional as F
 
 from relume.datasets.codes import Code, decode, encode
 from relume.datasets.request import RunRequest
@@ -25,6 +27,7 @@ from relume.pictures.canvas import jpeg
 from relume.pictures.kinds import over
 from relume.pictures.photo import Photo
 from relume.pictures.scale import scale_of
+from relume.text import FORMAT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,14 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "METADATA", "THUMBNAIL", "explanation_of", "maps_of", "row_of", "schema_of"]
 
-#: The version of the columns and of ``run.json``. The meaning of a column never changes under one number.
-FORMAT = 1
-
 #: The key of the schema's metadata: JSON of the format, and of each map's description, column and code.
 METADATA = b"relume"
 
 #: The longest side of a thumbnail, in pixels.
 THUMBNAIL = 96
+
+Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _SIZES, _NUMBERS = pa.list_(pa.int32()), pa.list_(pa.float32())
 
@@ -154,13 +156,14 @@ def row_of(one: Explanation, request: RunRequest, truth: Truth | None = None) ->
         "unguided": one.coverage.unguided,
         "input_shape": [*one.images.shape[1:]],
     }
-    small = _with_small_photo(one)
+    drawn = _with_small_photo(one)
     for key in one.maps:
-        heat = one.saliency(key)[0]
-        of_map = _facts_of_map(one, key) | {"thumbnail": _thumbnail(small, key, heat)}
-        of_map |= _kept_map(key, {"saliency": heat, "map": one[key][0]}, kept[key])
+        values = array(one[key][0])  # NumPy from here on: torch would share out small work among threads
+        heat = np.abs(values).max(0) if one.infos[key].place == "input" else np.abs(values)
+        of_map = _facts_of_map(one, key) | {"empty": not heat.any(), "thumbnail": _thumbnail(drawn, key, heat)}
+        of_map |= _kept_map(key, {"saliency": heat, "map": values}, kept[key])
         if truth is not None:
-            measures = measure(array(heat.double()), truth)
+            measures = measure(array(one.saliency(key)[0].double()), truth)
             of_map |= {name: _defined(value) for name, value in measures.items()}
         row |= {f"{key}_{name}": value for name, value in of_map.items()}
     return row
@@ -171,7 +174,6 @@ def _facts_of_map(one: Explanation, key: str) -> dict[str, Any]:
     evidence = one.evidence or Evidence(None, {}, {}, {})
     classes = evidence.classes or evidence.coarse
     return {
-        "empty": one.empty(key)[0],
         "remark": one.remark(key) or None,
         "verdict": one.verdict(key).level,
         "edge_similarity": _defined(*evidence.edges.get(key, (None,))),
@@ -184,12 +186,12 @@ def _defined(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _kept_map(key: str, forms: Mapping[str, Tensor], kept: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_map(key: str, forms: Mapping[str, Values], kept: Mapping[str, Any]) -> dict[str, Any]:
     """Return a map as it is kept: in one of its forms, or not."""
     if kept["column"] is None:
         return {}
     values = forms[name := kept["column"].removeprefix(f"{key}_")]
-    content, scale = encode(values, kept["code"])
+    content, scale = encode(torch.from_numpy(values), kept["code"])
     return {name: content, "scale": scale, "shape": [*values.shape]}
 
 
@@ -199,13 +201,19 @@ def _with_small_photo(one: Explanation) -> Explanation:
     return replace(one, photos=photos or None)
 
 
-def _thumbnail(one: Explanation, key: str, heat: Tensor) -> bytes | None:
+def _thumbnail(one: Explanation, key: str, heat: Values) -> bytes | None:
     """Draw one map over the photo, small; None where inputs of this shape are not drawn."""
     photo = one.photos[0] if one.photos else None
     if isinstance(photo, Photo):
-        values = array(heat)
-        return jpeg(over(values, scale_of(values), photo))
+        return jpeg(over(_fewer(heat, photo), scale_of(heat), photo))
     return jpeg(one.picture(key, size=THUMBNAIL)) if is_drawn(one) else None
+
+
+def _fewer(heat: Values, photo: Photo) -> Values:
+    """Return the highest values in blocks of ``heat``, about as many blocks as the photo has pixels."""
+    left, top, right, bottom = photo.box
+    block = [max(1, round(n / side)) for n, side in zip(heat.shape, (bottom - top, right - left), strict=True)]
+    return array(F.max_pool2d(torch.from_numpy(heat)[None], block, ceil_mode=True)[0])
 
 
 # --- From a row to an explanation ----------------------------------------------------------------------------------------

@@ -15,8 +15,6 @@ from relume.errors import InputError
 from relume.text import encoded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from relume.datasets.request import RunRequest
@@ -67,16 +65,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{library: version(library) for library in _LIBRARIES}}
 
 
-def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(folder: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with a run by another configuration.
 
     Raises:
         InputError: they differ; the message says where.
 
     Example:
-        >>> from pathlib import Path
         >>> from relume.datasets.configuration import check_same
-        >>> check_same(Path("RUN"), {"request": {"store": "maps"}}, {"request": {"store": "facts"}})
+        >>> check_same("RUN", {"request": {"store": "maps"}}, {"request": {"store": "facts"}})
         Traceback (most recent call last):
         relume.errors.InputError: 'RUN' was begun otherwise: request.store was 'maps' and is 'facts'; give what it was begun
         with, or another folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from relume.datasets.loading import DEFAULT_LOADERS
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded
+from relume.datasets.rows import Loaded, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
+from relume.datasets.storage import Storage, UnreachableError, storage_of
 from relume.datasets.store import (
     Run,
     clear_unfinished,
@@ -39,7 +41,6 @@ from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index
 from relume.models.opened import BATCH_SIZE, Opened
 from relume.models.sources import open_model
-from relume.pages.folder import check_writable
 from relume.registry import Registry
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     Args:
         model: as for :func:`relume.open_model`, or what it returns; or a module, with its ``preprocessing``.
         source: as for :func:`relume.datasets.open_source`: a folder, a file that lists pictures, or a data set.
-        output: the folder of the run.
+        output: the folder of the run, or a URL that fsspec opens, such as ``s3://bucket/run``.
         methods: as for :func:`relume.explain`.
         target: as for :func:`relume.explain`, or a class by its name; the target of an item in the manifest goes before it.
         target_column: the column of the manifest that holds the class to explain of each item, such as ``label``.
@@ -170,10 +171,10 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         ...     run.table(["id", "class_name", "error"]).to_pylist()[2]
         {'id': '2.png', 'class_name': 'cat', 'error': None}
     """
-    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, Path(output)
+    batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, storage_of(output)
     _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit)
     engine = ENGINES[on]
-    check_writable(folder)
+    folder.check()
     source = open_source(source)
     opened = _opened(model, preprocessing, options)
     request = RunRequest(
@@ -189,7 +190,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         record = read_record(folder)
         if record is None and parts(folder):
             raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
-        manifest = _listed(source, limit, target_column) if record is None else Run(folder, record).manifest
+        manifest = _listed(source, limit, target_column) if record is None else Run.load(output).manifest
         request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
         more = {"preparing": {key: str(value) for key, value in (preparing or {}).items()}, "part_size": part_size}
         more |= {"source": source.spec, "manifest": hash_of(manifest), "target_column": target_column, "limit": limit}
@@ -202,7 +203,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         if record is None:
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
-    return Run.load(folder)
+    return Run.load(output)
 
 
 def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
@@ -254,7 +255,7 @@ class Engine(ABC):
     opened: Opened
     source: Source
     request: RunRequest
-    folder: Path
+    folder: Storage
     manifest: pa.Table
     shard: tuple[int, int]
     part_size: int
@@ -270,9 +271,16 @@ class Engine(ABC):
         """Write the rows that are missing, and report at the beginning, after each batch and part."""
 
     def load(self, item: Item) -> tuple[Item, Loaded]:
-        """Read an item and prepare it; whatever is wrong with it becomes its row."""
+        """Read an item and prepare it; whatever is wrong with it becomes its row.
+
+        Raises:
+            UnreachableError: the source does not answer.
+        """
         try:
-            return item, self.opened.input_of(self.source.read(item))
+            photo, image = self.opened.input_of(self.source.read(item))
+            return item, (small(photo), image)
+        except UnreachableError:
+            raise
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
@@ -296,9 +304,10 @@ class Engine(ABC):
             check_same(self.folder, record["configuration"], configuration)
             return
         write_manifest(self.folder, self.manifest)
+        options = None if isinstance(model, nn.Module) else _options_of(self.opened)
         record = {
-            "model": None if isinstance(model, nn.Module) else self.opened.name,
-            "model_options": {} if self.opened.weights is None else {"weights": str(self.opened.weights)},
+            "model": None if options is None else self.opened.name,
+            "model_options": options,
             "source": self.source.spec,
             "request": self.request.as_dict(),
             "labels": self.opened.labels,
@@ -308,6 +317,17 @@ class Engine(ABC):
             "versions": versions(),
         }
         write_record(self.folder, record)
+
+
+def _options_of(opened: Opened) -> dict[str, Any] | None:
+    """Return the keywords by which :func:`relume.open_model` opens it again; None if there is an object of Python in them."""
+    options: dict[str, Any] = {} if opened.weights is None else {"weights": str(opened.weights.absolute())}
+    options |= {"model_args": dict(opened.model_args)} if opened.model_args else {}
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    return options
 
 
 def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:

@@ -1,4 +1,4 @@
-"""Loading: pictures are read and prepared by threads, while the network runs."""
+"""Threads beside the one that the network runs in: they read and prepare pictures ahead of it, and make rows behind it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ahead(function: Callable[[P], R], items: Iterable[P], loaders: int, waiting:
         function: loads one item.
         items: taken when their turn comes.
         loaders: how many threads; 0 computes each result when it is asked for.
-        waiting: how many results may wait for their turn.
+        waiting: how many results may wait for their turn; the next item is taken before the result whose turn it is.
 
     Example:
         >>> from relume.datasets.loading import ahead
@@ -51,9 +51,8 @@ def ahead(function: Callable[[P], R], items: Iterable[P], loaders: int, waiting:
         def ordered() -> Iterator[R]:
             results.extend(pool.submit(function, item) for item in islice(remaining, waiting))
             while results:
-                result = results.popleft().result()
                 results.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                yield result
+                yield results.popleft().result()
 
         try:
             yield ordered()

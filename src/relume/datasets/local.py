@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
-from relume.datasets.rows import explained_rows
-from relume.datasets.store import parts, write_part
+from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of
+from relume.datasets.source import Item
+from relume.datasets.store import ids_of, parts, write_part
 
 __all__ = ["Local"]
 
@@ -35,13 +35,9 @@ class Local(Engine):
         there = parts(self.folder)
         return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
 
-    def _is_whole(self, number: int, part: Path) -> bool:
+    def _is_whole(self, number: int, part: str) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        try:
-            ids = pq.read_table(part, columns=["id"], partitioning=None, page_checksum_verification=True)["id"]
-        except (OSError, pa.ArrowException):
-            return False
-        same: bool = ids.to_pylist() == self._rows(number)["id"].to_pylist()
+        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
         return same
 
     def _rows(self, number: int) -> pa.Table:
@@ -60,13 +56,22 @@ class Local(Engine):
         remaining = (item for number in self.pending for item in items(self._rows(number)))
         with ahead(self.load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:
-                tables, left = list[pa.Table](), len(self._rows(number))
-                while left:
-                    batch = [*islice(loaded, min(self.batch_size, left))]
-                    tables.append(explained_rows(self.opened, batch, self.request))
-                    left -= len(batch)
-                    done += len(batch)
-                    errors += len(batch) - tables[-1]["error"].null_count
-                    report(Progress(done, total, errors, written=False))
-                write_part(self.folder, number, pa.concat_tables(tables))
+                part, batches = list[pa.Table](), self._explained(loaded, len(self._rows(number)))
+                # a thread makes the rows of a batch while the network runs the next
+                with ahead(lambda work: rows_of(*work, self.request), batches, min(1, self.loaders), 1) as tables:
+                    for table in tables:
+                        part.append(table)
+                        done += len(table)
+                        errors += len(table) - table["error"].null_count
+                        report(Progress(done, total, errors, written=False))
+                write_part(self.folder, number, pa.concat_tables(part))
                 report(Progress(done, total, errors, written=True))
+
+    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
+        """Explain the items of a part in batches, and give all that their rows are made of."""
+        while left:
+            batch = [*islice(loaded, min(self.batch_size, left))]
+            results = explained(self.opened, batch, self.request)
+            self.batch_size = at_once(results, self.batch_size)
+            left -= len(batch)
+            yield batch, results

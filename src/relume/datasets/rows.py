@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 from torch import Tensor
 
-from relume.datasets.columns import row_of, schema_of
+from relume.datasets.columns import THUMBNAIL, row_of, schema_of
 from relume.datasets.request import RunRequest
 from relume.datasets.source import Item
 from relume.errors import ImageError
@@ -27,11 +27,19 @@ from relume.pictures.photo import Photo
 from relume.pictures.recording import Recording
 from relume.text import first_line
 
-__all__ = ["Loaded", "explained_rows"]
+__all__ = ["Batch", "Loaded", "Results", "at_once", "explained", "explained_rows", "rows_of", "small"]
 
 #: A picture that was read, or is to be; or both that and the network's input, as :meth:`relume.models.Opened.input_of` returns
 #: them; or the error that came instead.
 Loaded: TypeAlias = "Photo | Recording | Path | tuple[Photo | Recording, Tensor] | Exception"
+
+#: Rows of a manifest, each with its picture.
+Batch: TypeAlias = "Sequence[tuple[Item, Loaded]]"
+
+
+def small(photo: Photo | Recording) -> Photo | Recording:
+    """Return all that a row needs of a photo that was prepared: no more pixels than its thumbnail, and not its file."""
+    return replace(photo.fitted(THUMBNAIL), content=None) if isinstance(photo, Photo) else photo
 
 
 class _Ready(NamedTuple):
@@ -42,7 +50,11 @@ class _Ready(NamedTuple):
     truth: Truth | None
 
 
-def explained_rows(opened: Opened, batch: Sequence[tuple[Item, Loaded]], request: RunRequest) -> pa.Table:
+#: What became of each item of a batch, in order: what it was explained with and its explanation, or its error.
+Results: TypeAlias = Sequence["tuple[_Ready, Explanation] | Exception"]
+
+
+def explained_rows(opened: Opened, batch: Batch, request: RunRequest) -> pa.Table:
     """Explain the items of a batch together, and return a row for each, in order, with :func:`schema_of` the request.
 
     An item that was not read, or that cannot be explained, is a row with its sentence in ``error``, never an exception. A batch
@@ -65,6 +77,11 @@ def explained_rows(opened: Opened, batch: Sequence[tuple[Item, Loaded]], request
         >>> table.select(["id", "class_name", "error"]).to_pylist()[1]
         {'id': '1', 'class_name': None, 'error': 'no picture'}
     """
+    return rows_of(batch, explained(opened, batch, request), request)
+
+
+def explained(opened: Opened, batch: Batch, request: RunRequest) -> Results:
+    """Do the network's part of :func:`explained_rows`; its tensors are on the CPU then."""
     results: dict[int, tuple[_Ready, Explanation] | Exception] = {}
     rewind = rewinding(request.methods)
 
@@ -81,7 +98,18 @@ def explained_rows(opened: Opened, batch: Sequence[tuple[Item, Loaded]], request
     for indices in by_owner.values():
         results |= dict(in_batches(indices, len(indices), ready, run))
     rewind()
-    rows = [_row(item, results[i], request) for i, (item, _) in enumerate(batch)]
+    return [results[i] for i in range(len(batch))]
+
+
+def at_once(results: Results, batch_size: int) -> int:
+    """Return how many images memory suffices for: ``batch_size``, or less if it ran out on these."""
+    sizes = (result[1].batch_size for result in results if not isinstance(result, Exception))
+    return min([batch_size, *(size for size in sizes if size is not None)])
+
+
+def rows_of(batch: Batch, results: Results, request: RunRequest) -> pa.Table:
+    """Do the rest of :func:`explained_rows`, for which another thread may run."""
+    rows = [_row(item, result, request) for (item, _), result in zip(batch, results, strict=True)]
     return pa.Table.from_pylist(rows, schema=schema_of(request))
 
 
@@ -123,7 +151,8 @@ def _explained(opened: Opened, group: Sequence[_Ready], request: RunRequest) -> 
         for name in ("images", "target", "score", "scores", "versus")
         if (value := getattr(e, name)) is not None
     }
-    return replace(e, maps={key: values.float().cpu() for key, values in e.maps.items()}, **tensors, strongest={})
+    maps = {key: values.float().cpu() for key, values in e.maps.items()}
+    return replace(e, maps=maps, **tensors, strongest=dict.fromkeys(maps, 0.0))  # each is as if it were alone
 
 
 def _row(item: Item, result: tuple[_Ready, Explanation] | Exception, request: RunRequest) -> dict[str, Any]:

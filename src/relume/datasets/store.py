@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +16,12 @@ import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.configuration import weights_hash
-from relume.errors import InputError, ModelError, OutputError, RelumeError
+from relume.datasets.storage import Storage, is_url, joined, storage_of
+from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
+from relume.models.photos import natural
 from relume.models.sources import open_model
-from relume.pages.owner import is_gone, prefix
+from relume.pages.owner import is_gone
 from relume.pictures.preprocessing import Preprocessing
 from relume.text import encoded, first_line
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
 
-__all__ = ["Run", "clear_unfinished", "parts", "read_record", "write_manifest", "write_part", "write_record"]
+__all__ = ["Run", "clear_unfinished", "ids_of", "parts", "read_record", "write_manifest", "write_part", "write_record"]
 
 #: The files of a run.
 RECORD, MANIFEST, PARTS = "run.json", "manifest.parquet", "parts"
 
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+_PART = re.compile(rf"{PARTS}/part-(\d{{6,}})\.parquet")
 
 #: Rows that are read together where one of them is wanted.
 _ROWS = 32
@@ -45,7 +45,7 @@ _ROWS = 32
 # --- Writing -------------------------------------------------------------------------------------------------------------
 
 
-def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
+def write_record(place: str | Path | Storage, record: Mapping[str, Any]) -> None:
     """Write ``run.json``, with its ``format``.
 
     :class:`Run` reads these keys, and an engine adds its own: ``request`` (:meth:`relume.datasets.request.RunRequest.as_dict`),
@@ -56,20 +56,20 @@ def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
         OutputError: it cannot be written.
     """
     text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
-    return _put(Path(folder, RECORD), encoded(text))
+    storage_of(place).put(RECORD, encoded(text))
 
 
-def write_manifest(folder: str | Path, manifest: pa.Table) -> Path:
+def write_manifest(place: str | Path | Storage, manifest: pa.Table) -> None:
     """Write ``manifest.parquet``.
 
     Raises:
         OutputError: it cannot be written.
     """
-    return _put(Path(folder, MANIFEST), _parquet(manifest))
+    storage_of(place).put(MANIFEST, _parquet(manifest))
 
 
-def write_part(folder: str | Path, number: int, table: pa.Table) -> Path:
-    """Write one part. It is on disk when this returns, and there is no moment at which half of it has its name.
+def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> None:
+    """Write one part. It is there for good when this returns, and there is no moment at which half of it has its name.
 
     Raises:
         OutputError: it cannot be written, as on a full disk; nothing of it is left.
@@ -79,93 +79,86 @@ def write_part(folder: str | Path, number: int, table: pa.Table) -> Path:
         >>> import pyarrow as pa
         >>> from relume.datasets.store import parts, write_part
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_part(folder, 3, pa.table({"id": ["a", "b"]})).name, [*parts(folder)]
-        ('part-000003.parquet', [3])
+        ...     write_part(folder, 3, pa.table({"id": ["a", "b"]}))
+        ...     parts(folder)
+        {3: 'parts/part-000003.parquet'}
     """
-    return _put(Path(folder, PARTS, f"part-{number:06}.parquet"), _parquet(table))
+    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", _parquet(table))
 
 
-def _parquet(table: pa.Table) -> pa.Buffer:
+def _parquet(table: pa.Table) -> memoryview:
     """Return a table as a Parquet file, compressed and with checksums; a dictionary would only make codes larger."""
     sink, statistics = pa.BufferOutputStream(), ["id"] if "id" in table.column_names else False
     options = {"use_dictionary": False, "write_statistics": statistics, "write_page_checksum": True}
     pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS, **options)
-    return sink.getvalue()
+    return memoryview(sink.getvalue())
 
 
-def _put(path: Path, content: bytes | pa.Buffer) -> Path:
-    """Write a file whole or not at all, under another name first; it is on disk when this returns."""
-    aside = path.with_name(f"{prefix()}{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-        _sync(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {str(path)!r}: {reason}; nothing of it is left: see to that, and go on") from error
-    return path
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the names in a folder are on disk; not on Windows, where a folder cannot be opened."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def clear_unfinished(folder: str | Path) -> None:
-    """Remove the temporary files that killed processes left in a run; those of processes that may live stay."""
-    for place in (Path(folder), Path(folder, PARTS)):
-        for left in place.glob(".relume-*"):
-            if is_gone(left.name) and left.is_file():
-                left.unlink(missing_ok=True)
+def clear_unfinished(place: str | Path | Storage) -> None:
+    """Remove the temporary files and locks that killed processes left in a run; those of processes that may live stay."""
+    storage = storage_of(place)
+    for folder in ("", PARTS):
+        for name in storage.names(folder):
+            if is_gone(name):
+                storage.remove(f"{folder}/{name}".lstrip("/"))
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------------
 
 
-def parts(folder: str | Path) -> dict[int, Path]:
-    """List the parts that are there, by number, in order. One that is cut off or no Parquet counts as missing."""
-    names = {int(name[1]): path for path in Path(folder, PARTS).glob("part-*") if (name := _PART.fullmatch(path.name))}
-    return {number: names[number] for number in sorted(names) if _rows(names[number]) is not None}
+def parts(place: str | Path | Storage) -> dict[int, str]:
+    """List the numbered parts that are there, in order. One that is cut off or no Parquet counts as missing."""
+    return {int(match[1]): name for name in _parts(storage_of(place)) if (match := _PART.fullmatch(name))}
 
 
-def _rows(part: Path) -> int | None:
+def _parts(storage: Storage) -> dict[str, int]:
+    """Count the rows of all files of rows that are whole, in the order of their names."""
+    names = [
+        f"{PARTS}/{name}"
+        for name in sorted(storage.names(PARTS), key=natural)
+        if name.endswith(".parquet") and name[0] not in "._"
+    ]
+    return {name: rows for name in names if (rows := _rows(storage, name)) is not None}
+
+
+def _rows(storage: Storage, part: str) -> int | None:
     """Count the rows of a part by its footer, which is written last; None if it has none."""
     try:
-        return int(pq.read_metadata(part).num_rows)
+        with storage.open(part) as file:
+            return int(pq.read_metadata(file).num_rows)
     except (OSError, pa.ArrowException):
         return None
 
 
-def read_record(folder: str | Path) -> dict[str, Any] | None:
+def ids_of(place: str | Path | Storage, part: str) -> list[str] | None:
+    """Read the ids of the rows of a part; None if they cannot be read."""
+    try:
+        with storage_of(place).open(part) as file:
+            ids: list[str] = pq.read_table(file, columns=["id"], page_checksum_verification=True)["id"].to_pylist()
+            return ids
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
     """Read ``run.json``; None if there is none.
 
     Raises:
         InputError: it is damaged, or of another format.
     """
-    path = Path(folder, RECORD)
+    storage = storage_of(place)
+    path = joined(str(storage), RECORD)
     try:
-        record = json.loads(path.read_bytes())
+        with storage.open(RECORD) as file:
+            record = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
+        raise InputError(f"{path!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
     version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT:
         raise InputError(
-            f"{str(path)!r} is of format {version!r}, and this version of relume reads {FORMAT}; "
+            f"{path!r} is of format {version!r}, and this version of relume reads {FORMAT}; "
             "use the version that wrote it, or begin a new run in another folder"
         )
     return dict(record)
@@ -175,10 +168,11 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
 class Run:
     """A run in its folder, finished or not: its rows, and the explanation of each item.
 
-    The files in ``parts`` are plain Parquet, which other tools read without relume.
+    The files in ``parts`` are plain Parquet, which other tools read without relume. An item that has rows in several of them is
+    taken once.
 
     Attributes:
-        folder: where it is.
+        folder: where it is: a path, or the URL of a place that fsspec opens.
         record: what ``run.json`` says: model, source, request, versions.
 
     Example:
@@ -192,18 +186,19 @@ class Run:
         >>> rows = explained_rows(demo, [({"id": "7", "target": "cat"}, photo)], request)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     record = {"model": "demo", "request": request.as_dict(), "provenance": demo.provenance, "labels": demo.labels}
-        ...     path, part = write_record(folder, record), write_part(folder, 0, rows)
+        ...     write_record(folder, record)
+        ...     write_part(folder, 0, rows)
         ...     run = Run.load(folder)
         ...     len(run), run.table(["id", "class_name"]).to_pylist(), run.explanation("7")["gradcam"].shape
         (1, [{'id': '7', 'class_name': 'cat'}], torch.Size([1, 16, 16]))
     """
 
-    folder: Path
+    folder: str | Path
     record: Mapping[str, Any]
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Load a run.
+        """Load a run from its folder, or from a URL such as ``s3://bucket/run``.
 
         Raises:
             InputError: there is none, or it is damaged or of another version.
@@ -211,21 +206,32 @@ class Run:
         record = read_record(folder)
         if record is None:
             raise InputError(f"there is no run in {str(folder)!r}, for it has no {RECORD}; check the path")
-        return cls(Path(folder), record)
+        return cls(folder if is_url(str(folder)) else Path(folder), record)
+
+    @property
+    def _storage(self) -> Storage:
+        return storage_of(self.folder)
 
     def __len__(self) -> int:
-        """Count the rows that are there."""
-        return sum(_rows(part) or 0 for part in parts(self.folder).values())
+        """Count the items that have a row."""
+        there = _parts(self._storage)
+        return sum(there.values()) if _are_apart(there) else len(self._table(there, ["id"]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each row as plain values by column; a few are in memory at a time."""
-        for part in parts(self.folder).values():
+        storage, seen = self._storage, set[str]()
+        there = _parts(storage)
+        are_apart = _are_apart(there)
+        for part in there:
             try:
-                with pq.ParquetFile(part, page_checksum_verification=True) as file:
+                with storage.open(part) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
                     for batch in file.iter_batches(_ROWS):
-                        yield from batch.to_pylist()
+                        for row in batch.to_pylist():
+                            if are_apart or row["id"] not in seen:
+                                yield row
+                                seen.add(row["id"])
             except (OSError, pa.ArrowException) as error:
-                raise _damaged(part, error) from error
+                raise _damaged(storage, part, error) from error
 
     @property
     def manifest(self) -> pa.Table:
@@ -234,7 +240,7 @@ class Run:
         Raises:
             InputError: it is missing or damaged.
         """
-        return _read(self.folder / MANIFEST)
+        return _read(self._storage, MANIFEST)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows, in the manifest's order, as a table in memory: name the columns that you need.
@@ -242,13 +248,21 @@ class Run:
         Raises:
             InputError: there is no such column, no row yet, or a part is damaged.
         """
-        there = parts(self.folder)
+        there = _parts(self._storage)
         if not there:
             raise InputError(f"the run in {str(self.folder)!r} has no rows yet; go on with it")
-        names = pq.read_schema(next(iter(there.values()))).names
+        with self._storage.open(next(iter(there))) as file:
+            names = pq.read_schema(file).names
         if unknown := [name for name in columns or () if name not in names]:
             raise InputError(f"a run has no column {unknown[0]!r}; choose from {', '.join(names)}")
-        return pa.concat_tables([_read(part, columns=columns) for part in there.values()])
+        return self._table(there, names if columns is None else columns)
+
+    def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
+        """Return the rows of parts: of several for one item the first, in the manifest's order."""
+        if _are_apart(there):
+            return pa.concat_tables([_read(self._storage, part, columns=columns) for part in there])
+        rows = pa.concat_tables([_read(self._storage, part, columns=[*dict.fromkeys(["id", *columns])]) for part in there])
+        return rows.take(pc.index_in(self.manifest["id"], rows["id"].combine_chunks()).drop_null()).select(columns)
 
     def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
         """Return the explanation of one item: the maps that are kept, on the photo where it can still be read.
@@ -275,8 +289,8 @@ class Run:
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""
-        for part in parts(self.folder).values():
-            rows = _read(part, filters=pc.field("id") == id)
+        for part in _parts(self._storage):
+            rows = _read(self._storage, part, filters=pc.field("id") == id)
             if len(rows):
                 return rows.to_pylist()[0], rows.schema
         raise InputError(
@@ -340,13 +354,20 @@ class Run:
         )
 
 
-def _read(path: Path, **options: Any) -> pa.Table:
-    """Read a Parquet file, whose folder's name may be anything."""
+def _are_apart(parts: Iterable[str]) -> bool:
+    """Tell whether each item is in one part alone, and in its place: in parts of fixed ranges of the manifest."""
+    return all(map(_PART.fullmatch, parts))
+
+
+def _read(storage: Storage, name: str, **options: Any) -> pa.Table:
+    """Read a Parquet file."""
     try:
-        return pq.read_table(path, partitioning=None, page_checksum_verification=True, **options)
+        with storage.open(name) as file:
+            return pq.read_table(file, page_checksum_verification=True, **options)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(storage, name, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{str(path)!r} is missing or damaged: {first_line(error)}; remove it, and run the same again")
+def _damaged(storage: Storage, name: str, error: Exception) -> InputError:
+    place = joined(str(storage), name)
+    return InputError(f"{place!r} is missing or damaged: {first_line(error)}; remove it, and run the same again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from relume.measures.baselines import BASELINES
 from relume.measures.localisation import MEASURES, Column
 from relume.pages.folder import write_folder
 from relume.pictures.figure import figure_bytes
-from relume.text import encoded
+from relume.text import encoded, json_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +130,7 @@ class Evaluation:
             OutputError: the directory cannot be written to; nothing was left behind.
         """
         files = {
-            "evaluation.json": encoded(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"),
+            "evaluation.json": json_of(self.as_dict()),
             "evaluation.md": encoded(self.markdown()),
             "evaluation.png": figure_bytes(self.figure()),
         }

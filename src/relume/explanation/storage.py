@@ -34,7 +34,7 @@ from relume.pictures.recording import Recording, placed
 from relume.pictures.scale import Scaling
 from relume.registry import Registry
 from relume.targets.activation import Resolved
-from relume.text import encoded
+from relume.text import FORMAT, json_of
 
 if TYPE_CHECKING:
     from relume.explanation.result import Explanation
@@ -145,7 +145,7 @@ def _record(explanation: Explanation, _: SaveOptions) -> dict[str, bytes]:
     record = explanation.as_dict()
     for i, photo in enumerate(record["photos"] or ()):
         photo["file"] = _photo_name(explanation, i)
-    return {RECORD: _json(record)}
+    return {RECORD: json_of(record)}
 
 
 #: The output formats of :meth:`Explanation.save`, each a function of an explanation and options that gives files by name.
@@ -208,10 +208,6 @@ def _photo_name(explanation: Explanation, sample: int) -> str:
     starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"II": ".tiff", b"MM": ".tiff"}
     known = (suffix for start, suffix in starts.items() if content is not None and content.startswith(start))
     return f"photo{number}{'.png' if content is None else next(known, '.image')}"
-
-
-def _json(data: Mapping[str, Any]) -> bytes:
-    return encoded(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 # --- The record ----------------------------------------------------------------------------------------------------------
@@ -281,7 +277,7 @@ def _sum(content: bytes) -> str:
 
 def _sealed(data: dict[str, Any]) -> bytes:
     """Write the record as JSON that holds its own checksum, which is taken with zeros in its place."""
-    text = _json(data | {"files": data["files"] | {RECORD: UNSEALED}})
+    text = json_of(data | {"files": data["files"] | {RECORD: UNSEALED}})
     return _with_seal(text, UNSEALED, _sum(text))
 
 
@@ -348,6 +344,11 @@ def _unsealed(directory: Path) -> dict[str, Any]:
     """Read the record, which is as it was written."""
     content = (directory / RECORD).read_bytes()
     data: dict[str, Any] = json.loads(content)
+    if data.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{RECORD} in {str(directory)!r} is of format {data['format']!r}, and this version of relume reads {FORMAT}; "
+            "use the version that wrote it"
+        )
     sums = data.get("files")
     if isinstance(sums, list):
         raise InputError(f"{str(directory)!r} was saved without checksums, by an earlier version; save it again by this one")

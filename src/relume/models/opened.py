@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
+import relume  # the functions of rooms above this one: the package loads each when it is first used
 from relume.errors import ImageError, ModelError, TargetError
 from relume.methods.names import DEFAULT_METHODS
 from relume.pictures.preprocessing import AS_RECORDED, Preprocessing
@@ -59,6 +60,7 @@ class Opened:
         activation: what its scores are, as for :func:`relume.explain`; ``auto`` where the source does not know.
         notes: what the user must know of how it was opened: where weights were found, which code was run.
         weights: the file whose weights were loaded in place of the network's own.
+        model_args: the keyword arguments that the function which builds it was given.
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
         shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
@@ -85,6 +87,7 @@ class Opened:
     dtype: torch.dtype | None = None
     recordings: Preprocessing = AS_RECORDED
     shown: tuple[int, ...] = ()
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -252,6 +255,19 @@ class Opened:
 
         return in_batches(photos, BATCH_SIZE if batch_size is None else batch_size, load, run)
 
+    def run(self, source: Any, output: str | Path, **options: Any) -> relume.Run:
+        """Explain every picture of a source into a folder: see :func:`relume.run`, which has the options and the errors.
+
+        Example:
+            >>> import relume
+            >>> from relume.demo import draw_scene
+            >>> scenes = [draw_scene(seed, ["cat"]).picture for seed in range(3)]
+            >>> run = relume.open_model("demo", "cpu").run(scenes, "run", methods=["gradcam"], target="cat")
+            >>> run.explanation("2").title().partition(",")[0]
+            'cat (4)'
+        """
+        return relume.run(self, source, output, **options)
+
     def check_labels(self) -> None:
         """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.
 
@@ -348,9 +364,10 @@ class Opened:
         if self.shown and isinstance(seen, Recording):
             seen = dataclasses.replace(seen, shown=self.shown)
         framed, image = self.preprocessing_of(seen).prepare(seen)
+        if self.dtype is not None:
+            return framed, image.to(self.dtype)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point() and p.dtype.itemsize > 1}
-        dtype = self.dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        return framed, image.to(dtype)
+        return framed, image.to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
 
     def preprocessing_of(self, photo: Photo | Recording) -> Preprocessing:
         """Return the preprocessing of a photo, or of a recording: that of photos if its channels are colours."""

@@ -237,9 +237,11 @@ def open_model(
         raise ModelError(
             f"an architecture is for a checkpoint, and {spec!r} is none; leave out --arch, or give the file as the model"
         )
-    opened = _open(spec, file, dict(model_args or {}), device)
+    args = dict(model_args or {})
+    opened = _open(spec, file, args, device)
     known = opened.activation if activation == "auto" else activation
-    return dataclasses.replace(opened, model=move(opened.model, device, opened.name), weights=file, activation=known)
+    model = move(opened.model, device, opened.name)
+    return dataclasses.replace(opened, model=model, weights=file, model_args=args, activation=known)
 
 
 def _open(spec: str, weights: Path | None, args: dict[str, Any], device: str | torch.device) -> Opened:

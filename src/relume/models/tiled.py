@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -32,7 +31,7 @@ from relume.pictures.recording import Recording
 from relume.pictures.scale import scale_of
 from relume.pictures.tiles import Piece, Strip, check_tiles, pieces
 from relume.targets.outputs import class_scores
-from relume.text import encoded
+from relume.text import json_of
 
 if TYPE_CHECKING:
     from relume.engine.reading import LayerLike
@@ -244,4 +243,4 @@ class _Stitched:
             "maps": {key: {"title": e.infos[key].title, "scale": scale} for key, scale in scales.items()},
             "provenance": {**opened.provenance, "file": str(path), "path": address(Path(path))},
         }
-        (self._folder / RECORD).write_bytes(encoded(json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n"))
+        (self._folder / RECORD).write_bytes(json_of(facts))

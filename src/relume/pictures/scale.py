@@ -21,7 +21,7 @@ def scale_of(values: Array, percentile: float = PERCENTILE) -> float:
     A few extreme pixels must not turn the rest grey; a map that is zero almost everywhere must still show what it has.
     """
     magnitudes = np.abs(values)
-    return float(np.percentile(magnitudes, percentile)) or float(magnitudes.max())
+    return float(np.percentile(magnitudes, percentile, overwrite_input=True)) or float(magnitudes.max())
 
 
 @dataclass(frozen=True, slots=True)
