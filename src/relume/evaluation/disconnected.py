@@ -8,14 +8,15 @@ that nothing outside cell ``i`` can matter to head ``i``.
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relume.engine.inputs import Output, pick
-from relume.measures.localisation import cell_masks
+from relume.measures.localisation import cell_bounds
 from relume.targets.outputs import class_scores
 
 __all__ = ["KINDS", "Disconnected", "Kind"]
@@ -71,8 +72,13 @@ class _ByCell(nn.Module):
         if self.kind == "difull":
             return _cells(self.whole(_together(features, self.grid)), self.grid)
         features = self.whole(features)
-        masks = torch.from_numpy(np.stack(cell_masks(features.shape[2:], self.grid))).to(features)
-        return (features[:, None] * masks[:, None]).flatten(0, 1)  # a head reads zeros beyond its cell
+        height, width = features.shape[2:]
+        down, across = (itertools.pairwise(cell_bounds(side, self.grid)) for side in (height, width))
+        heads = [  # each reads zeros beyond its cell
+            F.pad(features[:, :, top:bottom, left:right], (left, width - right, top, height - bottom))
+            for (top, bottom), (left, right) in itertools.product(down, across)
+        ]
+        return torch.stack(heads, 1).flatten(0, 1)
 
 
 def _cells(images: Tensor, grid: int) -> Tensor:

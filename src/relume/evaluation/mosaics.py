@@ -168,9 +168,7 @@ class Wall:
         self._size = self._size or tuple(image.shape)
         if tuple(image.shape) != self._size:
             sizes = " and ".join(f"{w}×{h}" for _, h, w in (self._size, tuple(image.shape)))
-            raise InputError(
-                f"photographs of a mosaic have one size as the network sees them, and these have {sizes}; give a crop"
-            )
+            raise InputError(f"photographs of a mosaic have one size as the network sees them, not {sizes}; give a crop")
         return image
 
     def _predict(self, batch: Sequence[tuple[int, Tensor]]) -> list[Prediction]:
@@ -180,9 +178,8 @@ class Wall:
         try:
             scores = class_scores(outputs, len(images))
         except TargetError as error:
-            raise InputError(
-                f"a calibration needs a network that gives one score a class for the whole picture: {error}"
-            ) from error
+            needed = "a calibration needs a network that gives a score for each class of the whole picture"
+            raise InputError(f"{needed}: {error}") from error
         activation, are_probabilities = resolve_activation(self.opened.activation, scores)
         if scores.shape[1] < 2 or (activation == "none" and not are_probabilities):
             raise InputError(

@@ -205,9 +205,7 @@ class Calibration:
             scores = {part: {k: Scores.read(v) for k, v in data[part].items()} for part in ("methods", "baselines")}
             return cls(**{**data, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
         except OSError as error:
-            raise InputError(
-                f"there is no calibration {str(path)!r}: {error.strerror}; write one by relume calibrate"
-            ) from None
+            raise InputError(f"cannot read {str(path)!r}: {error.strerror}; write one by relume calibrate") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
