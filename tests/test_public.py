@@ -98,5 +98,5 @@ def test_files_and_functions_stay_small():
                 "explain",
                 "evaluate",
                 "run",
-            ):  # long with options
+            ):  # options
                 assert node.end_lineno - node.lineno < 60, f"{path}:{node.name}"
