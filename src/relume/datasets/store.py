@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
-from relume.datasets.configuration import weights_hash
 from relume.datasets.storage import Storage, is_url, joined, storage_of
+from relume.engine.weights import weights_hash
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
 from relume.models.photos import natural

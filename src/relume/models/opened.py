@@ -271,6 +271,18 @@ class Opened:
         """
         return relume.run(self, source, output, **options)
 
+    def calibrate(self, photos: Any, **options: Any) -> relume.Calibration:
+        """Measure in mosaics of photos how well methods point: see :func:`relume.calibrate`, which has options and errors.
+
+        Example:
+            >>> import relume
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> calibration = demo.calibrate("scenes:16", methods=["gradcam"], mosaics=4)
+            >>> calibration.mosaics, calibration.photos
+            (4, 16)
+        """
+        return relume.calibrate(self, photos, **options)
+
     def check_labels(self) -> None:
         """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.
 
