@@ -175,7 +175,7 @@ def audit(
     if network.labels is not None:
         opened.check_labels()
     target = examined.target_of(opened)
-    options = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
+    options: dict[str, Any] = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
     options |= {"how": examined.how, "batch_size": examined.batch_size, "calibration": opened.calibration}
     audits: list[dict[str, Any]] = []
     naming = ""

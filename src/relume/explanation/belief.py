@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from relume.engine.coverage import Coverage
-from relume.explanation.calibration import FEW, Calibration
+from relume.explanation.calibration import FEW, Calibration, Scores
 from relume.measures.statistics import Estimate
 from relume.methods.base import Method
 from relume.methods.wrapper import AnyMethod, Wrapper
