@@ -7,6 +7,7 @@ import pytest
 
 import relume
 from relume.cli import calibrations
+from relume.cli.calibrations import directory
 from relume.demo import draw_scene
 from relume.explanation.belief import UNCALIBRATED
 from tests.helpers.commands import relume_command, sentence
@@ -41,7 +42,7 @@ def test_the_cache_lies_where_the_user_says(monkeypatch, tmp_path):
     for value, place in ((str(tmp_path), tmp_path), ("", tmp_path / "home" / ".cache"), ("here", tmp_path / "home" / ".cache")):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        assert calibrations.directory() == place / "relume" / "calibrations"
+        assert directory() == place / "relume" / "calibrations"
 
 
 def test_the_command_says_which_file_it_took_and_every_result_what_it_says(cache, explained, tmp_path):
@@ -58,8 +59,8 @@ def test_the_command_says_which_file_it_took_and_every_result_what_it_says(cache
     words, _ = explained("--no-calibration")
     assert UNCALIBRATED.text in words
     assert "mosaics" not in words
-    (folder,) = (tmp_path / "out" / "scene").iterdir()
-    assert json.loads((folder / "explanation.json").read_text())["samples"][0]["verdict"]["gradcam"]["level"] == "uncalibrated"
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("explanation.json"))
+    assert record["samples"][0]["verdict"]["gradcam"]["level"] == "uncalibrated"
 
 
 def test_compare_audit_and_run_say_it_too(cache, scene, tmp_path):
@@ -71,7 +72,7 @@ def test_compare_audit_and_run_say_it_too(cache, scene, tmp_path):
     (audited,) = json.loads((tmp_path / "audited" / "audit.json").read_text())["audits"]
     assert "in 31 mosaics of" in audited["verdict"]["text"]
     assert audited["provenance"]["calibration"]["mosaics"] == 31
-    relume_command("run", scene.parent, *options, tmp_path / "run")
+    relume_command("run", tmp_path / "*.png", *options, tmp_path / "run")
     run = relume.Run.load(tmp_path / "run")
     assert run.table(["gradcam_verdict"])["gradcam_verdict"].to_pylist() == [audited["verdict"]["level"]]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
