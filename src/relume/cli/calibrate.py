@@ -1,4 +1,4 @@
-"""``relume calibrate``: which methods point at the right thing on this network, measured in mosaics of the user's photographs."""
+"""``relume calibrate``: which methods point at the right thing on this network, measured in mosaics."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from relume.explanation import Calibration
 
 __all__ = ["EXAMPLES", "calibrate"]
+
+#: The measures that are there where they could be made.
+DISCONNECTED = {"focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
 
 EXAMPLES = """Examples:
 
@@ -82,7 +85,13 @@ def calibrate(
 def _show(calibration: Calibration) -> None:
     """Print a row for each map, the sentence of each method, and what a reader must know."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    measures = {"mass": "on the right cell", "heaviest": "heaviest right", "focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
+    measures = {
+        "mass": "on the right cell",
+        "heaviest": "heaviest right",
+        "focus": "Focus",
+        "dipart": "DiPart",
+        "difull": "DiFull",
+    }
     measures = {key: title for key, title in measures.items() if any(getattr(s, key) for s in calibration.methods.values())}
     table.add_column("", no_wrap=True)
     for title in measures.values():

@@ -78,7 +78,7 @@ def _uri(picture: Image.Image) -> str:
 
 
 def _bar(estimate: Estimate) -> tuple[float, float]:
-    """Return where the bar of an interval begins and how wide it is, in hundredths; at least a line where it is not known."""
-    if estimate.count < 2:
-        return 100 * estimate.mean - 0.4, 0.8
-    return 100 * estimate.low - 0.4, 100 * (estimate.high - estimate.low) + 0.8
+    """Return where the bar of an interval begins and how wide it is, in hundredths; as wide as can be seen, at least."""
+    low, high = (estimate.low, estimate.high) if estimate.count > 1 else (estimate.mean, estimate.mean)
+    width = max(100 * (high - low), 2.0)
+    return min(max(50 * (low + high) - width / 2, 0.0), 100 - width), width

@@ -1,8 +1,8 @@
 """Networks whose parts see one cell of a mosaic alone: DiPart and DiFull, a hard truth that no context can soften.
 
 Rao, Böhle & Schiele 2022, arXiv:2205.10435. Both give ``grid²`` heads in place of one, ``(N, grid² · classes)``. In DiPart the
-backbone sees the mosaic, and head ``i`` reads the features of cell ``i`` alone. In DiFull the backbone sees each cell alone too,
-so that nothing outside cell ``i`` can matter to head ``i``.
+backbone sees the mosaic, and head ``i`` reads the features of cell ``i`` alone. In DiFull the backbone sees each cell alone, so
+that nothing outside cell ``i`` can matter to head ``i``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Disconnected(nn.Module):
         >>> import torch
         >>> from torch import nn
         >>> from relume.evaluation import Disconnected
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+        >>> head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)
         >>> Disconnected(network, "1", 2, "difull")(torch.rand(1, 3, 16, 16)).shape
         torch.Size([1, 20])
     """
@@ -66,7 +67,7 @@ class _ByCell(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the layer, on the mosaic or on each cell."""
-        features = self.inner(images)
+        features: Tensor = self.inner(images)
         if self.kind == "difull":
             return _cells(self.whole(_together(features, self.grid)), self.grid)
         features = self.whole(features)

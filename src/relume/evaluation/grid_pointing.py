@@ -37,7 +37,7 @@ from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_metho
 from relume.models.photos import as_input
 from relume.models.sources import as_opened
 from relume.pages.folder import check_writable
-from relume.pictures.photo import as_photo
+from relume.pictures.photo import Photo, as_photo
 from relume.text import encoded, first_line, json_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ NO_FOCUS = "Focus is left out: it takes mosaics of 2×2 with two photographs of 
 Row: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913 - every one is an option of the command too
     model: str | Path | Opened | nn.Module,
     photos: Any,
     *,
@@ -104,8 +104,8 @@ def calibrate(
         progress: called with what is done, how much of it, and how much there is.
 
     Raises:
-        InputError: fewer than four mosaics can be built; nothing tells what the network's scores are; the network gives no score
-            a class for the whole picture; or a calibration in ``output`` was begun otherwise.
+        InputError: fewer than four mosaics can be built; nothing tells what the network's scores are; the network gives no
+            score for each class of the whole picture; or a calibration in ``output`` was begun otherwise.
         OutputError: ``output`` cannot be written to.
         RelumeError: as :func:`relume.explain`.
 
@@ -136,7 +136,8 @@ def calibrate(
             progress("explaining", i + 1, len(plays))
     calibration = game.calibration(rows[: len(arrangement)], rows[len(arrangement) :])
     if output is not None:
-        page = calibration_page(calibration, [game.view(mosaic) for mosaic in arrangement[:SHOWN]])
+        views = [game.view(mosaic, row) for mosaic, row in zip(arrangement[:SHOWN], rows, strict=False)]
+        page = calibration_page(calibration, [view for view in views if view is not None])
         unfinished.finish({FILE: json_of(calibration.as_dict(), allow_nan=False), "index.html": encoded(page)})
     return calibration
 
@@ -246,15 +247,19 @@ class Game:
         heats = _heats(explained) | self._beside(image, number)
         masses = {key: [cell_masses(heat, self.grid).ravel() for heat in maps] for key, maps in heats.items()}
         row = {
-            key: {"mass": [_share(m, [i]) for i, m in zip(cells, of_map, strict=True)],
-                  "heaviest": [_is_heaviest(m, i) for i, m in zip(cells, of_map, strict=True)]}
+            key: {
+                "mass": [_share(m, [i]) for i, m in zip(cells, of_map, strict=True)],
+                "heaviest": [_is_heaviest(m, i) for i, m in zip(cells, of_map, strict=True)],
+            }
             for key, of_map in masses.items()
         }
         classes = explained[0].scores.shape[1]
         for kind, network in self.disconnected.items():
             heads = [i * classes + index for i, index in zip(cells, mosaic.classes, strict=True)]
             for key, maps in _heats(self.explained(image, heads, network=network)).items():
-                row[key][kind] = [_share(cell_masses(heat, self.grid).ravel(), [i]) for i, heat in zip(cells, maps, strict=True)]
+                row[key][kind] = [
+                    _share(cell_masses(heat, self.grid).ravel(), [i]) for i, heat in zip(cells, maps, strict=True)
+                ]
         if all(key in heats for key in AGREEING):
             row[AGREEING[0]]["agreement"] = [_pearson(a, b) for a, b in zip(*(heats[key] for key in AGREEING), strict=True)]
         return row
@@ -332,26 +337,34 @@ class Game:
         empty = sum(math.isnan(value) for row in rows for value in row[key]["mass"])
         return Scores(title, mass, heaviest, over("focus", focus), over("dipart", rows), over("difull", rows), empty)
 
-    def view(self, mosaic: Mosaic) -> MosaicView:
-        """Draw a mosaic and its maps for a page."""
+    def view(self, mosaic: Mosaic, row: Row) -> MosaicView | None:
+        """Draw a mosaic and its maps for a page; None if its cells are recordings, which are no pictures to paste."""
         wall, labels = self.wall, self.wall.opened.labels
-        row, height, width = self.play(mosaic, 0), *self.size
-        pictures = [wall.opened.preprocessing.view(as_input(wall.photos[i]).picture) for i in mosaic.photos]  # type: ignore[union-attr]
-        rows, columns = cell_bounds(height, self.grid), cell_bounds(width, self.grid)
-        picture = Image.new("RGB", (width, height))
+        photos = [as_input(wall.photos[i]) for i in mosaic.photos]
+        pictures = [wall.opened.preprocessing.view(photo.picture) for photo in photos if isinstance(photo, Photo)]
+        if len(pictures) < len(photos):
+            return None
+        picture, probability = self._pasted(pictures), {p.photo: p.probability for p in wall.predictions}
+        cells = []
+        for i, e in enumerate(self.explained(self.image(mosaic), mosaic.classes)):
+            drawn, index = replace(e, photos=[as_photo(picture)]), mosaic.classes[i]
+            maps = [
+                MapTile(e.infos[key].title, drawn.picture(key, kind="over"), row[key]["mass"][i], row[key]["heaviest"][i] == 1)
+                for key in e.maps
+            ]
+            name = labels[index].partition(",")[0] if labels else f"class {index}"
+            cells.append(CellView(name, probability[mosaic.photos[i]], i, maps))
+        return MosaicView(picture, self.grid, cells)
+
+    def _pasted(self, pictures: Sequence[Image.Image]) -> Image.Image:
+        """Paste pictures into the cells of one, row by row."""
+        rows, columns = (cell_bounds(side, self.grid) for side in self.size)
+        whole = Image.new("RGB", self.size[::-1])
         for i, one in enumerate(pictures):
             down, across = divmod(i, self.grid)
             size = columns[across + 1] - columns[across], rows[down + 1] - rows[down]
-            picture.paste(one.convert("RGB").resize(size), (columns[across], rows[down]))
-        probability = {p.photo: p.probability for p in wall.predictions}
-        photo = as_photo(picture)
-        cells = []
-        for i, e in enumerate(self.explained(self.image(mosaic), mosaic.classes)):
-            drawn = replace(e, photos=[photo])
-            maps = [MapTile(e.infos[key].title, drawn.picture(key), row[key]["mass"][i], row[key]["heaviest"][i] == 1) for key in e.maps]
-            name = labels[mosaic.classes[i]].partition(",")[0] if labels else f"class {mosaic.classes[i]}"
-            cells.append(CellView(name, probability.get(mosaic.photos[i], math.nan), i, maps))
-        return MosaicView(picture, self.grid, cells)
+            whole.paste(one.convert("RGB").resize(size), (columns[across], rows[down]))
+        return whole
 
 
 def _heats(explained: Comparison) -> dict[str, list[Map]]:

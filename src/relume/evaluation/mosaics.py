@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -104,8 +103,8 @@ def photographs(photos: Any) -> Sequence[Any]:
     if isinstance(photos, str) and photos.partition(":")[0] == "scenes" and photos.partition(":")[2].isdecimal():
         count = int(photos.partition(":")[2])
         return [draw_scene(seed, [CLASSES[seed % len(CLASSES)]]).picture for seed in range(count)]
-    several = [photos] if isinstance(photos, str | os.PathLike) else [*photos]
-    listed = [find_photos([one]) if isinstance(one, str | os.PathLike) else [one] for one in several]
+    several = [photos] if isinstance(photos, str | Path) else [*photos]
+    listed = [find_photos([one]) if isinstance(one, str | Path) else [one] for one in several]
     pictures = [picture for some in listed for picture in some]
     if not pictures:
         raise InputError("there are no photographs to build mosaics of; give a folder of them")
@@ -169,7 +168,9 @@ class Wall:
         self._size = self._size or tuple(image.shape)
         if tuple(image.shape) != self._size:
             sizes = " and ".join(f"{w}×{h}" for _, h, w in (self._size, tuple(image.shape)))
-            raise InputError(f"photographs of a mosaic have one size as the network sees them, and these have {sizes}; give a crop")
+            raise InputError(
+                f"photographs of a mosaic have one size as the network sees them, and these have {sizes}; give a crop"
+            )
         return image
 
     def _predict(self, batch: Sequence[tuple[int, Tensor]]) -> list[Prediction]:
@@ -179,7 +180,9 @@ class Wall:
         try:
             scores = class_scores(outputs, len(images))
         except TargetError as error:
-            raise InputError(f"a calibration needs a network that gives one score a class for the whole picture: {error}") from error
+            raise InputError(
+                f"a calibration needs a network that gives one score a class for the whole picture: {error}"
+            ) from error
         activation, are_probabilities = resolve_activation(self.opened.activation, scores)
         if scores.shape[1] < 2 or (activation == "none" and not are_probabilities):
             raise InputError(
@@ -297,7 +300,7 @@ def assembled(images: Sequence[Tensor], grid: int, *, large: bool) -> Tensor:
 
 
 def takes_large(opened: Opened, image: Tensor, grid: int) -> bool:
-    """Tell whether a network takes a mosaic of ``grid × grid`` whole images: its scores have the shape that they have of one."""
+    """Tell whether a network takes a mosaic of ``grid × grid`` whole images, and gives as many scores as for one."""
     shapes = []
     for one in (image, image.repeat(1, grid, grid)):
         try:

@@ -42,7 +42,9 @@ class Samples(Iterable[Loader], Sized, Protocol):
 Source: TypeAlias = "Callable[[str, Opened, int], Samples]"
 
 #: The sources by name; ``SOURCES["mine"] = ...`` adds one, for ``mine:REST``.
-SOURCES: Registry[Source] = Registry("source of samples", "relume.samples", {"scenes": scenes, "masks": masks, "mosaics": mosaics})
+SOURCES: Registry[Source] = Registry(
+    "source of samples", "relume.samples", {"scenes": scenes, "masks": masks, "mosaics": mosaics}
+)
 
 
 def open_samples(spec: str | Path, opened: Opened, seed: int = 0) -> Samples:

@@ -61,12 +61,12 @@ class Scores:
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Scores:
         """Return the scores that :meth:`Calibration.as_dict` wrote."""
-        estimates = {
-            key: None if value is None else Estimate(**{k: math.nan if v is None else v for k, v in value.items()})
+        estimates: dict[str, Any] = {
+            key: value and Estimate(**{k: math.nan if v is None else v for k, v in value.items()})  # type: ignore[arg-type]
             for key, value in data.items()
             if key not in ("title", "empty")
         }
-        return cls(title=str(data["title"]), empty=int(data["empty"]), **estimates)  # type: ignore[arg-type]
+        return cls(title=str(data["title"]), empty=int(data["empty"]), **estimates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +205,9 @@ class Calibration:
             scores = {part: {k: Scores.read(v) for k, v in data[part].items()} for part in ("methods", "baselines")}
             return cls(**{**data, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
         except OSError as error:
-            raise InputError(f"there is no calibration {str(path)!r}: {error.strerror}; write one by relume calibrate") from None
+            raise InputError(
+                f"there is no calibration {str(path)!r}: {error.strerror}; write one by relume calibrate"
+            ) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

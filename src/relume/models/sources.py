@@ -18,7 +18,6 @@ from relume.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-
     from torch import nn
 
     from relume.models.opened import Opened
