@@ -75,10 +75,10 @@ class Belief:
             return opened
         fingerprint = fingerprint_of(opened.model)
         path = self.calibration or cached(fingerprint)
-        if path is None:
-            demo = Calibration.demo()
-            return dataclasses.replace(opened, calibration=demo) if demo.fingerprint == fingerprint else opened
-        calibration = Calibration.load(path)
+        calibration = Calibration.demo() if path is None else Calibration.load(path)
+        if path is None and calibration.fingerprint != fingerprint:
+            return opened
         calibration.check(opened.model)
-        err.print(Text(f"calibration {printable(path)}", style="dim"))
+        words = "of the demo network, made from drawn scenes" if path is None else printable(path)
+        err.print(Text(f"calibration {words}", style="dim"))
         return dataclasses.replace(opened, calibration=calibration)
