@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import answers, detector, packing, recordings
+from benchmarks import run as running
 from benchmarks.performance import plan as plans
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.cases import Case, measure
@@ -24,6 +25,8 @@ from torch import nn
 
 import relume
 from relume.demo import CLASSES
+from relume.models import Opened
+from relume.pictures import Preprocessing
 from relume.targets import Class
 from tests.helpers.networks import ResNet20, Small
 
@@ -131,6 +134,25 @@ def test_the_detector_of_the_benchmark_learns_and_is_measured():
     assert len(lines) == 2 + 3 * len(detector.METHODS)
     assert {line.count("|") for line in lines} == {7}
     assert all(line.endswith(" of 2 |") for line in lines[2:])
+
+
+def test_a_run_is_timed_beside_loops_and_weighed(tmp_path):
+    """All ways make the same maps."""
+    opened = Opened("small", SMALL.build(calibrated=False), Preprocessing(24, 24))
+    subject = running.Subject(opened, "body", running.files(tmp_path / "photos", 3, (40, 30)), 2)
+    lines = running.ratios(subject, tmp_path / "ways", 1)
+    assert [line.split(" | ")[0][2:] for line in lines[2:]] == ["relume.run", *running.GOALS]
+    stored = relume.Run.load(tmp_path / "ways" / "0").explanation("1.png")
+    with np.load(tmp_path / "ways" / "1.npz") as saved:
+        maps = subject.explained(stored.images), subject.by_captum(stored.images), {key: saved[key] for key in saved}
+        for ways in zip(*(of_way.values() for of_way in maps), strict=True):
+            assert all(np.allclose(values, ways[0], atol=1e-4 * float(abs(ways[0]).max())) for values in ways)
+    assert np.allclose(stored["gradcam"], maps[0]["gradcam"], atol=1e-4 * float(stored["gradcam"].max()))
+    lines = running.sizes(opened, [str(path) for path in subject.paths], tmp_path)[2:]
+    assert [line.split(" | ")[0][2:] for line in lines] == [*running.STORES]
+    lines = running.growth(relume.open_model("demo", "cpu"), 10, tmp_path)
+    assert lines[0].startswith("10 rows, ")
+    assert lines[-1].startswith("| 10 | ")
 
 
 @pytest.mark.parametrize("name", answers.KINDS)

@@ -66,7 +66,8 @@ def test_the_pdf_has_a_page_for_every_six_rows(scenes, tmp_path):
 def test_one_forward_pass_for_each_batch(scenes, tmp_path, monkeypatch, batch_size, batches):
     passes, forward = [], DemoNet.forward
     monkeypatch.setattr(DemoNet, "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
-    options = ["--target", "cat,dog", "--method", "all", "--batch-size", batch_size, "--output", tmp_path]
+    methods = ["--target", "cat,dog", "--method", "deconvnet,gradcam,guided_gradcam"]
+    options = [*methods, "--batch-size", batch_size, "--output", tmp_path]
     assert relume_command("compare", *scenes, *options).exit_code == 0
     assert passes == batches
 

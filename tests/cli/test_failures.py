@@ -369,25 +369,28 @@ def _heeded():
     signal.signal(signal.SIGINT, before)
 
 
-def interrupted(*args, after, output="out"):
-    """The command in a process of its own, in which the network interrupts it once it ran ``after`` times."""
-    model = ["--model", "moody:Moody", "--model-args", json.dumps({"fails": "interrupted", "after": after}), *SMALL]
-    command = [sys.executable, "-m", "relume", *map(str, args), *model, "--output", output]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert ran.returncode == 130, ran.stderr
-    assert "Traceback" not in ran.stderr
-    return [line for line in ran.stderr.splitlines() if line.startswith("relume: ")], ran.stdout
+def interrupted(*args, after):
+    """The words and options of a command whose network interrupts it once it ran ``after`` times."""
+    model = ["--model", "moody:Moody", "--model-args", json.dumps({"fails": "interrupted", "after": after})]
+    return [*map(str, args), *model, *SMALL]
 
 
 @pytest.mark.usefixtures("_heeded")
 def test_an_interrupted_run_counts_what_is_written(photos):
-    said, _ = interrupted("explain", *photos, "--evidence", "none", *CHEAP["explain"], "--batch-size", 2, after=1, output="two")
-    assert said == ["relume: stopped after 2 of 3 photos; their results are in 'two'"]
-    said, shown = interrupted("explain", *photos, "--evidence", "none", *CHEAP["explain"], "--batch-size", 1, after=2)
-    assert said == ["relume: stopped after 2 of 3 photos; their results are in 'out'"]
+    explain = ["explain", *photos, "--evidence", "none", *CHEAP["explain"], "--batch-size"]
+    result = relume_command(*interrupted(*explain, 2, "--output", "two", after=1))
+    assert result.exit_code == 130
+    assert complaints(result)[-1] == "relume: stopped after 2 of 3 photos; their results are in 'two'"
+    command = [sys.executable, "-m", "relume", *interrupted(*explain, 1, after=2)]  # in a process of its own, as a user runs it
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert ran.returncode == 130, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [line for line in ran.stderr.splitlines() if line.startswith("relume: ")] == [
+        "relume: stopped after 2 of 3 photos; their results are in 'out'"
+    ]
     assert {folder.name for folder in Path("out").iterdir()} == {"light", "dark"}
-    assert "photos/light.png" in shown
-    assert "photos/grey.png" not in shown
+    assert "photos/light.png" in ran.stdout
+    assert "photos/grey.png" not in ran.stdout
 
 
 @pytest.mark.usefixtures("_heeded")
@@ -397,8 +400,9 @@ def test_other_commands_that_are_interrupted_write_nothing(photos, command):
     Path("photos/masks.csv").write_text("picture,mask,class\nlight.png,mask.png,1\ngrey.png,mask.png,1")
     args = ["--data", "photos", "--method", "gradient"] if command == "evaluate" else [*photos, *CHEAP[command]]
     args += ["--batch-size", 1] if command == "compare" else []
-    said, _ = interrupted(command, *args, after=1)
-    assert said == ["relume: stopped; nothing was written"]
+    result = relume_command(*interrupted(command, *args, after=1))
+    assert result.exit_code == 130
+    assert [line for line in complaints(result) if line.startswith("relume: ")] == ["relume: stopped; nothing was written"]
     assert not Path("out").exists()
 
 

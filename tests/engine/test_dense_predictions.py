@@ -19,7 +19,9 @@ from tests.helpers.networks import Scales, Small, UNet
 PAGE = (Path(__file__).parents[2] / "docs" / "layers.md").read_text()
 
 
-@pytest.mark.parametrize("name", layers.DENSE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.endswith("resnet50") else ()) for name in layers.DENSE]
+)
 def test_the_table_of_dense_networks_is_true(name):
     """Measured again, and the guided map against the twin; `python -m benchmarks.layers` prints the table."""
     if name.startswith("transformers"):

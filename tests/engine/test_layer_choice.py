@@ -113,6 +113,9 @@ def test_the_table_of_layers_names_every_network():
     assert re.findall(r"^\| ([a-z0-9_:]+) \| `", PAGE, flags=re.MULTILINE) == layers.networks()
 
 
+LARGE = ("vgg11_bn", "swin_tiny_patch4_window7_224")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -120,7 +123,7 @@ def test_the_table_of_layers_names_every_network():
         "densenet121",
         "efficientnet_b0",
         "googlenet",
-        "maxvit_t",
+        pytest.param("maxvit_t", marks=pytest.mark.slow),
         "mnasnet0_5",
         "mobilenet_v2",
         "mobilenet_v3_small",
@@ -130,8 +133,8 @@ def test_the_table_of_layers_names_every_network():
         "squeezenet1_0",
         "swin_t",
         "swin_v2_t",
-        "vit_b_32",
-        *(f"timm:{name}" for name in layers.TIMM),
+        pytest.param("vit_b_32", marks=pytest.mark.slow),
+        *(pytest.param(f"timm:{name}", marks=pytest.mark.slow if name in LARGE else ()) for name in layers.TIMM),
     ],
 )
 def test_the_table_of_layers_is_true(name):

@@ -217,7 +217,7 @@ def test_an_opened_network_brings_samples_labels_and_provenance(folder, small):
     with pytest.raises(InputError, match="are prepared for a network; give what relume.open_model returns"):
         relume.evaluate(small.model, folder, ["gradient"])
     with pytest.raises(
-        InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks, mosaics before"
+        InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks, mosaics"
     ):
         relume.evaluate(small, "nowhere")
     with pytest.raises(InputError, match="write scenes:NUMBER, such as scenes:100; got 'scenes:few'"):

@@ -25,7 +25,8 @@ X = torch.rand(2, 3, 2, 2)
 def test_every_option_is_in_the_signature_with_its_default(name):
     parameters = inspect.signature(FUNCTIONS[name]).parameters
     options = {p.name: p.default for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
-    assert list(options) == ["wrt", "output", "rectifiers", "reshape", "batch_size", "fuse", "evidence", "activation", "labels"]
+    reading = ["wrt", "output", "rectifiers", "reshape", "batch_size"]
+    assert list(options) == [*reading, "fuse", "evidence", "activation", "labels", "calibration"]
     assert set(options) == set(Options.__required_keys__ | Options.__optional_keys__)
     assert all(getattr(Request, key) == default for key, default in options.items())
 

@@ -229,7 +229,7 @@ def test_the_caption_fits(e):
 def test_it_contains_its_methods_and_is_a_sequence_of_images(e):
     assert "gradcam" in e
     assert "nonsense" not in e
-    assert len(repr(dataclasses.replace(e, activation="softmax")).splitlines()) == 3
+    assert len(repr(dataclasses.replace(e, activation="softmax")).splitlines()) == 5
     first, second = e
     for i, one in enumerate((first, second)):
         assert len(one) == 1
@@ -651,7 +651,7 @@ def test_any_label_is_drawn_within_the_figure(e, label):
     figures.figure_bytes(figure)  # no warning, which would be an error here
     for text in figure.texts:
         assert text.get_window_extent().x1 <= figure.bbox.x1 + 1, text.get_text()
-    assert len(str(named[0]).splitlines()) == 3 or "\n" in named.model
+    assert len(str(named[0]).splitlines()) == 5 or "\n" in named.model
     assert "<b>" not in named._repr_html_()
 
 

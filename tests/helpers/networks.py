@@ -1,5 +1,7 @@
 """Small networks that more than one test needs."""
 
+from unittest.mock import patch
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -129,10 +131,16 @@ def _step(before, after, stride=1):
 
 
 def torchvision_network(name):
-    """A network of torchvision with random weights, and random statistics and shifts in place of the tidy initial ones."""
+    """A network of torchvision with random weights, and random statistics and shifts in place of the tidy initial ones.
+
+    The classifiers of VGG and AlexNet, whose weights take seconds to draw, are 64 wide where theirs are 4,096.
+    """
     torch.manual_seed(0)
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = import_torchvision().models.get_model(name, weights=None, **quick).eval()
+    models, linear = import_torchvision().models, nn.Linear
+    quick = {"init_weights": False} if name.startswith(("googlenet", "inception_v3", "vgg")) else {}
+    narrow = {"Linear": lambda *sizes: linear(*(64 if size == 4096 else size for size in sizes))}
+    with patch.multiple(nn, **narrow if name.startswith(("alexnet", "vgg")) else {"Linear": linear}):
+        model = models.get_model(name, weights=None, **quick).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.1)

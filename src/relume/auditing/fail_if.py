@@ -29,11 +29,11 @@ class Condition:
     value: float
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
+    def read(cls, text: str, what: str = "a measure", example: str = "cascade>0.5") -> Condition:
         """Read a condition: the key of a measure, one of ``<``, ``>``, ``<=`` and ``>=``, and a number.
 
         Raises:
-            InputError: there is no such measure, or it is no condition.
+            InputError: it is no condition; the message says ``what`` is to stand in one.
         """
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         try:
@@ -41,14 +41,24 @@ class Condition:
         except ValueError:
             value = math.nan
         if match is None or math.isnan(value):
-            raise InputError(f"a condition is a measure, one of <, >, <= and >=, and a number, 'cascade>0.5'; got {text!r}")
-        measures = measures_of()
-        if match[1] not in measures:
-            if match[1] in CHECKS and CHECKS[match[1]].measures:
-                own = ", ".join(CHECKS[match[1]].measures)
-                raise InputError(f"{match[1]!r} is a check of several measures; set a condition for one of {own}")
-            raise InputError(f"there is no measure {match[1]!r} to set a condition for; choose from {', '.join(measures)}")
+            raise InputError(f"a condition is {what}, one of <, >, <= and >=, and a number, {example!r}; got {text!r}")
         return cls(match[1], match[2], value)
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read a condition on a measure of an audit.
+
+        Raises:
+            InputError: there is no such measure, or it is no condition.
+        """
+        condition = cls.read(text)
+        name, measures = condition.measure, measures_of()
+        if name not in measures:
+            if name in CHECKS and CHECKS[name].measures:
+                own = ", ".join(CHECKS[name].measures)
+                raise InputError(f"{name!r} is a check of several measures; set a condition for one of {own}")
+            raise InputError(f"there is no measure {name!r} to set a condition for; choose from {', '.join(measures)}")
+        return condition
 
     def broken(self, measures: Mapping[str, float], *, empty: bool = False) -> str | None:
         """Say how the ``measures`` of a map meet the condition; None if they do not.

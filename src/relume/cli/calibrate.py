@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import remember
 from relume.cli.common import err, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
 from relume.cli.options import METHODS
+from relume.text import printable
 
 if TYPE_CHECKING:
     from relume.explanation import Calibration
@@ -81,8 +83,11 @@ def calibrate(
         )
     with uninterrupted():
         running.stopped = f"stopped; the results are in {str(output)!r}"
+        copy = remember(calibration)
     _show(calibration)
     out.print(Text.assemble(("→ ", "green"), (str(output / "index.html"), "bold green"), "  open it in a browser"))
+    if copy is not None:
+        out.print(Text(f"explain, compare, audit and run find a copy in {printable(copy)}", style="dim"))
 
 
 def _show(calibration: Calibration) -> None:

@@ -212,5 +212,5 @@ def reached(e: Explanation, *, without: Sequence[str] = ()) -> Text:
     how = f" ({why}; --layer names another)" if (why := e.layer_choice) else ""
     lines = [f"layer {e.layer}{how}"] if e.layer else []
     lines += list(map(str, e.coverage.rows))
-    lines += [e.naming("--activation {}"), trouble_with_layer(e, without, "--layer {}"), *e.beliefs]
+    lines += [*e.beliefs, e.naming("--activation {}"), trouble_with_layer(e, without, "--layer {}")]
     return Text("\n" + "\n".join(line for line in lines if line))

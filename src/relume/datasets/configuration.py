@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from relume.datasets.request import RunRequest
     from relume.models.opened import Opened
 
-__all__ = ["check_same", "configuration_of", "digest_of", "versions"]
+__all__ = ["check_same", "configuration_of", "differences", "digest_of", "versions"]
 
 _LIBRARIES = ("relume", "torch", "numpy", "pillow", "pyarrow")
 
@@ -64,13 +64,17 @@ def check_same(folder: object, before: Mapping[str, Any], now: Mapping[str, Any]
         relume.errors.InputError: 'RUN' was begun otherwise: request.store was 'maps' and is 'facts'; give what it was begun
         with, or another folder
     """
+    if found := differences(before, now):
+        raise InputError(
+            f"{str(folder)!r} was begun otherwise: {', '.join(found)}; give what it was begun with, or another folder"
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two configurations, ``request.store was 'maps' and is 'facts'``."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(now))
     keys = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
-    if keys:
-        differences = [f"{key} was {_brief(flat_before.get(key))} and is {_brief(flat_now.get(key))}" for key in keys]
-        raise InputError(
-            f"{str(folder)!r} was begun otherwise: {', '.join(differences)}; give what it was begun with, or another folder"
-        )
+    return [f"{key} was {_brief(flat_before.get(key))} and is {_brief(flat_now.get(key))}" for key in keys]
 
 
 def _flat(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -184,7 +184,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         layer=layer,
         store=store,
         exact=exact,
-        options=cast("Options", options),
+        options=cast("Options", {"calibration": opened.calibration, **options}),
     )
     with locked(folder, shard) as still_there:
         clear_unfinished(folder)

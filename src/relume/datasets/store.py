@@ -126,7 +126,7 @@ def _rows(storage: Storage, part: str) -> int | None:
     try:
         with storage.open(part) as file:
             return int(pq.read_metadata(file).num_rows)
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return None
 
 
@@ -219,13 +219,24 @@ class Run:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each row as plain values by column; a few are in memory at a time."""
+        return self.rows()
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield each row as iteration does, of some columns only: the others are not read.
+
+        Args:
+            columns: their names, ``id`` among them; all if None.
+
+        Raises:
+            InputError: a part is damaged.
+        """
         storage, seen = self._storage, set[str]()
         there = _parts(storage)
         are_apart = _are_apart(there)
         for part in there:
             try:
                 with storage.open(part) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
-                    for batch in file.iter_batches(_ROWS):
+                    for batch in file.iter_batches(_ROWS, columns=columns):
                         for row in batch.to_pylist():
                             if are_apart or row["id"] not in seen:
                                 yield row
@@ -286,6 +297,42 @@ class Run:
             provenance["input"] = f"not kept, and it cannot be read again: {first_line(error)}"
         known = {"model": provenance["model"], "labels": self.record["labels"], "provenance": provenance}
         return explanation_of(row, maps_of(schema), known, loaded)
+
+    def report(
+        self, against: Run | str | Path | None = None, *, output: str | Path | None = None, shortcuts: bool = True
+    ) -> str | Path:
+        """Write what the run says as a whole: a page, a table of the classes, and the repeated patches that the network uses.
+
+        Args:
+            against: another run of the same pictures, such as that of the network before it was trained again. What changed
+                from it is the first part of the page.
+            output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``, or its URL; ``report`` in that of
+                the run if None.
+            shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
+
+        Returns:
+            The page, one file that needs no network.
+
+        Raises:
+            InputError: there is no row yet, a part is damaged, or the other run differs by more than its weights.
+            OutputError: the folder cannot be written to.
+
+        Example:
+            >>> import tempfile
+            >>> import relume
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     for seed in range(3):
+            ...         relume.demo.draw_scene(seed, ["cat"]).picture.save(f"{folder}/{seed}.png")
+            ...     run = relume.run("demo", folder, f"{folder}/run", methods=["gradcam"])
+            ...     run.report(shortcuts=False).relative_to(folder).as_posix()
+            'run/report/index.html'
+        """
+        from relume.datasets.report.report import RunReport
+
+        place = joined(str(self.folder), "report") if output is None else output
+        storage_of(place).check()
+        other = Run.load(against) if isinstance(against, str | Path) else against
+        return RunReport.of(self, other, shortcuts=shortcuts).save(place)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""

@@ -15,7 +15,7 @@ def summary(e: Explanation) -> str:
     maps = ", ".join(f"{key} ({words})" if words else key for key, words in doubts.items())
     at_once = "" if e.batch_size is None else f", explained {e.batch_size} at a time"
     lines = [f"photo {i}: {note}" for i, photo in enumerate(e.photos or ()) for note in photo.notes]
-    closing = "".join(f"\n{line}" for line in (*lines, e.naming(), e.layer_trouble, *e.beliefs) if line)
+    closing = "".join(f"\n{line}" for line in (*lines, *e.beliefs, e.naming(), e.layer_trouble) if line)
     return f"{e.model}{layer}{at_once}\n{'; '.join(titles)}\n{maps}: {e.reached}{closing}"
 
 
