@@ -314,6 +314,7 @@ class Game:
             confidence=wall.confidence,
             usable=len(wall.predictions),
             given=len(wall.photos),
+            **({"pictures": "drawn scenes"} if wall.are_scenes else {}),
             agreement=None if math.isnan(auc) else auc,
             notes=notes,
             provenance={

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def photographs(photos: Any) -> Sequence[Any]:
     Raises:
         InputError: there is none.
     """
-    if isinstance(photos, str) and photos.partition(":")[0] == "scenes" and photos.partition(":")[2].isdecimal():
+    if _are_scenes(photos):
         count = int(photos.partition(":")[2])
         return [draw_scene(seed, [CLASSES[seed % len(CLASSES)]]).picture for seed in range(count)]
     several = [photos] if isinstance(photos, str | Path) else [*photos]
@@ -109,6 +110,10 @@ def photographs(photos: Any) -> Sequence[Any]:
     if not pictures:
         raise InputError("there are no photographs to build mosaics of; give a folder of them")
     return pictures
+
+
+def _are_scenes(photos: Any) -> bool:
+    return isinstance(photos, str) and re.fullmatch(r"scenes:\d+", photos) is not None
 
 
 @dataclass(slots=True)
@@ -122,6 +127,7 @@ class Wall:
         predictions: those of the photographs that the network is sure of.
         failed: why photographs could not be used, one sentence each.
         several: True if a photograph may show several classes.
+        are_scenes: True if the photographs are drawn scenes.
     """
 
     opened: Opened
@@ -130,6 +136,7 @@ class Wall:
     predictions: list[Prediction] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     several: bool = False
+    are_scenes: bool = False
     _size: tuple[int, ...] | None = None
 
     @classmethod
@@ -140,7 +147,7 @@ class Wall:
             InputError: nothing tells what the network's scores are, so there is no probability; the network gives no class
                 scores for the whole picture; or inputs have different sizes, or are no pictures.
         """
-        wall = cls(opened, photographs(photos), confidence)
+        wall = cls(opened, photographs(photos), confidence, are_scenes=_are_scenes(photos))
         results = in_batches(range(len(wall.photos)), BATCH, lambda i: (i, wall.image(i)), wall._predict)
         for i, prediction in results:
             if isinstance(prediction, InputError) and not isinstance(prediction, ImageError):

@@ -129,7 +129,7 @@ def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -
     few = " (few)" if c.mosaics < FEW else ""
     return Verdict(
         level,
-        f"On this network, in {c.mosaics} mosaics{few} of {c.photos} of your photographs, {title} put {scores.mass} of its map "
+        f"On this network, in {c.mosaics} mosaics{few} of {c.photos} {c.pictures}, {title} put {scores.mass} of its map "
         f"on the right one of {NUMBERS.get(cells, cells)} (chance {1 / cells:.2f}; edges {edges.mean:.2f}); the heaviest cell "
         f"was right in {round(scores.heaviest.mean * c.photos)} of {c.photos}. {end}",
     )

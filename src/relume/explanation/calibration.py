@@ -88,6 +88,7 @@ class Calibration:
         confidence: the least probability of a photograph's predicted class.
         usable: how many of the photographs given had it.
         given: how many photographs were given.
+        pictures: what they are, in words: ``of your photographs`` or ``drawn scenes``.
         agreement: how well the correlation of guided backpropagation with Grad-CAM tells maps whose heaviest cell is right
             from others, inside mosaics alone: the area under the curve, or None.
         notes: what a reader must know: what was left out and why.
@@ -115,6 +116,7 @@ class Calibration:
     confidence: float
     usable: int
     given: int
+    pictures: str = "of your photographs"
     agreement: float | None = None
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
