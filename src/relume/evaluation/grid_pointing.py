@@ -6,6 +6,7 @@ Böhle et al. 2021, arXiv:2104.00032; Rao, Böhle & Schiele 2022, arXiv:2205.104
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ from relume.measures.localisation import Map, Truth, cell_bounds, cell_masks, ce
 from relume.measures.statistics import Estimate, area_under_curve, estimate, mean_of_defined
 from relume.methods.base import METHODS
 from relume.methods.names import DEFAULT_METHODS
-from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods
+from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods, rewinding
 from relume.models.photos import as_input
 from relume.models.sources import as_opened
 from relume.pages.folder import check_writable
@@ -129,8 +130,9 @@ def calibrate(  # noqa: PLR0913 - every one is an option of the command too
     game = Game.of(wall, methods, layer, grid, seed)
     unfinished = Unfinished.of(output, game.facts([*arrangement, *focused]))
     plays = [(game.play, mosaic) for mosaic in arrangement] + [(game.focus, mosaic) for mosaic in focused]
-    rows: list[Row] = []
+    rows, rewind = list[Row](), rewinding(game.methods)
     for i, (play, mosaic) in enumerate(plays):
+        rewind()  # so that a row is the same whichever were done before
         rows.append(unfinished.row(i, functools.partial(play, mosaic, i)))
         if progress is not None:
             progress("explaining", i + 1, len(plays))
@@ -280,7 +282,7 @@ class Game:
 
     def facts(self, mosaics: Sequence[Mosaic]) -> dict[str, Any]:
         """Return everything that rows depend on, as plain data."""
-        photos = self.wall.photos
+        names = {i: self._name(i) for mosaic in mosaics for i in mosaic.photos}
         return {
             "fingerprint": fingerprint_of(self.wall.opened.model),
             "layer": self.layer_name,
@@ -289,8 +291,15 @@ class Game:
             "grid": self.grid,
             "seed": self.seed,
             "confidence": self.wall.confidence,
-            "mosaics": [[str(photos[i]) if isinstance(photos[i], str | Path) else i for i in m.photos] for m in mosaics],
+            "mosaics": [[names[i] for i in mosaic.photos] for mosaic in mosaics],
         }
+
+    def _name(self, i: int) -> str:
+        """Return the path of a photograph, or the hash of what the network sees of a picture that has none."""
+        photo = self.wall.photos[i]
+        if isinstance(photo, str | Path):
+            return str(photo)
+        return hashlib.sha256(self.wall.image(i).float().numpy().tobytes()).hexdigest()
 
     def calibration(self, rows: Sequence[Row], focus: Sequence[Row] = ()) -> Calibration:
         """Estimate every score, with its interval over mosaics."""
