@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
@@ -47,6 +48,7 @@ def explain(
     photos: Photos,
     *,
     network: Network,
+    belief: Belief,
     target: common.Targets = None,
     ask: common.Questions = None,
     versus: Annotated[
@@ -92,7 +94,7 @@ def explain(
     cut = None if tiles is None else tiles_of(tiles)
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = find_photos(photos, output)
-    opened = network.open(example=photos[0])
+    opened = belief.calibrated(network.open(example=photos[0]))
     targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import complain, err, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
@@ -52,6 +53,7 @@ def run(
     *,
     output: Annotated[str, typer.Option(metavar="RUN", help="Folder or URL of the run; a run that is there is gone on with.")],
     network: Network,
+    belief: Belief,
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class to explain, by index or name. [default: the predicted class]")
     ] = None,
@@ -107,7 +109,7 @@ def run(
     if target is not None and ask is not None:
         raise TargetError("a run explains one thing of each picture; give --target or --ask")
     methods, preparing = asked.methods(METHODS), network.preparing
-    opened = network.open(prepared=False)
+    opened = belief.calibrated(network.open(prepared=False))
     (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
     with ExitStack() as held, _shown() as show:
 

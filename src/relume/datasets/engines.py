@@ -42,13 +42,13 @@ from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index
 from relume.models.opened import BATCH_SIZE, Opened
-from relume.models.sources import open_model
+from relume.models.sources import as_opened
 from relume.registry import Registry
 
 if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.reading import Rectifiers, Reshape
-    from relume.explanation.belief import Calibrated
+    from relume.explanation.calibration import Calibration
     from relume.explanation.request import Layers, Options
     from relume.methods.gradients import Fuse
     from relume.methods.wrapper import MethodLike
@@ -80,7 +80,7 @@ class RunOptions(TypedDict, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
-    calibration: Calibrated | None
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +188,15 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     begin = resolve_name(engine) if isinstance(engine, str) else engine
     folder.check()
     source = open_source(source)
-    opened = _opened(model, preprocessing, options)
+    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
+    opened = as_opened(model, preprocessing, labels=labels, activation=activation)
     request = RunRequest(
         methods=methods,
         target=class_index(target, opened.labels) if isinstance(target, str) else target,
         layer=layer,
         store=store,
         exact=exact,
-        options=cast("Options", options),
+        options=cast("Options", {"calibration": opened.calibration, **options}),
     )
     with begin(model, source, address=address, actors=actors, shard=shard) as make, locked(folder, shard) as still_there:
         clear_unfinished(folder)
@@ -215,24 +216,6 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
     return Run.load(output)
-
-
-def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
-    """Open a spec, or a module with its preprocessing; with the labels and the activation of the options, if any."""
-    if isinstance(model, nn.Module) == (preprocessing is None):
-        raise InputError(
-            "a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224), and nothing else is"
-        )
-    if preprocessing is not None:
-        opened = Opened(type(model).__name__, cast("nn.Module", model), preprocessing)
-    else:
-        opened = model if isinstance(model, Opened) else open_model(cast("str | Path", model))
-    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
-    return dataclasses.replace(
-        opened,
-        labels=opened.labels if labels is None else tuple(labels),
-        activation=opened.activation if activation == "auto" else activation,
-    )
 
 
 def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
-from relume.datasets.configuration import weights_hash
 from relume.datasets.contents import read_picture
 from relume.datasets.loading import ahead
 from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
+from relume.engine.weights import weights_hash
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
 from relume.models.photos import natural
