@@ -8,7 +8,7 @@ def test_what_it_writes_and_says(tmp_path):
     result = relume_command("calibrate", "scenes:16", "--method", "gradcam", "--output", tmp_path / "C")
     assert result.exit_code == 0, result.output
     words = " ".join(result.stdout.split())
-    assert "on the right cell heaviest right Focus DiPart DiFull" in words
+    assert "right cell heaviest Focus DiPart DiFull Grad-CAM 0.97 ±0.01 1.00" in words
     calibration = relume.Calibration.load(tmp_path / "C")
     assert calibration.sentence("gradcam") in words
     assert calibration.mosaics == 4

@@ -103,7 +103,7 @@ def _show(calibration: Calibration) -> None:
     measures = {key: title for key, title in measures.items() if any(getattr(s, key) for s in calibration.methods.values())}
     table.add_column("", no_wrap=True)
     for title in measures.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for key, scores in {**calibration.methods, **calibration.baselines}.items():
         cells = [estimate.brief() if (estimate := getattr(scores, measure)) else "–" for measure in measures]
         table.add_row(scores.title, *cells, style="" if key in calibration.methods else "dim")

@@ -167,6 +167,14 @@ class Game:
         disconnected: the networks of :mod:`relume.evaluation.disconnected` that this one makes.
         seed: seeds the random baseline and the bootstrap.
         notes: what a reader must know: what was left out and why.
+
+    Example:
+        >>> import relume
+        >>> from relume.evaluation import Game, Mosaic, Wall
+        >>> game = Game.of(Wall.of(relume.open_model("demo", "cpu"), "scenes:4"), ["gradcam"])
+        >>> row = game.play(Mosaic(photos=(0, 1, 2, 3), classes=(0, 1, 2, 3)), number=0)
+        >>> row["gradcam"]["heaviest"]
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     wall: Wall

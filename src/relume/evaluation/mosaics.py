@@ -128,6 +128,13 @@ class Wall:
         failed: why photographs could not be used, one sentence each.
         several: True if a photograph may show several classes.
         are_scenes: True if the photographs are drawn scenes.
+
+    Example:
+        >>> import relume
+        >>> from relume.evaluation import Wall
+        >>> wall = Wall.of(relume.open_model("demo", "cpu"), "scenes:3")
+        >>> [(p.photo, p.index) for p in wall.predictions]
+        [(0, 0), (1, 1), (2, 2)]
     """
 
     opened: Opened
