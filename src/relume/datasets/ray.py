@@ -21,7 +21,6 @@ from torch import nn
 
 from relume.datasets.cluster import check_nodes, check_shared, connected, in_words, places
 from relume.datasets.columns import FORMAT, schema_of
-from relume.datasets.configuration import weights_hash
 from relume.datasets.engines import Engine, Progress, Report, prepared
 from relume.datasets.loading import ahead
 from relume.datasets.python import Indexed
@@ -30,6 +29,7 @@ from relume.datasets.storage import is_url, storage_of
 from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
 from relume.datasets.tally import Tally
 from relume.engine.preparation import preparation_of
+from relume.engine.weights import weights_hash
 from relume.errors import InputError, ModelError, OutputError, RelumeError
 from relume.models.opened import Opened
 from relume.models.sources import open_model
