@@ -118,6 +118,10 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def for_arrow(self) -> tuple[Any, str]:
+        """Return the file system of pyarrow that has it, and the path there."""
+
+    @abstractmethod
     def put(self, name: str, content: bytes | memoryview) -> None:
         """Write a file whole or not at all; it is there for good when this returns.
 
@@ -220,6 +224,11 @@ class _Local(Storage):
     def check(self) -> None:
         check_writable(self.path)
 
+    def for_arrow(self) -> tuple[Any, str]:
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem(), str(self.path.absolute())
+
     def put(self, name: str, content: bytes | memoryview) -> None:
         path = self.path / name
         aside = path.with_name(f"{prefix()}{secrets.token_hex(4)}")
@@ -317,6 +326,11 @@ class _Remote(Storage):
 
     def check(self) -> None:
         self.names()
+
+    def for_arrow(self) -> tuple[Any, str]:
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        return PyFileSystem(FSSpecHandler(self.files)), self.root
 
     def put(self, name: str, content: bytes | memoryview) -> None:
         try:
