@@ -211,7 +211,7 @@ def a_suspect(where="same place", *, flagged=True):
 def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run", some_items())
     suspects = Suspects((a_suspect(),), (a_suspect("any place", flagged=False),), ("one class is small",), 1000, ("cat",))
-    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: suspects)
+    monkeypatch.setattr(contents, "find_suspects", lambda *_: suspects)
     report = RunReport.of(relume.Run.load(folder))
     part = report.files["index.html"].decode().split('<section id="patches">')[1].split("</section>")[0]
     assert part.count('class="suspect"') == 2
@@ -224,7 +224,7 @@ def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
     assert "one class is small" in part
     assert report.figures["suspects"] == 1
     assert pq.read_table(io.BytesIO(report.files["suspects.parquet"]))["ids"].to_pylist() == [["cat-1", "cat-2"]] * 2
-    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: Suspects(pictures=1000))
+    monkeypatch.setattr(contents, "find_suspects", lambda *_: Suspects(pictures=1000))
     report = RunReport.of(relume.Run.load(folder))
     assert report.files["index.html"].decode().count("no repeated patch found") == 2
     assert report.figures["suspects"] == 0
