@@ -26,7 +26,7 @@ from relume.pictures.preprocessing import Preprocessing
 from relume.text import encoded, first_line
 
 if TYPE_CHECKING:
-    from relume.datasets.source import Item
+    from relume.datasets.source import Item, Source
     from relume.explanation.result import Explanation
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
