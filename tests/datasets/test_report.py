@@ -252,11 +252,11 @@ def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
     assert report.figures["suspects"] == 0
 
 
-def test_a_reader_filters_and_sorts(tmp_path, chromium):
+def test_a_reader_filters_and_sorts(tmp_path, new_page):
     items = [*some_items(), item(HOSTILE, label=HOSTILE)]
     before = write_run(tmp_path / "before", items)
     path = relume.Run.load(write_run(tmp_path / "now", items, masks=True)).report(before, shortcuts=False)
-    page = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce").new_page()
+    page = new_page(reduced_motion="reduce")
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -289,4 +289,4 @@ def test_a_reader_filters_and_sorts(tmp_path, chromium):
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
     assert complaints == []
     assert [url for url in requests if not url.startswith(("data:", "blob:", path.as_uri()))] == []
-    page.context.close()
+    page.close()
