@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_demo_is_said(tmp_path):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
-    result = relume_command("evaluate", "--scenes", "15", "--method", ",".join(METHODS), "--output", folder)
+    result = relume_command("evaluate", "--scenes", "10", "--method", ",".join(METHODS), "--output", folder)
     assert result.exit_code == 0, result.output
     return json.loads((folder / "evaluation.json").read_text()), result.stdout, folder
 
@@ -111,9 +111,9 @@ def test_evaluate_prints_and_writes_every_figure(measured):
     written, text, folder = measured
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "evaluation.md", "evaluation.png"}
     keys = ("model", "weights", "layer", "data", "seed")
-    assert [written["provenance"][key] for key in keys] == ["demo", None, "layer3", "scenes:15", 0]
-    assert written["samples"] == 15
-    assert "Model demo; layer layer3; data scenes:15." in text
+    assert [written["provenance"][key] for key in keys] == ["demo", None, "layer3", "scenes:10", 0]
+    assert written["samples"] == 10
+    assert "Model demo; layer layer3; data scenes:10." in text
     rows = [*METHODS, "sobel_edges", "centred_gaussian", "uniform", "random", "blurred_target_mask"]
     titles = [*TITLES, "Sobel edges", "centred Gaussian", "uniform", "random", "blurred target mask"]
     assert list(written["measures"]) == rows

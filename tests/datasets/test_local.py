@@ -190,10 +190,10 @@ def many(tmp_path_factory):
 
 @pytest.mark.slow
 @told
-@pytest.mark.parametrize("shards", [1, 4])
-def test_two_thousand_scenes_survive_five_kills(many, shards, tmp_path):
-    """Killed wherever it is, in four shards too; nothing lasts longer than the processes."""
-    folder, chance = tmp_path / "run", random.Random(shards)
+@pytest.mark.parametrize(("shards", "place"), [(1, "{}/run"), (4, "{}/run"), (1, "s3://bucket/run")])
+def test_two_thousand_scenes_survive_five_kills(many, shards, place, tmp_path, s3):
+    """Killed wherever it is, in four shards and in S3 too; nothing lasts longer than the processes."""
+    folder, chance = place.format(tmp_path), random.Random(shards)
     for _ in range(5):
         processes = [begin_scenes(2000, folder, (i + 1, shards)) for i in range(shards)]
         for process in processes:
@@ -205,3 +205,4 @@ def test_two_thousand_scenes_survive_five_kills(many, shards, tmp_path):
     assert [process.returncode for process in processes] == [0] * shards
     assert_same(relume.Run.load(folder), many)
     assert not left_over(tmp_path)
+    assert not [name for name in s3.find("bucket") if ".relume-" in name]

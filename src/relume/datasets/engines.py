@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -17,11 +19,11 @@ from torch import Tensor, nn
 
 from relume.acceleration.prepared import prepare
 from relume.datasets.configuration import check_same, configuration_of, digest_of, versions
-from relume.datasets.loading import DEFAULT_LOADERS
+from relume.datasets.loading import DEFAULT_LOADERS, ahead
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded, small
+from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.storage import Storage, UnreachableError, storage_of
@@ -56,13 +58,16 @@ if TYPE_CHECKING:
     from relume.targets import TargetLike
     from relume.targets.activation import Activation
 
-__all__ = ["ENGINES", "PART_SIZE", "Engine", "Progress", "run"]
+__all__ = ["ENGINES", "PART_SIZE", "Engine", "Progress", "prepared", "run"]
 
 #: Rows of a part. A run that is killed loses as many at most.
 PART_SIZE = 256
 
-#: Each engine by its name: a subclass of :class:`Engine`, or its name, ``package.module:Class``, imported when first needed.
-ENGINES: Registry[type[Engine] | str] = Registry("engine", "relume.engines", {"local": "relume.datasets.local:Local"})
+#: Each engine by its name: a context manager as :func:`relume.datasets.local.local` is, which gives a function that makes an
+#: :class:`Engine`; or its name, ``package.module:function``, imported when first needed.
+ENGINES: Registry[Callable[..., AbstractContextManager[Callable[..., Engine]]] | str] = Registry(
+    "engine", "relume.engines", {"local": "relume.datasets.local:local", "ray": "relume.datasets.ray:on_ray"}
+)
 
 
 class RunOptions(TypedDict, total=False):
@@ -118,6 +123,8 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     exact: bool = False,
     limit: int | None = None,
     on: str = "local",
+    address: str | None = None,
+    actors: int | None = None,
     shard: tuple[int, int] = (1, 1),
     loaders: int = DEFAULT_LOADERS,
     part_size: int = PART_SIZE,
@@ -144,7 +151,10 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
             a layer are small and always kept.
         exact: True to keep them in float32, and not in codes of 8 bits.
         limit: how many items are explained, the first ones; None for all.
-        on: the engine that does the work, of :data:`relume.datasets.engines.ENGINES`: ``local`` is this process.
+        on: who does the work: ``local`` for this process, ``ray`` for a cluster; see :data:`relume.datasets.engines.ENGINES`.
+        address: of a cluster: that of its head node, such as ``10.0.0.1:6379``, or ``auto``. If None, that in ``RAY_ADDRESS``,
+            or else one is started on this machine.
+        actors: how many processes of a cluster explain at once; if None, as many as it has GPUs, or else CPUs to spare.
         shard: ``(2, 4)`` for every fourth part from the second on. Others do the rest, at the same time, into the same folder.
         loaders: how many threads read and prepare pictures; 0 for none beside the one that explains.
         part_size: how many rows a part has.
@@ -172,8 +182,9 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         {'id': '2.png', 'class_name': 'cat', 'error': None}
     """
     batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, storage_of(output)
-    _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit)
+    _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit, actors=actors)
     engine = ENGINES[on]
+    begin = resolve_name(engine) if isinstance(engine, str) else engine
     folder.check()
     source = open_source(source)
     labels, activation = options.pop("labels", None), options.pop("activation", "auto")
@@ -186,7 +197,7 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         exact=exact,
         options=cast("Options", {"calibration": opened.calibration, **options}),
     )
-    with locked(folder, shard) as still_there:
+    with begin(model, source, address=address, actors=actors, shard=shard) as make, locked(folder, shard) as still_there:
         clear_unfinished(folder)
         record = read_record(folder)
         if record is None and parts(folder):
@@ -198,9 +209,8 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         configuration = configuration_of(opened, request, **more)
         if record is not None:
             check_same(folder, record["configuration"], configuration)
-        kind = resolve_name(engine) if isinstance(engine, str) else engine
-        work: Engine = kind(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders)
-        work.prepare(preparing)
+        work = make(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders, preparing)
+        work.prepare()
         if record is None:
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
@@ -244,6 +254,8 @@ class Engine(ABC):
     part_size: int
     batch_size: int
     loaders: int
+    preparing: Preparing | None
+    example: Item | None = field(default=None, init=False)  # the first item that can be read
 
     @abstractmethod
     def waiting(self) -> pa.Table:
@@ -267,7 +279,23 @@ class Engine(ABC):
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
-    def prepare(self, preparing: Preparing | None) -> None:
+    def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
+        """Explain the next items in batches, and yield their rows: a thread makes them while the network runs on."""
+        with ahead(
+            lambda work: rows_of(*work, self.request), self._explained(loaded, count), min(1, self.loaders), 1
+        ) as tables:
+            yield from tables
+
+    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
+        """Explain items in batches, and give all that their rows are made of."""
+        while left:
+            batch = [*islice(loaded, min(self.batch_size, left))]
+            results = explained(self.opened, batch, self.request)
+            self.batch_size = at_once(results, self.batch_size)
+            left -= len(batch)
+            yield batch, results
+
+    def prepare(self) -> None:
         """Prepare the network, if it can be, after one picture has shown that the request can be met.
 
         Raises:
@@ -277,7 +305,7 @@ class Engine(ABC):
             if isinstance(loaded, tuple):
                 if item["target"] is None:
                     _try(self.opened, loaded, self.request)
-                self.opened = _prepared(self.opened, loaded[1], preparing)
+                self.opened, self.example = prepared(self.opened, loaded[1], self.preparing), item
                 return
 
     def begin(self, model: object, configuration: Mapping[str, Any]) -> None:
@@ -313,7 +341,7 @@ def _options_of(opened: Opened) -> dict[str, Any] | None:
     return options
 
 
-def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
+def prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
     """Return the network prepared; without options for that as it is, if it was or cannot be."""
     if preparing is None and preparation_of(opened.model) is not None:
         return opened
