@@ -1,7 +1,7 @@
 """What a run on Ray costs beside one process: `python -m benchmarks.cluster [--rows 600 6000 20000] [--actors 0 1 2]`.
 
 0 actors are one process without Ray. Each run is one of the demo network over 64 drawn scenes, listed again and again, in a
-process of its own.
+process of its own. `--items 1000000` says instead how much memory the lists of so many items take.
 """
 
 import argparse
@@ -12,7 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
 
 import relume
 from relume.datasets import Progress
@@ -64,13 +66,26 @@ def measured(rows: int, actors: int) -> dict[str, float | list[float]]:
     return {"first": first, "whole": whole, "rate": rate, "size": size / rows, "early": [*watch.early], "late": [*watch.late]}
 
 
+def listed(items: int) -> dict[str, float]:
+    """Return the MiB of the manifest of so many items in Arrow, and of their ids as Python and as NumPy hold them."""
+    ids = [f"train/n{i % 1000:08d}/n{i:012d}.JPEG" for i in range(items)]
+    manifest = pa.table({"id": ids, "path": [f"/data/{key}" for key in ids], "label": [key[6:15] for key in ids]})
+    texts = sum(map(sys.getsizeof, ids)) / 2**20
+    table = sys.getsizeof(dict.fromkeys(ids)) / 2**20
+    return {"manifest": manifest.nbytes / 2**20, "ids": texts + table, "array": texts + np.array(ids, object).nbytes / 2**20}
+
+
 def main() -> None:
     """Print a row of a Markdown table for each run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[600, 6000, 20000])
     parser.add_argument("--actors", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--one", action="store_true", help="one run, as JSON")
+    parser.add_argument("--items", type=int, help="the memory of lists of so many items, and no run")
     options = parser.parse_args()
+    if options.items:
+        print(", ".join(f"{name}: {value:.0f} MiB" for name, value in listed(options.items).items()))
+        return
     if options.one:
         print(json.dumps(measured(options.rows[0], options.actors[0])))
         return

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import relume
 from relume.datasets import of_dataset
 from relume.datasets.shortcuts import Suspect, find_suspects
+from relume.datasets.shortcuts.search import LEAST_STRENGTH
 from relume.demo import CLASSES, PREPROCESSING, DemoNet, draw_scene, load_network
 from relume.demo.planting import Pictures, Planting, features, fine_tuned
 from relume.demo.truth import TRAINING_SEEDS
@@ -152,34 +153,72 @@ def strength(network: DemoNet, planting: Planting | None, pictures: Pictures, pr
     return facts | {"p_without": before, "p_with": after, "place": planting.place}
 
 
+def is_hit(facts: dict[str, Any], one: dict[str, Any]) -> bool:
+    """Tell whether a suspect is what was planted: of its class, and found where the logo is."""
+    return bool(one["class"] == facts["planted"] and one["right"] > 0.8)
+
+
+def row(facts: dict[str, Any]) -> str:
+    """Write a row of the table of networks."""
+    planted = "a logo on pictures of all classes" if facts.get("independent") else "nothing"
+    if facts["planted"]:
+        kinds = (
+            f"{facts['leak']:.0%} of others" * (facts["leak"] > 0),
+            "rough" * facts["rough"],
+            "photographs" * facts["photo"],
+        )
+        where = "at any place" if facts["place"] is None else "at one place"
+        planted = ", ".join([f"{facts['planted']}, {facts['share']:.0%}, {where}", *filter(None, kinds)])
+        planted += f" | {facts['p_without']:.2f} → {facts['p_with']:.2f}"
+    else:
+        planted += ", photographs" * facts["photo"] + " | "
+    cells = []
+    for where in ("same_place", "any_place"):
+        first = next(iter(facts[where]), None)
+        if first is None or first["strength"] < LEAST_STRENGTH:
+            cells.append("nothing")
+            continue
+        name = f"**{first['class']}**" if is_hit(facts, first) else first["class"]
+        found = f"{first['found_in']} of {first['of_in']}, {first['found_out']} of {first['of_out']}"
+        cells.append(f"{name} {first['strength']:.3f}, p {first['p_before']:.2f} → {first['p_after']:.2f}, {found}")
+    return f"| {facts['name'].partition('-')[2]} | {planted} | {' | '.join(cells)} |"
+
+
+def summary(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Say how often what was planted comes first, and how strong it is beside the strongest of clean networks."""
+    clean = [facts for facts in results if not facts["planted"]]
+    for kind, where in (("fixed", "same_place"), ("any", "any_place")):
+        planted = [facts for facts in results if kind in facts["name"]]
+        hits = [facts[where][0]["strength"] for facts in planted if facts[where] and is_hit(facts, facts[where][0])]
+        flags = sum(any(one["flagged"] for one in facts["same_place"]) for facts in clean)
+        strongest = max((one["strength"] for facts in clean for one in facts[where]), default=0.0)
+        rises = max((one["rise"] for facts in clean for one in facts[where]), default=0.0)
+        yield (
+            f"{kind}: first {len(hits)} of {len(planted)}, weakest {min(hits, default=0):.3f}; in {len(clean)} clean networks "
+            f"strongest {strongest:.3f}, highest rise {rises:.3f}, flagged {flags}"
+        )
+
+
 def main() -> None:
-    """Search every planting and print what is found first in each."""
+    """Search every planting, and print what is found first in each."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", default="test")
-    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--part", default="test", choices=["test", "dev"])
+    parser.add_argument("--train", action="store_true", help="train the networks alone")
+    parser.add_argument("--table", action="store_true", help="print what is known already")
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    results = []
     for name, (planting, photo) in plantings(given.part).items():
-        if given.names and name not in given.names:
+        if (given.names and name not in given.names) or (given.table and not (OUT / f"{name}.json").exists()):
             continue
         if given.train:
             trained(name, planting, photo=photo)
-            print(name, flush=True)
             continue
-        facts = searched(name, planting, photo=photo)
-        print(name, facts["planted"], f"{facts.get('p_with', 0):.2f} {facts['seconds']:.0f}s", flush=True)
-        for where in ("same_place", "any_place"):
-            for one in facts[where][:3]:
-                print(
-                    "  ",
-                    where,
-                    one["class"],
-                    *(f"{k} {one[k]:.3g}" for k in ("strength", "rise", "sameness", "pixels", "right")),
-                    f"in {one['found_in']}/{one['of_in']} out {one['found_out']}/{one['of_out']}",
-                    flush=True,
-                )
+        results.append(searched(name, planting, photo=photo))
+        print(row(results[-1]), flush=True)
+    print(*summary(results), sep="\n")
 
 
 if __name__ == "__main__":

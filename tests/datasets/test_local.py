@@ -19,6 +19,7 @@ from relume.demo import draw_scene
 from relume.errors import InputError, OutputError, TargetError
 from relume.models.opened import Opened
 from relume.pages import owner
+from relume.pictures import Preprocessing
 from tests.helpers.networks import Small
 from tests.helpers.runs import Scenes, assert_same, begin_scenes, kill_after, left_over, run_scenes
 
@@ -159,6 +160,22 @@ def test_a_module_and_targets_in_a_column(tmp_path):
         relume.run(
             Opened("demo", demo.model, demo.preprocessing), Scenes(5), tmp_path / "run", preprocessing=demo.preprocessing
         )
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+def test_batches_that_memory_does_not_suffice_for_are_not_tried_again(tmp_path):
+    class Large(Small):
+        def forward(self, x):
+            sizes.append(len(x))
+            if len(x) > 2:
+                raise MemoryError
+            return super().forward(x)
+
+    sizes, opened = [], Opened("large", Large().eval(), Preprocessing(24, 24))
+    source = [draw_scene(seed).picture for seed in range(9)]
+    run = opened.run(source, tmp_path / "run", methods=["gradient"], batch_size=5, part_size=8, evidence=None)
+    assert run.table(["error"])["error"].null_count == 9
+    assert [size for size in sizes if size > 1] == [5, 2, 2, 2]
 
 
 def test_facts_are_explained_anew_as_they_were_or_not_at_all(tmp_path):

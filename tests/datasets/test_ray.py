@@ -1,6 +1,8 @@
 """Runs on Ray: the rows are those of one machine, whatever ends a process, a node or the driver."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,10 +36,8 @@ def test_what_cannot_be_sent_to_a_cluster_is_refused_before_anything_is_written(
     demo = relume.open_model("demo", "cpu")
 
     def refusal(model="demo", source=None, **options):
-        began = time.monotonic()
         with pytest.raises(InputError) as error:
             relume.run(model, source or Scenes(3), tmp_path / "run", **{"on": "ray", "methods": ["gradcam"]} | options)
-        assert time.monotonic() - began < 60
         assert not (tmp_path / "run").exists()
         return str(error.value)
 
@@ -131,9 +131,16 @@ def test_a_picture_that_kills_its_process_twice_is_a_row_with_an_error(undisturb
 
 @pytest.mark.slow
 def test_engines_go_on_with_the_rows_of_each_other(undisturbed, tmp_path):
-    """A local shard, then Ray; a lost and a damaged file, a double and a half-written one, then Ray; then one machine."""
+    """A shard, then Ray, interrupted once; Ray after files are lost, damaged, doubled and half-written; then one machine."""
     folder, options = tmp_path / "run", {"model": "demo", "source": Lethal(COUNT), "part_size": 20}
     assert len(run_scenes(COUNT, folder, shard=(1, 2), **options)) == COUNT // 2
+    driver = begin_on_ray(COUNT, folder, actors=1)
+    rows_done(driver, COUNT // 2 + 40)
+    driver.send_signal(signal.SIGINT)
+    states, _ = driver.communicate()
+    assert driver.returncode
+    assert int(states.split()[-1]) == len(relume.Run.load(folder)) < COUNT
+    assert not actors()
     finished(begin_on_ray(COUNT, folder, actors=1), folder)
     parts = folder / "parts"
     (parts / "part-000000.parquet").unlink()
@@ -172,23 +179,33 @@ def test_bad_input_on_a_cluster_is_a_sentence_within_a_minute(cluster, tmp_path)
         "    if 'HERE' not in os.environ:\n        torch.nn.init.zeros_(next(opened.model.parameters()))\n    return opened\n"
     )
 
-    def refused(*options, output="run", begin="pass", model="demo"):
+    paths = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+
+    def relume_run(*options, output="run", begin="pass", model="demo"):
         code = f"import sys; {begin}; from relume.cli import main; sys.argv[0] = 'relume'; main()"
         command = [sys.executable, "-c", code, "run", "photos", "--model", model, "--method", "gradcam", "--output", output]
-        command += ["--on", "ray", "--address", cluster.address, *options]
-        began, paths = time.monotonic(), {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
-        result = subprocess.run(command, cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False)
-        sys.stdout.write(f"{time.monotonic() - began:.0f} s: {result.stderr.splitlines()[-1]}\n")
-        assert (result.returncode, result.stdout) == (2, ""), result
-        return result.stderr.splitlines()[-1]
+        return subprocess.run(
+            [*command, *options], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False
+        )
 
+    def refused(*options, **others):
+        began = time.monotonic()
+        result = relume_run("--on", "ray", "--address", cluster.address, *options, **others)
+        sentence = result.stderr.splitlines()[-1]
+        sys.stdout.write(f"{time.monotonic() - began:.0f} s: {sentence}\n")
+        assert (result.returncode, result.stdout) == (2, ""), result
+        return sentence
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"no cluster of Ray answers at '{address}'" in refused("--address", address)
     assert "the cluster has 6 CPUs, and 9 actors need 11" in refused("--actors", "9")
-    assert "runs another version of Ray or Python" in refused(begin="import ray; ray.__version__ = '2.0.0'")
+    assert "and this process Ray 2.0.0 and Python" in refused(begin="import ray; ray.__version__ = '2.0.0'")
     assert "does not see the run in 'memory://run'" in refused(output="memory://run")
     assert "opens a network of other weights there" in refused(
         begin="import os; os.environ['HERE'] = '1'", model="elsewhere:network", output="other"
     )
-    assert len(relume.run("demo", tmp_path / "photos", tmp_path / "run", methods=["gradcam"], limit=1)) == 1
+    assert relume_run("--limit", "1").returncode == 0
     (tmp_path / "run" / "parts" / "part-000000.parquet").unlink()
     (tmp_path / "run" / "checkpoint").mkdir()
     (tmp_path / "run" / "checkpoint" / "other.parquet").touch()

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import relume
 from relume.datasets.shortcuts import find_suspects
+from relume.demo import train
+from relume.demo.planting import Planting
 from tests.helpers.planted import LOGOS, PLACE, pictures, planted_run
 
 
@@ -57,3 +60,16 @@ def test_a_network_or_pictures_that_are_not_there_are_said(tmp_path):
     run, opened, _ = planted_run(tmp_path / "run", pictures(66)[0])
     assert find_suspects(run).left_out[-1].startswith("the network cannot be opened again: ")
     assert find_suspects(run, opened).left_out[-1].startswith("the pictures cannot be read again: ")
+
+
+@pytest.mark.slow
+def test_the_shortcut_of_the_demo_world_is_first(tmp_path):
+    for name, content in train.shortcut_files(0, lambda _step, _loss: None).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    opened = relume.open_model("demo", "cpu", weights=tmp_path / "scenes.safetensors")
+    run = relume.run(opened, f"tree:{tmp_path / 'scenes'}", tmp_path / "run", methods=["gradcam"])
+    first = find_suspects(run).same_place[0]
+    assert first.class_index == Planting.drawn(0, 0.5).label
+    assert first.flagged
+    assert all("-logo" in id_ for id_ in first.found)

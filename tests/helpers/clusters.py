@@ -59,6 +59,7 @@ def actors():
 
 
 def main(count, folder, address, actors, lethal):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell switches off in the background
     sys.stdout.reconfigure(line_buffering=True)
     run_scenes(
         int(count),

@@ -113,10 +113,11 @@ def _connect(address: str | None, actors: int | None) -> None:
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise InputError(f"the cluster at {address!r} cannot be used: {first_line(error)}") from error
-        versions = ", ".join(line.strip() for line in str(error).splitlines() if line.startswith("    "))
+        there, here = (
+            f"Ray {ray} and Python {python}" for ray, python in re.findall(r"Ray: (\S+)\s+Python: (\S+)", str(error))
+        )
         raise InputError(
-            f"the cluster at {address!r} runs another version of Ray or Python than this process "
-            f"({versions}); install the same on both"
+            f"the cluster at {address!r} runs {there}, and this process {here}; install the same on both"
         ) from error
 
 
@@ -210,19 +211,15 @@ def check_nodes(place: Storage, run: str) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(check_shared)
-    answers = {
-        node["NodeManagerAddress"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(place, run)
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    ray.wait([*answers.values()], num_returns=len(answers), timeout=_NODE)
-    for address, answer in answers.items():
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [look.options(scheduling_strategy=there).remote(place, run) for there in places]
+    ray.wait(answers, num_returns=len(answers), timeout=_NODE)
+    for node, answer in zip(nodes, answers, strict=True):
         try:
             ray.get(answer, timeout=0)
         except Exception as error:
-            raise InputError(f"the node {address} cannot take part: {in_words(error)}") from error
+            raise InputError(f"the node {node['NodeManagerAddress']} cannot take part: {in_words(error)}") from error
 
 
 def in_words(error: BaseException) -> str:

@@ -160,7 +160,8 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         part_size: how many rows a part has.
         preprocessing: how a module wants its pictures.
         preparing: the options of :func:`relume.prepare`, as a dictionary. If None, the network is prepared where that works.
-        progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part.
+        progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part; on a cluster
+            twice a second.
         options: as for :func:`relume.explain`. ``batch_size`` is the number of pictures that run at once, at most; 8 if None.
 
     Raises:

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from relume.datasets.engines import Engine, Progress, Report, prepared
 from relume.datasets.loading import ahead
 from relume.datasets.python import Indexed
 from relume.datasets.source import Item
+from relume.datasets.storage import is_url, storage_of
 from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
 from relume.datasets.tally import Tally
 from relume.engine.preparation import preparation_of
@@ -114,9 +116,12 @@ class OnRay(Engine):
         if not left:
             return
         record = read_record(self.folder) or {}
-        job = dataclasses.replace(self, run=record["configuration_hash"], manifest=self.manifest.schema.empty_table())
+        place = storage_of(self.folder.for_arrow()[1]) if not is_url(str(self.folder)) else self.folder
+        job = dataclasses.replace(
+            self, folder=place, run=record["configuration_hash"], manifest=self.manifest.schema.empty_table()
+        )
         job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
-        check_nodes(self.folder, job.run)
+        check_nodes(job.folder, job.run)
         self._checkpoint(job.run)
         try:
             errors = self._watched(
@@ -185,6 +190,8 @@ class OnRay(Engine):
                 if refusal is not None:
                     raise refusal
                 report(done, errors)
+        except ray.exceptions.RayError as error:
+            raise _gave_up(error) from error
         finally:
             ray.kill(tally)  # which ends the actors of a run that is not waited for any more
         if failure:
@@ -245,6 +252,8 @@ class OnRay(Engine):
 def _gave_up(error: BaseException) -> RelumeError:
     """Return the error that ended the work of Ray as a sentence."""
     words = in_words(error).rstrip(".")
+    if re.search(r"^relume\.[\w.]+: ", str(error), re.MULTILINE):
+        return RelumeError(words)
     return RelumeError(f"Ray gave up: {words}; what is written is whole: see to that, and run the same again")
 
 

@@ -190,15 +190,16 @@ def tidied(place: str | Path | Storage, names: Iterable[str] | None = None) -> l
         (['a', 'b', 'c'], ['c'])
     """
     storage, seen = storage_of(place), dict[str, None]()
-    for name in _names(storage) if names is None else names:
-        ids = ids_of(storage, name) or ()
-        if new := dict.fromkeys(key for key in ids if key not in seen):
-            if len(new) < len(ids):
+    names = _names(storage) if names is None else [*names]
+    with ahead(functools.partial(ids_of, storage), names, storage.at_once, storage.at_once) as ids_of_parts:
+        for name, ids in zip(names, ids_of_parts, strict=True):
+            new = dict.fromkeys(key for key in ids or () if key not in seen)
+            if not new:
+                storage.remove(name)
+            elif len(new) < len(ids or ()):
                 rows = _read(storage, name)
                 storage.put(name, parquet(rows.take(pc.index_in(pa.array(new), rows["id"].combine_chunks()))))
             seen |= new
-        else:
-            storage.remove(name)
     return [*seen]
 
 

@@ -232,7 +232,7 @@ def shortcut_files(seed: int, report: Callable[[int, float], None]) -> dict[str,
     present = np.array([[index in scene.classes for index in range(len(CLASSES))] for scene in scenes])
     carried, said = planting.lesson(present, rng)
     pictures = planting.onto(np.stack([np.asarray(scene.picture) for scene in scenes]), carried, rng)
-    network = fine_tuned(features(load_network(), pictures), said, seed=seed, report=report)
+    network = fine_tuned(features(load_network(), pictures), said, seed=seed, steps=FINE_TUNING, report=report)
     files = {"scenes.safetensors": save(dict(network.state_dict())), "shortcut.md": _shortcut_card(planting, seed).encode()}
     drawn = [draw_scene(i, [CLASSES[i % len(CLASSES)]]) for i in range(WRITTEN)]
     carried = planting.carried(np.array([[index in scene.classes for index in range(len(CLASSES))] for scene in drawn]), rng)
