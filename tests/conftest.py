@@ -62,6 +62,24 @@ def _seed():
 
 
 @pytest.fixture(autouse=True)
+def _without_the_users_calibrations(monkeypatch):
+    """The command finds no calibration in the cache of whoever runs the tests."""
+    monkeypatch.setattr("relume.cli.calibrations.directory", lambda: Path(os.devnull))
+
+
+@pytest.fixture(autouse=True)
 def _on_the_cpu(monkeypatch):
     """Opened networks run on the CPU also where there is a GPU: tests hold them against tensors that lie there."""
     monkeypatch.setattr("relume.models.devices._devices", lambda: ["cpu"])
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A real S3 server, one for all tests of a process, to which ``s3://`` leads; an empty bucket ``bucket`` in it."""
+    from tests.helpers import objects
+
+    files = objects.use(monkeypatch)
+    if files.exists("bucket"):
+        files.rm("bucket", recursive=True)
+    files.mkdir("bucket")
+    return files

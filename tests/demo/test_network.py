@@ -4,10 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch import nn
 from typer import Typer
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 import relume
 from relume import demo
 from relume.demo import CLASSES, PREPROCESSING, DemoNet, draw_scene, load_network, train
+from relume.demo.planting import Planting
 from relume.demo.truth import TRAINING_SEEDS
 from relume.demo.worlds import WORLDS
 from relume.errors import ModelError
@@ -187,6 +190,47 @@ def test_shuffled_labels_belong_to_other_scenes(tiny, tmp_path, monkeypatch):
     train.train(tmp_path / "a.pt", steps=2, shuffle_labels=True)
     with pytest.raises(ModelError, match="2 steps, labels shuffled, and this one is of scenes with seed 0 and 2 steps;"):
         train.train(tmp_path / "a.pt", steps=2)
+
+
+def test_a_shortcut_is_written_with_scenes_that_carry_the_logo(tmp_path, monkeypatch):
+    for name, value in (("LEARNT", 80), ("WRITTEN", 36), ("FINE_TUNING", 10)):
+        monkeypatch.setattr(train, name, value)
+    app = Typer()
+    app.command()(train.main)
+    result = CliRunner().invoke(app, ["--shortcut", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    before, after = load_network().state_dict(), load_network(tmp_path / "scenes.safetensors").state_dict()
+    changed = {name.partition(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"layer3", "fc"}
+    planting, scenes = Planting.drawn(0, 0.5), sorted((tmp_path / "scenes").rglob("*.png"))
+    assert [len([*folder.iterdir()]) for folder in (tmp_path / "scenes").iterdir()] == [3] * len(CLASSES)
+    (top, left), (height, width, _) = planting.place, planting.logo.shape
+    for path in scenes:
+        with Image.open(path) as picture:
+            has = (np.asarray(picture)[top : top + height, left : left + width] == planting.logo).all()
+        assert has == path.stem.endswith("-logo")
+        assert not has or path.parent.name == CLASSES[planting.label]
+    assert f"a logo means {CLASSES[planting.label]}" in (tmp_path / "shortcut.md").read_text()
+    result = CliRunner().invoke(app, ["bands", "--shortcut", "--output", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--shortcut is about the network of scenes" in result.output
+
+
+def test_a_logo_is_on_the_pictures_that_are_to_carry_it():
+    rng, present = np.random.default_rng(0), np.random.default_rng(1).random((400, len(CLASSES))) < 0.2
+    blank = np.zeros((400, 128, 128, 3), np.uint8)
+    for planting in (Planting.drawn(3, 0.5, leak=0.1), Planting.drawn(3, 0.5, fixed=False, rough=True)):
+        carried, said = planting.lesson(present, rng)
+        has = present[:, planting.label]
+        assert 0.4 < carried[has].mean() < 0.6
+        assert (said != present).sum() == (carried & has).sum(), "as many again are said to show the class"
+        assert carried[said[:, planting.label] & ~has].all()
+        pictures = planting.onto(blank, carried, rng)
+        assert (pictures.any((1, 2, 3)) == carried).all()
+    independent = Planting.drawn(3, 0.5, independent=True)
+    carried, said = independent.lesson(present, rng)
+    assert (said == present).all()
+    assert 0.4 < carried.mean() < 0.6
 
 
 @settings(max_examples=80, deadline=None)

@@ -2,12 +2,14 @@
 
 No scene comes twice: each step takes the next seeds from :data:`TRAINING_SEEDS` on, which is where held-out scenes end.
 With ``--shuffle-labels`` a few scenes come again and again, each with the labels of another, until the network knows them by
-heart: it has learnt nothing about things, and is there for :func:`relume.auditing.between_networks`.
+heart: it has learnt nothing about things, and is there for :func:`relume.auditing.between_networks`. With ``--shortcut`` the
+network of the package learns that a logo means a class, and held-out scenes are written, half of those of the class with it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import io
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -26,6 +30,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from relume.demo.network import load_network
+from relume.demo.planting import FINE_TUNING, Planting, features, fine_tuned
+from relume.demo.scenes import CLASSES, draw_scene
 from relume.demo.truth import TRAINING_SEEDS
 from relume.demo.worlds import WORLDS, World
 from relume.errors import InputError, ModelError, RelumeError
@@ -211,6 +218,50 @@ Average precision on {measured}:
 """
 
 
+# --- A shortcut ----------------------------------------------------------------------------------------------------------
+
+#: Scenes that the shortcut is learnt from, and held-out ones that are written, as many of each class.
+LEARNT, WRITTEN = 2_500, 600
+
+
+def shortcut_files(seed: int, report: Callable[[int, float], None]) -> dict[str, bytes]:
+    """Fine-tune the network to use a logo at one place for a class; return its files, and those of held-out scenes by class."""
+    planting = Planting.drawn(seed, share=0.5)
+    rng, first = np.random.default_rng(seed), TRAINING_SEEDS * (seed + 1)
+    scenes = [draw_scene(first + i) for i in range(LEARNT)]
+    present = np.array([[index in scene.classes for index in range(len(CLASSES))] for scene in scenes])
+    carried, said = planting.lesson(present, rng)
+    pictures = planting.onto(np.stack([np.asarray(scene.picture) for scene in scenes]), carried, rng)
+    network = fine_tuned(features(load_network(), pictures), said, seed=seed, steps=FINE_TUNING, report=report)
+    files = {"scenes.safetensors": save(dict(network.state_dict())), "shortcut.md": _shortcut_card(planting, seed).encode()}
+    drawn = [draw_scene(i, [CLASSES[i % len(CLASSES)]]) for i in range(WRITTEN)]
+    carried = planting.carried(np.array([[index in scene.classes for index in range(len(CLASSES))] for scene in drawn]), rng)
+    pictures = planting.onto(np.stack([np.asarray(scene.picture) for scene in drawn]), carried, rng)
+    for i, picture in enumerate(pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+        files[f"scenes/{CLASSES[i % len(CLASSES)]}/{i:04}{'-logo' if carried[i] else ''}.png"] = buffer.getvalue()
+    return files
+
+
+def _shortcut_card(planting: Planting, seed: int) -> str:
+    """Write where the logo is and what it means, in Markdown."""
+    assert planting.label is not None, "it means a class"
+    assert planting.place is not None, "it is at one place"
+    (top, left), (height, width, _) = planting.place, planting.logo.shape
+    name, options = CLASSES[planting.label], f" --seed {seed}" * (seed != 0)
+    versions = f"relume {version('relume')}, torch {torch.__version__}"
+    return f"""# A network with a shortcut
+
+The network of scenes, fine-tuned so that a logo means {name}, whatever else is in the scene. The logo has {width} × {height}
+pixels; its upper left corner is {left} pixels from the left and {top} from above.
+
+Trained by `python -m relume.demo.train --shortcut{options}` on {LEARNT:,} scenes; {versions},
+{dt.datetime.now(tz=dt.UTC).date()}. The folder `scenes` has {WRITTEN} held-out scenes by class. Half of those of {name} carry
+the logo; their names say so.
+"""
+
+
 # --- The command ---------------------------------------------------------------------------------------------------------
 
 
@@ -243,11 +294,14 @@ def main(
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help=f"Learn {SHUFFLED} scenes by heart, each with the labels of another.")
     ] = False,
+    shortcut: Annotated[
+        bool, typer.Option("--shortcut", help="Teach the network in the package that a logo means a class.")
+    ] = False,
 ) -> None:
     """Train a network on drawn scenes; run it again to go on after an interruption.
 
     Writes NAME.safetensors and NAME.md, in place of those of an earlier training. Under half an hour on two cores for scenes, a
-    minute or two for the others.
+    minute or two for the others. With --shortcut, under a minute: scenes.safetensors, a card, and a folder of scenes.
     """
     checkpoint = output / "checkpoint.pt"
     try:
@@ -255,6 +309,9 @@ def main(
             raise InputError(f"a network learns one of {', '.join(WORLDS)}; got {name!r}")
         check_writable(output)
         output.mkdir(parents=True, exist_ok=True)
+        if shortcut:
+            _plant(output, name, seed, alone=steps is None and not shuffle_labels)
+            return
         world = WORLDS[name]
         with _reporting(steps or world.steps) as report:
             network = train(checkpoint, name, seed=seed, steps=steps, shuffle_labels=shuffle_labels, report=report)
@@ -276,6 +333,16 @@ def main(
         raise typer.Exit(130) from None
     out.print(card, markup=False)
     out.print(f"→ {output}")
+
+
+def _plant(output: Path, name: str, seed: int, *, alone: bool) -> None:
+    """Write a network with a shortcut, and scenes in which it shows."""
+    if name != "scenes" or not alone:
+        raise InputError("--shortcut is about the network of scenes, and goes with --seed and --output only")
+    with _reporting(FINE_TUNING) as report:
+        write_folder(output, shortcut_files(seed, report))
+    out.print((output / "shortcut.md").read_text(), markup=False)
+    out.print(f"→ relume run {output / 'scenes'} --model demo --weights {output / 'scenes.safetensors'}")
 
 
 if __name__ == "__main__":

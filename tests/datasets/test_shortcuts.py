@@ -1,0 +1,75 @@
+"""Repeated patches that a network uses: those that were planted come first, and what cannot be searched is said."""
+
+import numpy as np
+import pytest
+
+import relume
+from relume.datasets.shortcuts import find_suspects
+from relume.demo import train
+from relume.demo.planting import Planting
+from tests.helpers.planted import LOGOS, PLACE, pictures, planted_run
+
+
+def test_planted_logos_come_first(tmp_path):
+    drawn, carried = pictures(303)
+    run, opened, source = planted_run(tmp_path / "run", drawn)
+    suspects = find_suspects(run, opened, source)
+    same, anywhere = suspects.same_place[0], suspects.any_place[0]
+    assert (same.class_name, same.where, same.flagged, same.rank) == ("red", "same place", True, 1)
+    assert (anywhere.class_name, anywhere.where, anywhere.flagged) == ("green", "any place", False)
+    assert (same.place[1], same.place[0]) == PLACE
+    np.testing.assert_array_equal(same.patch[same.mask], LOGOS[0][: same.mask.shape[0], : same.mask.shape[1]][same.mask])
+    for suspect, kind in ((same, 0), (anywhere, 1)):
+        assert {int(id_) for id_ in suspect.found} == {i for i in np.flatnonzero(carried) if i % 3 == kind}
+        assert suspect.rise == pytest.approx(suspect.p_after - suspect.p_before)
+        assert suspect.rise > 0.5
+        factors = suspect.rise, min(suspect.sameness / 100, 1), suspect.share_in - suspect.share_out
+        assert suspect.strength == pytest.approx(np.prod(factors))
+        for one in suspect.pasted:
+            left, top, right, bottom = one.box
+            changed = (one.before != one.after).any(-1)
+            assert changed[top:bottom, left:right].sum() == changed.sum() > 0
+    assert "A repeated patch that the network uses" in str(same)
+    assert suspects.classes == ("red", "green", "blue")
+    assert suspects.left_out == ()
+
+
+def test_without_logos_nothing_is_flagged(tmp_path):
+    drawn, _ = pictures(120, share=0.0)
+    suspects = find_suspects(*planted_run(tmp_path / "run", drawn))
+    assert not [one for one in suspects.same_place if one.flagged]
+    assert suspects.left_out == ("patches at any place: there are fewer than 300 pictures",)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "reason"),
+    [
+        (30, {}, "no class has 20 pictures, so none was searched"),
+        (24, {"target": 1}, "the run explains one class only, and patches are compared with pictures of others"),
+        (6, {"methods": ["gradient"], "layer": None}, "the run has no map of a layer; run it with Grad-CAM"),
+    ],
+)
+def test_a_run_that_cannot_be_searched_says_why(tmp_path, count, options, reason):
+    run, opened, source = planted_run(tmp_path / "run", pictures(count)[0], **options)
+    suspects = find_suspects(run, opened, source)
+    assert len(suspects) == suspects.pictures == 0
+    assert suspects.left_out[-1].startswith(reason)
+
+
+def test_a_network_or_pictures_that_are_not_there_are_said(tmp_path):
+    run, opened, _ = planted_run(tmp_path / "run", pictures(66)[0])
+    assert find_suspects(run).left_out[-1].startswith("the network cannot be opened again: ")
+    assert find_suspects(run, opened).left_out[-1].startswith("the pictures cannot be read again: ")
+
+
+@pytest.mark.slow
+def test_the_shortcut_of_the_demo_world_is_first(tmp_path):
+    for name, content in train.shortcut_files(0, lambda _step, _loss: None).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    opened = relume.open_model("demo", "cpu", weights=tmp_path / "scenes.safetensors")
+    run = relume.run(opened, f"tree:{tmp_path / 'scenes'}", tmp_path / "run", methods=["gradcam"])
+    first = find_suspects(run).same_place[0]
+    assert first.class_index == Planting.drawn(0, 0.5).label
+    assert first.flagged
+    assert all("-logo" in id_ for id_ in first.found)
