@@ -44,10 +44,10 @@ def main() -> None:
                     noise[key].append(float(values[i]))
                 elif localises:
                     good[key].append(float(values[i]))
-    for key, localising in good.items():
+    for key, stable in good.items():
         limit = measures_of()[key].limit
         assert limit is not None
-        print(f"{key}: half-way {(min(localising) + max(noise[key])) / 2:.2f}, in the package {limit.value:.2f}")
+        print(f"{key}: half-way {(min(stable) + max(noise[key])) / 2:.2f}, in the package {limit.value:.2f}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from .auditing.run import audit
 from .datasets.engines import run
 from .datasets.store import Run
 from .engine.coverage import Coverage
+from .evaluation.grid_pointing import calibrate
 from .evaluation.run import evaluate
+from .explanation.calibration import Calibration
 from .explanation.comparison import Comparison, compare
 from .explanation.result import Explanation
 from .explanation.run import coverage, explain
@@ -32,6 +34,7 @@ __all__ = [
     "AuditReport",
     "Augmented",
     "Backpropagation",
+    "Calibration",
     "Comparison",
     "Competing",
     "Coverage",
@@ -48,6 +51,7 @@ __all__ = [
     "Smooth",
     "__version__",
     "audit",
+    "calibrate",
     "captum",
     "compare",
     "compute_guided_gradcam",

@@ -163,15 +163,14 @@ def test_a_notebook_shows_the_verdict_and_the_strips(reports):
 
 
 @pytest.fixture
-def read(chromium, tmp_path):
+def read(new_page, tmp_path):
     """Open a page as a reader would; nothing is asked of a network, and nothing goes wrong."""
     pages, requests, complaints = [], [], []
 
-    def read(groups, title="Audit", **context):
+    def read(groups, title="Audit", **options):
         file = tmp_path / "index.html"
         file.write_text(audit_page(groups, title=title), encoding="utf-8")
-        options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **context}
-        page = chromium.new_context(**options).new_page()
+        page = new_page(**options)
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -181,7 +180,7 @@ def read(chromium, tmp_path):
 
     yield read
     for page in pages:
-        page.context.close()
+        page.close()
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
 

@@ -73,9 +73,9 @@ def test_one_forward_pass_for_each_batch(scenes, tmp_path, monkeypatch, batch_si
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_reader_slides_switches_and_reads_the_raw_values(compared, scenes, chromium, scheme):
+def test_a_reader_slides_switches_and_reads_the_raw_values(compared, scenes, new_page, scheme):
     folder, _ = compared
-    page = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme).new_page()
+    page = new_page(color_scheme=scheme)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto((folder / "compare.html").as_uri())
@@ -93,7 +93,7 @@ def test_a_reader_slides_switches_and_reads_the_raw_values(compared, scenes, chr
         page.get_by_text("Download .npy").click()
     assert torch.equal(torch.from_numpy(np.load(download.value.path())), expected)
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
-    page.context.close()
+    page.close()
 
 
 def test_a_shared_scale_is_shared_by_all_photos_and_said(scenes, tmp_path, monkeypatch):
@@ -113,13 +113,13 @@ def test_every_kind_can_be_compared(scenes, tmp_path, kind):
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
 
-def test_photos_of_one_name_are_told_apart_and_large_ones_read_in_their_own_pixels(tmp_path, chromium):
+def test_photos_of_one_name_are_told_apart_and_large_ones_read_in_their_own_pixels(tmp_path, new_page):
     for i, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         draw_scene(i, ["cat", "dog"]).picture.resize((2560, 2560)).save(tmp_path / folder / "same.png", compress_level=1)
     photos = [tmp_path / folder / "same.png" for folder in ("a", "b")]
     assert relume_command("compare", *photos, "--method", "gradcam", "--output", tmp_path / "out").exit_code == 0
-    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = new_page()
     page.goto((tmp_path / "out" / "compare.html").as_uri())
     names = page.locator(".photos span").all_text_contents()
     assert [Path(name).parent.name for name in names] == ["a", "b"]
@@ -128,7 +128,7 @@ def test_photos_of_one_name_are_told_apart_and_large_ones_read_in_their_own_pixe
     x, y = map(int, page.locator("#reading dd").first.text_content().split(", "))
     assert abs(x - 1280) < 10
     assert abs(y - 1280) < 10
-    page.context.close()
+    page.close()
 
 
 def test_a_photo_that_cannot_be_read_is_left_out(scenes, tmp_path):

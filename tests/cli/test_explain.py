@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import relume
 from relume.cli import app
+from relume.explanation.belief import PREDICTION, UNCALIBRATED
 from relume.models.labels import find_class, parse_targets, read_labels
 from relume.models.libraries import import_torchvision
 from relume.models.sources import open_model
@@ -112,8 +113,8 @@ def test_what_it_says(explain, files, tmp_path):
     assert "%  thing" in lines[1]
     assert any(line.startswith("  explained: thing") for line in lines)
     assert f"  → {tmp_path / 'out' / 'two'}" in lines
-    assert lines[-2] == "layer classifier.2 (the last with spatial axes before pooling; --layer names another)"
-    assert lines[-1] == "26 relu guided"
+    layer = "layer classifier.2 (the last with spatial axes before pooling; --layer names another)"
+    assert lines[-4:] == [layer, "26 relu guided", UNCALIBRATED.text, f"{PREDICTION.capitalize()}."]
 
 
 def test_many_photos_take_a_line_each(explain, files, tmp_path):
@@ -121,7 +122,7 @@ def test_many_photos_take_a_line_each(explain, files, tmp_path):
     lines = explain(*photos, "--method", "gradient").stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == [str(p) for p in photos]
     assert lines[0].endswith(f"→ {tmp_path / 'out' / 'one'}")
-    assert lines[5:] == ["", "26 relu guided"]
+    assert lines[5:] == ["", "26 relu guided", UNCALIBRATED.text, f"{PREDICTION.capitalize()}."]
 
 
 def test_no_target_explains_the_prediction_and_torch_checkpoints_load(explain, files, tmp_path):

@@ -4,13 +4,14 @@ import functools
 import json
 import shutil
 import signal
+import socket
 import sys
 
 import pytest
 
 import relume
 from relume.cli import run as command
-from relume.datasets import engines, local
+from relume.datasets import engines
 from relume.demo import draw_scene
 from tests.helpers.commands import complaints, relume_command, sentence
 
@@ -22,6 +23,7 @@ def photos(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for seed in range(9):
         draw_scene(seed, ["cat"]).picture.save(f"photos/{seed}.png")
+    monkeypatch.setattr(command, "INTERVAL", 3600)  # where the machine is busy, there would be a line about the progress
     monkeypatch.setattr(engines, "run", functools.partial(engines.run, part_size=4))
 
 
@@ -48,7 +50,7 @@ def test_what_it_writes_and_says(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("photos")
 def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
-    explained, batches = local.explained, []
+    explained, batches = engines.explained, []
 
     def interrupted(*args):
         batches.append(args)
@@ -56,7 +58,7 @@ def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return explained(*args)
 
-    monkeypatch.setattr(local, "explained", interrupted)
+    monkeypatch.setattr(engines, "explained", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for _ in range(2):
@@ -88,6 +90,23 @@ def test_one_sentence_for_everything_that_is_wrong(tmp_path):
     assert "--shard is I/N, such as 1/4 to 4/4; got '3'" in sentence(run("--shard", "3"), 2)
     assert "shards are counted from 1" in sentence(run("--shard", "5/4"), 2)
     assert "'photos/0.png' is not a folder" in sentence(run("--output", "photos/0.png"), 2).replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.usefixtures("photos")
+def test_sources_and_runs_in_s3(s3, monkeypatch):
+    s3.put("photos", "bucket/photos", recursive=True)
+    result = run("--output", "s3://bucket/RUN", "--limit", 6, source="s3://bucket/photos")
+    assert (result.exit_code, result.stdout) == (0, "6 of 6 rows  → s3://bucket/RUN\n")
+    assert relume.Run.load("s3://bucket/RUN").table(["path"])["path"].to_pylist() == [
+        f"s3://bucket/photos/{i}.png" for i in range(6)
+    ]
+    assert "cannot write a run to 's3://nowhere/RUN': The spec" in sentence(run("--output", "s3://nowhere/RUN"), 2)
+    with socket.socket() as port:  # which nobody listens to
+        port.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port.getsockname()[1]}")
+        type(s3).clear_instance_cache()
+        assert "'s3://bucket/RUN' cannot be reached: Could not connect" in sentence(run("--output", "s3://bucket/RUN"), 2)
+        assert "'s3://bucket/photos' cannot be reached: Could" in sentence(run(source="s3://bucket/photos"), 2)
 
 
 def test_without_pyarrow_it_says_what_to_install(monkeypatch):

@@ -19,6 +19,7 @@ from relume.demo import draw_scene
 from relume.errors import InputError, OutputError, TargetError
 from relume.models.opened import Opened
 from relume.pages import owner
+from relume.pictures import Preprocessing
 from tests.helpers.networks import Small
 from tests.helpers.runs import Scenes, assert_same, begin_scenes, kill_after, left_over, run_scenes
 
@@ -161,6 +162,22 @@ def test_a_module_and_targets_in_a_column(tmp_path):
         )
 
 
+@pytest.mark.filterwarnings("ignore:memory ran out")
+def test_batches_that_memory_does_not_suffice_for_are_not_tried_again(tmp_path):
+    class Large(Small):
+        def forward(self, x):
+            sizes.append(len(x))
+            if len(x) > 2:
+                raise MemoryError
+            return super().forward(x)
+
+    sizes, opened = [], Opened("large", Large().eval(), Preprocessing(24, 24))
+    source = [draw_scene(seed).picture for seed in range(9)]
+    run = opened.run(source, tmp_path / "run", methods=["gradient"], batch_size=5, part_size=8, evidence=None)
+    assert run.table(["error"])["error"].null_count == 9
+    assert [size for size in sizes if size > 1] == [5, 2, 2, 2]
+
+
 def test_facts_are_explained_anew_as_they_were_or_not_at_all(tmp_path):
     """The network was opened with other labels and another size, which its spec does not say."""
     draw_scene(0, ["cat"]).picture.save(tmp_path / "0.png")
@@ -190,10 +207,10 @@ def many(tmp_path_factory):
 
 @pytest.mark.slow
 @told
-@pytest.mark.parametrize("shards", [1, 4])
-def test_two_thousand_scenes_survive_five_kills(many, shards, tmp_path):
-    """Killed wherever it is, in four shards too; nothing lasts longer than the processes."""
-    folder, chance = tmp_path / "run", random.Random(shards)
+@pytest.mark.parametrize(("shards", "place"), [(1, "{}/run"), (4, "{}/run"), (1, "s3://bucket/run")])
+def test_two_thousand_scenes_survive_five_kills(many, shards, place, tmp_path, s3):
+    """Killed wherever it is, in four shards and in S3 too; nothing lasts longer than the processes."""
+    folder, chance = place.format(tmp_path), random.Random(shards)
     for _ in range(5):
         processes = [begin_scenes(2000, folder, (i + 1, shards)) for i in range(shards)]
         for process in processes:
@@ -205,3 +222,4 @@ def test_two_thousand_scenes_survive_five_kills(many, shards, tmp_path):
     assert [process.returncode for process in processes] == [0] * shards
     assert_same(relume.Run.load(folder), many)
     assert not left_over(tmp_path)
+    assert not [name for name in s3.find("bucket") if ".relume-" in name]

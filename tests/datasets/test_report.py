@@ -13,10 +13,12 @@ from scipy import stats
 
 import relume
 from relume.datasets.report import pictures
+from relume.datasets.report import report as contents
 from relume.datasets.report.classes import Totals
 from relume.datasets.report.facts import Rows
 from relume.datasets.report.figures import conditions_of
 from relume.datasets.report.report import RunReport
+from relume.datasets.shortcuts import Pasted, Shown, Suspect, Suspects
 from relume.errors import InputError, OutputError
 from tests.helpers.browser import CONTRAST, HOSTILE
 from tests.helpers.written import item, peak, write_run
@@ -192,19 +194,56 @@ def test_the_page_stays_small_and_says_so(tmp_path, monkeypatch):
     assert re.findall(r"(\d+) of 45 pictures, the most unusual", page) == ["27"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_reader_filters_and_sorts(tmp_path, chromium, scheme):
+def a_suspect(where="same place", *, flagged=True):
+    """A logo of 4 × 6 pixels in pictures of 24 × 32."""
+    rng = np.random.default_rng(0)
+    picture, patch = (rng.integers(0, 256, size, dtype=np.uint8) for size in ((24, 32, 3), (4, 6, 3)))
+    box, mask = (2, 3, 8, 7), np.ones((4, 6), bool)
+    return Suspect(
+        rank=1, class_index=2, class_name=HOSTILE, where=where, strength=0.5, flagged=flagged, rise=0.76, p_before=0.02,
+        p_after=0.78, pasted_on=32, found_in=94, of_in=189, found_out=0, of_out=811, sameness=120.0, members=("cat-1",),
+        found=("cat-1", "cat-2"), patch=patch, mask=mask, place=box if where == "same place" else None,
+        mean_map=peak(1, 1), shown=(Shown("cat-1", picture, box),) * 6,
+        pasted=(Pasted("cat-3", picture, picture, box, 0.02, 0.78),) * 3,
+    )  # fmt: skip
+
+
+def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "run", some_items())
+    suspects = Suspects((a_suspect(),), (a_suspect("any place", flagged=False),), ("one class is small",), 1000, ("cat",))
+    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: suspects)
+    report = RunReport.of(relume.Run.load(folder))
+    part = report.files["index.html"].decode().split('<section id="patches">')[1].split("</section>")[0]
+    assert part.count('class="suspect"') == 2
+    assert part.count('class="flag"') == 1
+    assert part.count("The patch framed in cat-1") == 12
+    assert part.count("0.02 → 0.78") == 6
+    assert part.count("Its place in the picture") == 1
+    assert "Found in 94 of 189 pictures predicted &lt;/script&gt;" in part
+    assert "whether it belongs to the class is for you to say" in part
+    assert "one class is small" in part
+    assert report.figures["suspects"] == 1
+    assert pq.read_table(io.BytesIO(report.files["suspects.parquet"]))["ids"].to_pylist() == [["cat-1", "cat-2"]] * 2
+    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: Suspects(pictures=1000))
+    report = RunReport.of(relume.Run.load(folder))
+    assert report.files["index.html"].decode().count("no repeated patch found") == 2
+    assert report.figures["suspects"] == 0
+
+
+def test_a_reader_filters_and_sorts(tmp_path, new_page):
     items = [*some_items(), item(HOSTILE, label=HOSTILE)]
     before = write_run(tmp_path / "before", items)
     path = relume.Run.load(write_run(tmp_path / "now", items, masks=True)).report(before, shortcuts=False)
-    page = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
+    page = new_page(reduced_motion="reduce")
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri())
     assert page.locator("#count").inner_text() == "48 of 48 rows"
-    assert min(page.evaluate(CONTRAST))[0] >= 4.5
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert min(page.evaluate(CONTRAST))[0] >= 4.5
     page.locator("#table th", has_text="inside: Grad-CAM").locator("button").click()
     assert page.locator("#table tbody tr").first.inner_text().split("\t")[1] == "cat-7"
     page.locator("#class").select_option("dog")
@@ -228,4 +267,4 @@ def test_a_reader_filters_and_sorts(tmp_path, chromium, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
     assert complaints == []
     assert [url for url in requests if not url.startswith(("data:", "blob:", path.as_uri()))] == []
-    page.context.close()
+    page.close()

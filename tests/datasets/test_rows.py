@@ -1,5 +1,8 @@
 """Rows of batches: those of photos explained alone, and a sentence where there is none."""
 
+import io
+import tarfile
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +14,8 @@ import relume
 from relume.datasets.columns import schema_of
 from relume.datasets.request import RunRequest
 from relume.datasets.rows import explained_rows
+from relume.datasets.sources import open_source
+from relume.datasets.storage import storage_of
 from relume.demo import draw_scene
 from relume.errors import InputError
 from relume.models import Opened
@@ -130,6 +135,25 @@ def test_maps_are_measured_where_there_is_a_mask(demo, tmp_path):
     assert (rows[2]["guided_backprop_mass_accuracy"], rows[2]["error"]) == (None, None)
 
 
+def test_masks_are_read_from_tars_and_urls(demo, tmp_path):
+    scene, content = draw_scene(7, ["cat", "dog"]), io.BytesIO()
+    scene.picture.save(tmp_path / "7.png")
+    Image.fromarray(scene.mask(scene.classes[0])).save(mask := tmp_path / "7.seg.png")
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name in ("7.png", "7.seg.png"):
+            tar.add(tmp_path / name, name)
+    storage_of("memory://masks").put("0.tar", content.getvalue())
+    storage_of("memory://masks").put("7.png", mask.read_bytes())
+    (in_tar,) = (source := open_source("memory://masks/0.tar")).manifest().to_pylist()
+    photo = source.read(in_tar)
+    masks = [str(mask), in_tar["mask"], "memory://masks/7.png", "memory://masks/8.png"]
+    batch = [(item(i, mask=place), photo) for i, place in enumerate(masks)]
+    rows = explained_rows(demo, batch, RunRequest(methods=["guided_backprop"], masks=True)).to_pylist()
+    assert len({row["guided_backprop_mass_accuracy"] for row in rows[:3]}) == 1
+    assert 0 < rows[0]["guided_backprop_mass_accuracy"] < 1
+    assert rows[3]["error"].startswith("'memory://masks/8.png' cannot be read: ")
+
+
 def test_requests_are_told_apart_and_refused():
     def of(method):
         return RunRequest(methods=[method]).as_dict()
@@ -137,7 +161,7 @@ def test_requests_are_told_apart_and_refused():
     seeds = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
     same, again, other = (of(relume.Smooth("gradient", generator=generator)) for generator in seeds)
     assert same == again != other
-    assert RunRequest(methods=["gradcam"], target="cat").as_dict() == {
+    assert RunRequest(methods=["guided_backprop"], target="cat").as_dict() == {
         "methods": ["gradcam"],
         "target": "cat",
         "layer": None,

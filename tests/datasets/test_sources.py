@@ -4,6 +4,8 @@ import io
 import json
 import pickle
 import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from relume.datasets import DATASETS, MANIFEST, SourceKind, check_manifest, hash_of, of_dataset, open_source
+from relume.datasets.contents import bytes_at
+from relume.datasets.storage import storage_of
 from relume.errors import ImageError, InputError
 from relume.pictures import Photo, Recording
 
@@ -173,6 +177,71 @@ def test_a_data_set_in_python():
             of_dataset(wrong).manifest()
     with pytest.raises(InputError, match="has 1 items, and there are 2 labels"):
         of_dataset([recording], labels=["a", "b"])
+
+
+# --- At a URL ------------------------------------------------------------------------------------------------------------
+
+
+def places(source, base):
+    """The rows of a manifest, without where they lie."""
+    return [
+        {name: value and str(value).replace(base, "BASE/").replace("pets/../", "") for name, value in item.items()}
+        for item in source.manifest().to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("base", ["memory://{}/", "s3://bucket/{}/"])
+@pytest.mark.usefixtures("s3")
+def test_each_is_the_same_at_a_url(base, tmp_path):
+    write({"pets/dog/1.png": 1, "pets/cat/10.png": 2, "pets/cat/9.png": 3, "pets/notes.txt": b"", "pets/.hidden.png": 4})
+    write_tar("s-009.tar", {"x/1.seg.png": 9, "x/1.jpg": 1, "x/1.cls": b"3\n", "x/2.mask.png": 9, "x/3.png": 3})
+    write_tar("s-010.tar", {"3.json": b'{"label": "dog"}', "3.png": 5, "3.mask.png": 6})
+    cells = [{"bytes": png(1)}, {"bytes": png(2)}, None]
+    write_saved("saved/train", cells, [1, 0, -1], {"names": ["cat", "dog"], "_type": "ClassLabel"})
+    Path("pets/all.csv").write_text("path,mask,id\ncat/9.png,dog/1.png,a\n../pets/dog/1.png,,b\n")
+    base = base.format(tmp_path.name)
+    storage = storage_of(base)
+    for path in filter(Path.is_file, sorted(tmp_path.rglob("*"))):
+        storage.put(path.relative_to(tmp_path).as_posix(), path.read_bytes())
+    Path("pets/everywhere.csv").write_text(f"path\n{base}pets/cat/10.png\n{tmp_path}/pets/cat/9.png\n")
+    assert [colour for _, _, colour in colours(open_source("pets/everywhere.csv"))] == [2, 3]
+    for spec in (
+        "{}pets",
+        "tree:{}pets/",
+        "{}pets/*/[19]*.png",
+        "{}pets/c*",
+        "{}pets/all.csv",
+        "{}s-{{009..010}}.tar",
+        "{}s-*.tar",
+    ):
+        here, there = open_source(spec.format(f"{tmp_path}/")), open_source(spec.format(base))
+        assert places(there, base) == places(here, f"{tmp_path}/")
+        assert colours(there) == colours(here)
+    source = open_source(f"{base}saved/train")
+    assert places(source, base) == places(open_source("saved/train"), base)
+    items = source.manifest().to_pylist()
+    assert [(item["label"], source.read(item).picture.getpixel((0, 0))[0]) for item in items[:2]] == [("dog", 1), ("cat", 2)]
+    (first, *_) = open_source(f"{base}s-009.tar").manifest().to_pylist()
+    for mask in (first["mask"], f"{base}pets/cat/9.png"):
+        assert Image.open(io.BytesIO(bytes_at(mask))).getpixel((0, 0))[0] == (9 if mask is first["mask"] else 3)
+
+
+def test_lists_pictures_and_tars_of_a_server_that_only_sends_files():
+    """Such as that of the standard library, which knows no ranges."""
+    write({"a.png": 1, "list.csv": b"path\na.png\ngone.png\n"})
+    write_tar("s.tar", {"1.png": 1})
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            source = open_source(f"http://127.0.0.1:{server.server_port}/list.csv")
+            found, gone = source.manifest().to_pylist()
+            assert source.read(found).picture.getpixel((0, 0))[0] == 1
+            with pytest.raises(ImageError, match="gone.png' cannot be read: http.*; check the address"):
+                source.read(gone)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # --- What cannot be used -------------------------------------------------------------------------------------------------

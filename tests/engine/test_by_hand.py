@@ -477,7 +477,11 @@ def test_an_inner_value_that_others_use_is_not_hidden():
 # --- Random formulas ---
 
 
-def test_a_random_formula_is_recovered_as_it_is(monkeypatch):
+SEEDS = [range(200), pytest.param(range(200, 400), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_a_random_formula_is_recovered_as_it_is(monkeypatch, seeds):
     """What is judged a rectifier has, on the grid, the values of a part of the formula, or of a part and a factor in a step."""
     recovered, judge = [], Formulas.judge
 
@@ -489,7 +493,7 @@ def test_a_random_formula_is_recovered_as_it_is(monkeypatch):
 
     monkeypatch.setattr(Formulas, "judge", judged)
     count = 0
-    for seed in range(400):
+    for seed in seeds:
         formula = random_formula(seed)
         recovered.clear()
         explained(build(Once, formula), images())
@@ -497,7 +501,7 @@ def test_a_random_formula_is_recovered_as_it_is(monkeypatch):
         for grid, values in recovered:
             count += 1
             assert any(_is_function(part, grid, values * factor) for part in parts for factor in (1, 10)), (seed, str(formula))
-    assert count > 100
+    assert count > 50
 
 
 def _is_function(part, grid, values):
@@ -507,10 +511,11 @@ def _is_function(part, grid, values):
         return False
 
 
-def test_random_formulas():
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_random_formulas(seeds):
     """A part that is guided is a rectifier, and the map its twin's; if nothing is, the map is untouched."""
     x, counts = images(), {"guided": 0, "listed": 0, "untouched": 0}
-    for seed in range(400):
+    for seed in seeds:
         formula = random_formula(seed)
         network = build(Once, formula)
         untouched = Expected(network, formula, None, x).untouched
@@ -525,8 +530,8 @@ def test_random_formulas():
                 break
         else:
             pytest.fail(f"seed {seed}, {formula}: no part of it as one rectifier gives this map\n{e.coverage}")
-    assert counts["guided"] > 40
-    assert counts["untouched"] > 100
+    assert counts["guided"] > 20
+    assert counts["untouched"] > 50
 
 
 # --- Transformers ---

@@ -216,7 +216,9 @@ def test_an_opened_network_brings_samples_labels_and_provenance(folder, small):
     assert relume.evaluate(small, f"masks:{folder}", ["gradient"]).rows == got.rows
     with pytest.raises(InputError, match="are prepared for a network; give what relume.open_model returns"):
         relume.evaluate(small.model, folder, ["gradient"])
-    with pytest.raises(InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks before"):
+    with pytest.raises(
+        InputError, match="'nowhere' is no folder, and no source of samples; write one of scenes, masks, mosaics"
+    ):
         relume.evaluate(small, "nowhere")
     with pytest.raises(InputError, match="write scenes:NUMBER, such as scenes:100; got 'scenes:few'"):
         relume.evaluate(relume.open_model("demo"), "scenes:few")

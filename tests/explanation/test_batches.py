@@ -74,16 +74,16 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("name", TARGETS)
-def test_parts_equal_the_whole(net, x, name, size):
+def test_parts_equal_the_whole(net, x, name):
     target = TARGETS[name]
     asked = ["gradient", "guided_backprop", Smooth("deconvnet", 3)] if isinstance(target, Channel | Neuron) else ASKED
     whole = relume.explain(net, x, target, asked, "body")
-    parts = relume.explain(net, x, target, asked, "body", batch_size=size)
-    assert_same(parts, whole)
-    assert parts.batch_size == size
-    assert f"explained {size} at a time" in str(parts)
+    for size in (1, 2):
+        parts = relume.explain(net, x, target, asked, "body", batch_size=size)
+        assert_same(parts, whole)
+        assert parts.batch_size == size
+        assert f"explained {size} at a time" in str(parts)
     assert whole.batch_size is None
     assert "at a time" not in str(whole)
 

@@ -30,6 +30,7 @@ class Calibration:
     mosaics: int = 25
     photos: int = 100
     grid: int = 2
+    pictures: str = "of your photographs"
 
     def check(self, model):
         if not isinstance(model, Small):

@@ -419,7 +419,7 @@ def test_explain_and_compare_say_what_is_empty_and_which_layer_to_name(scenes, t
         assert closing[2] == "--layer layer2"
         short = "its weighted sum is nowhere positive at layer 'layer3'), Guided Grad-CAM (its Grad-CAM is empty)"
         assert text.count(f"  empty: Grad-CAM ({short}") == int(closing[1]) >= 3
-        assert "which was chosen" not in run(command, "--layer", "layer3")
+    assert "which was chosen" not in run("explain", "--layer", "layer3")
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "its weighted sum is nowhere positive at layer &#39;layer3&#39;" in page
     one = relume_command("explain", scenes[0], "--target", "boat", "--output", tmp_path / "one").stdout

@@ -14,8 +14,8 @@ def relume_command(*args):
 
 
 def complaints(result):
-    """The lines on stderr but for those that say which network was opened, where it runs, and how far an audit is."""
-    lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("auditing ")]
+    """The lines on stderr but for those on which network and calibration were taken, where it runs, and how far an audit is."""
+    lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith(("auditing ", "calibration "))]
     if lines and lines[0].startswith("no --model was given, so this is the demo network"):
         lines.pop(0)
     if lines and re.fullmatch(r"\S+ on (cpu|cuda:\d+|mps)", lines[0]):

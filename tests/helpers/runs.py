@@ -38,10 +38,10 @@ class Scenes(Source):
         return Photo.whole(draw_scene(seed, ["cat"]).picture)
 
 
-def run_scenes(count, folder, **options):
+def run_scenes(count, folder, model=None, source=None, **options):
     """Run Grad-CAM of the demo network over scenes, in parts of six."""
     options = {"methods": ["gradcam"], "part_size": 6, "loaders": 2, "batch_size": 4, "evidence": None} | options
-    return relume.run(relume.open_model("demo", "cpu"), Scenes(count), folder, **options)
+    return relume.run(model or relume.open_model("demo", "cpu"), source or Scenes(count), folder, **options)
 
 
 def begin_scenes(count, folder, shard=(1, 1), stop=0):

@@ -52,6 +52,9 @@ def test_every_measure_is_its_twin(arrays):
     expected = {
         "mass_accuracy": twin.share(heat, target),
         "rank_accuracy": twin.rank_accuracy(heat, target),
+        "pixel_auc": twin.pixel_auc(heat, target),
+        "gini": twin.gini(heat),
+        "entropy": twin.entropy(heat),
         "right_thing": np.nan if alone else twin.share(heat, target, things),
         "boundary": twin.share(heat, band),
         "within": twin.share(heat, band | target),

@@ -9,7 +9,7 @@ import relume
 from relume import errors
 from relume.methods import cam
 from relume.models.libraries import import_torchvision
-from tests.helpers.networks import Small
+from tests.helpers.networks import Small, torchvision_network
 from tests.reference import twin
 from tests.reference.twin import CAMS, by_twin, slow_grad_cam
 
@@ -287,10 +287,7 @@ def test_the_map_is_made_in_the_precision_of_the_layer():
     ],
 )
 def test_the_layer_chosen_is_the_last_with_spatial_axes_before_pooling(name, layer):
-    models = import_torchvision().models
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = models.get_model(name, weights=None, **quick).eval()
-    x = torch.randn(1, 3, 139, 139)
+    model, x = torchvision_network(name), torch.randn(1, 3, 139, 139)
     chosen = relume.explain(model, x, 1, ["gradcam"])
     named = relume.explain(model, x, 1, ["gradcam"], chosen.layer)
     assert chosen.layer == layer

@@ -46,16 +46,15 @@ def some_photos():
 
 
 @pytest.fixture
-def read(chromium, tmp_path):
+def read(new_page, tmp_path):
     """Open photos as a reader would. Whatever the reader does, nothing is asked of a network and nothing goes wrong."""
     opened = []
 
-    def read(photos=None, title="Maps", fragment="", **context):
+    def read(photos=None, title="Maps", fragment="", **options):
         photos = some_photos() if photos is None else photos
         file = tmp_path / "index.html"
         file.write_text(compare_page(photos, title=title), encoding="utf-8")
-        options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **context}
-        page = chromium.new_context(**options).new_page()
+        page = new_page(**options)
         page.set_default_timeout(5000)
         seen = SimpleNamespace(page=page, photos=photos, requests=[], complaints=[])
         page.on("request", lambda request: seen.requests.append(request.url))
@@ -67,7 +66,7 @@ def read(chromium, tmp_path):
 
     yield read
     for seen, address in opened:
-        seen.page.context.close()
+        seen.page.close()
         elsewhere = [url for url in seen.requests if not url.startswith((address, "data:", "blob:"))]
         assert (elsewhere, seen.complaints) == ([], [])
 

@@ -18,14 +18,14 @@ def chart(title):
     return sheet
 
 
-def test_a_figure_takes_the_colours_of_its_page_and_keeps_its_policy(chromium, tmp_path):
+def test_a_figure_takes_the_colours_of_its_page_and_keeps_its_policy(new_page, tmp_path):
     import base64
     import hashlib
 
     style = properties() + ":root { color-scheme: dark; }"
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     piece = inline_svg(chart("a < b & $c$"), '"quoted"')
-    page, complaints = chromium.new_page(), []
+    page, complaints = new_page(), []
     page.on("console", lambda message: complaints.append(message.text))
     (tmp_path / "page.html").write_text(f"<!doctype html>{POLICY.format(digest)}<style>{style}</style>{piece}{piece}")
     page.goto((tmp_path / "page.html").as_uri())

@@ -71,15 +71,14 @@ def a_signal(**more):
 
 
 @pytest.fixture
-def read(chromium, tmp_path):
+def read(new_page, tmp_path):
     """Open recordings as a reader would. Whatever the reader does, nothing is asked of a network and nothing goes wrong."""
     opened = []
 
-    def read(views, **context):
+    def read(views, **options):
         file = tmp_path / "index.html"
         file.write_text(recordings_page(views, title="Maps"), encoding="utf-8")
-        options = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **context}
-        page = chromium.new_context(**options).new_page()
+        page = new_page(**options)
         page.set_default_timeout(5000)
         seen = SimpleNamespace(page=page, requests=[], complaints=[])
         page.on("request", lambda request: seen.requests.append(request.url))
@@ -87,14 +86,14 @@ def read(chromium, tmp_path):
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.goto(file.as_uri())
         opened.append((seen, file.as_uri()))
-        if context.get("java_script_enabled", True):
+        if options.get("java_script_enabled", True):
             loaded = "() => loaded.has(`scan-${chosen.photo}`) && loaded.has(`map-${mapId()}`)"
             page.wait_for_function(loaded, timeout=30_000)
         return page
 
     yield read
     for seen, address in opened:
-        seen.page.context.close()
+        seen.page.close()
         elsewhere = [url for url in seen.requests if not url.startswith((address, "data:", "blob:"))]
         assert (elsewhere, seen.complaints) == ([], [])
 

@@ -74,7 +74,9 @@ def assert_flat_graph_is_eager(model, layer, within=1e-9):
     assert_unchanged(before, snapshot(model))
 
 
-@pytest.mark.parametrize(("network", "layer"), [(Small, "body"), (Preactivated, "body.3"), (ResNet20, "layer2")])
+@pytest.mark.parametrize(
+    ("network", "layer"), [(Small, "body"), (Preactivated, "body.3"), pytest.param(ResNet20, "layer2", marks=pytest.mark.slow)]
+)
 def test_it_is_the_explanation(network, layer):
     assert_flat_graph_is_eager(network().double().eval(), layer)
 

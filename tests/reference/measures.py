@@ -74,6 +74,31 @@ def rank_correlation(a, b):
     return xy / math.sqrt(xx * yy) if xx and yy else math.nan
 
 
+def pixel_auc(heat, target):
+    """Every pair of a pixel of the target and one that is not, ties counted half."""
+    inside, outside = ([float(heat[p]) for p in pixels(heat) if bool(target[p]) == side] for side in (True, False))
+    if not inside or not outside or not heat.any():
+        return math.nan
+    won = sum((a > b) + (a == b) / 2 for a in inside for b in outside)
+    return won / (len(inside) * len(outside))
+
+
+def gini(heat):
+    """Half the mean absolute difference of two pixels, over their mean."""
+    values = [float(heat[p]) for p in pixels(heat)]
+    if not sum(values):
+        return math.nan
+    return sum(abs(a - b) for a in values for b in values) / (2 * len(values) * sum(values))
+
+
+def entropy(heat):
+    values = [Fraction(float(heat[p])) for p in pixels(heat)]
+    if not sum(values):
+        return math.nan
+    shares = [float(value / sum(values)) for value in values]
+    return -sum(p * math.log(p) for p in shares if p) / math.log(len(values))
+
+
 def correlation_length(heat):
     mean = sum(float(heat[p]) for p in pixels(heat)) / len(pixels(heat))
     x = {p: float(heat[p]) - mean for p in pixels(heat)}

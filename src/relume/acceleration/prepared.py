@@ -27,6 +27,7 @@ from relume.engine.reading import Reading
 from relume.engine.replica import replicate
 from relume.engine.trace import Trace, recording
 from relume.engine.trees import tree_map_only
+from relume.engine.weights import weights_hash
 from relume.engine.wrappers import modules_of, unwrap
 from relume.errors import InputError, ModelError
 from relume.measures.localisation import rank_correlation
@@ -107,7 +108,10 @@ def prepare(
     sources = tuple(_sources(original, modules, {*folded, *folded.values()}))
     watched = Fingerprint.of(model, flow.written)
     names = weakref.WeakKeyDictionary({module: name for module, name in modules_of(original).items() if name})
-    preparation = Preparation(folded, reasons, packed, channels_last, dtype, lean, *nearness, sources, watched, names, settle)
+    weights = weights_hash(original)
+    preparation = Preparation(
+        folded, reasons, packed, channels_last, dtype, lean, *nearness, sources, watched, names, weights, settle
+    )
     preparation.hang_on(network)
     return network
 

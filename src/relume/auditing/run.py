@@ -11,7 +11,7 @@ from relume.auditing.checks.table import CHECKS, checks_of, run_checks
 from relume.auditing.report import AuditReport
 from relume.auditing.subject import BATCH_SIZE, How, Progress, Subject, unseen
 from relume.engine.inputs import Output
-from relume.explanation.belief import Calibrated
+from relume.explanation.calibration import Calibration
 from relume.explanation.request import Layers
 from relume.explanation.result import Explanation
 from relume.measures.similarity import Values
@@ -36,7 +36,7 @@ def audit(  # noqa: PLR0913 - each is a choice of the caller's
     labels: Sequence[str] | None = None,
     batch_size: int = BATCH_SIZE,
     output: Output = None,
-    calibration: Calibrated | None = None,
+    calibration: Calibration | None = None,
     progress: Progress = unseen,
 ) -> AuditReport:
     """Check whether one method's maps may be believed.

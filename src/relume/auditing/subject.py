@@ -14,7 +14,7 @@ from relume.engine.inputs import Inputs, Model, Output, stacked
 from relume.engine.layers import layer_name
 from relume.engine.wrappers import unwrap
 from relume.errors import InputError, ModelError
-from relume.explanation.belief import Calibrated
+from relume.explanation.calibration import Calibration
 from relume.explanation.comparison import compare
 from relume.explanation.request import Layers, Request
 from relume.explanation.result import Explanation
@@ -111,7 +111,7 @@ class Subject:
         output: Output = None,
         seed: int = 0,
         how: How = "reset",
-        calibration: Calibrated | None = None,
+        calibration: Calibration | None = None,
         progress: Progress = unseen,
     ) -> Subject:
         """Explain the images by the network as it is; arguments and errors are those of :func:`relume.audit`.

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from relume import __version__
-from relume.cli import audit, check, compare, demo, evaluate, explain, report, run
+from relume.cli import audit, calibrate, check, compare, demo, evaluate, explain, report, run
 from relume.cli.common import out
 from relume.cli.failures import reported
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (demo, explain, compare, audit, check, evaluate, run, report):
+for module in (demo, explain, compare, audit, calibrate, check, evaluate, run, report):
     app.command(epilog=module.EXAMPLES)(reported(getattr(module, module.__name__.rpartition(".")[2])))
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import complain, err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
@@ -61,8 +62,8 @@ class Examined:
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Checks, or measures of theirs, between commas: coverage, classes, randomisation, edges, stability, "
-            "faithfulness. [default: all of them]",
+            help="Checks, or measures of theirs, between commas: coverage, classes, randomisation, complexity, edges, "
+            "stability, faithfulness. [default: all of them]",
         ),
     ] = None
     target: Annotated[
@@ -150,6 +151,7 @@ def audit(
     photos: Photos,
     *,
     network: Network,
+    belief: Belief,
     method: Annotated[list[str] | None, common.method_option(METHODS)] = None,
     examined: Examined,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where audit.json, audit.png and index.html go.")] = Path("out"),
@@ -169,12 +171,12 @@ def audit(
     methods = examined.methods(common.method_keys(method, METHODS))
     photos = find_photos(photos, output)
     names = distinct_names(photos)
-    opened = network.open(example=photos[0])
+    opened = belief.calibrated(network.open(example=photos[0]))
     if network.labels is not None:
         opened.check_labels()
     target = examined.target_of(opened)
-    options = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
-    options |= {"how": examined.how, "batch_size": examined.batch_size}
+    options: dict[str, Any] = {"target": target, "layer": network.layer, "checks": examined.keys(), "seed": examined.seed}
+    options |= {"how": examined.how, "batch_size": examined.batch_size, "calibration": opened.calibration}
     audits: list[dict[str, Any]] = []
     naming = ""
     groups: list[list[AuditView]] = []

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import err, out
 from relume.cli.failures import write_results
 from relume.cli.network import Network
@@ -38,6 +39,7 @@ def compare(
     photos: Photos,
     *,
     network: Network,
+    belief: Belief,
     target: common.Targets = None,
     ask: common.Questions = None,
     asked: Asked,
@@ -62,7 +64,7 @@ def compare(
         err.print(Text(words, style="dim"))
     names = distinct_names(photos)
     compared: list[Comparison] = []
-    opened = network.open(example=photos[0])
+    opened = belief.calibrated(network.open(example=photos[0]))
     targets = common.targets_of(target, ask, opened)
     failures = Failures(asked.attempt(opened, targets, methods, network.layer))
 

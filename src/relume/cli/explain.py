@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
@@ -47,6 +48,7 @@ def explain(
     photos: Photos,
     *,
     network: Network,
+    belief: Belief,
     target: common.Targets = None,
     ask: common.Questions = None,
     versus: Annotated[
@@ -92,21 +94,22 @@ def explain(
     cut = None if tiles is None else tiles_of(tiles)
     methods = asked.methods(UNITS if neuron else METHODS)
     photos = find_photos(photos, output)
-    opened = network.open(example=photos[0])
+    opened = belief.calibrated(network.open(example=photos[0]))
     targets = _targets(target, ask, versus, neuron, opened)
     # without a target, each photo's own prediction is contrasted, with itself where it is the other class
     failures = Failures(asked.attempt(opened, targets, methods, network.layer), (TargetError,) if versus and not target else ())
-    findings, without, closing, strongest = list[Text](), list[str](), Text(), dict[str, float]()
+    done, without, closing, strongest = 0, list[str](), Text(), dict[str, float]()
 
     def keep(comparison: Comparison, path: Path) -> None:
-        nonlocal closing
+        nonlocal done, closing
         explanations = drawing.scaled(asked.recorded(comparison))
         files = folder_files(explanations, kind=drawing.kind, size=size)
         with uninterrupted():
             folder = folders.write(path, files)
             so_far = compared(explanations, strongest)  # the photo's own sheet knows its own maps alone
-            findings.append(_finding(path, folder, so_far, brief=len(photos) > 4))
-            running.stopped = f"stopped after {len(findings)} of {len(photos)} photos; their results are in {str(output)!r}"
+            out.print(_finding(path, folder, so_far, brief=len(photos) > 4))
+            done += 1
+            running.stopped = f"stopped after {done} of {len(photos)} photos; their results are in {str(output)!r}"
         strongest.update(so_far[0].strongest)
         without.extend(title for e in explanations for title in without_heat(e))
         closing = reached(explanations[0], without=without)
@@ -120,8 +123,8 @@ def explain(
         with common.tracked("explaining", results, len(photos)) as steps:
             each_photo(steps, failures, keep)
     finally:
-        if findings:
-            out.print(*findings, closing, sep="\n")
+        if done:
+            out.print(closing)
     raise typer.Exit(failures.end(len(photos), "photos could not be explained"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +63,8 @@ def report(
     opened, other = Run.load(run), None if against is None else Run.load(against)
     place = joined(run, "report") if output is None else output
     storage_of(place).check()
-    made = RunReport.of(opened, other, shortcuts=not no_shortcuts)
+    with err.status("reading the rows") if err.is_terminal else nullcontext():
+        made = RunReport.of(opened, other, shortcuts=not no_shortcuts)
     with uninterrupted():
         page = made.save(place)
         running.stopped = f"stopped; the report is in {place!r}"

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from relume.cli import common
+from relume.cli.calibrations import Belief
 from relume.cli.common import complain, err, out, running
 from relume.cli.failures import uninterrupted
 from relume.cli.network import Network
@@ -31,6 +32,8 @@ EXAMPLES = """Examples:
   relume run photos --model torchvision:resnet50 --output RUN
 
   relume run photos --model torchvision:resnet50 --output RUN --shard 1/4
+
+  relume run s3://bucket/photos --model torchvision:resnet50 --output s3://bucket/RUN --on ray --address auto
 
   relume run validation.csv --model timm:resnet18 --method gradcam --store maps --target-column label --output RUN
 """
@@ -50,6 +53,7 @@ def run(
     *,
     output: Annotated[str, typer.Option(metavar="RUN", help="Folder or URL of the run; a run that is there is gone on with.")],
     network: Network,
+    belief: Belief,
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class to explain, by index or name. [default: the predicted class]")
     ] = None,
@@ -70,6 +74,22 @@ def run(
         str | None,
         typer.Option(metavar="I/N", help="Do every N-th part from the I-th on; others do the rest, into the same folder."),
     ] = None,
+    on: Annotated[
+        str, typer.Option(metavar="ENGINE", help="Who does the work: local, this process; or ray, a cluster of Ray.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Of the cluster's head node, or auto. [default: a cluster of this machine, begun for the run]",
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=1, help="Processes of the cluster that explain at once. [default: one for each GPU or CPU]"
+        ),
+    ] = None,
     loaders: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=0, help="Threads that read and prepare pictures. [default: up to 4]")
     ] = None,
@@ -89,7 +109,7 @@ def run(
     if target is not None and ask is not None:
         raise TargetError("a run explains one thing of each picture; give --target or --ask")
     methods, preparing = asked.methods(METHODS), network.preparing
-    opened = network.open(prepared=False)
+    opened = belief.calibrated(network.open(prepared=False))
     (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
     with ExitStack() as held, _shown() as show:
 
@@ -99,7 +119,7 @@ def run(
                 go_on = "; the same command goes on from there" if state.done < state.total else ""
                 running.stopped = f"stopped after {state.done} of {state.total} rows, which are whole{go_on}"
                 held.close()  # an interruption is heeded here
-                if state.done < state.total:
+                if state.done < state.total and on == "local":
                     held.enter_context(uninterrupted("finishing the part that was begun; interrupt again to lose it"))
 
         finished = run(
@@ -114,6 +134,9 @@ def run(
             exact=exact,
             limit=limit,
             shard=part,
+            on=on,
+            address=address,
+            actors=actors,
             loaders=DEFAULT_LOADERS if loaders is None else loaders,
             preparing=preparing,
             progress=progress,

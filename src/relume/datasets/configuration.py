@@ -9,18 +9,15 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from relume.engine.weights import weights_hash
 from relume.errors import InputError
 from relume.text import encoded
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from relume.datasets.request import RunRequest
     from relume.models.opened import Opened
 
-__all__ = ["check_same", "configuration_of", "differences", "digest_of", "versions", "weights_hash"]
+__all__ = ["check_same", "configuration_of", "differences", "digest_of", "versions"]
 
 _LIBRARIES = ("relume", "torch", "numpy", "pillow", "pyarrow")
 
@@ -47,17 +44,6 @@ def configuration_of(opened: Opened, request: RunRequest, **more: Any) -> dict[s
 def digest_of(data: Any) -> str:
     """Return the SHA-256 of plain data as JSON."""
     return hashlib.sha256(encoded(json.dumps(data, sort_keys=True))).hexdigest()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of the names, types, shapes and bytes of a network's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(encoded(name))
-        if isinstance(value, torch.Tensor):
-            digest.update(encoded(f"{value.dtype}{tuple(value.shape)}"))
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -17,11 +19,11 @@ from torch import Tensor, nn
 
 from relume.acceleration.prepared import prepare
 from relume.datasets.configuration import check_same, configuration_of, digest_of, versions
-from relume.datasets.loading import DEFAULT_LOADERS
+from relume.datasets.loading import DEFAULT_LOADERS, ahead
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
 from relume.datasets.request import RunRequest, Store
-from relume.datasets.rows import Loaded, small
+from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.storage import Storage, UnreachableError, storage_of
@@ -40,13 +42,13 @@ from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index
 from relume.models.opened import BATCH_SIZE, Opened
-from relume.models.sources import open_model
+from relume.models.sources import as_opened
 from relume.registry import Registry
 
 if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.reading import Rectifiers, Reshape
-    from relume.explanation.belief import Calibrated
+    from relume.explanation.calibration import Calibration
     from relume.explanation.request import Layers, Options
     from relume.methods.gradients import Fuse
     from relume.methods.wrapper import MethodLike
@@ -56,13 +58,16 @@ if TYPE_CHECKING:
     from relume.targets import TargetLike
     from relume.targets.activation import Activation
 
-__all__ = ["ENGINES", "PART_SIZE", "Engine", "Progress", "run"]
+__all__ = ["ENGINES", "PART_SIZE", "Engine", "Progress", "prepared", "run"]
 
 #: Rows of a part. A run that is killed loses as many at most.
 PART_SIZE = 256
 
-#: Each engine by its name: a subclass of :class:`Engine`, or its name, ``package.module:Class``, imported when first needed.
-ENGINES: Registry[type[Engine] | str] = Registry("engine", "relume.engines", {"local": "relume.datasets.local:Local"})
+#: Each engine by its name: a context manager as :func:`relume.datasets.local.local` is, which gives a function that makes an
+#: :class:`Engine`; or its name, ``package.module:function``, imported when first needed.
+ENGINES: Registry[Callable[..., AbstractContextManager[Callable[..., Engine]]] | str] = Registry(
+    "engine", "relume.engines", {"local": "relume.datasets.local:local", "ray": "relume.datasets.ray:on_ray"}
+)
 
 
 class RunOptions(TypedDict, total=False):
@@ -75,7 +80,7 @@ class RunOptions(TypedDict, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
-    calibration: Calibrated | None
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,8 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
     exact: bool = False,
     limit: int | None = None,
     on: str = "local",
+    address: str | None = None,
+    actors: int | None = None,
     shard: tuple[int, int] = (1, 1),
     loaders: int = DEFAULT_LOADERS,
     part_size: int = PART_SIZE,
@@ -144,13 +151,17 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
             a layer are small and always kept.
         exact: True to keep them in float32, and not in codes of 8 bits.
         limit: how many items are explained, the first ones; None for all.
-        on: the engine that does the work, of :data:`relume.datasets.engines.ENGINES`: ``local`` is this process.
+        on: who does the work: ``local`` for this process, ``ray`` for a cluster; see :data:`relume.datasets.engines.ENGINES`.
+        address: of a cluster: that of its head node, such as ``10.0.0.1:6379``, or ``auto``. If None, that in ``RAY_ADDRESS``,
+            or else one is started on this machine.
+        actors: how many processes of a cluster explain at once; if None, as many as it has GPUs, or else CPUs to spare.
         shard: ``(2, 4)`` for every fourth part from the second on. Others do the rest, at the same time, into the same folder.
         loaders: how many threads read and prepare pictures; 0 for none beside the one that explains.
         part_size: how many rows a part has.
         preprocessing: how a module wants its pictures.
         preparing: the options of :func:`relume.prepare`, as a dictionary. If None, the network is prepared where that works.
-        progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part.
+        progress: called with a :class:`relume.datasets.Progress` at the beginning, and after each batch and part; on a cluster
+            twice a second.
         options: as for :func:`relume.explain`. ``batch_size`` is the number of pictures that run at once, at most; 8 if None.
 
     Raises:
@@ -172,20 +183,22 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         {'id': '2.png', 'class_name': 'cat', 'error': None}
     """
     batch_size, folder = options.pop("batch_size", None) or BATCH_SIZE, storage_of(output)
-    _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit)
+    _check_numbers(shard, loaders=loaders, part_size=part_size, limit=limit, actors=actors)
     engine = ENGINES[on]
+    begin = resolve_name(engine) if isinstance(engine, str) else engine
     folder.check()
     source = open_source(source)
-    opened = _opened(model, preprocessing, options)
+    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
+    opened = as_opened(model, preprocessing, labels=labels, activation=activation)
     request = RunRequest(
         methods=methods,
         target=class_index(target, opened.labels) if isinstance(target, str) else target,
         layer=layer,
         store=store,
         exact=exact,
-        options=cast("Options", options),
+        options=cast("Options", {"calibration": opened.calibration, **options}),
     )
-    with locked(folder, shard) as still_there:
+    with begin(model, source, address=address, actors=actors, shard=shard) as make, locked(folder, shard) as still_there:
         clear_unfinished(folder)
         record = read_record(folder)
         if record is None and parts(folder):
@@ -197,31 +210,12 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         configuration = configuration_of(opened, request, **more)
         if record is not None:
             check_same(folder, record["configuration"], configuration)
-        kind = resolve_name(engine) if isinstance(engine, str) else engine
-        work: Engine = kind(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders)
-        work.prepare(preparing)
+        work = make(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders, preparing)
+        work.prepare()
         if record is None:
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
     return Run.load(output)
-
-
-def _opened(model: str | Path | Opened | nn.Module, preprocessing: Preprocessing | None, options: RunOptions) -> Opened:
-    """Open a spec, or a module with its preprocessing; with the labels and the activation of the options, if any."""
-    if isinstance(model, nn.Module) == (preprocessing is None):
-        raise InputError(
-            "a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224), and nothing else is"
-        )
-    if preprocessing is not None:
-        opened = Opened(type(model).__name__, cast("nn.Module", model), preprocessing)
-    else:
-        opened = model if isinstance(model, Opened) else open_model(cast("str | Path", model))
-    labels, activation = options.pop("labels", None), options.pop("activation", "auto")
-    return dataclasses.replace(
-        opened,
-        labels=opened.labels if labels is None else tuple(labels),
-        activation=opened.activation if activation == "auto" else activation,
-    )
 
 
 def _check_numbers(shard: tuple[int, int], **numbers: int | None) -> None:
@@ -261,6 +255,8 @@ class Engine(ABC):
     part_size: int
     batch_size: int
     loaders: int
+    preparing: Preparing | None
+    example: Item | None = field(default=None, init=False)  # the first item that can be read
 
     @abstractmethod
     def waiting(self) -> pa.Table:
@@ -284,7 +280,23 @@ class Engine(ABC):
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
-    def prepare(self, preparing: Preparing | None) -> None:
+    def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
+        """Explain the next items in batches, and yield their rows: a thread makes them while the network runs on."""
+        with ahead(
+            lambda work: rows_of(*work, self.request), self._explained(loaded, count), min(1, self.loaders), 1
+        ) as tables:
+            yield from tables
+
+    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
+        """Explain items in batches, and give all that their rows are made of."""
+        while left:
+            batch = [*islice(loaded, min(self.batch_size, left))]
+            results = explained(self.opened, batch, self.request)
+            self.batch_size = at_once(results, self.batch_size)
+            left -= len(batch)
+            yield batch, results
+
+    def prepare(self) -> None:
         """Prepare the network, if it can be, after one picture has shown that the request can be met.
 
         Raises:
@@ -294,7 +306,7 @@ class Engine(ABC):
             if isinstance(loaded, tuple):
                 if item["target"] is None:
                     _try(self.opened, loaded, self.request)
-                self.opened = _prepared(self.opened, loaded[1], preparing)
+                self.opened, self.example = prepared(self.opened, loaded[1], self.preparing), item
                 return
 
     def begin(self, model: object, configuration: Mapping[str, Any]) -> None:
@@ -330,7 +342,7 @@ def _options_of(opened: Opened) -> dict[str, Any] | None:
     return options
 
 
-def _prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
+def prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Opened:
     """Return the network prepared; without options for that as it is, if it was or cannot be."""
     if preparing is None and preparation_of(opened.model) is not None:
         return opened

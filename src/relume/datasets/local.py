@@ -5,19 +5,34 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from relume.datasets.engines import Engine, Progress, Report
 from relume.datasets.loading import ahead
 from relume.datasets.manifest import items
-from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of
-from relume.datasets.source import Item
-from relume.datasets.store import ids_of, parts, write_part
+from relume.datasets.store import ids_of, others, parts, tidied, write_part
+from relume.errors import InputError
 
-__all__ = ["Local"]
+__all__ = ["Local", "local"]
+
+
+@contextmanager
+def local(
+    _model: object, _source: object, *, address: str | None, actors: int | None, **_options: Any
+) -> Iterator[type[Local]]:
+    """Give the engine of this process, which needs nothing.
+
+    Raises:
+        InputError: it is asked for what a cluster has.
+    """
+    if address is not None or actors is not None:
+        raise InputError("an address and actors are those of a cluster; leave them out, or run it on ray")
+    yield Local
 
 
 @dataclass
@@ -32,15 +47,29 @@ class Local(Engine):
     @functools.cached_property
     def pending(self) -> list[int]:
         """Those of them that are not there, or not whole."""
-        there = parts(self.folder)
-        return [number for number in self.numbers if number not in there or not self._is_whole(number, there[number])]
+        there = [part for part in parts(self.folder).items() if part[0] in self.numbers]
+        with ahead(self._is_whole, there, self.folder.at_once, self.folder.at_once) as whole:
+            done = {number for (number, _), is_whole in zip(there, whole, strict=True) if is_whole}
+        return [number for number in self.numbers if number not in done and len(self._rows(number))]
 
-    def _is_whole(self, number: int, part: str) -> bool:
+    def _is_whole(self, part: tuple[int, str]) -> bool:
         """Tell whether a part can be read and has the rows of its items."""
-        same: bool = ids_of(self.folder, part) == self._rows(number)["id"].to_pylist()
+        number, name = part
+        same: bool = ids_of(self.folder, name) == self._rows(number)["id"].to_pylist()
         return same
 
+    @functools.cached_property
+    def elsewhere(self) -> pa.Array:
+        """The ids that another engine has written rows of, into parts of its own."""
+        names = others(self.folder)
+        return pa.array(tidied(self.folder, names) if names else [], pa.string())
+
     def _rows(self, number: int) -> pa.Table:
+        """Return the items whose rows the part holds."""
+        items = self._range(number)
+        return items.filter(pc.invert(pc.is_in(items["id"], self.elsewhere))) if len(self.elsewhere) else items
+
+    def _range(self, number: int) -> pa.Table:
         return self.manifest.slice(number * self.part_size, self.part_size)
 
     def waiting(self) -> pa.Table:
@@ -50,28 +79,17 @@ class Local(Engine):
     def carry_out(self, report: Report) -> None:
         """Make the parts that are missing, and report after each batch."""
         pending = {*self.pending}
-        total = sum(len(self._rows(number)) for number in self.numbers)
+        total = sum(len(self._range(number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
         remaining = (item for number in self.pending for item in items(self._rows(number)))
         with ahead(self.load, remaining, self.loaders, 2 * max(self.batch_size, self.loaders)) as loaded:
             for number in self.pending:
-                part, batches = list[pa.Table](), self._explained(loaded, len(self._rows(number)))
-                # a thread makes the rows of a batch while the network runs the next
-                with ahead(lambda work: rows_of(*work, self.request), batches, min(1, self.loaders), 1) as tables:
-                    for table in tables:
-                        part.append(table)
-                        done += len(table)
-                        errors += len(table) - table["error"].null_count
-                        report(Progress(done, total, errors, written=False))
+                part = list[pa.Table]()
+                for table in self.rows(loaded, len(self._rows(number))):
+                    part.append(table)
+                    done += len(table)
+                    errors += len(table) - table["error"].null_count
+                    report(Progress(done, total, errors, written=False))
                 write_part(self.folder, number, pa.concat_tables(part))
                 report(Progress(done, total, errors, written=True))
-
-    def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
-        """Explain the items of a part in batches, and give all that their rows are made of."""
-        while left:
-            batch = [*islice(loaded, min(self.batch_size, left))]
-            results = explained(self.opened, batch, self.request)
-            self.batch_size = at_once(results, self.batch_size)
-            left -= len(batch)
-            yield batch, results

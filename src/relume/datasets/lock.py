@@ -21,6 +21,9 @@ SILENCE = 600
 #: Seconds from one sign to the next.
 SIGN = 60
 
+#: The locks that this process holds, as it does not hold those that it could not remove, of a server that went away.
+_HELD: set[str] = set()
+
 _LOCK = re.compile(r"\.relume-[0-9a-f]+-(?P<pid>\d+)-[0-9a-f]+-lock_(?P<number>\d+)_(?P<count>\d+)_\w+")
 
 
@@ -53,23 +56,29 @@ def locked(place: str | Path | Storage, shard: tuple[int, int]) -> Iterator[Call
         nonlocal last
         if time.monotonic() - last > SIGN:
             last = time.monotonic()
-            with suppress(OSError):  # whatever is wrong there shows when a part is written
+            with suppress(OSError, UnreachableError):  # whatever is wrong there shows when a part is written
                 storage.touch(lock)
 
+    _HELD.add(lock)
+    try:
+        _touch(storage, lock)
+        _refuse_others(storage, lock, shard)
+        yield still_there
+    finally:
+        _HELD.discard(lock)
+        with suppress(OSError, UnreachableError):
+            storage.remove(lock)
+            if is_new:
+                storage.remove()  # which only works if nothing was written
+
+
+def _touch(storage: Storage, lock: str) -> None:
     try:
         storage.touch(lock)
     except OSError as error:
         raise OutputError(
             f"cannot write a run to {str(storage)!r}: {error.strerror or error}; name a folder that can be written to"
         ) from error
-    try:
-        _refuse_others(storage, lock, shard)
-        yield still_there
-    finally:
-        with suppress(OSError, UnreachableError):
-            storage.remove(lock)
-            if is_new:
-                storage.remove()  # which only works if nothing was written
 
 
 def _refuse_others(storage: Storage, own: str, shard: tuple[int, int]) -> None:
@@ -93,7 +102,7 @@ def _refuse_others(storage: Storage, own: str, shard: tuple[int, int]) -> None:
 
 def _has_ended(storage: Storage, lock: str, own: str) -> bool:
     """Tell whether the process of a lock has ended; one of another machine by the time of its last sign."""
-    if is_gone(lock):
+    if is_gone(lock) or (lock.startswith(prefix()) and lock not in _HELD):
         return True
     try:
         return not is_here(lock) and storage.touched(lock) < storage.touched(own) - SILENCE

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import torch
 
 from relume.errors import InputError
-from relume.explanation.belief import Calibrated, reference
+from relume.explanation.belief import reference
+from relume.explanation.calibration import Calibration
 from relume.methods.base import METHODS, Method
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import MethodLike, resolve_methods
@@ -84,7 +85,7 @@ def _plain(value: Any) -> Any:
 def _plain_object(value: object) -> Any:
     if isinstance(value, Method) and METHODS.get(value.key) == value:
         return value.key
-    if isinstance(value, Calibrated):
+    if isinstance(value, Calibration):
         return reference(value)
     plain: dict[str, Any] = {"class": getattr(value, "__qualname__", type(value).__qualname__)}
     if isinstance(value, torch.Generator | torch.Tensor):

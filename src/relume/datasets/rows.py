@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from relume.datasets.columns import THUMBNAIL, row_of, schema_of
+from relume.datasets.contents import bytes_at
 from relume.datasets.request import RunRequest
 from relume.datasets.source import Item
+from relume.datasets.storage import UnreachableError
 from relume.errors import ImageError
 from relume.evaluation.masks import read_mask
 from relume.explanation.result import Explanation
@@ -66,6 +68,9 @@ def explained_rows(opened: Opened, batch: Batch, request: RunRequest) -> pa.Tabl
         batch: rows of a manifest, each with its picture.
         request: what is asked of each.
 
+    Raises:
+        UnreachableError: the place where the masks are does not answer.
+
     Example:
         >>> import relume
         >>> from relume.datasets import RunRequest, explained_rows
@@ -98,6 +103,8 @@ def explained(opened: Opened, batch: Batch, request: RunRequest) -> Results:
     for indices in by_owner.values():
         results |= dict(in_batches(indices, len(indices), ready, run))
     rewind()
+    if gone := next((result for result in results.values() if isinstance(result, UnreachableError)), None):
+        raise gone
     return [results[i] for i in range(len(batch))]
 
 
@@ -134,7 +141,7 @@ def _truth(opened: Opened, photo: Photo | Recording, mask: str) -> Truth:
         raise ImageError(
             f"the photo of the mask {mask!r} is to be turned (EXIF orientation {photo.orientation}); save both upright"
         )
-    whole = read_mask(mask, photo.original or photo.picture.size)
+    whole = read_mask(mask, photo.original or photo.picture.size, content=bytes_at(mask))
     seen = np.asarray(opened.preprocessing.view(Image.fromarray(whole)))  # Pillow never blends one bit
     if not seen.any():
         raise ImageError(f"{mask!r}: nothing of what the mask shows is in the part that the network sees; leave it out")

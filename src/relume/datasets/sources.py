@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from relume.datasets.source import Source
+from relume.datasets.storage import is_url, storage_of
 from relume.errors import InputError
 from relume.registry import Registry
 
@@ -58,7 +59,7 @@ class SourceKind:
 
 def _is_arrow(spec: str) -> bool:
     """Tell whether ``spec`` is a folder that the library datasets wrote."""
-    return any(Path(spec, name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return any(storage_of(spec).exists(name) for name in ("state.json", "dataset_dict.json"))
 
 
 def _is_tars(spec: str) -> bool:
@@ -72,8 +73,8 @@ def _is_table(spec: str) -> bool:
 
 
 def _is_folder(spec: str) -> bool:
-    """Tell whether ``spec`` is a folder, or a glob."""
-    return Path(spec).is_dir() or glob.has_magic(spec)
+    """Tell whether ``spec`` is a folder, or a glob; a URL may be one."""
+    return is_url(spec) or Path(spec).is_dir() or glob.has_magic(spec)
 
 
 #: Every kind of sources by its key; a spec is of the first that recognises it. Other packages add theirs by entry points of
@@ -83,9 +84,9 @@ DATASETS: Registry[SourceKind] = Registry(
     "relume.datasets",
     {
         "tree": SourceKind("tree:FOLDER", "a folder with a folder for each class", f"{_HERE}.folders:open_tree"),
-        "hf": SourceKind("hf:FOLDER", "a data set that save_to_disk of datasets wrote", f"{_HERE}.arrow:open_arrow", _is_arrow),
         "tars": SourceKind("SHARDS.tar", "tars of WebDataset, by {000..127} or a glob", f"{_HERE}.tars:open_tars", _is_tars),
         "table": SourceKind("FILE.csv or FILE.parquet", "a list with a column path", f"{_HERE}.tables:open_table", _is_table),
+        "hf": SourceKind("hf:FOLDER", "a data set that save_to_disk of datasets wrote", f"{_HERE}.arrow:open_arrow", _is_arrow),
         "folder": SourceKind("FOLDER or GLOB", "the pictures in a folder", f"{_HERE}.folders:open_folder", _is_folder),
     },
 )
@@ -97,8 +98,8 @@ def open_source(spec: str | Path | Source | Any) -> Source:
     Args:
         spec: a folder or a glob; ``tree:FOLDER``, where a picture's label is the name of the folder it is in; a CSV or Parquet
             file with a column ``path``; tars of WebDataset, such as ``shards/{000..127}.tar``; a folder that the library
-            datasets wrote; any other of :data:`DATASETS`. Or a data set in Python, as :func:`of_dataset` takes it. A source
-            stays as it is.
+            datasets wrote; any other of :data:`DATASETS`. Each may be a URL that fsspec opens: ``s3://bucket/photos``,
+            ``tree:s3://bucket/photos``. Or a data set in Python, as :func:`of_dataset` takes it. A source stays as it is.
 
     Raises:
         InputError: ``spec`` is none of these.
@@ -123,9 +124,9 @@ def open_source(spec: str | Path | Source | Any) -> Source:
         from relume.datasets.python import of_dataset
 
         return of_dataset(spec)
-    spec = str(spec)
+    spec = str(spec).removeprefix("file://")
     prefix, colon, rest = spec.partition(":")
-    if colon and prefix in DATASETS.names():
+    if colon and prefix in DATASETS.names() and not rest.startswith("//"):
         return DATASETS[prefix].open(rest)
     for kind in DATASETS.values():
         if kind.recognises is not None and kind.recognises(spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,10 @@ import pyarrow.parquet as pq
 import torch
 
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
-from relume.datasets.configuration import weights_hash
-from relume.datasets.storage import Storage, is_url, joined, storage_of
+from relume.datasets.contents import read_picture
+from relume.datasets.loading import ahead
+from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
+from relume.engine.weights import weights_hash
 from relume.errors import InputError, ModelError, RelumeError
 from relume.models.opened import Opened
 from relume.models.photos import natural
@@ -31,7 +34,22 @@ if TYPE_CHECKING:
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
 
-__all__ = ["Run", "clear_unfinished", "ids_of", "parts", "read_record", "write_manifest", "write_part", "write_record"]
+__all__ = [
+    "MANIFEST",
+    "PARQUET",
+    "PARTS",
+    "Run",
+    "clear_unfinished",
+    "ids_of",
+    "others",
+    "parquet",
+    "parts",
+    "read_record",
+    "tidied",
+    "write_manifest",
+    "write_part",
+    "write_record",
+]
 
 #: The files of a run.
 RECORD, MANIFEST, PARTS = "run.json", "manifest.parquet", "parts"
@@ -40,6 +58,15 @@ _PART = re.compile(rf"{PARTS}/part-(\d{{6,}})\.parquet")
 
 #: Rows that are read together where one of them is wanted.
 _ROWS = 32
+
+#: How files of rows are written: compressed and with checksums; a dictionary would only make codes larger.
+PARQUET: Mapping[str, Any] = {
+    "compression": "zstd",
+    "row_group_size": _ROWS,
+    "use_dictionary": False,
+    "write_page_checksum": True,
+    "write_statistics": ["id"],
+}
 
 
 # --- Writing -------------------------------------------------------------------------------------------------------------
@@ -65,7 +92,7 @@ def write_manifest(place: str | Path | Storage, manifest: pa.Table) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    storage_of(place).put(MANIFEST, _parquet(manifest))
+    storage_of(place).put(MANIFEST, parquet(manifest))
 
 
 def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> None:
@@ -83,14 +110,13 @@ def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> Non
         ...     parts(folder)
         {3: 'parts/part-000003.parquet'}
     """
-    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", _parquet(table))
+    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", parquet(table))
 
 
-def _parquet(table: pa.Table) -> memoryview:
-    """Return a table as a Parquet file, compressed and with checksums; a dictionary would only make codes larger."""
-    sink, statistics = pa.BufferOutputStream(), ["id"] if "id" in table.column_names else False
-    options = {"use_dictionary": False, "write_statistics": statistics, "write_page_checksum": True}
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS, **options)
+def parquet(table: pa.Table) -> memoryview:
+    """Return a table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **PARQUET)
     return memoryview(sink.getvalue())
 
 
@@ -113,12 +139,20 @@ def parts(place: str | Path | Storage) -> dict[int, str]:
 
 def _parts(storage: Storage) -> dict[str, int]:
     """Count the rows of all files of rows that are whole, in the order of their names."""
-    names = [
-        f"{PARTS}/{name}"
-        for name in sorted(storage.names(PARTS), key=natural)
-        if name.endswith(".parquet") and name[0] not in "._"
-    ]
-    return {name: rows for name in names if (rows := _rows(storage, name)) is not None}
+    names = _names(storage)
+    with ahead(functools.partial(_rows, storage), names, storage.at_once, storage.at_once) as counts:
+        return {name: rows for name, rows in zip(names, counts, strict=True) if rows is not None}
+
+
+def _names(storage: Storage) -> list[str]:
+    """List all files of rows, whole or not."""
+    names = sorted(storage.names(PARTS), key=natural)
+    return [f"{PARTS}/{name}" for name in names if name.endswith(".parquet") and name[0] not in "._"]
+
+
+def others(place: str | Path | Storage) -> list[str]:
+    """List the files of rows, whole or not, that have no number, since an engine named them as it liked."""
+    return [name for name in _names(storage_of(place)) if not _PART.fullmatch(name)]
 
 
 def _rows(storage: Storage, part: str) -> int | None:
@@ -140,6 +174,35 @@ def ids_of(place: str | Path | Storage, part: str) -> list[str] | None:
         return None
 
 
+def tidied(place: str | Path | Storage, names: Iterable[str] | None = None) -> list[str]:
+    """Remove parts that cannot be read, and rows of items that an earlier part has; return the ids of the rows that are left.
+
+    Args:
+        place: the place of the run.
+        names: the parts; all of them if None.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from relume.datasets.store import tidied, write_part
+        >>> write_part("memory://doubles", 0, pa.table({"id": ["a", "b"]}))
+        >>> write_part("memory://doubles", 1, pa.table({"id": ["b", "c"]}))
+        >>> tidied("memory://doubles"), tidied("memory://doubles", ["parts/part-000001.parquet"])
+        (['a', 'b', 'c'], ['c'])
+    """
+    storage, seen = storage_of(place), dict[str, None]()
+    names = _names(storage) if names is None else [*names]
+    with ahead(functools.partial(ids_of, storage), names, storage.at_once, storage.at_once) as ids_of_parts:
+        for name, ids in zip(names, ids_of_parts, strict=True):
+            new = dict.fromkeys(key for key in ids or () if key not in seen)
+            if not new:
+                storage.remove(name)
+            elif len(new) < len(ids or ()):
+                rows = _read(storage, name)
+                storage.put(name, parquet(rows.take(pc.index_in(pa.array(new), rows["id"].combine_chunks()))))
+            seen |= new
+    return [*seen]
+
+
 def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
     """Read ``run.json``; None if there is none.
 
@@ -149,10 +212,11 @@ def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
     storage = storage_of(place)
     path = joined(str(storage), RECORD)
     try:
-        with storage.open(RECORD) as file:
-            record = json.loads(file.read())
+        record = json.loads(storage.read(RECORD))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnreachableError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path!r} cannot be read: {first_line(error)}; put it back, or begin a new run") from None
     version = record.get("format") if isinstance(record, dict) else None
@@ -206,7 +270,7 @@ class Run:
         record = read_record(folder)
         if record is None:
             raise InputError(f"there is no run in {str(folder)!r}, for it has no {RECORD}; check the path")
-        return cls(folder if is_url(str(folder)) else Path(folder), record)
+        return cls(str(folder) if is_url(str(folder)) else Path(joined("", str(folder))), record)
 
     @property
     def _storage(self) -> Storage:
@@ -270,9 +334,12 @@ class Run:
 
     def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
         """Return the rows of parts: of several for one item the first, in the manifest's order."""
+        storage = self._storage
+        read = functools.partial(_read, storage, columns=[*dict.fromkeys(["id", *columns])])
+        with ahead(read, there, storage.at_once, storage.at_once) as tables:
+            rows = pa.concat_tables(tables)
         if _are_apart(there):
-            return pa.concat_tables([_read(self._storage, part, columns=columns) for part in there])
-        rows = pa.concat_tables([_read(self._storage, part, columns=[*dict.fromkeys(["id", *columns])]) for part in there])
+            return rows.select(columns)
         return rows.take(pc.index_in(self.manifest["id"], rows["id"].combine_chunks()).drop_null()).select(columns)
 
     def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
@@ -299,7 +366,12 @@ class Run:
         return explanation_of(row, maps_of(schema), known, loaded)
 
     def report(
-        self, against: Run | str | Path | None = None, *, output: str | Path | None = None, shortcuts: bool = True
+        self,
+        against: Run | str | Path | None = None,
+        *,
+        output: str | Path | None = None,
+        model: Opened | None = None,
+        shortcuts: bool = True,
     ) -> str | Path:
         """Write what the run says as a whole: a page, a table of the classes, and the repeated patches that the network uses.
 
@@ -308,6 +380,7 @@ class Run:
                 from it is the first part of the page.
             output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``, or its URL; ``report`` in that of
                 the run if None.
+            model: the network of the run, where it was given in Python; it is opened again as the run says if None.
             shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
 
         Returns:
@@ -332,7 +405,7 @@ class Run:
         place = joined(str(self.folder), "report") if output is None else output
         storage_of(place).check()
         other = Run.load(against) if isinstance(against, str | Path) else against
-        return RunReport.of(self, other, shortcuts=shortcuts).save(place)
+        return RunReport.of(self, other, opened=model, shortcuts=shortcuts).save(place)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""
@@ -347,7 +420,7 @@ class Run:
     def _photo(self, row: Mapping[str, Any]) -> Path | Photo | Recording:
         """Read the picture of a row again."""
         if row["path"] is not None:
-            return Path(row["path"])
+            return read_picture(row["path"]) if is_url(row["path"]) else Path(row["path"])
         from relume.datasets.sources import open_source
 
         photo: Path | Photo | Recording = open_source(self.record["source"]).read(self._item(row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
+from relume.datasets.contents import read_picture
 from relume.datasets.manifest import items, manifest_of
 from relume.datasets.source import MANIFEST, Item, Source
+from relume.datasets.storage import absolute, is_url, joined, split_url, storage_of
 from relume.errors import ImageError, InputError
-from relume.models.photos import read_photo
 from relume.pictures.photo import Photo
 from relume.pictures.recording import Recording
 from relume.text import first_line
@@ -28,11 +29,11 @@ class Listed(Source):
 
     Attributes:
         spec: the file, as it was written. Paths in it are relative to its folder.
-        file: its path.
+        file: its path or URL.
     """
 
     spec: str
-    file: Path
+    file: str
 
     def manifest(self) -> pa.Table:
         """List the pictures by the ids of the table, or by their paths as they are written there.
@@ -41,35 +42,47 @@ class Listed(Source):
             InputError: the table cannot be read, has no column ``path``, is empty, or an id is missing or comes twice.
         """
         try:
-            table = _read_csv(self.file) if self.file.suffix.lower() == ".csv" else parquet.read_table(self.file)
-            table = _texts(table, self.spec)
+            table = _texts(_read(self.file), self.spec)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"the list {self.spec!r} cannot be read: {first_line(error)}; check the file") from error
         return manifest_of(self._rows(table), empty=f"the list {self.spec!r} has no rows")
 
+    @property
+    def _folder(self) -> str:
+        """The folder of the list."""
+        if not is_url(self.file):
+            return str(Path(self.file).parent)
+        protocol, path, outer = split_url(self.file)
+        return f"{protocol}{path.rpartition('/')[0]}{outer}"
+
     def _rows(self, table: pa.Table) -> Iterator[Item]:
         for item in items(table):
-            files = {name: str(self.file.parent / item[name]) for name in ("path", "mask") if item.get(name)}
+            files = {name: joined(self._folder, item[name]) for name in ("path", "mask") if item.get(name)}
             yield {"id": item["path"], **item, **files}
 
     def read(self, item: Item) -> Photo | Recording:
-        """Read a picture by its path.
+        """Read a picture by its path or URL.
 
         Raises:
             ImageError: it has none, or cannot be read.
         """
         if item["path"] is None:
             raise ImageError(f"the list {self.spec!r} has no path in the row of {item['id']!r}; fill it in")
-        return read_photo(item["path"])
+        return read_picture(item["path"])
 
 
-def _read_csv(file: Path) -> pa.Table:
-    """Read a table of strings; empty ones are null."""
+def _read(file: str) -> pa.Table:
+    """Read a table; in CSV all are strings, and empty ones are null."""
+    whole = io.BytesIO(storage_of(file).read()) if is_url(file) else file
+    if not file.lower().endswith(".csv"):
+        return parquet.read_table(whole)
     parsing = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(file, parse_options=parsing) as head:
+    with csv.open_csv(whole, parse_options=parsing) as head:
         texts = dict.fromkeys(head.schema.names, pa.string())
+    if not isinstance(whole, str):
+        whole.seek(0)
     empty = csv.ConvertOptions(column_types=texts, strings_can_be_null=True, null_values=[""])
-    return csv.read_csv(file, parse_options=parsing, convert_options=empty)
+    return csv.read_csv(whole, parse_options=parsing, convert_options=empty)
 
 
 def _texts(table: pa.Table, spec: str) -> pa.Table:
@@ -90,4 +103,4 @@ def _texts(table: pa.Table, spec: str) -> pa.Table:
 
 def open_table(spec: str) -> Source:
     """Open a list of pictures."""
-    return Listed(spec, Path(os.path.abspath(spec)))  # noqa: PTH100 - resolve() would follow links, and its folder be another
+    return Listed(spec, absolute(spec))

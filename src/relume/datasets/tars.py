@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import itertools
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from relume.datasets.contents import is_recording, read_content
+from relume.datasets.contents import is_picture, place_in, read_content
 from relume.datasets.manifest import manifest_of
 from relume.datasets.source import Item, Source
+from relume.datasets.storage import absolute, files_in, is_url, joined, split_glob, storage_of
 from relume.errors import ImageError, InputError
-from relume.models.photos import natural, picture_suffixes
+from relume.models.photos import natural
 from relume.pictures.photo import Photo
 from relume.pictures.recording import Recording
 from relume.text import first_line
@@ -30,7 +30,8 @@ __all__ = ["Tars", "open_tars"]
 _COLUMNS = [pa.field("shard", pa.string()), pa.field("member", pa.string())]
 _COLUMNS += [pa.field("offset", pa.int64()), pa.field("size", pa.int64())]
 
-#: The endings of files that hold a label, and the keys of it in JSON.
+#: The endings of files that hold a mask, and a label, and the keys of the label in JSON.
+_MASKS = (".seg.png", ".mask.png")
 _LABELS, _KEYS = (".cls", ".json", ".txt"), ("label", "cls", "class")
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -42,7 +43,7 @@ class Tars(Source):
 
     Attributes:
         spec: the tars, as they were written.
-        shards: their paths.
+        shards: their paths or URLs.
     """
 
     spec: str
@@ -51,8 +52,8 @@ class Tars(Source):
     def manifest(self) -> pa.Table:
         """List the pictures by their keys, with the places of their bytes.
 
-        The label is the text of a file ``.cls``, that of ``label``, ``cls`` or ``class`` in a ``.json``, or the text of a
-        ``.txt``: the first that there is.
+        A file ``.seg.png`` or ``.mask.png`` is the mask. The label is the text of a file ``.cls``, that of ``label``, ``cls``
+        or ``class`` in a ``.json``, or the text of a ``.txt``: the first that there is.
 
         Raises:
             InputError: a tar is missing, compressed, damaged or cut short; there is no picture; or a key comes twice.
@@ -68,11 +69,9 @@ class Tars(Source):
         """
         name = f"{item['shard']}/{item['member']}"
         try:
-            with open(item["shard"], "rb") as file:  # noqa: PTH123 - a path of Python's would be made for each picture
-                file.seek(item["offset"])
-                content = file.read(item["size"])
+            content = storage_of(item["shard"]).read("", item["offset"], item["size"])
         except OSError as error:
-            raise ImageError(f"{name!r} cannot be read: {error.strerror or error}; check the tar") from error
+            raise ImageError(f"{name!r} cannot be read: {error.strerror or first_line(error)}; check the tar") from error
         if len(content) < item["size"]:
             raise ImageError(f"{name!r} is cut short: the tar has changed since it was listed; begin a new run")
         return read_content(name, content)
@@ -84,18 +83,18 @@ def _rows(shard: str) -> Iterator[Item]:
     Raises:
         InputError: it is missing, compressed, damaged or cut short.
     """
-    suffixes = picture_suffixes()
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with storage_of(shard).open() as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for key, members in itertools.groupby(_files(tar), lambda member: _split(member.name)[0]):
                 endings = {_split(member.name)[1].lower(): member for member in members}
-                # an ending of one part comes first: .jpg is the picture, and .seg.png its mask
-                for ending in sorted(endings, key=lambda ending: ending.count(".")):
-                    if Path(f"_{ending}").suffix in suffixes or is_recording(ending):
-                        member = endings[ending]
-                        place = {"member": member.name, "offset": member.offset_data, "size": member.size}
-                        yield {"id": key, "label": _label(tar, endings), "shard": shard} | place
-                        break
+                # an ending of one part comes first: .jpg stands before .0.jpg
+                pictures = sorted((ending for ending in endings if is_picture(ending) and ending not in _MASKS), key=_parts)
+                if pictures:
+                    member, mask = endings[pictures[0]], next(filter(None, map(endings.get, _MASKS)), None)
+                    place = {"shard": shard, "member": member.name, "offset": member.offset_data, "size": member.size}
+                    if mask is not None:
+                        place["mask"] = place_in(shard, mask.name, mask.offset_data, mask.size)
+                    yield {"id": key, "label": _label(tar, endings)} | place
     except (OSError, tarfile.TarError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         hint = "unpack it: gunzip" if shard.endswith("gz") else "check the path, or copy it again"
@@ -122,6 +121,11 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, file = name.rpartition("/")
     key, dot, ending = file.partition(".")
     return f"{folder}{slash}{key}", dot + ending
+
+
+def _parts(ending: str) -> int:
+    """Count the parts of an ending."""
+    return ending.count(".")
 
 
 def _label(tar: tarfile.TarFile, endings: dict[str, tarfile.TarInfo]) -> str | None:
@@ -153,8 +157,12 @@ def open_tars(spec: str) -> Source:
     """
     shards: list[str] = []
     for written in _expanded(spec):
-        path = os.path.abspath(written)  # noqa: PTH100 - resolve() would follow links
-        matches = sorted(glob.glob(path, recursive=True), key=natural) if glob.has_magic(path) else [path]  # noqa: PTH207
+        place = absolute(written)
+        if is_url(place):
+            base, pattern = split_glob(place)
+            matches = [joined(base, name) for name in files_in(base, pattern)] if pattern else [place]
+        else:
+            matches = sorted(glob.glob(place, recursive=True), key=natural) if glob.has_magic(place) else [place]  # noqa: PTH207
         if not matches:
             raise InputError(f"no tar matches {written!r}; check the path")
         shards += matches

@@ -71,6 +71,7 @@ class Preparation:
         sources: the tensors of it that were copied or are shared.
         fingerprint: its modules, attributes and hooks, as they were.
         names: the modules of the caller's network, and what they are called.
+        weights: the fingerprint of the network's weights, before: see :func:`relume.engine.weights.fingerprint_of`.
         renew: makes again what depends on weights of the prepared network that were written to since.
     """
 
@@ -85,6 +86,7 @@ class Preparation:
     sources: tuple[Source, ...]
     fingerprint: Fingerprint
     names: weakref.WeakKeyDictionary[nn.Module, str]
+    weights: str
     renew: Callable[[nn.Module], None]
 
     #: The name of the attribute that holds it, which no network has of its own.

@@ -121,18 +121,19 @@ def _sample(path: Path, rows: Sequence[_Row], opened: Opened) -> Sample:
     return sample_of(path.name, photo.picture, masks, opened)
 
 
-def read_mask(path: str | Path, size: tuple[int, int], values: Sequence[int] = ()) -> Mask:
+def read_mask(path: str | Path, size: tuple[int, int], values: Sequence[int] = (), *, content: bytes | None = None) -> Mask:
     """Read the pixels of a thing from the file of its mask, in those of a photo.
 
     Args:
         path: a picture of one channel or with a palette.
         size: width and height of the photo.
         values: the values in it that are the thing; all but 0 if there are none.
+        content: the bytes of the file, if it lies elsewhere; then ``path`` is only its name in errors.
 
     Raises:
         ImageError: it cannot be read, does not fit the photo, or has no such pixel.
     """
-    with decoded(path) as file:
+    with decoded(path, content) as file:
         if file.format in ("JPEG", "MPO"):
             raise ImageError("a mask in JPEG does not keep its values; save it as a PNG")
         pixels = np.asarray(file.convert("L") if file.mode == "1" else file)

@@ -22,7 +22,7 @@ from relume.explanation.request import Layers, ReadingOptions, with_options
 from relume.explanation.result import Explanation
 from relume.measures.baselines import BASELINES
 from relume.measures.localisation import MEASURES, Map, Truth, measure, rank_correlation
-from relume.measures.statistics import Estimate, estimate
+from relume.measures.statistics import Estimate, estimate, mean_of_defined
 from relume.methods.base import METHODS
 from relume.methods.gradients import Fuse
 from relume.methods.wrapper import MethodLike, resolve_methods
@@ -178,10 +178,5 @@ class _Tally:
 def _measure(heats: Sequence[Map], truths: Sequence[Truth]) -> dict[str, float]:
     """Compute each measure of one image's maps by one method, averaged over its classes, or pairs of classes."""
     measures = [measure(heat, truth) for heat, truth in zip(heats, truths, strict=True)]
-    means = {key: _mean([m[key] for m in measures]) for key in MEASURES}
-    return means | {"class_correlation": _mean([rank_correlation(a, b) for a, b in combinations(heats, 2)])}
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return sum(defined) / len(defined) if defined else np.nan
+    means = {key: mean_of_defined([m[key] for m in measures]) for key in MEASURES}
+    return means | {"class_correlation": mean_of_defined([rank_correlation(a, b) for a, b in combinations(heats, 2)])}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from relume.errors import InputError
 from relume.evaluation.masks import masks
+from relume.evaluation.mosaics import mosaics
 from relume.evaluation.samples import Loader
 from relume.evaluation.scenes import scenes
 from relume.registry import Registry
@@ -41,7 +42,9 @@ class Samples(Iterable[Loader], Sized, Protocol):
 Source: TypeAlias = "Callable[[str, Opened, int], Samples]"
 
 #: The sources by name; ``SOURCES["mine"] = ...`` adds one, for ``mine:REST``.
-SOURCES: Registry[Source] = Registry("source of samples", "relume.samples", {"scenes": scenes, "masks": masks})
+SOURCES: Registry[Source] = Registry(
+    "source of samples", "relume.samples", {"scenes": scenes, "masks": masks, "mosaics": mosaics}
+)
 
 
 def open_samples(spec: str | Path, opened: Opened, seed: int = 0) -> Samples:
@@ -49,7 +52,8 @@ def open_samples(spec: str | Path, opened: Opened, seed: int = 0) -> Samples:
 
     Args:
         spec: ``scenes`` or ``scenes:NUMBER``, drawn scenes for a network that knows their classes, as the demo network does;
-            ``masks:FOLDER``, or a folder alone, photos with the list of their masks, ``masks.csv``; or another of
+            ``masks:FOLDER``, or a folder alone, photos with the list of their masks, ``masks.csv``; ``mosaics:FOLDER``, mosaics
+            of photos, whose truth is the cell that a class came from; or another of
             :data:`SOURCES`.
         opened: the network that they are for.
         seed: tells which samples, where a source draws them.

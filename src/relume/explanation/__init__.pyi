@@ -1,4 +1,5 @@
 from .belief import Verdict
+from .calibration import Calibration, Scores
 from .comparison import Comparison, compare
 from .quick_checks import Evidence
 from .request import Options, Request
@@ -9,12 +10,14 @@ from .storage import WRITERS, SaveOptions
 
 __all__ = [
     "WRITERS",
+    "Calibration",
     "Comparison",
     "Evidence",
     "Explanation",
     "Options",
     "Request",
     "SaveOptions",
+    "Scores",
     "Verdict",
     "compare",
     "coverage",

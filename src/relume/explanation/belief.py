@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, TypeAlias
 
 from relume.engine.coverage import Coverage
-from relume.engine.inputs import Model
+from relume.explanation.calibration import FEW, Calibration, Scores
 from relume.measures.statistics import Estimate
 from relume.methods.base import Method
 from relume.methods.wrapper import AnyMethod, Wrapper
@@ -17,12 +17,11 @@ __all__ = [
     "LEVELS",
     "PREDICTION",
     "UNCALIBRATED",
-    "Calibrated",
     "Level",
-    "Scores",
     "Verdict",
     "nothing",
     "reference",
+    "verdict_of",
     "verdicts_of",
 ]
 
@@ -41,9 +40,6 @@ LEVELS: Mapping[Level, str] = {
 
 #: A method points at its object if the heaviest cell is the right one at least this often, by the lower end of the interval.
 POINTS = 0.9
-
-#: Fewer mosaics than these are called few.
-FEW = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +75,6 @@ UNCALIBRATED = Verdict("uncalibrated", "Not calibrated on this network: relume c
 PREDICTION = "a probability tells how far to doubt the prediction, not its map"
 
 
-class Scores(Protocol):
-    """The scores of a method, or of a baseline, on mosaics: the share of the map and of the heaviest cells that is right."""
-
-    @property
-    def mass(self) -> Estimate:
-        """The share of the map in the right cell."""
-
-    @property
-    def heaviest(self) -> Estimate:
-        """The share of maps whose heaviest cell is the right one."""
-
-
-@runtime_checkable
-class Calibrated(Protocol):
-    """The part of :class:`relume.Calibration` that a verdict reads."""
-
-    fingerprint: str
-    layer: str | None
-    methods: Mapping[str, Scores]
-    baselines: Mapping[str, Scores]
-    mosaics: int
-    photos: int
-    grid: int
-
-    def check(self, model: Model) -> None:
-        """Refuse another network than that which was calibrated."""
-
-
 def nothing(*, zero: bool, remark: str = "") -> Verdict:
     """Return the verdict on a map that is the same everywhere: empty if it is ``zero``, and the ``remark`` says why."""
     if not zero:
@@ -115,14 +83,14 @@ def nothing(*, zero: bool, remark: str = "") -> Verdict:
     return Verdict("nothing", f"This map is empty: there is nothing to believe or doubt.{why}")
 
 
-def reference(calibration: Calibrated) -> dict[str, str | int | None]:
+def reference(calibration: Calibration) -> dict[str, str | int | None]:
     """Return what a result records of its calibration, as plain data."""
     c = calibration
     return {"fingerprint": c.fingerprint, "layer": c.layer, "mosaics": c.mosaics, "photos": c.photos, "grid": c.grid}
 
 
 def verdicts_of(
-    methods: Sequence[AnyMethod], calibration: Calibrated | None, coverage: Coverage, layer: str | None
+    methods: Sequence[AnyMethod], calibration: Calibration | None, coverage: Coverage, layer: str | None
 ) -> dict[str, Verdict]:
     """Judge every map of ``methods``, by key, by what is the same for all images: rectifiers and calibration."""
     verdicts: dict[str, Verdict] = {}
@@ -130,7 +98,7 @@ def verdicts_of(
         for info in method.maps:
             verdicts[info.key] = UNCALIBRATED
             if calibration is not None:
-                verdicts[info.key] = _verdict(calibration, info.key, info.title, layer if method.needs_layer else None)
+                verdicts[info.key] = verdict_of(calibration, info.key, info.title, layer if method.needs_layer else None)
             if coverage.unguided and _is_guided(method.inner if isinstance(method, Wrapper) else method):
                 verdicts[info.key] = _unguided(coverage)
     return verdicts
@@ -148,7 +116,7 @@ def _unguided(coverage: Coverage) -> Verdict:
     )
 
 
-def _verdict(c: Calibrated, key: str, title: str, layer: str | None) -> Verdict:
+def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -> Verdict:
     """Say what a calibration knows of a method; layers are compared if the method reads one."""
     if key not in c.methods:
         return Verdict("uncalibrated", f"{title} is not in the calibration of this network: relume calibrate PHOTOS.")
@@ -161,7 +129,7 @@ def _verdict(c: Calibrated, key: str, title: str, layer: str | None) -> Verdict:
     few = " (few)" if c.mosaics < FEW else ""
     return Verdict(
         level,
-        f"On this network, in {c.mosaics} mosaics{few} of {c.photos} of your photographs, {title} put {scores.mass} of its map "
+        f"On this network, in {c.mosaics} mosaics{few} of {c.photos} {c.pictures}, {title} put {scores.mass} of its map "
         f"on the right one of {NUMBERS.get(cells, cells)} (chance {1 / cells:.2f}; edges {edges.mean:.2f}); the heaviest cell "
         f"was right in {round(scores.heaviest.mean * c.photos)} of {c.photos}. {end}",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from relume.engine.inputs import Inputs, Model
 from relume.errors import InputError
-from relume.explanation.belief import LEVELS
+from relume.explanation.belief import LEVELS, PREDICTION, UNCALIBRATED
 from relume.explanation.drawing import Kinds, drawn_map, is_drawn
 from relume.explanation.request import Layers, Options, Request, with_options
 from relume.explanation.result import Explanation, Scale, compared
@@ -224,7 +224,8 @@ def _facts(e: Explanation, notes: Sequence[str]) -> dict[str, str]:
     facts = {"model": e.model, "weights": weights, "layer": e.layer or "none"}
     facts |= {"coverage": e.reached, "scores": e.scores_are, "scale": str(e.scaling)}
     facts |= {"rectifiers": e.provenance.get("rectifiers", ""), "file": "; ".join(notes)}
-    facts["belief"] = " ".join(e.beliefs)
+    facts["belief"] = UNCALIBRATED.text if UNCALIBRATED in map(e.verdict, e.maps) else ""
+    facts["probability"] = PREDICTION if e.quantity == "probability" else ""
     facts["maps"] = "; ".join(dict.fromkeys(info.note for info in e.infos.values() if info.note))
     return {name: words for name, words in facts.items() if words}
 
@@ -240,12 +241,14 @@ def _named(e: Explanation, method: str, drawn: DrawnMap) -> dict[str, Any]:
     """Return what every page says of one map, by the names of its views."""
     low, high = drawn.kind.ends or (0, 1)
     how = f"{e.scaling}{', drawn as heat' if drawn.kind.on_photo else ''}"
-    level = "" if (verdict := e.verdict(method)).level in ("nothing", "uncalibrated") else LEVELS[verdict.level]
+    verdict = e.verdict(method)
+    level = "" if verdict.level in ("nothing", "uncalibrated") else LEVELS[verdict.level]
+    belief = "" if verdict.level == "nothing" or verdict == UNCALIBRATED else verdict.text
     return {
         "key": method,
         "name": e.infos[method].title,
         "ends": (low * drawn.scale, high * drawn.scale),
-        "legend": "; ".join(part for part in (how if drawn.values.any() else "", e.doubt(method)) if part),
+        "legend": "; ".join(part for part in (how if drawn.values.any() else "", e.doubt(method), belief) if part),
         "note": "; ".join(words for words in (level, e.remark(method), e.weak_here(method)) if words),
     }
 

@@ -33,9 +33,9 @@ LARGE = 1 << 13
 class Evidence:
     """The cheap checks of each map: the similarity of its saliency to others, by key of the map, for each image.
 
-    A similarity is Spearman's rank correlation, in [-1, 1]. A high one speaks against the map: a map that is almost the same
-    for another class says little about this one. NaN if one of the two is the same value everywhere. :func:`relume.audit` has
-    more checks, and a verdict.
+    A similarity is Spearman's rank correlation, in [-1, 1]. It describes a map and does not judge it: on photographs it
+    does not tell which maps point at their object (docs/belief.md). NaN if one of the two is the same value everywhere.
+    :func:`relume.audit` has more checks.
 
     Attributes:
         runner_up: the highest class but the one explained in each image; None if no map is compared with that for another.

@@ -13,7 +13,7 @@ from torch import nn
 from relume.engine.inputs import Output
 from relume.engine.reading import LayerLike, Reading, Rectifiers, Reshape
 from relume.errors import InputError, LayerError, TargetError
-from relume.explanation.belief import Calibrated
+from relume.explanation.calibration import Calibration
 from relume.methods.gradients import Fuse
 from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods
 from relume.targets.activation import Activation, check_activation
@@ -45,7 +45,7 @@ class Options(ReadingOptions, total=False):
     evidence: Literal["quick", "full"] | None
     activation: Activation
     labels: Sequence[str] | None
-    calibration: Calibrated | None
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +74,7 @@ class Request(Reading):
     evidence: Literal["quick", "full"] | None = "quick"
     activation: Activation = "auto"
     labels: Sequence[str] | None = None
-    calibration: Calibrated | None = None
+    calibration: Calibration | None = None
     batch_size: int | None = None
 
     @classmethod

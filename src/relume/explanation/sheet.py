@@ -75,7 +75,7 @@ def _rows(explanations: Sequence[Explanation], kind: Kinds, size: int, most: int
     notes = [names[0] if one_photo else "", str(first.scaling) if any(k.ends for k in kinds) else ""]
     notes += [f"{k.key}: {k.note}" for k in kinds if k.note]
     notes += dict.fromkeys(info.note for info in first.infos.values())
-    notes.append("similarity: Spearman's rank correlation" if first.evidence is not None else "")
+    notes.append("similarity: Spearman's rank correlation, a description and no verdict" if first.evidence is not None else "")
     notes += dict.fromkeys(said)
     notes += dict.fromkeys(words for e in shown for words in e.beliefs)
     notes.append(f"the first {len(rows)} of {total} rows" if total > len(rows) else "")

@@ -4,7 +4,12 @@ from .localisation import (
     Column,
     Measure,
     Truth,
+    cell_bounds,
+    cell_masks,
+    cell_masses,
     correlation_length,
+    entropy,
+    gini,
     measure,
     pointing,
     rank_accuracy,
@@ -12,7 +17,7 @@ from .localisation import (
     share,
 )
 from .similarity import SIMILARITIES, Maps, Similarity, correlation, hog_correlation, spearman, ssim
-from .statistics import Estimate, estimate
+from .statistics import Estimate, area_under_curve, estimate, mean_of_defined
 
 __all__ = [
     "BASELINES",
@@ -25,11 +30,18 @@ __all__ = [
     "Measure",
     "Similarity",
     "Truth",
+    "area_under_curve",
+    "cell_bounds",
+    "cell_masks",
+    "cell_masses",
     "centred",
     "correlation",
     "correlation_length",
+    "entropy",
     "estimate",
+    "gini",
     "hog_correlation",
+    "mean_of_defined",
     "measure",
     "pointing",
     "rank_accuracy",

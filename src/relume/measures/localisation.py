@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from relume.measures.statistics import area_under_curve
 from relume.registry import Registry
 
 __all__ = [
@@ -24,7 +25,12 @@ __all__ = [
     "Column",
     "Measure",
     "Truth",
+    "cell_bounds",
+    "cell_masks",
+    "cell_masses",
     "correlation_length",
+    "entropy",
+    "gini",
     "measure",
     "pointing",
     "rank_accuracy",
@@ -178,6 +184,67 @@ def correlation_length(heat: Map) -> float:
     return r - 1 + float((profile[r - 1] - np.exp(-1)) / (profile[r - 1] - profile[r]))
 
 
+def gini(heat: Map) -> float:
+    """Compute the Gini index of a map, in [0, 1]: 0 where all pixels are equal, near 1 where one pixel has all.
+
+    With the ``d`` pixels in ascending order it is ``Σ_k (2k - d - 1) R_k / (d Σ R)``: Chalasani et al. 2020, arXiv:1810.06583.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import gini
+        >>> gini(np.array([[0.0, 0.0, 0.0, 1.0]]))
+        0.75
+    """
+    ranked, total = np.sort(heat, axis=None).astype(np.float64), float(heat.sum(dtype=np.float64))
+    ranks = 2 * np.arange(1, ranked.size + 1) - ranked.size - 1
+    return float(ranks @ ranked) / (ranked.size * total) if total else math.nan
+
+
+def entropy(heat: Map) -> float:
+    """Compute the entropy of a map's shares as a part of that of an even map, in [0, 1]: ``-Σ p log p / log d``, p = R / Σ R.
+
+    Bhatt et al. 2020, arXiv:2005.00631, who do not divide by ``log d`` and call it complexity.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import entropy
+        >>> round(entropy(np.array([[0.0, 0.0, 1.0, 1.0]])), 6)
+        0.5
+    """
+    total = float(heat.sum(dtype=np.float64))
+    if not total or heat.size < 2:
+        return math.nan
+    shares = heat[heat > 0].astype(np.float64) / total
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum() / math.log(heat.size)) + 0.0
+
+
+def cell_masses(heat: Map, grid: int) -> Map:
+    """Sum a map ``(H, W)`` over each of ``grid × grid`` cells, ``(grid, grid)``; cells differ by a pixel where they must.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import cell_masses
+        >>> cell_masses(np.eye(4), 2).tolist()
+        [[2.0, 0.0], [0.0, 2.0]]
+    """
+    rows = np.add.reduceat(heat.astype(np.float64), cell_bounds(heat.shape[0], grid)[:-1], axis=0)
+    masses: Map = np.add.reduceat(rows, cell_bounds(heat.shape[1], grid)[:-1], axis=1)
+    return masses
+
+
+def cell_bounds(side: int, grid: int) -> list[int]:
+    """Return where each of ``grid`` cells along a side of so many pixels begins, and the end of the last."""
+    return [round(i * side / grid) for i in range(grid + 1)]
+
+
+def cell_masks(size: Sequence[int], grid: int) -> list[Mask]:
+    """Return the pixels of each of ``grid × grid`` cells of a map of ``size``, row by row."""
+    rows, columns = (np.searchsorted(cell_bounds(side, grid)[1:], np.arange(side), "right") for side in size)
+    number = rows[:, None] * grid + columns
+    return [number == i for i in range(grid**2)]
+
+
 def _autocorrelation(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute ``Σ_p x_p x_{p+d}`` for every lag ``d`` down to minus the size, without wrapping around."""
     size, axes = [2 * n for n in x.shape], range(x.ndim)
@@ -269,6 +336,11 @@ def _right_thing(heat: Map, truth: Truth) -> float:
     return share(heat, truth.target, truth.things) if (truth.things & ~truth.target).any() else math.nan
 
 
+def _pixel_auc(heat: Map, truth: Truth) -> float:
+    """Compute the chance that a pixel of the target is above one that is not; undefined for an empty map."""
+    return area_under_curve(heat, truth.target) if heat.any() else math.nan
+
+
 _CLASSES, _RESOLUTION, _NOISE = "Class discrimination", "Resolution", "Noise and pointing"
 
 #: The measures of one map by key; ``MEASURES["mine"] = Measure(...)`` adds one.
@@ -278,8 +350,11 @@ MEASURES: Registry[Measure] = Registry(
     {
         "mass_accuracy": Measure("mass on target", "high", _CLASSES, compute=lambda r, t: share(r, t.target)),
         "rank_accuracy": Measure("rank accuracy", "high", _CLASSES, compute=lambda r, t: rank_accuracy(r, t.target)),
+        "pixel_auc": Measure("pixel AUC", "high", _CLASSES, compute=_pixel_auc),
         "right_thing": Measure("on the right thing", "high", _CLASSES, compute=_right_thing),
         "correlation_length": Measure("correlation length, px", "low", _RESOLUTION, compute=lambda r, _: correlation_length(r)),
+        "gini": Measure("Gini index", "high", _RESOLUTION, compute=lambda r, _: gini(r)),
+        "entropy": Measure("entropy", "low", _RESOLUTION, compute=lambda r, _: entropy(r)),
         "boundary": Measure("mass at boundary", "high", _RESOLUTION, compute=lambda r, t: share(r, t.band)),
         "within": Measure("at boundary or inside", "high", _RESOLUTION, compute=lambda r, t: share(r, t.band | t.target)),
         "noise": Measure("mass off things", "low", _NOISE, compute=lambda r, t: share(r, ~t.things)),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["RESAMPLES", "Estimate", "estimate"]
+__all__ = ["RESAMPLES", "Estimate", "area_under_curve", "estimate", "mean_of_defined"]
 
 RESAMPLES = 2_000
 
@@ -77,3 +78,37 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
         vectorized=True,
     ).confidence_interval
     return Estimate(float(defined.mean()), float(interval.low), float(interval.high), len(defined))
+
+
+def area_under_curve(values: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Compute the area under the ROC curve, in [0, 1]: the chance that a positive value is above another, ties counted half.
+
+    Mann & Whitney 1947. It is NaN where all are positive, or none.
+
+    Args:
+        values: any number of values, of any shape.
+        positive: which of them are positive, of the same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from relume.measures import area_under_curve
+        >>> area_under_curve(np.array([3.0, 1.0, 2.0]), np.array([True, False, False]))
+        1.0
+    """
+    count, total = int(positive.sum()), positive.size
+    if count in (0, total):
+        return np.nan
+    ranks = stats.rankdata(values).reshape(values.shape)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (total - count)))
+
+
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Compute the mean of the values that are not NaN; NaN if there are none.
+
+    Example:
+        >>> from relume.measures import mean_of_defined
+        >>> mean_of_defined([0.5, float("nan"), 1.0])
+        0.75
+    """
+    defined = [value for value in values if not np.isnan(value)]
+    return sum(defined) / len(defined) if defined else np.nan

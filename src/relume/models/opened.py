@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from relume.acceleration.prepared import Preparing
     from relume.engine.inputs import Output
     from relume.engine.reading import LayerLike
+    from relume.explanation.calibration import Calibration
     from relume.explanation.comparison import Comparison
     from relume.explanation.request import Options
     from relume.explanation.result import Explanation
@@ -64,6 +65,7 @@ class Opened:
         output: the part of what the network returns that holds the scores, as for :func:`relume.explain`.
         recordings: makes the network's input of a recording whose channels are no colours: a signal, a volume, bands.
         shown: the channels of bands that are drawn as red, green and blue, or the one in grey; those of the file if empty.
+        calibration: the calibration of the network, from which its results get their verdicts, unless another is given.
         dtype: the floating-point type of its input; if None, that of its parameters, if they have one, else float32.
 
     Example:
@@ -88,6 +90,7 @@ class Opened:
     recordings: Preprocessing = AS_RECORDED
     shown: tuple[int, ...] = ()
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     # --- Photos -----------------------------------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class Opened:
         wanted = [class_index(target, self.labels) if isinstance(target, str) else target for target in targets]
         if options.get("activation", "auto") == "auto":
             options["activation"] = self.activation
-        options = {"output": self.output, "labels": self.labels, **options}
+        options = {"output": self.output, "labels": self.labels, "calibration": self.calibration, **options}
         try:
             explained = compare(self.model, images.to(self.device), wanted, methods, layer, **options)
         except TargetError as error:
@@ -267,6 +270,18 @@ class Opened:
             'cat (4)'
         """
         return relume.run(self, source, output, **options)
+
+    def calibrate(self, photos: Any, **options: Any) -> relume.Calibration:
+        """Measure in mosaics of photos how well methods point: see :func:`relume.calibrate`, which has options and errors.
+
+        Example:
+            >>> import relume
+            >>> demo = relume.open_model("demo", "cpu")
+            >>> calibration = demo.calibrate("scenes:16", methods=["gradcam"], mosaics=4)
+            >>> calibration.mosaics, calibration.photos
+            (4, 16)
+        """
+        return relume.calibrate(self, photos, **options)
 
     def check_labels(self) -> None:
         """Refuse labels that are not one for each class, before a long run begins, by explaining an empty picture.

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from relume.errors import ModelError
+from relume.errors import InputError, ModelError
 from relume.registry import Registry
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from relume.models.opened import Opened
+    from relume.pictures.preprocessing import Preprocessing
     from relume.targets.activation import Activation
 
-__all__ = ["SOURCES", "ModelRequest", "Source", "find_source", "open_model", "specs"]
+__all__ = ["SOURCES", "ModelRequest", "Source", "as_opened", "find_source", "open_model", "specs"]
 
 #: The endings by which a spec is known to name a file, whether it exists or not.
 FILES = (".pth", ".pt", ".pt2", ".safetensors", ".ckpt", ".bin", ".tar")
@@ -242,6 +244,40 @@ def open_model(
     known = opened.activation if activation == "auto" else activation
     model = move(opened.model, device, opened.name)
     return dataclasses.replace(opened, model=model, weights=file, model_args=args, activation=known)
+
+
+def as_opened(
+    model: str | Path | Opened | nn.Module,
+    preprocessing: Preprocessing | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    activation: Activation = "auto",
+) -> Opened:
+    """Return an opened network of a spec, an opened network, or a module with its ``preprocessing``.
+
+    ``labels`` and ``activation``, if they are given, take the place of the network's own.
+
+    Raises:
+        InputError: a module was given without its preprocessing, or something else with one.
+        ModelError: the network cannot be opened.
+    """
+    from torch import nn
+
+    from relume.models.opened import Opened
+
+    if isinstance(model, nn.Module) == (preprocessing is None):
+        raise InputError(
+            "a module is given with its preprocessing, such as relume.Preprocessing(resize=256, crop=224), and nothing else is"
+        )
+    if preprocessing is not None:
+        opened = Opened(type(model).__name__, cast("nn.Module", model), preprocessing)
+    else:
+        opened = model if isinstance(model, Opened) else open_model(cast("str | Path", model))
+    return dataclasses.replace(
+        opened,
+        labels=opened.labels if labels is None else tuple(labels),
+        activation=opened.activation if activation == "auto" else activation,
+    )
 
 
 def _open(spec: str, weights: Path | None, args: dict[str, Any], device: str | torch.device) -> Opened:

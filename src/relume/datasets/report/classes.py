@@ -18,8 +18,8 @@ LEAST = 20
 #: The steps of a histogram, from -1 to 1.
 BINS = 20
 
-#: Sentences of errors that are told apart.
-_SENTENCES = 1000
+#: Classes, and sentences of errors, that are told apart: what is explained may have other words in each picture.
+MOST, _SENTENCES = 10_000, 1000
 
 
 class Mean:
@@ -135,17 +135,14 @@ class Totals:
             self[facts.known].found += facts.right
 
     def __getitem__(self, name: str) -> ClassSums:
-        """Return the sums of a class."""
+        """Return the sums of a class; beyond :data:`MOST`, one for all others."""
+        name = name if name in self.classes or len(self.classes) < MOST else "others"
         return self.classes.setdefault(name, ClassSums(name))
 
     def usual(self, facts: Facts, key: str) -> SmallMap | None:
         """Return the mean map of the class explained of a picture; None if it has too few."""
         mean = self[facts.explained].means[key]
         return mean.values if mean.count >= LEAST else None
-
-    def mean(self, key: str) -> Mean:
-        """Return the mean map over all classes."""
-        return sum((c.means[key] for c in self.classes.values()), Mean())
 
     def spread(self, check: tuple[str, str]) -> list[int]:
         """Return how a quick check of a map is spread over all classes."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from relume.datasets.codes import decode
 from relume.datasets.columns import maps_of
-from relume.errors import TargetError
+from relume.errors import OutputError, TargetError
 from relume.models.labels import class_index
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Facts:
         id: that of the picture.
         error: why it was not explained; None if it was. The others have nothing then, but for the label.
         label: its label; None if it has none.
-        known: the class that the label means; None if it means none.
+        known: the class that the label means, by its name; the label itself if it means none.
         explained: the class that is explained, or what else is.
         predicted: the highest class; None where scores are none of classes.
         probability: that of the highest class; None where scores are no probabilities.
@@ -107,11 +107,12 @@ class Rows:
         layer: Grad-CAM's target layer in the first row that has one.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Gather them.
+    def __init__(self, run: Run, like: Rows | None = None) -> None:
+        """Gather them, with small maps of the size of those that they are to be compared with.
 
         Raises:
             InputError: there is no row yet, or a part is damaged.
+            OutputError: there is no room for the temporary file.
         """
         self.run = run
         self.layer: str | None = None
@@ -123,14 +124,19 @@ class Rows:
         }
         kept = [m for m in self.maps.values() if m.column]
         self.main = next((m.key for m in kept if m.place == "layer"), kept[0].key if kept else None)
-        self._grids: dict[str, tuple[int, ...]] = {}
+        self._grids: dict[str, tuple[int, ...]] = {} if like is None else like._grids
         self._file = sqlite3.connect("")  # a temporary file, which goes with the connection
         self._file.execute("create table facts (id text primary key, content blob)")
-        self._gather([name for name in names if not name.endswith("_thumbnail")])
+        try:
+            self._gather([name for name in names if not name.endswith("_thumbnail")])
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"there is no room for temporary files: {error}; make some, or name another folder in TMPDIR"
+            ) from error
 
     def _gather(self, columns: Sequence[str]) -> None:
         labels = self.run.record["labels"]
-        known = functools.lru_cache(maxsize=None)(lambda label: _class_of(label, labels))
+        known = functools.lru_cache(maxsize=4096)(lambda label: _class_of(label, labels))
         for row in self.run.rows(columns):
             self.layer = self.layer or row["layer"]
             content = pickle.dumps(self._facts(row, known(row["label"]), labels))
@@ -138,7 +144,7 @@ class Rows:
 
     def _facts(self, row: Mapping[str, Any], known: int | None, labels: Sequence[str] | None) -> Facts:
         label = row["label"]
-        name = None if known is None else label if labels is None or not 0 <= known < len(labels) else labels[known]
+        name = label if known is None or labels is None else labels[known]
         if row["error"] is not None:
             return Facts(row["id"], row["error"], label, name)
         top = (row["top_classes"] or [None])[0]
@@ -181,10 +187,6 @@ class Rows:
         found = self._file.execute("select content from facts where id = ?", (id,)).fetchone()
         return None if found is None else pickle.loads(found[0])  # noqa: S301 - written above
 
-    def __len__(self) -> int:
-        """Count the rows."""
-        return int(self._file.execute("select count(*) from facts").fetchone()[0])
-
     def thumbnails(self, ids: set[str]) -> dict[str, dict[str, bytes]]:
         """Return the thumbnails of some rows, by id and by the key of the map."""
         columns = {key: f"{key}_thumbnail" for key in self.maps}
@@ -200,6 +202,7 @@ class Rows:
 def _class_of(label: str | None, labels: Sequence[str] | None) -> int | None:
     """Return the class that a label means; None if it means none."""
     try:
-        return None if label is None else class_index(label, labels)
+        index = None if label is None else class_index(label, labels)
     except TargetError:
         return None
+    return index if index is None or labels is None or 0 <= index < len(labels) else None

@@ -98,22 +98,18 @@ def _tiles(rows: Rows, totals: Totals, figures: Mapping[str, float]) -> list[tup
     explained = totals.count - totals.failed
     classes = sum(sums.count > 0 for sums in totals.classes.values())
     words = f"{explained:,} explained, for {classes:,} {'class' if classes == 1 else 'classes'}"
-    tiles = [(f"{totals.count:,}", "pictures", words)]
-    tiles.append((f"{totals.failed:,}", "errors", "pictures that could not be read or explained"))
+    tiles = [
+        (f"{totals.count:,}", "pictures", words),
+        (f"{totals.failed:,}", "errors", "pictures that could not be read or explained"),
+    ]
     if "accuracy" in figures:
-        tiles.append(
-            (
-                _percent(figures["accuracy"]),
-                "accuracy",
-                f"of {totals.judged:,} pictures with a label, the share whose highest class it is",
-            )
-        )
+        words = f"of {totals.judged:,} pictures with a label, the share whose highest class it is"
+        tiles.append((_percent(figures["accuracy"]), "accuracy", words))
     if "empty" in figures:
         tiles.append((_percent(figures["empty"]), "empty maps", "a map that is zero everywhere shows nothing"))
     if "inside" in figures and rows.main:
-        tiles.append(
-            (_percent(figures["inside"]), "inside the mask", f"of {rows.maps[rows.main].title}, mean over all pictures")
-        )
+        words = f"of {rows.maps[rows.main].title}, mean over all pictures"
+        tiles.append((_percent(figures["inside"]), "inside the mask", words))
     return tiles
 
 
@@ -125,7 +121,7 @@ def _drawn(small: SmallMap | None) -> str:
     flat = flat[None].repeat(max(1, flat.shape[0] // 4), 0) if flat.ndim == 1 else flat.mean(0) if flat.ndim == 3 else flat
     height, width = flat.shape
     size = (max(1, round(_MAP * width / max(height, width))), max(1, round(_MAP * height / max(height, width))))
-    values = np.asarray(Image.fromarray(flat / flat.max()).resize(size, BILINEAR))
+    values = np.asarray(Image.fromarray(flat / (flat.max() or 1)).resize(size, BILINEAR))
     return data_uri(absolute(values, 1.0).quantize(64))
 
 
@@ -198,13 +194,7 @@ class _Cards:
         main = self.rows.main or ""
         return {
             "moved": self._section(self.chosen.moved, self._moved),
-            "unusual": self._section(
-                self.chosen.unusual,
-                lambda one: {
-                    "value": decimal(one.usual),
-                    "with": ("usual map", _drawn(self.totals.usual(one.facts, main))),
-                },
-            ),
+            "unusual": self._section(self.chosen.unusual, self._unusual),
             "wrong": self._section(self.chosen.wrong, self._wrong),
             "outside": self._section(self.chosen.outside, lambda one: {"value": _percent(one.facts.inside[main])}),
         }
@@ -218,7 +208,6 @@ class _Cards:
             "id": facts.id,
             "name": facts.explained,
             "label": facts.label,
-            "sure": facts.probability,
             "picture": self._thumbnail(facts, self.thumbnails),
             "with": None,
             "title": facts.predicted or facts.explained,
@@ -230,6 +219,10 @@ class _Cards:
         if content is None:
             return _drawn(facts.maps.get(self.rows.main or ""))
         return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+    def _unusual(self, one: Judged) -> dict[str, Any]:
+        usual = self.totals.usual(one.facts, self.rows.main or "")
+        return {"with": ("usual map", _drawn(usual)), "value": decimal(one.usual)}
 
     def _wrong(self, one: Judged) -> dict[str, Any]:
         right = self.totals[one.facts.explained].right[self.rows.main or ""]

@@ -105,8 +105,7 @@ class Chosen:
         for number, facts in enumerate(rows):
             one = _judged(number, facts, rows.main, totals, changes)
             self._choose(one, rows.main or "")
-            entry = (_worth(one), -number, replace(one, facts=replace(facts, maps={})))
-            _keep(table, MOST_ROWS, entry)
+            _keep(table, MOST_ROWS, (_worth(one), -number, _without_maps(one)))
         self.rows = [one for _, _, one in sorted(table, key=lambda entry: -entry[1])]
 
     def _choose(self, one: Judged, main: str) -> None:
@@ -129,6 +128,12 @@ def _judged(number: int, facts: Facts, main: str | None, totals: Totals, changes
     usual, small = totals.usual(facts, main), facts.maps.get(main)
     alike = math.nan if usual is None or small is None else similarity(usual, small)
     return Judged(number, facts, alike, None if changes is None else changes.add(facts))
+
+
+def _without_maps(one: Judged) -> Judged:
+    """Return the same without its maps, which a row of the table has no need of."""
+    move = None if one.move is None else replace(one.move, before=replace(one.move.before, maps={}))
+    return replace(one, facts=replace(one.facts, maps={}), move=move)
 
 
 def _worth(one: Judged) -> float:

@@ -24,6 +24,7 @@ from relume.text import encoded
 if TYPE_CHECKING:
     from relume.auditing.fail_if import Condition
     from relume.datasets.store import Run
+    from relume.models.opened import Opened
 
 __all__ = ["PAGE", "RunReport"]
 
@@ -46,7 +47,7 @@ class RunReport:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, run: Run, against: Run | None = None, *, shortcuts: bool = True) -> RunReport:
+    def of(cls, run: Run, against: Run | None = None, *, opened: Opened | None = None, shortcuts: bool = True) -> RunReport:
         """Make the report of a run, as :meth:`relume.Run.report` does, without writing it.
 
         Raises:
@@ -54,15 +55,15 @@ class RunReport:
         """
         rows = Rows(run)
         totals = Totals(rows)
-        changes = None if against is None else Changes(rows, Rows(against))
+        changes = None if against is None else Changes(rows, Rows(against, like=rows))
         chosen = Chosen(rows, totals, changes)
-        suspects = find_suspects(run) if shortcuts else Suspects(left_out=("the search was left out on request",))
+        suspects = find_suspects(run, opened) if shortcuts else Suspects(left_out=("the search was left out on request",))
         figures = {"suspects": float(sum(s.flagged for s in suspects.same_place))} if suspects.pictures else {}
         figures |= _figures(totals, rows, changes)
         notes = _notes(rows, totals, changes)
         page = report_page(rows, totals, changes, chosen, suspects, figures, notes)
-        files = {PAGE: encoded(page), "summary.csv": _summary(rows, totals, changes), "suspects.parquet": _parquet(suspects)}
-        return cls(figures, files, notes)
+        files = {"summary.csv": _summary(rows, totals, changes), "suspects.parquet": _parquet(suspects)}
+        return cls(figures, files | {PAGE: encoded(page)}, notes)
 
     def broken(self, conditions: Sequence[Condition]) -> list[str]:
         """Say which conditions are met; one on a figure that the run lacks is met too, since it could not be judged."""
