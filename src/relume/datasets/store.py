@@ -26,7 +26,7 @@ from relume.models.photos import natural
 from relume.models.sources import open_model
 from relume.pages.owner import is_gone
 from relume.pictures.preprocessing import Preprocessing
-from relume.text import encoded, first_line
+from relume.text import first_line, json_of
 
 if TYPE_CHECKING:
     from relume.datasets.source import Item, Source
@@ -82,8 +82,7 @@ def write_record(place: str | Path | Storage, record: Mapping[str, Any]) -> None
     Raises:
         OutputError: it cannot be written.
     """
-    text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
-    storage_of(place).put(RECORD, encoded(text))
+    storage_of(place).put(RECORD, json_of(record))
 
 
 def write_manifest(place: str | Path | Storage, manifest: pa.Table) -> None:
