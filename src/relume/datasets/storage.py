@@ -203,8 +203,8 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         opened: tuple[Any, str] = url_to_fs(url)
     except ImportError as error:
-        protocol = url.partition(":")[0]
-        package = known_implementations[protocol]["class"].partition(".")[0]
+        protocol = url.rpartition("::")[2].partition(":")[0]
+        package = known_implementations.get(protocol, {"class": protocol})["class"].partition(".")[0]
         package = f"'fsspec[{protocol}]'" if package == "fsspec" else package
         raise InputError(f"{url!r} needs a package that is not installed; run: pip install {package}") from error
     except Exception as error:
@@ -316,7 +316,9 @@ class _Remote(Storage):
             raise
         except Exception as error:
             if for_file and _is_about_file(error):
-                raise error if isinstance(error, OSError) else OSError(first_line(error)) from error
+                if isinstance(error, OSError):
+                    raise
+                raise OSError(first_line(error)) from error
             raise UnreachableError(
                 f"{self.url!r} cannot be reached: {first_line(error).rstrip('.')}; "
                 "check its address, the credentials and the network, and run the same again"
@@ -403,7 +405,7 @@ def _is_about_file(error: Exception) -> bool:
     """Tell whether an error is about one file, which is missing or forbidden, and not about the whole place."""
     words = str(error.__cause__)  # of S3, whose errors of both kinds are of one class
     if isinstance(error, PermissionError):
-        return not re.search(r"Expired|InvalidAccessKey|InvalidToken|InvalidSecurity|SignatureDoesNotMatch", words)
+        return not re.search(r"Expired|InvalidAccessKey|InvalidSecurity|SignatureDoesNotMatch|TimeTooSkewed", words)
     return isinstance(error, IsADirectoryError) or getattr(error, "status", None) in _OF_FILE or "InvalidRange" in words
 
 
