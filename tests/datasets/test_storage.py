@@ -13,9 +13,9 @@ from PIL import Image
 
 import relume
 from relume.datasets import lock, open_source
-from relume.datasets.storage import UnreachableError, storage_of
+from relume.datasets.storage import storage_of
 from relume.demo import draw_scene
-from relume.errors import InputError, OutputError
+from relume.errors import InputError, OutputError, UnreachableError
 from tests.helpers import objects
 from tests.helpers.runs import assert_same, begin_scenes, kill_after, run_scenes
 

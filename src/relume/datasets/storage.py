@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from relume.errors import InputError, OutputError
+from relume.errors import InputError, OutputError, UnreachableError
 from relume.models.photos import natural
 from relume.pages.folder import check_writable
 from relume.pages.owner import prefix
 from relume.text import first_line
 
-__all__ = ["Storage", "UnreachableError", "absolute", "files_in", "is_url", "joined", "split_glob", "split_url", "storage_of"]
+__all__ = ["Storage", "absolute", "files_in", "is_url", "joined", "split_glob", "split_url", "storage_of"]
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::|://)")
 
@@ -30,10 +30,6 @@ _AHEAD = 4 * 2**20
 
 #: Answers of a server that are about one file, and not about the server.
 _OF_FILE = (403, 404, 410, 416)
-
-
-class UnreachableError(InputError):
-    """A place of files does not answer, or lets nobody in: whatever is asked of it next would fail as well."""
 
 
 def is_url(place: str) -> bool:

@@ -18,9 +18,9 @@ import torch
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.contents import read_picture
 from relume.datasets.loading import ahead
-from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
+from relume.datasets.storage import Storage, is_url, joined, storage_of
 from relume.engine.weights import weights_hash
-from relume.errors import InputError, ModelError, RelumeError
+from relume.errors import InputError, ModelError, RelumeError, UnreachableError
 from relume.models.opened import Opened
 from relume.models.photos import natural
 from relume.models.sources import open_model
