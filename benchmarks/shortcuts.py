@@ -42,13 +42,13 @@ def plantings(part: str) -> dict[str, tuple[Planting | None, bool]]:
 
     Nothing was chosen by what is found in those of ``test``.
     """
-    first, (fixed, anywhere, clean) = (9000, (10, 5, 10)) if part == "test" else (7000, (3, 2, 3))
+    first, (fixed, anywhere, clean) = (9000, (12, 5, 10)) if part == "test" else (7000, (3, 2, 3))
     result: dict[str, tuple[Planting | None, bool]] = {}
     for i in range(max(fixed, anywhere, clean)):
         if i < fixed:
             leak, share = 0.02 if i % 4 == 3 else 0.0, (0.3, 0.5, 0.8, 0.4, 0.6)[i % 5]
             planting = Planting.drawn(first + i, share, leak=leak, rough=i % 3 == 1)
-            result[f"{part}-fixed-{i:02}"] = (planting, i >= fixed - 2 + (part == "dev"))
+            result[f"{part}-fixed-{i:02}"] = (planting, i == 2 if part == "dev" else i in (8, 9))
         if i < anywhere:
             planting = Planting.drawn(first + 100 + i, (0.5, 0.8, 0.4, 0.6, 0.7)[i], fixed=False, rough=i % 3 == 2)
             result[f"{part}-any-{i:02}"] = (planting, i == 4)

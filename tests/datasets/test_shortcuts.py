@@ -82,4 +82,4 @@ def test_the_shortcut_of_the_demo_world_is_first(tmp_path):
     first = find_suspects(run).same_place[0]
     assert first.class_index == Planting.drawn(0, 0.5).label
     assert first.flagged
-    assert all("-logo" in id_ for id_ in first.found)
+    assert np.mean(["-logo" in id_ for id_ in first.found]) > 0.8
