@@ -17,8 +17,10 @@ def test_every_json_has_its_format(tmp_path):
     relume.audit(demo.model, demo.input_of(photo)[1][None], method="gradcam", checks=["edges"]).save(tmp_path / "audited")
     evaluate(demo, "scenes:1", methods).save(tmp_path / "evaluated")
     explain_tiled(demo, photo, tmp_path / "tiled", methods=methods, tiles=(96, 16))
+    demo.calibrate("scenes:16", methods=methods, mosaics=4, output=tmp_path / "calibrated")
     relume.run(demo, photo.parent, tmp_path / "run", methods=methods)
     documents = {path.name: path.read_text() for path in tmp_path.rglob("*.json")}
     documents["check"] = relume_command("check", "demo", "--json", "--device", "cpu").stdout
-    assert {*documents} == {"explanation.json", "audit.json", "evaluation.json", "tiles.json", "run.json", "check"}
+    kinds = ("explanation", "audit", "evaluation", "tiles", "calibration", "run")
+    assert {*documents} == {"check", *(f"{kind}.json" for kind in kinds)}
     assert {name: json.loads(text)["format"] for name, text in documents.items()} == dict.fromkeys(documents, 1)

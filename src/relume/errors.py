@@ -4,7 +4,8 @@
     ├── InputError (also ValueError)      an argument does not fit
     │   ├── TargetError                   the class or score to explain
     │   ├── LayerError                    the layer that Grad-CAM reads
-    │   └── ImageError                    a picture that cannot be read or used
+    │   ├── ImageError                    a picture that cannot be read or used
+    │   └── UnreachableError              a place of files, such as object storage, does not answer
     ├── ModelError (also ValueError)      a network that cannot be opened, or weights that do not fit it
     ├── GraphError (also RuntimeError)    the autograd graph cannot be explained as asked
     │   ├── NoRectifierError              no rectifier ran: the rule would change nothing
@@ -29,6 +30,7 @@ __all__ = [
     "OutputError",
     "RelumeError",
     "TargetError",
+    "UnreachableError",
 ]
 
 #: How the notes begin by which errors that the user's own code raised are told from all others.
@@ -62,6 +64,10 @@ class LayerError(InputError):
 
 class ImageError(InputError):
     """A picture is missing, unreadable or unusable."""
+
+
+class UnreachableError(InputError):
+    """A place of files does not answer, or lets nobody in: whatever is asked of it next would fail as well."""
 
 
 class ModelError(RelumeError, ValueError):

@@ -83,7 +83,7 @@ def test_what_is_no_calibration_of_this_network_is_refused(cache, scene, explain
     other = dataclasses.replace(relume.Calibration.demo(), fingerprint="0" * 64).save(tmp_path / "other")
     for args, says in (
         (("--calibration", other), "the calibration is of a network with other weights"),
-        (("--calibration", tmp_path / "missing"), "there is no calibration"),
+        (("--calibration", tmp_path / "missing"), "write one by relume calibrate"),
         (("--calibration", other, "--no-calibration"), "give one of them"),
     ):
         _, result = explained(*args)

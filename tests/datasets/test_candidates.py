@@ -43,4 +43,5 @@ def test_clusters_are_groups_of_like_activations():
     for group in clusters(points):
         assert len(set(kinds[group])) == 1
         assert sorted(typical_first(points, group)) == sorted(group)
-    assert not [*clusters(whitened(np.zeros((80, 0), np.float32)))]
+    for nothing in (np.zeros((80, 0), np.float32), np.ones((80, 4), np.float32), np.ones((1, 4), np.float32)):
+        assert not [*clusters(whitened(nothing))]

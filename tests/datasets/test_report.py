@@ -19,7 +19,9 @@ from relume.datasets.report.facts import Rows
 from relume.datasets.report.figures import conditions_of
 from relume.datasets.report.report import RunReport
 from relume.datasets.shortcuts import Pasted, Shown, Suspect, Suspects
+from relume.demo.train import shortcut_files
 from relume.errors import InputError, OutputError
+from relume.pages.folder import write_folder
 from tests.helpers.browser import CONTRAST, HOSTILE
 from tests.helpers.written import item, peak, write_run
 
@@ -106,6 +108,26 @@ def test_what_moved_is_found_first(tmp_path):
     ]
     line = next(line for line in csv.DictReader(io.StringIO(report.files["summary.csv"].decode())) if line["class"] == "dog")
     assert (line["compared"], line["changed"]) == ("21", "1")
+
+
+@pytest.mark.slow
+def test_a_retraining_that_moved_one_class_is_found_first(tmp_path):
+    """The demo network, trained again to take a logo for a class, on scenes half of which of that class have it."""
+    planted = write_folder(tmp_path / "planted", shortcut_files(0, lambda *_: None))
+    label = re.search(r"a logo means (\w+)", (planted / "shortcut.md").read_text())[1]
+    before, now = (
+        relume.run(
+            relume.open_model("demo", "cpu", weights=weights), f"tree:{planted}/scenes", tmp_path / name, methods=["gradcam"]
+        )
+        for name, weights in (("before", None), ("now", planted / "scenes.safetensors"))
+    )
+    report = RunReport.of(now, before, shortcuts=False)
+    lines = [*csv.DictReader(io.StringIO(report.files["summary.csv"].decode()))]
+    first, second, *_ = sorted(lines, key=lambda line: -float(line["moved"]))
+    assert first["class"] == label
+    assert float(first["moved"]) > 2 * float(second["moved"])
+    assert report.figures["changed"] == report.figures["accuracy_drop"] == 0
+    assert all(name.startswith(label) for name in cards(report, "changed")[:10])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +233,7 @@ def a_suspect(where="same place", *, flagged=True):
 def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run", some_items())
     suspects = Suspects((a_suspect(),), (a_suspect("any place", flagged=False),), ("one class is small",), 1000, ("cat",))
-    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: suspects)
+    monkeypatch.setattr(contents, "find_suspects", lambda *_: suspects)
     report = RunReport.of(relume.Run.load(folder))
     part = report.files["index.html"].decode().split('<section id="patches">')[1].split("</section>")[0]
     assert part.count('class="suspect"') == 2
@@ -224,7 +246,7 @@ def test_suspects_are_shown_with_their_evidence(tmp_path, monkeypatch):
     assert "one class is small" in part
     assert report.figures["suspects"] == 1
     assert pq.read_table(io.BytesIO(report.files["suspects.parquet"]))["ids"].to_pylist() == [["cat-1", "cat-2"]] * 2
-    monkeypatch.setattr(contents, "find_suspects", lambda _run, _opened: Suspects(pictures=1000))
+    monkeypatch.setattr(contents, "find_suspects", lambda *_: Suspects(pictures=1000))
     report = RunReport.of(relume.Run.load(folder))
     assert report.files["index.html"].decode().count("no repeated patch found") == 2
     assert report.figures["suspects"] == 0

@@ -161,7 +161,7 @@ def test_requests_are_told_apart_and_refused():
     seeds = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
     same, again, other = (of(relume.Smooth("gradient", generator=generator)) for generator in seeds)
     assert same == again != other
-    assert RunRequest(methods=["guided_backprop"], target="cat").as_dict() == {
+    assert RunRequest(methods=["gradcam"], target="cat").as_dict() == {
         "methods": ["gradcam"],
         "target": "cat",
         "layer": None,

@@ -1,9 +1,12 @@
 """Repeated patches that a network uses: those that were planted come first, and what cannot be searched is said."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import relume
+from relume.datasets import of_dataset
 from relume.datasets.shortcuts import find_suspects
 from relume.demo import train
 from relume.demo.planting import Planting
@@ -57,9 +60,16 @@ def test_a_run_that_cannot_be_searched_says_why(tmp_path, count, options, reason
 
 
 def test_a_network_or_pictures_that_are_not_there_are_said(tmp_path):
-    run, opened, _ = planted_run(tmp_path / "run", pictures(66)[0])
+    run, opened, source = planted_run(tmp_path / "run", pictures(66)[0])
     assert find_suspects(run).left_out[-1].startswith("the network cannot be opened again: ")
     assert find_suspects(run, opened).left_out[-1].startswith("the pictures cannot be read again: ")
+    gone = of_dataset([None] * 66, "drawn")
+    assert find_suspects(run, opened, gone).left_out == (
+        "66 pictures, which could not be read again as they were",
+        "no class has 20 pictures, so none was searched",
+    )
+    unknown = dataclasses.replace(opened, activation="none")
+    assert find_suspects(run, unknown, source).left_out[-1].startswith("the network's scores are no probabilities")
 
 
 @pytest.mark.slow

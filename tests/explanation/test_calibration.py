@@ -25,7 +25,7 @@ def test_the_demo_network_ships_with_its_own(calibration):
     assert calibration["guided_gradcam"].mass.low > calibration["guided_backprop"].mass.high > calibration.chance
     assert calibration["uniform"].mass.mean == pytest.approx(calibration.chance)
     assert calibration.sentence("gradcam").startswith("On this network, in 25 mosaics of 100 drawn scenes, Grad-CAM put 0.9")
-    with pytest.raises(InputError, match="has no method 'smooth_gradient'; it holds gradient, "):
+    with pytest.raises(InputError, match="has no method 'smooth_gradient'; it holds gradient, .*, sobel_edges, uniform"):
         calibration["smooth_gradient"]
 
 

@@ -29,7 +29,7 @@ __all__ = ["EXAMPLES", "calibrate"]
 DISCONNECTED = {"focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
 
 #: The least width of the table, in characters.
-WIDTH = 90
+WIDTH = 96
 
 EXAMPLES = """Examples:
 
@@ -94,8 +94,8 @@ def _show(calibration: Calibration) -> None:
     """Print a row for each map, the sentence of each method, and what a reader must know."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     measures = {
-        "mass": "on the right cell",
-        "heaviest": "heaviest right",
+        "mass": "right cell",
+        "heaviest": "heaviest",
         "focus": "Focus",
         "dipart": "DiPart",
         "difull": "DiFull",

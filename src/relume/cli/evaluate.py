@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "evaluate"]
 
+#: The width of a measure with its interval, such as ``−0.20 ±0.07``.
+CELL = 11
+
 T = TypeVar("T")
 
 EXAMPLES = """Examples:
@@ -107,10 +110,11 @@ def _show(evaluation: Evaluation) -> None:
         table = Table(title=group, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("", no_wrap=True)
         for column in columns.values():
-            table.add_column(str(column), justify="right")
+            table.add_column(str(column), justify="right", min_width=CELL)
         for key, estimates in evaluation.rows.items():
             cells = (estimates[column].brief() for column in columns)
             table.add_row(evaluation.titles[key], *cells, style="" if key in evaluation.methods else "dim")
-        out.print(table, "")
+        titles = max(len(evaluation.titles[key]) for key in evaluation.rows)
+        out.print(table, "", width=max(out.width, titles + 2 + (CELL + 2) * len(columns)))
     for note in evaluation.notes:
         out.print(Text(note, style="dim"))

@@ -30,8 +30,13 @@ SPARE = 2
 #: Seconds that a server has to answer, that an earlier run has to let go of its CPUs, and that a node has to see the run.
 _ANSWER, _RELEASE, _NODE = 5, 30, 40
 
-#: Ray sends no statistics, and says what it does in its own logs alone.
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: Ray sends no statistics, says what it does in its own logs alone, and does not connect again by itself once it is left.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
 
 
 @contextmanager

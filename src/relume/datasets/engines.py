@@ -26,7 +26,7 @@ from relume.datasets.request import RunRequest, Store
 from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
-from relume.datasets.storage import Storage, UnreachableError, storage_of
+from relume.datasets.storage import Storage, storage_of
 from relume.datasets.store import (
     Run,
     clear_unfinished,
@@ -37,7 +37,7 @@ from relume.datasets.store import (
 )
 from relume.demo import draw_scene
 from relume.engine.preparation import preparation_of
-from relume.errors import ImageError, InputError, NonFiniteError, RelumeError
+from relume.errors import ImageError, InputError, NonFiniteError, RelumeError, UnreachableError
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from relume.datasets.storage import Storage, UnreachableError, storage_of
-from relume.errors import InputError, OutputError
+from relume.datasets.storage import Storage, storage_of
+from relume.errors import InputError, OutputError, UnreachableError
 from relume.pages.owner import is_gone, is_here, prefix
 
 __all__ = ["locked"]

@@ -49,8 +49,8 @@ _BLOCKS = 4
 #: The error of a picture over which a process was killed, once in a batch and then alone.
 KILLED = "the process that explained it was killed twice, by this picture or for lack of memory; look at it, or leave it out"
 
-#: Seconds between two looks at how far the run is.
-_LOOK = 0.5
+#: Seconds between two looks at how far the run is, and that Ray has to end it.
+_LOOK, _END = 0.5, 30
 
 
 @contextmanager
@@ -193,7 +193,8 @@ class OnRay(Engine):
         except ray.exceptions.RayError as error:
             raise _gave_up(error) from error
         finally:
-            ray.kill(tally)  # which ends the actors of a run that is not waited for any more
+            ray.kill(tally)  # without which actors cannot go on: so ends what is not waited for any more
+            thread.join(_END)
         if failure:
             raise _gave_up(failure[0]) from failure[0]
         return errors

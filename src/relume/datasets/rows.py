@@ -16,8 +16,7 @@ from relume.datasets.columns import THUMBNAIL, row_of, schema_of
 from relume.datasets.contents import bytes_at
 from relume.datasets.request import RunRequest
 from relume.datasets.source import Item
-from relume.datasets.storage import UnreachableError
-from relume.errors import ImageError
+from relume.errors import ImageError, UnreachableError
 from relume.evaluation.masks import read_mask
 from relume.explanation.result import Explanation
 from relume.measures.localisation import Truth

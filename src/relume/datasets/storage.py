@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from relume.errors import InputError, OutputError
+from relume.errors import InputError, OutputError, UnreachableError
 from relume.models.photos import natural
 from relume.pages.folder import check_writable
 from relume.pages.owner import prefix
 from relume.text import first_line
 
-__all__ = ["Storage", "UnreachableError", "absolute", "files_in", "is_url", "joined", "split_glob", "split_url", "storage_of"]
+__all__ = ["Storage", "absolute", "files_in", "is_url", "joined", "split_glob", "split_url", "storage_of"]
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::|://)")
 
@@ -30,10 +30,6 @@ _AHEAD = 4 * 2**20
 
 #: Answers of a server that are about one file, and not about the server.
 _OF_FILE = (403, 404, 410, 416)
-
-
-class UnreachableError(InputError):
-    """A place of files does not answer, or lets nobody in: whatever is asked of it next would fail as well."""
 
 
 def is_url(place: str) -> bool:
@@ -203,8 +199,8 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         opened: tuple[Any, str] = url_to_fs(url)
     except ImportError as error:
-        protocol = url.partition(":")[0]
-        package = known_implementations[protocol]["class"].partition(".")[0]
+        protocol = url.rpartition("::")[2].partition(":")[0]
+        package = known_implementations.get(protocol, {"class": protocol})["class"].partition(".")[0]
         package = f"'fsspec[{protocol}]'" if package == "fsspec" else package
         raise InputError(f"{url!r} needs a package that is not installed; run: pip install {package}") from error
     except Exception as error:
@@ -316,7 +312,9 @@ class _Remote(Storage):
             raise
         except Exception as error:
             if for_file and _is_about_file(error):
-                raise error if isinstance(error, OSError) else OSError(first_line(error)) from error
+                if isinstance(error, OSError):
+                    raise
+                raise OSError(first_line(error)) from error
             raise UnreachableError(
                 f"{self.url!r} cannot be reached: {first_line(error).rstrip('.')}; "
                 "check its address, the credentials and the network, and run the same again"
@@ -403,7 +401,7 @@ def _is_about_file(error: Exception) -> bool:
     """Tell whether an error is about one file, which is missing or forbidden, and not about the whole place."""
     words = str(error.__cause__)  # of S3, whose errors of both kinds are of one class
     if isinstance(error, PermissionError):
-        return not re.search(r"Expired|InvalidAccessKey|InvalidToken|InvalidSecurity|SignatureDoesNotMatch", words)
+        return not re.search(r"Expired|InvalidAccessKey|InvalidSecurity|SignatureDoesNotMatch|TimeTooSkewed", words)
     return isinstance(error, IsADirectoryError) or getattr(error, "status", None) in _OF_FILE or "InvalidRange" in words
 
 

@@ -18,18 +18,18 @@ import torch
 from relume.datasets.columns import FORMAT, explanation_of, maps_of
 from relume.datasets.contents import read_picture
 from relume.datasets.loading import ahead
-from relume.datasets.storage import Storage, UnreachableError, is_url, joined, storage_of
+from relume.datasets.storage import Storage, is_url, joined, storage_of
 from relume.engine.weights import weights_hash
-from relume.errors import InputError, ModelError, RelumeError
+from relume.errors import InputError, ModelError, RelumeError, UnreachableError
 from relume.models.opened import Opened
 from relume.models.photos import natural
 from relume.models.sources import open_model
 from relume.pages.owner import is_gone
 from relume.pictures.preprocessing import Preprocessing
-from relume.text import encoded, first_line
+from relume.text import first_line, json_of
 
 if TYPE_CHECKING:
-    from relume.datasets.source import Item
+    from relume.datasets.source import Item, Source
     from relume.explanation.result import Explanation
     from relume.pictures.photo import Photo
     from relume.pictures.recording import Recording
@@ -82,8 +82,7 @@ def write_record(place: str | Path | Storage, record: Mapping[str, Any]) -> None
     Raises:
         OutputError: it cannot be written.
     """
-    text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
-    storage_of(place).put(RECORD, encoded(text))
+    storage_of(place).put(RECORD, json_of(record))
 
 
 def write_manifest(place: str | Path | Storage, manifest: pa.Table) -> None:
@@ -371,6 +370,7 @@ class Run:
         *,
         output: str | Path | None = None,
         model: Opened | None = None,
+        source: Source | None = None,
         shortcuts: bool = True,
     ) -> str | Path:
         """Write what the run says as a whole: a page, a table of the classes, and the repeated patches that the network uses.
@@ -381,6 +381,7 @@ class Run:
             output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``, or its URL; ``report`` in that of
                 the run if None.
             model: the network of the run, where it was given in Python; it is opened again as the run says if None.
+            source: its source, likewise.
             shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
 
         Returns:
@@ -405,7 +406,7 @@ class Run:
         place = joined(str(self.folder), "report") if output is None else output
         storage_of(place).check()
         other = Run.load(against) if isinstance(against, str | Path) else against
-        return RunReport.of(self, other, opened=model, shortcuts=shortcuts).save(place)
+        return RunReport.of(self, other, opened=model, source=source, shortcuts=shortcuts).save(place)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
         """Find the row of an item."""

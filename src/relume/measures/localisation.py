@@ -234,12 +234,24 @@ def cell_masses(heat: Map, grid: int) -> Map:
 
 
 def cell_bounds(side: int, grid: int) -> list[int]:
-    """Return where each of ``grid`` cells along a side of so many pixels begins, and the end of the last."""
+    """Return where each of ``grid`` cells along a side of so many pixels begins, and the end of the last.
+
+    Example:
+        >>> from relume.measures import cell_bounds
+        >>> cell_bounds(7, 2)
+        [0, 4, 7]
+    """
     return [round(i * side / grid) for i in range(grid + 1)]
 
 
 def cell_masks(size: Sequence[int], grid: int) -> list[Mask]:
-    """Return the pixels of each of ``grid × grid`` cells of a map of ``size``, row by row."""
+    """Return the pixels of each of ``grid × grid`` cells of a map of ``size``, row by row.
+
+    Example:
+        >>> from relume.measures import cell_masks
+        >>> cell_masks((4, 4), 2)[3].nonzero()[0].tolist()
+        [2, 2, 3, 3]
+    """
     rows, columns = (np.searchsorted(cell_bounds(side, grid)[1:], np.arange(side), "right") for side in size)
     number = rows[:, None] * grid + columns
     return [number == i for i in range(grid**2)]

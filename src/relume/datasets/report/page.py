@@ -15,6 +15,7 @@ from relume.datasets.report.classes import LEAST, ClassSums, Totals
 from relume.datasets.report.facts import CHECKS, Facts, Rows, SmallMap
 from relume.datasets.report.figures import FIGURES
 from relume.datasets.report.pictures import Chosen, Foremost, Judged
+from relume.datasets.shortcuts.search import FLAGGED_RISE
 from relume.datasets.shortcuts.suspects import NONE_FOUND, Shown, Suspect, Suspects
 from relume.pages.html import data_uri, document
 from relume.pictures.canvas import BILINEAR
@@ -57,6 +58,7 @@ def report_page(
         "changes": None if changes is None else _changed(changes, rows),
         "suspects": _lists(suspects),
         "none_found": NONE_FOUND,
+        "flagged_rise": FLAGGED_RISE,
         "searched": suspects,
         "table": _table(rows, totals, chosen.rows, compared=changes is not None),
         "names": sorted(sums.name for sums in _largest(totals)),

@@ -23,6 +23,7 @@ from relume.text import encoded
 
 if TYPE_CHECKING:
     from relume.auditing.fail_if import Condition
+    from relume.datasets.source import Source
     from relume.datasets.store import Run
     from relume.models.opened import Opened
 
@@ -47,7 +48,15 @@ class RunReport:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, run: Run, against: Run | None = None, *, opened: Opened | None = None, shortcuts: bool = True) -> RunReport:
+    def of(
+        cls,
+        run: Run,
+        against: Run | None = None,
+        *,
+        opened: Opened | None = None,
+        source: Source | None = None,
+        shortcuts: bool = True,
+    ) -> RunReport:
         """Make the report of a run, as :meth:`relume.Run.report` does, without writing it.
 
         Raises:
@@ -57,7 +66,8 @@ class RunReport:
         totals = Totals(rows)
         changes = None if against is None else Changes(rows, Rows(against, like=rows))
         chosen = Chosen(rows, totals, changes)
-        suspects = find_suspects(run, opened) if shortcuts else Suspects(left_out=("the search was left out on request",))
+        nothing = Suspects(left_out=("the search was left out on request",))
+        suspects = find_suspects(run, opened, source) if shortcuts else nothing
         figures = {"suspects": float(sum(s.flagged for s in suspects.same_place))} if suspects.pictures else {}
         figures |= _figures(totals, rows, changes)
         notes = _notes(rows, totals, changes)

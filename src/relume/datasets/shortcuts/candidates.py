@@ -95,7 +95,7 @@ def _in_windows(peaks: Peaks) -> NDArray[np.float64]:
 def whitened(activations: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the main components of activations ``(peaks, channels)``, each with the same variance, as vectors of length 1."""
     count, channels = activations.shape
-    if min(count - 1, channels) < 1:
+    if min(count - 1, channels) < 1 or not np.ptp(activations, 0).any():
         return np.zeros((count, 0), np.float32)
     values = PCA(min(_COMPONENTS, count - 1, channels), whiten=True, random_state=0).fit_transform(activations)
     points: NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-9)
@@ -104,7 +104,7 @@ def whitened(activations: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def clusters(points: NDArray[np.float32]) -> Iterator[NDArray[np.intp]]:
     """Yield clusters of points ``(peaks, components)``."""
-    number = min(_CLUSTERS, len(points) // _LEAST_OF_CLUSTER)
+    number = min(_CLUSTERS, len(np.unique(points, axis=0)) // _LEAST_OF_CLUSTER)
     if points.shape[1] and number > 1:
         labels = KMeans(number, n_init=3, random_state=0).fit_predict(points)
         yield from (np.flatnonzero(labels == label) for label in range(number))

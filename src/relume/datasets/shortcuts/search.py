@@ -143,15 +143,16 @@ def find_suspects(
     """
     left_out: list[str] = []
     try:
-        rows = _rows(run, limit, seed, left_out)
+        rows = _enough(_rows(run, limit, seed, left_out))
         network = _network(run, opened, rows)
         items, reader = _items(run, source, rows)
         with pictures_of(items, reader, network.opened, network.size) as (pictures, numbers):
             if len(numbers) < len(items):
                 left_out.append(f"{len(items) - len(numbers)} pictures, which could not be read again as they were")
-            return _Search(rows[numbers], network, pictures, np.random.default_rng(seed), left_out, least).suspects()
-    except _LeftOutError as reason:
-        return Suspects(left_out=(*left_out, str(reason)))
+            rows = _enough(rows[numbers])
+            return _Search(rows, network, pictures, np.random.default_rng(seed), left_out, least).suspects()
+    except (_LeftOutError, RelumeError) as reason:
+        return Suspects(left_out=(*left_out, first_line(reason)))
 
 
 # --- What a run has ------------------------------------------------------------------------------------------------------
@@ -215,12 +216,17 @@ def _rows(run: Run, limit: int, seed: int, left_out: list[str]) -> _Rows:
     )
 
 
-def _network(run: Run, opened: Opened | None, rows: _Rows) -> Network:
-    """Open the network again, if it is needed."""
+def _enough(rows: _Rows) -> _Rows:
+    """Return the rows, if there is enough to compare."""
     if not rows.classes:
         raise _LeftOutError(f"no class has {LEAST_OF_CLASS} pictures, so none was searched")
-    if len(rows.names) < 2:
+    if len(set(rows.targets.tolist())) < 2:
         raise _LeftOutError("the run explains one class only, and patches are compared with pictures of others")
+    return rows
+
+
+def _network(run: Run, opened: Opened | None, rows: _Rows) -> Network:
+    """Open the network again, if it was not given."""
     if opened is None:
         if run.record["model"] is None:
             raise _LeftOutError("the network was given in Python: give it again to search for repeated patches")
