@@ -12,7 +12,7 @@ NETWORKS = st.lists(st.tuples(st.sampled_from(BLOCKS), st.sampled_from(sorted(RE
 RULES = {"gradient": twin.gradient, "deconvnet": twin.deconvnet, "guided_backprop": twin.guided}
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     blocks=NETWORKS,
     targets=st.lists(st.integers(0, 3), min_size=1, max_size=3),
