@@ -152,7 +152,7 @@ def test_commands_of_the_readme_run(user):
             ran += 1
         else:
             assert (program, args[0]) == ("pip", "install"), command
-    assert ran == 7
+    assert ran == 9
     assert nibabel.load(next((user / "out").rglob("guided_gradcam.nii.gz"))).shape == (8, 10, 12)
     assert len(list((user / "maps").rglob("guided_gradcam.png"))) == 2
 

@@ -137,7 +137,7 @@ def test_what_a_sigmoid_gave_is_shown_as_it_is():
     assert [e[i].title() for i in range(2)] == ["0, 99.3%"] * 2
     assert [f"{p:.1%}" for _, _, p in e.top()] == ["99.3%", "98.2%", "11.9%"]
     torch.testing.assert_close(e.probabilities(1), e.scores[1])
-    assert len(str(e).splitlines()) == 3
+    assert "not probabilities" not in str(e)
 
 
 def test_what_a_softmax_gave_is_shown_as_it_is():
