@@ -28,8 +28,8 @@ __all__ = ["EXAMPLES", "calibrate"]
 #: The measures that are there where they could be made.
 DISCONNECTED = {"focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
 
-#: The least width of the table, in characters.
-WIDTH = 96
+#: The least width of a cell, so that an interval stays whole where the terminal is narrow.
+CELL = 10
 
 EXAMPLES = """Examples:
 
@@ -101,13 +101,14 @@ def _show(calibration: Calibration) -> None:
         "difull": "DiFull",
     }
     measures = {key: title for key, title in measures.items() if any(getattr(s, key) for s in calibration.methods.values())}
-    table.add_column("", no_wrap=True)
+    rows = {**calibration.methods, **calibration.baselines}
+    table.add_column("", no_wrap=True, min_width=max(len(scores.title) for scores in rows.values()))
     for title in measures.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for key, scores in {**calibration.methods, **calibration.baselines}.items():
+        table.add_column(title, justify="right", no_wrap=True, min_width=CELL)
+    for key, scores in rows.items():
         cells = [estimate.brief() if (estimate := getattr(scores, measure)) else "–" for measure in measures]
         table.add_row(scores.title, *cells, style="" if key in calibration.methods else "dim")
-    out.print(table, "", sep="\n", width=max(out.width, WIDTH))
+    out.print(table, "")
     for key in calibration.methods:
         out.print(Text(calibration.sentence(key)))
     for note in calibration.notes:
