@@ -114,7 +114,6 @@ def _show(evaluation: Evaluation) -> None:
         for key, estimates in evaluation.rows.items():
             cells = (estimates[column].brief() for column in columns)
             table.add_row(evaluation.titles[key], *cells, style="" if key in evaluation.methods else "dim")
-        titles = max(len(evaluation.titles[key]) for key in evaluation.rows)
-        out.print(table, "", width=max(out.width, titles + 2 + (CELL + 2) * len(columns)))
+        out.print(table, "")
     for note in evaluation.notes:
         out.print(Text(note, style="dim"))
