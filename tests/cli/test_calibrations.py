@@ -77,6 +77,9 @@ def test_compare_audit_and_run_say_it_too(cache, scene, tmp_path):
     assert run.table(["gradcam_verdict"])["gradcam_verdict"].to_pylist() == [audited["verdict"]["level"]]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["configuration"]["request"]["options"]["calibration"]["mosaics"] == 31
+    relume_command("run", tmp_path / "*.png", "--store", "facts", *options, tmp_path / "facts")
+    for name in ("run", "facts"):  # read from its row, and explained anew
+        assert relume.Run.load(tmp_path / name).explanation("scene.png").verdict("gradcam").text == audited["verdict"]["text"]
 
 
 def test_what_is_no_calibration_of_this_network_is_refused(cache, scene, explained, tmp_path):

@@ -1,5 +1,7 @@
 """The columns of rows: which there are, and the explanations made of them again."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ import relume
 from relume.datasets.columns import explanation_of, maps_of, row_of, schema_of
 from relume.datasets.request import RunRequest
 from relume.demo import draw_scene
+from relume.engine.coverage import Coverage
 from relume.errors import InputError
+from relume.explanation.belief import verdicts_of
 from relume.measures import MEASURES
 from tests.helpers.networks import small_of
 
@@ -38,6 +42,21 @@ def test_an_explanation_is_made_of_its_row_again(evidence):
     assert again.evidence == e.evidence
     assert again.doubt("gradcam") == e.doubt("gradcam")
     assert again.picture("gradcam").tobytes() == e.picture("gradcam").tobytes()
+
+
+@pytest.mark.parametrize("unguided", [0, 1])
+def test_verdicts_are_those_of_the_explanation(unguided):
+    calibration, request = relume.Calibration.demo(), RunRequest()
+    e = relume.open_model("demo", "cpu").explain(draw_scene(7, ["cat", "dog"]).picture, "cat")
+    coverage = Coverage.of(dict([(("rectifier", True, ""), 3), (("rectifier", False, "why"), 1)][: 1 + unguided]), {})
+    belief = verdicts_of(request.methods, calibration, coverage, e.layer)
+    e = dataclasses.replace(e, coverage=coverage, belief=belief)
+    row, maps = row_of(e, request), maps_of(schema_of(request))
+    again = explanation_of(row, maps, {"model": e.model}, None, calibration)
+    assert [again.verdict(key) for key in e.maps] == [e.verdict(key) for key in e.maps]
+    assert (e.verdict("guided_gradcam").level == "unguided") == bool(unguided)
+    without = explanation_of(row, maps, {"model": e.model}, None)
+    assert without.verdict("gradcam").text == "Points at its object, by the calibration that run.json names."
 
 
 def test_a_signal_without_classes_has_a_row_too():

@@ -99,6 +99,18 @@ def test_a_run_of_facts_asked_by_objects_says_so(run_of):
         Run.load(folder).explanation("1.png")
 
 
+def test_a_row_is_looked_for_in_its_own_part_first(run_of):
+    folder = run_of(methods=["gradcam"])
+    record = json.loads((folder / "run.json").read_text())
+    write_record(folder, record | {"configuration": {"part_size": 2}})
+    whole = part(folder, 0).read_bytes()
+    part(folder, 0).write_bytes(b"PAR1" + bytes(len(whole) // 2) + whole[len(whole) // 2 + 4 :])  # its footer is whole
+    with pytest.raises(InputError, match="'2.png' could not be explained"):  # which the row in the other part says
+        Run.load(folder).explanation("2.png")
+    with pytest.raises(InputError, match="damaged"):
+        Run.load(folder).explanation("0.png")
+
+
 def test_a_damaged_part_is_missing_or_an_error(run_of):
     folder = run_of(methods=["gradcam"], store="facts")
     whole = part(folder, 0).read_bytes()

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import relume
-from relume.errors import InputError
+from relume.errors import InputError, OutputError
 from relume.evaluation import Disconnected, Game, Mosaic, Wall, open_samples
 from relume.evaluation.mosaics import Prediction, arranged, pairs
 from relume.evaluation.unfinished import FILE
@@ -189,6 +189,23 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     page = (tmp_path / "c" / "index.html").read_text()
     assert page.count("<h2>Mosaic ") == 3
     assert whole.sentence("gradcam") in page
+
+
+def test_what_it_cannot_go_on_with_or_write_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / FILE).write_bytes(b'{"fingerprint": \x00\n')
+    with pytest.raises(InputError, match=f"{FILE}' is damaged; remove it"):
+        calibrated(output=tmp_path)
+    (tmp_path / FILE).unlink()
+    played = Game.play
+
+    def play(self, mosaic, number):
+        (tmp_path / FILE).unlink()
+        (tmp_path / FILE).mkdir()  # so that no line can be added
+        return played(self, mosaic, number)
+
+    monkeypatch.setattr(Game, "play", play)
+    with pytest.raises(OutputError, match="cannot write to .*: Is a directory; see to that, or name another folder"):
+        calibrated(output=tmp_path)
 
 
 def test_mosaics_are_a_truth_for_an_evaluation(tmp_path):

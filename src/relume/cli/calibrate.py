@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "calibrate"]
 
-#: The measures that are there where they could be made.
-DISCONNECTED = {"focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
+#: The measures and the heads of their columns; all but two are there only where they could be made.
+MEASURES = {"mass": "right cell", "heaviest": "heaviest", "focus": "Focus", "dipart": "DiPart", "difull": "DiFull"}
 
 #: The least width of a cell, so that an interval stays whole where the terminal is narrow.
 CELL = 10
@@ -93,14 +93,7 @@ def calibrate(
 def _show(calibration: Calibration) -> None:
     """Print a row for each map, the sentence of each method, and what a reader must know."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    measures = {
-        "mass": "right cell",
-        "heaviest": "heaviest",
-        "focus": "Focus",
-        "dipart": "DiPart",
-        "difull": "DiFull",
-    }
-    measures = {key: title for key, title in measures.items() if any(getattr(s, key) for s in calibration.methods.values())}
+    measures = {key: title for key, title in MEASURES.items() if any(getattr(s, key) for s in calibration.methods.values())}
     rows = {**calibration.methods, **calibration.baselines}
     table.add_column("", no_wrap=True, min_width=max(len(scores.title) for scores in rows.values()))
     for title in measures.values():

@@ -17,7 +17,8 @@ from relume.datasets.codes import Code, decode, encode
 from relume.datasets.request import RunRequest
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
-from relume.explanation.belief import LEVELS, UNCALIBRATED, Level, Verdict
+from relume.explanation.belief import LEVELS, UNCALIBRATED, Level, Verdict, unguided, verdict_of
+from relume.explanation.calibration import Calibration
 from relume.explanation.drawing import is_drawn
 from relume.explanation.quick_checks import Evidence
 from relume.explanation.result import Explanation
@@ -224,6 +225,7 @@ def explanation_of(
     maps: Mapping[str, Mapping[str, Any]],
     known: Mapping[str, Any],
     loaded: tuple[Photo | Recording, Tensor] | None,
+    calibration: Calibration | None = None,
 ) -> Explanation:
     """Return the explanation that a row holds, of the maps that are kept.
 
@@ -235,10 +237,12 @@ def explanation_of(
         maps: what :func:`maps_of` returns.
         known: further attributes of the explanation, such as ``model`` and ``labels``.
         loaded: the photo and the network's input, if they could be read; an input of zeros stands for it otherwise.
+        calibration: that of the run, for the figures of its verdicts.
     """
     stored = {key: _stored_map(row, key, kept) for key, kept in maps.items() if kept["column"]}
     infos = {key: _stored_info(key, maps[key]) for key in stored}
     scores, are_probabilities = _stored_scores(row, len(known.get("labels") or ()))
+    coverage = _stored_coverage(row)
     of_class = {name: None if row[name] is None else torch.tensor([row[name]]) for name in ("target", "versus")}
     return Explanation(
         maps=stored,
@@ -248,12 +252,12 @@ def explanation_of(
         score=torch.tensor([row["score"]]),
         scores=scores,
         are_probabilities=are_probabilities,
-        coverage=_stored_coverage(row),
+        coverage=coverage,
         layer=row["layer"],
         description=None if row["description"] is None else (row["description"],),
         evidence=_stored_evidence(row, {key: maps[key] for key in stored}),
         remarks={key: (row[f"{key}_remark"] or "",) for key in stored},
-        belief={key: _stored_verdict(row[f"{key}_verdict"]) for key in stored},
+        belief={key: _stored_verdict(row[f"{key}_verdict"], info, coverage, calibration) for key, info in infos.items()},
         **of_class,  # type: ignore[arg-type]
         **known,
     )
@@ -264,10 +268,15 @@ def _stored_coverage(row: Mapping[str, Any]) -> Coverage:
     return Coverage.of({kind: count for kind, count in counts.items() if count}, {})
 
 
-def _stored_verdict(level: Level) -> Verdict:
-    """Return the verdict of a level, whose figures the run does not keep."""
-    known = level in ("points", "partly", "edges")
-    return Verdict(level, f"{LEVELS[level].capitalize()}, by the calibration that run.json names.") if known else UNCALIBRATED
+def _stored_verdict(level: Level, info: MapInfo, coverage: Coverage, calibration: Calibration | None) -> Verdict:
+    """Return the verdict of a level, with the figures that it rests on where the run keeps them."""
+    if level == "unguided":
+        return unguided(coverage)
+    if level not in ("points", "partly", "edges"):
+        return UNCALIBRATED  # a map that shows nothing is judged by itself
+    if calibration is None:
+        return Verdict(level, f"{LEVELS[level].capitalize()}, by the calibration that run.json names.")
+    return verdict_of(calibration, info.key, info.title)
 
 
 def _stored_map(row: Mapping[str, Any], key: str, kept: Mapping[str, Any]) -> Tensor:

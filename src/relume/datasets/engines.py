@@ -317,6 +317,7 @@ class Engine(ABC):
             return
         write_manifest(self.folder, self.manifest)
         options = None if isinstance(model, nn.Module) else _options_of(self.opened)
+        calibration = self.request.options.get("calibration")
         record = {
             "model": None if options is None else self.opened.name,
             "model_options": options,
@@ -324,6 +325,7 @@ class Engine(ABC):
             "request": self.request.as_dict(),
             "labels": self.opened.labels,
             "provenance": self.opened.provenance,
+            "calibration": None if calibration is None else calibration.as_dict(),
             "configuration": configuration,
             "configuration_hash": digest_of(configuration),
             "versions": versions(),

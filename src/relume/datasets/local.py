@@ -59,18 +59,20 @@ class Local(Engine):
         return same
 
     @functools.cached_property
-    def elsewhere(self) -> pa.Array:
-        """The ids that another engine has written rows of, into parts of its own."""
+    def own(self) -> pa.ChunkedArray | None:
+        """For each item, True unless another engine has written its row into a part of its own; None if none has."""
         names = others(self.folder)
-        return pa.array(tidied(self.folder, names) if names else [], pa.string())
+        elsewhere = pa.array(tidied(self.folder, names) if names else [], pa.string())
+        return pc.invert(pc.is_in(self.manifest["id"], elsewhere)) if len(elsewhere) else None
 
     def _rows(self, number: int) -> pa.Table:
         """Return the items whose rows the part holds."""
-        items = self._range(number)
-        return items.filter(pc.invert(pc.is_in(items["id"], self.elsewhere))) if len(self.elsewhere) else items
+        items = self._range(self.manifest, number)
+        return items if self.own is None else items.filter(self._range(self.own, number))
 
-    def _range(self, number: int) -> pa.Table:
-        return self.manifest.slice(number * self.part_size, self.part_size)
+    def _range(self, of_items: Any, number: int) -> Any:
+        """Return what the range of the part has of a value for each item."""
+        return of_items.slice(number * self.part_size, self.part_size)
 
     def waiting(self) -> pa.Table:
         """Return the items of the first part that is to be made."""
@@ -79,7 +81,7 @@ class Local(Engine):
     def carry_out(self, report: Report) -> None:
         """Make the parts that are missing, and report after each batch."""
         pending = {*self.pending}
-        total = sum(len(self._range(number)) for number in self.numbers)
+        total = sum(len(self._range(self.manifest, number)) for number in self.numbers)
         done, errors = total - sum(len(self._rows(number)) for number in pending), 0
         report(Progress(done, total, errors, written=True))
         remaining = (item for number in self.pending for item in items(self._rows(number)))

@@ -21,6 +21,7 @@ from relume.datasets.loading import ahead
 from relume.datasets.storage import Storage, is_url, joined, storage_of
 from relume.engine.weights import weights_hash
 from relume.errors import InputError, ModelError, RelumeError, UnreachableError
+from relume.explanation.calibration import Calibration
 from relume.models.opened import Opened
 from relume.models.photos import natural
 from relume.models.sources import open_model
@@ -76,8 +77,9 @@ def write_record(place: str | Path | Storage, record: Mapping[str, Any]) -> None
     """Write ``run.json``, with its ``format``.
 
     :class:`Run` reads these keys, and an engine adds its own: ``request`` (:meth:`relume.datasets.request.RunRequest.as_dict`),
-    ``provenance`` and ``labels`` (those of the opened network), ``source`` (its spec), ``model`` (its spec; None of a module)
-    and ``model_options`` (keywords of :func:`relume.open_model`; none if missing).
+    ``provenance`` and ``labels`` (those of the opened network), ``source`` (its spec), ``model`` (its spec; None of a module),
+    ``model_options`` (keywords of :func:`relume.open_model`; none if missing) and ``calibration`` (that of the network, as
+    :meth:`relume.Calibration.as_dict` gives it; None or missing without one).
 
     Raises:
         OutputError: it cannot be written.
@@ -109,7 +111,12 @@ def write_part(place: str | Path | Storage, number: int, table: pa.Table) -> Non
         ...     parts(folder)
         {3: 'parts/part-000003.parquet'}
     """
-    storage_of(place).put(f"{PARTS}/part-{number:06}.parquet", parquet(table))
+    storage_of(place).put(_part(number), parquet(table))
+
+
+def _part(number: int) -> str:
+    """Return the name of a part that holds a fixed range of the manifest."""
+    return f"{PARTS}/part-{number:06}.parquet"
 
 
 def parquet(table: pa.Table) -> memoryview:
@@ -275,6 +282,12 @@ class Run:
     def _storage(self) -> Storage:
         return storage_of(self.folder)
 
+    @property
+    def _calibration(self) -> Calibration | None:
+        """The calibration that the verdicts of the rows rest on."""
+        kept = self.record.get("calibration")
+        return None if kept is None else Calibration.read(kept)
+
     def __len__(self) -> int:
         """Count the items that have a row."""
         there = _parts(self._storage)
@@ -362,7 +375,7 @@ class Run:
         except Exception as error:  # noqa: BLE001 - the maps are there all the same
             provenance["input"] = f"not kept, and it cannot be read again: {first_line(error)}"
         known = {"model": provenance["model"], "labels": self.record["labels"], "provenance": provenance}
-        return explanation_of(row, maps_of(schema), known, loaded)
+        return explanation_of(row, maps_of(schema), known, loaded, self._calibration)
 
     def report(
         self,
@@ -409,10 +422,12 @@ class Run:
         return RunReport.of(self, other, opened=model, source=source, shortcuts=shortcuts).save(place)
 
     def _row(self, id: str) -> tuple[dict[str, Any], pa.Schema]:  # noqa: A002
-        """Find the row of an item."""
-        for part in _parts(self._storage):
-            rows = _read(self._storage, part, filters=pc.field("id") == id)
-            if len(rows):
+        """Find the row of an item, first in the part that holds its range of the manifest."""
+        storage = self._storage
+        size = self.record.get("configuration", {}).get("part_size")
+        likely = "" if size is None else _part(pc.index(_read(storage, MANIFEST, columns=["id"])["id"], id).as_py() // size)
+        for part in sorted(_names(storage), key=lambda name: name != likely):
+            if _rows(storage, part) is not None and len(rows := _read(storage, part, filters=pc.field("id") == id)):
                 return rows.to_pylist()[0], rows.schema
         raise InputError(
             f"there is no row {id!r} in {str(self.folder)!r}; ids are in its column 'id', and it may not be done yet"
@@ -458,16 +473,17 @@ class Run:
     def _anew(self, row: Mapping[str, Any]) -> Explanation:
         """Explain the item of a row as the run did."""
         request, model = self.record["request"], self.record["model"]
+        options = request["options"] | {"calibration": self._calibration}
         reason = None
         if model is None:
             reason = "its network was given in Python"
-        elif any(isinstance(value, dict) for value in (request["target"], *request["methods"], *request["options"].values())):
+        elif any(isinstance(value, dict) for value in (request["target"], *request["methods"], *options.values())):
             reason = "it was asked with objects of Python"
         else:
             try:
                 opened = self._opened(model)
                 target = self._item(row)["target"] or request["target"]
-                return opened.explain(self._photo(row), target, request["methods"], request["layer"], **request["options"])
+                return opened.explain(self._photo(row), target, request["methods"], request["layer"], **options)
             except RelumeError as error:
                 reason = first_line(error)
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,32 +35,45 @@ class Unfinished:
         """
         if folder is None:
             return cls(None)
-        path, first = Path(folder) / FILE, json.dumps(facts)
+        path, now = Path(folder) / FILE, json.loads(json.dumps(facts))
         try:
-            lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []  # a line without an end was cut off
-            if not lines:
+            content = path.read_bytes() if path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]  # a line without an end was cut off
+            if not whole:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(first + "\n", "utf-8")
+                path.write_text(json.dumps(facts) + "\n", "utf-8")
                 return cls(Path(folder))
-            path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            if len(whole) < len(content):
+                os.truncate(path, len(whole))
         except OSError as error:
-            raise OutputError(f"cannot write to {str(folder)!r}: {error.strerror}; name a writable folder") from error
-        before = json.loads(lines[0])
-        if before != json.loads(first):
-            names = ", ".join(key for key in facts if before.get(key) != json.loads(first)[key])
+            raise _unwritten(folder, error) from error
+        try:
+            before, *rows = map(json.loads, whole.splitlines())
+            done = {row["number"]: row["row"] for row in rows}
+            others = [key for key in now if before.get(key) != now[key]]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise InputError(f"{str(path)!r} is damaged; remove it, and calibrate from the beginning") from None
+        if others:
             raise InputError(
-                f"the calibration in {str(folder)!r} was begun with another {names}; give what it was begun with, another "
-                f"folder, or remove {FILE} there"
+                f"the calibration in {str(folder)!r} was begun with another {', '.join(others)}; give what it was begun with, "
+                f"another folder, or remove {FILE} there"
             )
-        return cls(Path(folder), {row["number"]: row["row"] for row in map(json.loads, lines[1:])})
+        return cls(Path(folder), done)
 
     def row(self, number: int, compute: Callable[[], Any]) -> Any:
-        """Return a row that is done, or compute it and add it to the file."""
+        """Return a row that is done, or compute it and add it to the file.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
         if number not in self.rows:
             self.rows[number] = compute()
             if self.folder is not None:
-                with (self.folder / FILE).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"number": number, "row": self.rows[number]}) + "\n")
+                try:
+                    with (self.folder / FILE).open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({"number": number, "row": self.rows[number]}) + "\n")
+                except OSError as error:
+                    raise _unwritten(self.folder, error) from error
         return self.rows[number]
 
     def finish(self, files: Mapping[str, bytes]) -> None:
@@ -70,3 +84,7 @@ class Unfinished:
         """
         if self.folder is not None:
             write_folder(self.folder, files, stale=[FILE])
+
+
+def _unwritten(folder: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write to {str(folder)!r}: {error.strerror or error}; see to that, or name another folder")

@@ -21,6 +21,7 @@ __all__ = [
     "Verdict",
     "nothing",
     "reference",
+    "unguided",
     "verdict_of",
     "verdicts_of",
 ]
@@ -100,7 +101,7 @@ def verdicts_of(
             if calibration is not None:
                 verdicts[info.key] = verdict_of(calibration, info.key, info.title, layer if method.needs_layer else None)
             if coverage.unguided and _is_guided(method.inner if isinstance(method, Wrapper) else method):
-                verdicts[info.key] = _unguided(coverage)
+                verdicts[info.key] = unguided(coverage)
     return verdicts
 
 
@@ -108,7 +109,8 @@ def _is_guided(method: Method) -> bool:
     return any(rule is not gradient for _, rule in method.needs)
 
 
-def _unguided(coverage: Coverage) -> Verdict:
+def unguided(coverage: Coverage) -> Verdict:
+    """Return the verdict on a map of a rule that did not reach every rectifier."""
     total = coverage.guided + coverage.unguided
     return Verdict(
         "unguided",

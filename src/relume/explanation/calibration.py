@@ -147,7 +147,7 @@ class Calibration:
         if found != self.fingerprint:
             raise InputError(
                 f"the calibration is of a network with other weights ({self.model}, {self.fingerprint[:8]}…), and this network "
-                f"has {found[:8]}…; calibrate this one, or leave the calibration away"
+                f"has {found[:8]}…; calibrate this one, or leave the calibration out"
             )
 
     def verdict(self, method: str) -> Verdict:
@@ -174,6 +174,12 @@ class Calibration:
         """Return plain data, for JSON; what is undefined is null."""
         plain: dict[str, Any] = _without_nan(asdict(self))
         return plain
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Calibration:
+        """Return the calibration that :meth:`as_dict` wrote."""
+        scores = {part: {k: Scores.read(v) for k, v in data[part].items()} for part in ("methods", "baselines")}
+        return cls(**{**data, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
 
     def save(self, folder: str | Path) -> Path:
         """Write :data:`FILE` into ``folder``, whole or not at all, and return the folder.
@@ -204,8 +210,7 @@ class Calibration:
             data = json.loads(path.read_bytes())
             if data.pop("format") != FORMAT:
                 raise InputError(f"{str(path)!r} was written by another version of relume; calibrate again")
-            scores = {part: {k: Scores.read(v) for k, v in data[part].items()} for part in ("methods", "baselines")}
-            return cls(**{**data, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
+            return cls.read(data)
         except OSError as error:
             raise InputError(f"cannot read {str(path)!r}: {error.strerror}; write one by relume calibrate") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

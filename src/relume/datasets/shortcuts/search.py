@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -43,7 +43,7 @@ from relume.datasets.shortcuts.suspects import Box, Pasted, Picture, Shown, Susp
 from relume.datasets.source import Source
 from relume.datasets.sources import open_source
 from relume.datasets.store import Run
-from relume.errors import InputError, RelumeError
+from relume.errors import RelumeError
 from relume.models.opened import Opened
 from relume.text import first_line
 
@@ -181,39 +181,43 @@ class _Rows:
 def _rows(run: Run, limit: int, seed: int, left_out: list[str]) -> _Rows:
     """Read the rows that can be searched, and say what is left out."""
     columns = ["id", "target", "class_name", "versus", "description", "layer", "input_shape", "error"]
-    try:
-        schema = run.table(["id"]).schema
-        maps = {key: kept for key, kept in maps_of(schema).items() if kept["place"] == "layer" and kept["column"]}
-        key = "gradcam" if "gradcam" in maps else next(iter(maps), None)
-        if key is None:
-            raise _LeftOutError("the run has no map of a layer; run it with Grad-CAM to search for repeated patches")
-        kept = [maps[key]["column"], f"{key}_scale", f"{key}_shape", f"{key}_empty"]
-        table = run.table([*columns, *kept])
-    except InputError as error:
-        raise _LeftOutError(first_line(error)) from None
-    table = table.filter(pc.field("error").is_null() & pc.field("target").is_valid() & ~pc.field(kept[-1]))
+    schema = run.table(["id"]).schema
+    maps = {key: kept for key, kept in maps_of(schema).items() if kept["place"] == "layer" and kept["column"]}
+    key = "gradcam" if "gradcam" in maps else next(iter(maps), None)
+    if key is None:
+        raise _LeftOutError("the run has no map of a layer; run it with Grad-CAM to search for repeated patches")
+    table = run.table([*columns, f"{key}_empty"])  # without the maps: memory has room for those of a few
+    table = table.filter(pc.field("error").is_null() & pc.field("target").is_valid() & ~pc.field(f"{key}_empty"))
     table = table.filter(pc.field("versus").is_null() & pc.field("description").is_null())
-    shapes = Counter(map(tuple, table["input_shape"].to_pylist()))
+    shapes = [*map(tuple, table["input_shape"].to_pylist())]
     if not shapes:
         raise _LeftOutError("no picture has a class that is explained by a map, so none was searched")
-    shape, count = shapes.most_common(1)[0]
+    shape, count = Counter(shapes).most_common(1)[0]
     if len(shape) != 3:
         raise _LeftOutError("repeated patches are searched in photos, and the run is of other recordings")
     if count < len(table):
         left_out.append(f"{len(table) - count} pictures, whose input has another size than that of most")
-    rows = [row for row in table.to_pylist() if tuple(row["input_shape"]) == shape]
-    if len(rows) > limit:
-        left_out.append(f"{len(rows) - limit} of {len(rows)} pictures: {limit} were drawn at random")
-        rows = [rows[i] for i in sorted(np.random.default_rng(seed).choice(len(rows), limit, replace=False))]
-    heats = (decode(row[kept[0]], row[kept[1]], row[kept[2]], maps[key]["code"]) for row in rows)
+    numbers = np.array([i for i, other in enumerate(shapes) if other == shape])
+    if count > limit:
+        left_out.append(f"{count - limit} of {count} pictures: {limit} were drawn at random")
+        numbers = numbers[np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))]
+    rows = table.take(numbers).to_pylist()
+    heats = _heats(run, {row["id"] for row in rows}, key, maps[key])
     return _Rows(
         np.array([row["id"] for row in rows]),
         np.array([row["target"] for row in rows]),
-        torch.stack([resized(heat) for heat in heats]),
+        torch.stack([heats[row["id"]] for row in rows]),
         {row["target"]: row["class_name"] for row in rows},
         shape[1:],
         str(rows[0]["layer"]).split(", ")[-1],
     )
+
+
+def _heats(run: Run, ids: set[str], key: str, kept: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Read the maps of some rows, ``(16, 16)`` each."""
+    column, scale, shape = kept["column"], f"{key}_scale", f"{key}_shape"
+    rows = (row for row in run.rows(["id", column, scale, shape]) if row["id"] in ids)
+    return {row["id"]: resized(decode(row[column], row[scale], row[shape], kept["code"])) for row in rows}
 
 
 def _enough(rows: _Rows) -> _Rows:
