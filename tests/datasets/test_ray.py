@@ -40,7 +40,19 @@ def test_a_run_on_ray_has_the_rows_of_one_machine(tmp_path):
 def test_what_is_sent_to_a_node_opens_the_network_prepares_it_and_sees_that_the_first_picture_can_be_read(tmp_path):
     run, demo = run_scenes(3, tmp_path / "run"), relume.open_model("demo", "cpu")
     work = OnRay(
-        demo, Scenes(10), RunRequest(), storage_of(run.folder), run.manifest, (1, 1), 6, 4, 2, None, {"id": "0"}, actors=1, gpus=0
+        demo,
+        Scenes(10),
+        RunRequest(),
+        storage_of(run.folder),
+        run.manifest,
+        (1, 1),
+        6,
+        4,
+        2,
+        None,
+        {"id": "0"},
+        actors=1,
+        gpus=0,
     )
     job = pickle.loads(pickle.dumps(work._job()))
     assert (job.opened.model, len(job.manifest)) == (None, 0)
