@@ -389,6 +389,7 @@ def test_missing_options_are_usage():
 
 def test_help_has_examples_for_every_command():
     assert relume_command("--version").stdout == f"relume {relume.__version__}\n"
+    assert "..." not in relume_command("--help").stdout.partition("Commands:")[2]  # each fits into its line
     for command in app.registered_commands:
         name = command.callback.__name__
         shown = relume_command(name, "--help").stdout

@@ -398,7 +398,7 @@ class Run:
             shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
 
         Returns:
-            The page, one file that needs no network.
+            The page, one file that needs no internet.
 
         Raises:
             InputError: there is no row yet, a part is damaged, or the other run differs by more than its weights.

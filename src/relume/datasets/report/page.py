@@ -40,7 +40,7 @@ def report_page(
     figures: Mapping[str, float],
     notes: Sequence[str],
 ) -> str:
-    """Make the HTML document of a report, in one file that needs no network."""
+    """Make the HTML document of a report, in one file that needs no internet."""
     kept = [m for m in rows.maps.values() if m.column]
     cards = _Cards(rows, totals, changes, chosen)
     data = {
