@@ -1,4 +1,4 @@
-"""The engine of a cluster: Ray Data sees to it that every item is explained, by actors that do what one machine does."""
+"""The engine of a cluster: Ray Data divides the items among actors, each of which explains them as one machine does."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def on_ray(
 
 @dataclass(kw_only=True)
 class OnRay(Engine):
-    """The items that Ray is to see explained. Without its network it is sent to the nodes, which open it there.
+    """The engine of a cluster. A copy without the network is sent to the nodes, which open the network there.
 
     Attributes:
         actors: how many processes explain at once.
@@ -200,7 +200,7 @@ class OnRay(Engine):
         return errors
 
     def _write(self, job: OnRay, tally: Any) -> None:
-        """Read the manifest, explain and write by Ray Data, as it is told to."""
+        """Have Ray Data read the manifest, explain its items and write their rows."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
         from ray.data.checkpoint import CheckpointConfig
@@ -274,7 +274,10 @@ class Explainer:
             raise
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """Explain the items of a block in batches; those over which a process was killed alone, and after a second time not."""
+        """Explain the items of a block in batches.
+
+        An item over which a process was killed is explained alone; after a second time it gets a row with an error.
+        """
         import ray
 
         job, task, items = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()
