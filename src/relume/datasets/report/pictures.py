@@ -52,7 +52,7 @@ def _keep(heap: list[_Entry], most: int, entry: _Entry) -> None:
 
 
 class Foremost:
-    """The pictures with the highest values, among all and in each class, of any number that are added.
+    """The pictures with the highest values, among all and in each class.
 
     Example:
         >>> from relume.datasets.report.facts import Facts
