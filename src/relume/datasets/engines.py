@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
@@ -256,7 +256,7 @@ class Engine(ABC):
     batch_size: int
     loaders: int
     preparing: Preparing | None
-    example: Item | None = field(default=None, init=False)  # the first item that can be read
+    example: Item | None = None  # the first item that can be read
 
     @abstractmethod
     def waiting(self) -> pa.Table:
@@ -280,6 +280,10 @@ class Engine(ABC):
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
+    def first(self) -> Iterable[tuple[Item, Loaded]]:
+        """Load the first items that have no row yet."""
+        return map(self.load, self.waiting().slice(0, self.batch_size).to_pylist())
+
     def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
         """Explain the next items in batches, and yield their rows, which a thread makes while the network runs on."""
         with ahead(
@@ -302,7 +306,7 @@ class Engine(ABC):
         Raises:
             RelumeError: no picture can be explained like this, or the network cannot be prepared as it is to be.
         """
-        for item, loaded in map(self.load, self.waiting().slice(0, self.batch_size).to_pylist()):
+        for item, loaded in self.first():
             if isinstance(loaded, tuple):
                 if item["target"] is None:
                     _try(self.opened, loaded, self.request)
