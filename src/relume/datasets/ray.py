@@ -155,7 +155,7 @@ class OnRay(Engine):
     # --- The driver -------------------------------------------------------------------------------------------------------
 
     def _job(self) -> OnRay:
-        """Return the copy of this engine that is sent to a node: without the network and the manifest, its folder an absolute path."""
+        """Return the copy that is sent to a node: without the network and the manifest, and with an absolute folder."""
         place = storage_of(self.folder.for_arrow()[1]) if not is_url(str(self.folder)) else self.folder
         opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
         return dataclasses.replace(self, opened=opened, folder=place, manifest=self.manifest.schema.empty_table())
