@@ -1,4 +1,4 @@
-"""The engine of a cluster: Ray Data sees to it that every item is explained, by actors that do what one machine does."""
+"""The engine of a cluster: Ray Data divides the items among actors, each of which explains them as one machine does."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def on_ray(
 
 @dataclass(kw_only=True)
 class OnRay(Engine):
-    """The items that Ray is to see explained. Without its network it is sent to the nodes, which open it there.
+    """The engine of a cluster. A copy without the network is sent to the nodes, which open the network there.
 
     Attributes:
         actors: how many processes explain at once.
@@ -155,7 +155,7 @@ class OnRay(Engine):
     # --- The driver -------------------------------------------------------------------------------------------------------
 
     def _job(self) -> OnRay:
-        """Return the same as it is sent to a node: without the network and the list, in a place that is the same from there."""
+        """Return the copy that is sent to a node: without the network and the manifest, and with an absolute folder."""
         place = storage_of(self.folder.for_arrow()[1]) if not is_url(str(self.folder)) else self.folder
         opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
         return dataclasses.replace(self, opened=opened, folder=place, manifest=self.manifest.schema.empty_table())
@@ -218,7 +218,7 @@ class OnRay(Engine):
         return errors
 
     def _write(self, job: OnRay, tally: Any) -> None:
-        """Read the manifest, explain and write by Ray Data, as it is told to."""
+        """Have Ray Data read the manifest, explain its items and write their rows."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
         from ray.data.checkpoint import CheckpointConfig
@@ -300,7 +300,10 @@ class Explainer:
             raise
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """Explain the items of a block in batches; those over which a process was killed alone, and after a second time not."""
+        """Explain the items of a block in batches.
+
+        An item over which a process was killed is explained alone; after a second time it gets a row with an error.
+        """
         import ray
 
         job, task, items = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()
