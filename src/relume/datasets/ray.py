@@ -117,7 +117,7 @@ class OnRay(Engine):
         for item in self.waiting().slice(0, self.batch_size).to_pylist():
             try:
                 yield ray.get(load.remote(self._job(), item))
-            except ray.exceptions.WorkerCrashedError:
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
                 continue  # its row will say so
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None

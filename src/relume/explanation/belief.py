@@ -21,6 +21,7 @@ __all__ = [
     "Verdict",
     "nothing",
     "reference",
+    "said",
     "unguided",
     "verdict_of",
     "verdicts_of",
@@ -84,6 +85,14 @@ def nothing(*, zero: bool, remark: str = "") -> Verdict:
     return Verdict("nothing", f"This map is empty: there is nothing to believe or doubt.{why}")
 
 
+def said(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Return each verdict once, after its level and the titles of the maps that have it."""
+    titles: dict[Verdict, list[str]] = {}
+    for title, verdict in verdicts.items():
+        titles.setdefault(verdict, []).append(title)
+    return [v.text if v == UNCALIBRATED else f"{', '.join(names)}: {LEVELS[v.level]}. {v}" for v, names in titles.items()]
+
+
 def reference(calibration: Calibration) -> dict[str, str | int | None]:
     """Return what a result records of its calibration, as plain data."""
     c = calibration
@@ -121,7 +130,7 @@ def unguided(coverage: Coverage) -> Verdict:
 def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -> Verdict:
     """Return the verdict of a calibration on a method; if the method reads a layer, it must be the calibrated one."""
     if key not in c.methods:
-        return Verdict("uncalibrated", f"{title} is not in the calibration of this network: relume calibrate PHOTOS.")
+        return Verdict("uncalibrated", "This method is not in the calibration of this network: relume calibrate PHOTOS.")
     if layer is not None and layer != c.layer:
         return Verdict(
             "uncalibrated", f"Calibrated at layer {c.layer}, not at {layer}: relume calibrate PHOTOS --layer {layer}."
