@@ -94,7 +94,8 @@ def normalising():
 
 def hidden_regions():
     def named(function, *args):
-        return graph._hides(function(*args).grad_fn, function(*args).grad_fn.name())
+        output = function(*args)  # whose node is gone with it
+        return graph._hides(output.grad_fn, output.grad_fn.name())
 
     x = X.clone().requires_grad_()
     assert named(torch.compile(torch.relu, backend="aot_eager"), x)
