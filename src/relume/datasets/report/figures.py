@@ -34,7 +34,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "suspects": Figure("the number of repeated patches that are flagged"),
         "moved": Figure("the mean of 1 − rank correlation of the two maps, of pictures whose prediction stayed", compared=True),
         "class_moved": Figure("moved, of the class that moved most", compared=True),
-        "changed": Figure("the share of pictures of which another class is the highest", compared=True),
+        "changed": Figure("the share of pictures of which another class is explained or the highest", compared=True),
         "accuracy_drop": Figure("by how much the accuracy is lower than that of the other run", compared=True),
     }
 )
