@@ -6,17 +6,25 @@ import dataclasses
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 import relume
 from relume.cli.demo import METHODS
 from relume.demo import (
+    BANDS,
+    CLASSES,
+    SHOWN_IN,
     SIGNAL_CLASSES,
     VOLUME_CLASSES,
+    draw_bands,
     draw_scene,
     draw_signal,
     draw_volume,
+    load_band_network,
+    load_network,
     load_signal_network,
     load_volume_network,
 )
@@ -26,6 +34,7 @@ from relume.explanation.sheet import sheet
 from relume.models.opened import Opened
 from relume.pictures.figure import Cell, Row, figure, figure_bytes
 from relume.pictures.kinds import KINDS
+from relume.pictures.recording import Recording
 
 DOCS = Path(__file__).parent
 SEED = 0
@@ -105,6 +114,8 @@ def draw() -> dict[str, bytes]:
         "smooth": smoothed(network),
         "volume": volume(),
         "signal": signal(),
+        "bands": bands(),
+        "clip": clip(network, wide(scene, 100)),
     }
 
 
@@ -124,6 +135,45 @@ def signal() -> bytes:
     image = torch.from_numpy(scene.values)[None]
     both = relume.compare(load_signal_network(), image, targets, ["guided_gradcam"], labels=SIGNAL_CLASSES)
     return figure_bytes(both.figure(dpi=100))
+
+
+def bands() -> bytes:
+    """Draw a picture of five bands that holds clay and leaves, explained for both, each shown by the band that it is in."""
+    scene, rows = draw_bands(4, ["clay", "leaves"]), []
+    for name, band in SHOWN_IN.items():
+        if name in ("clay", "leaves"):
+            target, methods = list(SHOWN_IN).index(name), ["gradcam", "guided_gradcam"]
+            picture = Recording(scene.values, "bands", shown=(band,))
+            e = relume.explain(load_band_network(), torch.from_numpy(scene.values)[None], target, methods, labels=[*SHOWN_IN])
+            e = e.with_photos([picture])
+            cells = [Cell(BANDS[band], e.photo()), *(Cell(e.infos[m].title, e.picture(m, size=360)) for m in methods)]
+            rows.append(Row(e.title(), cells))
+    return figure_bytes(figure(rows, "demo:bands, each row over the band that its class shows in", dpi=84))
+
+
+class OnFrames(nn.Module):
+    """The demo network on each frame of a clip ``(N, 3, frames, H, W)``; the score of a class is its mean over the frames."""
+
+    def __init__(self) -> None:
+        """Load the network."""
+        super().__init__()
+        self.network = load_network()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Compute the mean scores of the frames, ``(N, classes)``."""
+        scores: Tensor = self.network(clips.transpose(1, 2).flatten(0, 1))
+        return scores.reshape(len(clips), clips.shape[2], -1).mean(1)
+
+
+def clip(network: Opened, panorama: Image.Image) -> bytes:
+    """Draw a clip that pans over a wide picture, explained for the cat that goes by."""
+    side, last = panorama.height, panorama.width - panorama.height
+    frames = [panorama.crop((x, 0, x + side, side)) for x in np.linspace(0, last, 12).round().astype(int).tolist()]
+    image = torch.stack([network.preprocessing.tensor(frame) for frame in frames], 1)[None]
+    values = np.stack([np.asarray(frame) for frame in frames]).transpose(3, 0, 1, 2)
+    recording = Recording(values, "video", limits=(0, 255))
+    e = relume.explain(OnFrames(), image, CLASSES.index("cat"), ["guided_backprop"], labels=CLASSES).with_photos([recording])
+    return figure_bytes(e.figure(dpi=110))
 
 
 def text() -> str:
@@ -203,7 +253,7 @@ network did not see. With `--letterbox` the network sees all of it.
 
     relume explain scene.png --method gradient --smooth 50
 
-## Volumes and signals
+## Volumes, signals, bands and clips
 
 ![A drawn volume with a box and a tube, explained for both](images/gallery-volume.jpg)
 
@@ -212,8 +262,19 @@ mean of the scan. Lines mark where the planes cut.
 
 ![A drawn signal with a chirp and a saw, explained for both](images/gallery-signal.jpg)
 
-A signal is drawn as a line whose colour and width are its relevance. [What is drawn](data.md#what-is-drawn) has the rest:
-video, bands, and the page with sliders.
+A signal is drawn as a line whose colour and width are its relevance.
+
+![A picture of five bands with clay and leaves, explained for both](images/gallery-bands.jpg)
+
+Clay shows in short-wave infrared, leaves in near infrared, and land lies under both. Each row is drawn over the band that its
+class shows in.
+
+![A clip that pans over butterflies, a cat, a dog and houses, explained for the cat](images/gallery-clip.jpg)
+
+A clip is drawn as eight of its frames. The one where the map is strongest has a border. The network is the demo network on each
+frame, with the mean of the scores.
+
+[What is drawn](data.md#what-is-drawn) has the rest: what a picture of another kind shows, and the page with sliders.
 
 ## Other questions
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import relume
 from relume.cli import app
+from relume.demo import draw_scene
 from relume.explanation.belief import PREDICTION, UNCALIBRATED
 from relume.models.labels import find_class, parse_targets, read_labels
 from relume.models.libraries import import_torchvision
@@ -389,6 +390,7 @@ def test_missing_options_are_usage():
 
 def test_help_has_examples_for_every_command():
     assert relume_command("--version").stdout == f"relume {relume.__version__}\n"
+    assert "..." not in relume_command("--help").stdout.partition("Commands:")[2]  # each fits into its line
     for command in app.registered_commands:
         name = command.callback.__name__
         shown = relume_command(name, "--help").stdout
@@ -418,3 +420,17 @@ def test_it_runs_as_a_module_and_help_loads_no_torch():
     """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "explain" in shown.stdout
+
+
+def test_methods_in_competition_are_those_of_the_library(tmp_path):
+    draw_scene(7, ["cat", "dog"]).picture.save(tmp_path / "scene.png")
+    args = ["explain", tmp_path / "scene.png", "--target", "cat", "--method", "guided_backprop", "--competing", "2"]
+    result = relume_command(*args, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (folder,) = (path.parent for path in (tmp_path / "out").rglob("competing_guided_backprop.png"))
+    back = relume.Explanation.load(folder)
+    e = open_model("demo", "cpu").explain(tmp_path / "scene.png", "cat", [relume.Competing("guided_backprop", 2)])
+    assert torch.equal(back["competing_guided_backprop"], e["competing_guided_backprop"])
+    assert back.provenance["competing"] == {"rivals": 2}
+    says = sentence(relume_command(*args, "--smooth", "2"), 2)
+    assert "--smooth and --competing each make another map of every method; give one of them" in says

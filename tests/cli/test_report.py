@@ -45,7 +45,7 @@ def test_a_pipeline_gates_on_conditions(tmp_path):
     [
         (["NONE"], "there is no run in 'NONE', for it has no run.json; check the path"),
         (["RUN", "--fail-if", "moved>0.2"], "give --against too"),
-        (["RUN", "--fail-if", "nonsense>0.2"], "there is no figure 'nonsense'"),
+        (["RUN", "--fail-if", "nonsense>0.2"], "there is no measure 'nonsense'"),
         (["RUN", "--against", "page"], "there is no run in 'page'"),
         (["RUN", "--output", "RUN/run.json"], "RUN/run.json' is not a folder; name another"),
     ],

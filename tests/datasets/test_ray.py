@@ -1,6 +1,7 @@
 """Runs on Ray: the rows are those of one machine, whatever ends a process, a node or the driver."""
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -10,7 +11,11 @@ import time
 import pytest
 
 import relume
+from relume.datasets import RunRequest
+from relume.datasets.ray import OnRay
+from relume.datasets.storage import storage_of
 from relume.datasets.tally import Tally
+from relume.engine.preparation import preparation_of
 from relume.errors import InputError
 from tests.helpers import objects
 from tests.helpers.clusters import Lethal, actors, begin_on_ray, finished, rows_done
@@ -30,6 +35,33 @@ def test_a_run_on_ray_has_the_rows_of_one_machine(tmp_path):
     assert [row["id"] for row in run.table().to_pylist() if row["error"]] == ["9", "19"]
     assert run.explanation("3")["gradcam"].shape == (1, 16, 16)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.parquet", "parts", "run.json"]
+
+
+def test_what_is_sent_to_a_node_opens_the_network_prepares_it_and_sees_that_the_first_picture_can_be_read(tmp_path):
+    run, demo = run_scenes(3, tmp_path / "run"), relume.open_model("demo", "cpu")
+    work = OnRay(
+        demo,
+        Scenes(10),
+        RunRequest(),
+        storage_of(run.folder),
+        run.manifest,
+        (1, 1),
+        6,
+        4,
+        2,
+        None,
+        {"id": "0"},
+        actors=1,
+        gpus=0,
+    )
+    job = pickle.loads(pickle.dumps(work._job()))
+    assert (job.opened.model, len(job.manifest)) == (None, 0)
+    job.run = run.record["configuration_hash"]
+    job.open()
+    assert preparation_of(job.opened.model) is not None
+    job.example = {"id": "9"}
+    with pytest.raises(InputError, match="it cannot read '9': scene 9 is not drawn; see that all nodes reach the source"):
+        job.open()
 
 
 def test_what_cannot_be_sent_to_a_cluster_is_refused_before_anything_is_written(tmp_path):
@@ -71,6 +103,9 @@ def test_the_tally_counts_a_task_once_and_knows_what_killed_it():
     assert tally.state() == (0, 0, None)
     tally.begin(["c"])
     assert tally.start("first", ["c"]) == [2]
+    tally.begin(["a"])
+    tally.end("first", ["c"], errors=1)
+    assert tally.start("first", ["a", "c"]) == [1, 2]  # it is known also after its row was made
 
 
 # --- Two nodes -----------------------------------------------------------------------------------------------------------
@@ -121,9 +156,9 @@ def test_killed_actors_a_removed_node_and_a_killed_driver_lose_nothing(cluster, 
 
 @pytest.mark.slow
 def test_a_picture_that_kills_its_process_twice_is_a_row_with_an_error(undisturbed, tmp_path):
-    run = finished(begin_on_ray(COUNT, tmp_path / "run", lethal="17,125"), tmp_path / "run")
+    run = finished(begin_on_ray(COUNT, tmp_path / "run", lethal="0,17,125"), tmp_path / "run")
     errors = {row["id"]: row["error"] for row in run if row["error"] and not row["id"].endswith("9")}
-    assert [*errors] == ["17", "125"]
+    assert [*errors] == ["0", "17", "125"]
     assert all("was killed twice, by this picture or for lack of memory" in error for error in errors.values())
     others = {row["id"]: row["gradcam_map"] for row in undisturbed if row["id"] not in errors}
     assert {row["id"] for row in run if row["gradcam_map"]} == {key for key, value in others.items() if value}

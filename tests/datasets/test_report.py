@@ -202,8 +202,8 @@ def test_what_cannot_be_reported_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("movd>0.2", "there is no figure 'movd' to set a condition for; choose from errors, empty, accuracy"),
-        ("moved=0.2", "a condition is a figure, one of <, >, <= and >=, and a number, 'moved>0.2'; got 'moved=0.2'"),
+        ("movd>0.2", "there is no measure 'movd' to set a condition for; choose from errors, empty, accuracy"),
+        ("moved=0.2", "a condition is a measure, one of <, >, <= and >=, and a number, 'moved>0.2'; got 'moved=0.2'"),
         ("moved>0.2", "needs another run to compare with; give --against too"),
         ("suspects>0", "--no-shortcuts leaves out"),
     ],

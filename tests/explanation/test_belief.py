@@ -55,8 +55,12 @@ def test_each_method_has_its_level_and_its_figures(x):
     verdicts = {key: e.verdict(key, 1) for key in KEYS}
     assert [v.level for v in verdicts.values()] == ["points", "edges", "partly", "uncalibrated"]
     assert str(verdicts["guided_gradcam"]) == SENTENCE
-    assert str(verdicts["gradcam"]) == "Grad-CAM is not in the calibration of this network: relume calibrate PHOTOS."
+    assert str(verdicts["gradcam"]) == "This method is not in the calibration of this network: relume calibrate PHOTOS."
     assert "against the method on this network: it is no better than edges" in verdicts["gradient"].text
+    assert (
+        e.beliefs[-1]
+        == "Grad-CAM: not calibrated. This method is not in the calibration of this network: relume calibrate PHOTOS."
+    )
     assert e.provenance["calibration"] == {"fingerprint": "abc", "layer": "body", "mosaics": 25, "photos": 100, "grid": 2}
     with pytest.raises(InputError, match="another network"):
         relume.explain(torch.nn.Sequential(Small().eval()), x, 1, KEYS, calibration=Calibration())

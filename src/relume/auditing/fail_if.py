@@ -29,11 +29,11 @@ class Condition:
     value: float
 
     @classmethod
-    def read(cls, text: str, what: str = "a measure", example: str = "cascade>0.5") -> Condition:
+    def read(cls, text: str, example: str = "cascade>0.5") -> Condition:
         """Read a condition: the key of a measure, one of ``<``, ``>``, ``<=`` and ``>=``, and a number.
 
         Raises:
-            InputError: it is no condition; the message says ``what`` is to stand in one.
+            InputError: it is no condition.
         """
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         try:
@@ -41,7 +41,7 @@ class Condition:
         except ValueError:
             value = math.nan
         if match is None or math.isnan(value):
-            raise InputError(f"a condition is {what}, one of <, >, <= and >=, and a number, {example!r}; got {text!r}")
+            raise InputError(f"a condition is a measure, one of <, >, <= and >=, and a number, {example!r}; got {text!r}")
         return cls(match[1], match[2], value)
 
     @classmethod

@@ -156,9 +156,10 @@ def audit(
     examined: Examined,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where audit.json, audit.png and index.html go.")] = Path("out"),
 ) -> None:
-    """Check whether maps may be believed: random weights, other classes, edges, small changes, pixels taken out.
+    """Test whether maps may be believed, with a verdict on each.
 
-    For each photo and method: the measures, a verdict in a sentence, and a page that shows what they rest on.
+    Maps are made again with random weights, for other classes, after small changes and with pixels taken out. For each photo
+    and method you get the measures, a verdict in a sentence, and a page that shows what they rest on.
     """
     from relume.auditing.page import audit_files
     from relume.auditing.subject import check_how

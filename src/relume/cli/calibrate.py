@@ -56,11 +56,12 @@ def calibrate(
     confidence: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="The least probability of a photograph's predicted class.")
     ] = 0.9,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Put photographs together otherwise.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Seed of which photographs stand together.")] = 0,
 ) -> None:
-    """Measure in mosaics of your photographs which methods point at the right one, on this network.
+    """Measure which methods point at the right thing on your network.
 
-    A calibration that was stopped goes on where it was by the same command.
+    It builds mosaics of your photographs, where the right cell is known; it needs no masks and no labels. If it was stopped,
+    the same command goes on with it.
     """
     import relume
 

@@ -1,4 +1,4 @@
-"""``relume check``: the doctor."""
+"""``relume check``: what works with a network, and why the rest does not."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def check(
     network: Network,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Try every method on a network, and report which work, and why others do not.
+    """Try every method on a network, and say which work.
 
-    The report also shows the network's rectifiers and which of them a rule reaches, the layer that Grad-CAM reads and others,
-    preprocessing, labels, and the cost of an explanation.
+    It also says why the others do not, and shows the network's rectifiers and which of them a rule reaches, the layer that
+    Grad-CAM reads and others, preprocessing, labels, and the cost of an explanation.
     """
     from relume.checkup import check as examine
     from relume.demo import draw_scene

@@ -46,9 +46,9 @@ def compare(
     drawing: Drawing,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where compare.html, sheet.png and sheet.pdf go.")] = Path("out"),
 ) -> None:
-    """Compare targets and methods: a contact sheet, and a page to look at maps and values closely.
+    """Compare targets and methods on a contact sheet and on a page.
 
-    compare.html is one file that needs no network: lay maps over the photo, read raw values under the pointer, download them.
+    compare.html is one file that needs no internet: lay maps over the photo, read raw values under the pointer, download them.
     """
     from relume.explanation.comparison import Comparison, comparison_files
     from relume.explanation.layer_trouble import without_heat

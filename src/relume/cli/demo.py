@@ -39,9 +39,9 @@ def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = Path("out"),
     device: Annotated[str, DEVICE] = "auto",
 ) -> None:
-    """Draw a scene with a cat and a dog, and explain both by five methods.
+    """Draw a scene with a cat and a dog, and explain both.
 
-    Needs nothing but this package: the scene is drawn, and the network that looks at it is inside.
+    Five methods explain each. It needs nothing but this package: the scene is drawn, and the network is inside.
     """
     from relume.demo import CLASSES, draw_scene
     from relume.explanation.saving import folder_files, write_targets

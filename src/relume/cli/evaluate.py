@@ -46,7 +46,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Draw other scenes, and other random baselines.")] = 0,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Evaluate on your photos instead, with masks listed in masks.csv in that folder."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Your photos instead, with masks listed in masks.csv there; or mosaics:FOLDER, photos without masks.",
+        ),
     ] = None,
     *,
     network: Network,
@@ -55,9 +58,9 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Where to write evaluation.json, .md and .png. [default: not written]")
     ] = None,
 ) -> None:
-    """Measure each method's maps against ground truth: class discrimination, resolution, noise.
+    """Measure each method's maps against the truth.
 
-    On drawn scenes whose truth is known, or on photos of yours with masks.
+    The truth is that of drawn scenes, or the masks of photos of yours. It measures class discrimination, resolution and noise.
     """
     import relume
     from relume.evaluation import open_samples

@@ -53,6 +53,14 @@ class Asked:
             metavar="LEVEL", help="Noise of --smooth, as a share of the range of the network's input. [default: 0.15]"
         ),
     ] = None
+    competing: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RIVALS",
+            min=1,
+            help="Let each map compete with those of so many other classes: what speaks for several is taken out (VAR).",
+        ),
+    ] = None
     rectifiers: Annotated[
         str, typer.Option(metavar="WHICH", help="Where rules apply: all rectifiers, or relu, the ReLU family alone.")
     ] = "all"
@@ -72,23 +80,26 @@ class Asked:
     ] = 8
 
     def methods(self, default: str) -> list[MethodLike]:
-        """Return the methods, each of them smoothed with ``--smooth``.
+        """Return the methods, each of them smoothed with ``--smooth``, or in competition with ``--competing``.
 
         Raises:
-            InputError: an unknown method, or samples or noise out of range.
+            InputError: an unknown method, samples or noise out of range, or options that do not go together.
         """
         from relume.methods.averaged import Smooth
+        from relume.methods.competing import Competing
 
         keys = method_keys(self.method, default)
         if self.smooth is not None and self.smooth < 1:
             raise InputError(f"--smooth takes the number of noisy copies, from 1 on; got {self.smooth}")
         if self.noise is not None and not 0 < self.noise < float("inf"):
             raise InputError(f"--noise is a share of the input's range above zero, such as 0.15; got {self.noise:g}")
+        if self.smooth is not None and self.competing is not None:
+            raise InputError("--smooth and --competing each make another map of every method; give one of them")
         if self.smooth is not None:
             return [Smooth(key, self.smooth, Smooth.noise if self.noise is None else self.noise) for key in keys]
         if self.noise is not None:
             raise InputError("--noise is the noise of --smooth; give that too, such as --smooth 25")
-        return [*keys]
+        return [*keys] if self.competing is None else [Competing(key, self.competing) for key in keys]
 
     @property
     def options(self) -> Options:
@@ -118,7 +129,8 @@ class Asked:
 
         noise = Smooth.noise if self.noise is None else self.noise
         smooth = {} if self.smooth is None else {"smooth": {"samples": self.smooth, "noise": noise, "seed": 0}}
-        provenance = {"evidence": self.options["evidence"], **smooth, **more}
+        competing = {} if self.competing is None else {"competing": {"rivals": self.competing}}
+        provenance = {"evidence": self.options["evidence"], **smooth, **competing, **more}
         return [dataclasses.replace(e, provenance={**e.provenance, **provenance}) for e in explanations]
 
 

@@ -38,19 +38,20 @@ def report(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="OTHER", help="Another run of the same pictures, to show what changed from it."),
+        typer.Option(metavar="OTHER", help="An earlier run of the same pictures: show what changed since."),
     ] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(metavar="CONDITION", help='Exit with code 3 if the run meets it: "moved>0.2". May be repeated.'),
+        typer.Option(metavar="CONDITION", help='Exit with code 3 if the run meets it, such as "errors>0.01". May be repeated.'),
     ] = None,
     no_shortcuts: Annotated[
         bool, typer.Option("--no-shortcuts", help="Leave out the search for repeated patches, which runs the network.")
     ] = False,
 ) -> None:
-    """Show what a run says as a whole: classes, unusual and wrong pictures, repeated patches, and what changed.
+    """Show what a run says as a whole, on a page.
 
-    index.html is one file that needs no network.
+    The page, index.html, shows classes, unusual and wrong pictures, repeated patches, and what changed from another run. It is
+    one file and needs no internet.
     """
     try:
         from relume.datasets.report.figures import conditions_of

@@ -48,18 +48,20 @@ def run(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="The pictures: a folder, a glob, a file that lists them, or a data set; or a URL of one."
+            metavar="SOURCE",
+            help="Pictures: a folder, glob, tree:FOLDER, CSV or Parquet list, tars, or saved data set; or a URL of these.",
         ),
     ],
     *,
-    output: Annotated[str, typer.Option(metavar="RUN", help="Folder or URL of the run; a run that is there is gone on with.")],
+    output: Annotated[str, typer.Option(metavar="RUN", help="Folder or URL of the run; a run that was begun there goes on.")],
     network: Network,
     belief: Belief,
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class to explain, by index or name. [default: the predicted class]")
     ] = None,
     target_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the source that holds the class to explain of each picture.")
+        str | None,
+        typer.Option(metavar="NAME", help="Column of the source with the class to explain in each picture, such as label."),
     ] = None,
     ask: Annotated[
         str | None,
@@ -67,13 +69,20 @@ def run(
     ] = None,
     asked: Asked,
     store: Annotated[
-        str, typer.Option(metavar="WHICH", help="What is kept of maps: facts alone, their saliency, or the signed maps.")
+        str,
+        typer.Option(
+            metavar="WHICH", help="What is kept of maps as large as the input: facts, nothing; saliency; or maps, signed."
+        ),
     ] = "saliency",
     exact: Annotated[bool, typer.Option("--exact", help="Keep maps in float32, and not in codes of 8 bits.")] = False,
-    limit: Annotated[int | None, typer.Option(metavar="NUMBER", min=1, help="Explain the first ones only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Explain the first pictures only. [default: all]")
+    ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do every N-th part from the I-th on; others do the rest, into the same folder."),
+        typer.Option(
+            metavar="I/N", help="Do every N-th part from the I-th on; other processes do the rest, into the same folder."
+        ),
     ] = None,
     on: Annotated[
         str, typer.Option(metavar="ENGINE", help="Who does the work: local, this process; or ray, a cluster of Ray.")
@@ -82,22 +91,25 @@ def run(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Of the cluster's head node, or auto. [default: a cluster of this machine, begun for the run]",
+            help="Address of the cluster's head node, or auto. [default: RAY_ADDRESS, or a cluster begun on this machine]",
         ),
     ] = None,
     actors: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", min=1, help="Processes of the cluster that explain at once. [default: one for each GPU or CPU]"
+            metavar="NUMBER",
+            min=1,
+            help="Processes of the cluster that explain at once. [default: one for each GPU, or else each spare CPU]",
         ),
     ] = None,
     loaders: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=0, help="Threads that read and prepare pictures. [default: up to 4]")
     ] = None,
 ) -> None:
-    """Explain every picture of a data set into Parquet files: rows of scores, checks, maps and thumbnails.
+    """Explain every picture of a data set into Parquet files.
 
-    A run that was stopped, by anything, goes on where it was by the same command.
+    A row has the scores, checks, maps and thumbnails of a picture. If a run was stopped, by anything, the same command goes on
+    with it. The network is always prepared, if it can be. Needs pip install 'relume[run]'.
     """
     try:
         from relume.datasets.columns import maps_of

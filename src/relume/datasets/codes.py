@@ -1,4 +1,4 @@
-"""The codes of stored maps: a byte a value, in which the order of small values lives on; or float32, which is exact.
+"""The codes of stored maps: a byte for each value, which keeps the order of small values; or float32, which is exact.
 
 Rank correlation, by which maps are compared, depends on the many small values of a map. Even steps of 8 bits lose them, and
 float16 takes twice the room and loses those below 6e-8. The sixth root spreads them over the codes:

@@ -47,7 +47,7 @@ Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _SIZES, _NUMBERS = pa.list_(pa.int32()), pa.list_(pa.float32())
 
-#: The columns of every run. Of an item that could not be explained all are null but the first three and the last.
+#: The columns of every run. An item that could not be explained has the first three and the last; the others are null.
 _COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "path": pa.string(),
@@ -136,7 +136,7 @@ def maps_of(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def row_of(one: Explanation, request: RunRequest, truth: Truth | None = None) -> dict[str, Any]:
-    """Return the row of one image's explanation, whose tensors are on the CPU, but for what the manifest knows of it."""
+    """Return the row of one image's explanation, without the columns of the manifest; its tensors are on the CPU."""
     target = None if one.target is None else int(one.target[0])
     versus, described, top, probabilities = one.versus, one.description, one.top(), one.probabilities()
     evidence, kept = one.evidence, _kept(request)
@@ -183,12 +183,12 @@ def _facts_of_map(one: Explanation, key: str) -> dict[str, Any]:
 
 
 def _defined(value: float | None) -> float | None:
-    """Return a number; None for NaN, which no tool sorts alike."""
+    """Return None in place of NaN, which tools sort in different ways."""
     return None if value is None or math.isnan(value) else value
 
 
 def _kept_map(key: str, forms: Mapping[str, Values], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a map as it is kept: in one of its forms, or not."""
+    """Return the columns of a map that is kept, in one of its forms; none if it is not kept."""
     if kept["column"] is None:
         return {}
     values = forms[name := kept["column"].removeprefix(f"{key}_")]
@@ -197,7 +197,7 @@ def _kept_map(key: str, forms: Mapping[str, Values], kept: Mapping[str, Any]) ->
 
 
 def _with_small_photo(one: Explanation) -> Explanation:
-    """Return the same, drawn on a photo no larger than a thumbnail: it is scaled once for all maps."""
+    """Return the explanation with its photo made as small as a thumbnail, once for all maps."""
     photos = [photo.fitted(THUMBNAIL) if isinstance(photo, Photo) else photo for photo in one.photos or ()]
     return replace(one, photos=photos or None)
 
@@ -229,15 +229,15 @@ def explanation_of(
 ) -> Explanation:
     """Return the explanation that a row holds, of the maps that are kept.
 
-    The scores of classes beyond the first five, which are not kept, are those of classes that are not true at all. A saliency
-    is a map of one channel. Coverage has no more than the counts.
+    A run keeps the scores of five classes; all others get the score of a class that is impossible, 0 as a probability and -∞
+    otherwise. A saliency is a map of one channel. Coverage has no more than the counts.
 
     Args:
         row: the row, by column.
         maps: what :func:`maps_of` returns.
         known: further attributes of the explanation, such as ``model`` and ``labels``.
         loaded: the photo and the network's input, if they could be read; an input of zeros stands for it otherwise.
-        calibration: that of the run, for the figures of its verdicts.
+        calibration: that of the run, for the sentences of its verdicts.
     """
     stored = {key: _stored_map(row, key, kept) for key, kept in maps.items() if kept["column"]}
     infos = {key: _stored_info(key, maps[key]) for key in stored}
@@ -269,7 +269,7 @@ def _stored_coverage(row: Mapping[str, Any]) -> Coverage:
 
 
 def _stored_verdict(level: Level, info: MapInfo, coverage: Coverage, calibration: Calibration | None) -> Verdict:
-    """Return the verdict of a level, with the figures that it rests on where the run keeps them."""
+    """Return the verdict of a level, with the numbers that it rests on if the run keeps its calibration."""
     if level == "unguided":
         return unguided(coverage)
     if level not in ("points", "partly", "edges"):

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
@@ -108,7 +108,7 @@ class Progress:
     written: bool
 
 
-#: Is called with how far a run is.
+#: A function that is called with the progress of a run.
 Report: TypeAlias = "Callable[[Progress], object]"
 
 
@@ -146,16 +146,16 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         source: as for :func:`relume.datasets.open_source`: a folder, a file that lists pictures, or a data set.
         output: the folder of the run, or a URL that fsspec opens, such as ``s3://bucket/run``.
         methods: as for :func:`relume.explain`.
-        target: as for :func:`relume.explain`, or a class by its name; the target of an item in the manifest goes before it.
+        target: as for :func:`relume.explain`, or a class by its name; for items without a target of their own in the manifest.
         target_column: the column of the manifest that holds the class to explain of each item, such as ``label``.
         layer: as for :func:`relume.explain`.
         store: what is kept of maps as large as the input: ``facts`` for nothing, ``saliency``, or the signed ``maps``. Maps of
             a layer are small and always kept.
-        exact: True to keep them in float32, and not in codes of 8 bits.
+        exact: True to keep the maps of ``store`` in float32, and not in codes of 8 bits.
         limit: how many items are explained, the first ones; None for all.
         on: who does the work: ``local`` for this process, ``ray`` for a cluster; see :data:`relume.datasets.engines.ENGINES`.
-        address: of a cluster: that of its head node, such as ``10.0.0.1:6379``, or ``auto``. If None, that in ``RAY_ADDRESS``,
-            or else one is started on this machine.
+        address: the address of a cluster's head node, such as ``10.0.0.1:6379``, or ``auto``. If None, that in
+            ``RAY_ADDRESS``, or else a cluster is started on this machine.
         actors: how many processes of a cluster explain at once; if None, as many as it has GPUs, or else CPUs to spare.
         shard: ``(2, 4)`` for every fourth part from the second on. Others do the rest, at the same time, into the same folder.
         loaders: how many threads read and prepare pictures; 0 for none beside the one that explains.
@@ -250,7 +250,7 @@ def _listed(source: Source, limit: int | None, target_column: str | None) -> pa.
 
 @dataclass
 class Engine(ABC):
-    """The work that one process is to see done, and all that is needed for it; a subclass says who does it, and how."""
+    """The work of one process, with all that it needs; a subclass says who does the work, and how."""
 
     opened: Opened
     source: Source
@@ -262,7 +262,7 @@ class Engine(ABC):
     batch_size: int
     loaders: int
     preparing: Preparing | None
-    example: Item | None = field(default=None, init=False)  # the first item that can be read
+    example: Item | None = None  # the first item that can be read
 
     @abstractmethod
     def waiting(self) -> pa.Table:
@@ -286,15 +286,19 @@ class Engine(ABC):
         except Exception as error:  # noqa: BLE001 - it stops no other
             return item, error
 
+    def first(self) -> Iterable[tuple[Item, Loaded]]:
+        """Load the first items that have no row yet."""
+        return map(self.load, self.waiting().slice(0, self.batch_size).to_pylist())
+
     def rows(self, loaded: Iterator[tuple[Item, Loaded]], count: int) -> Iterator[pa.Table]:
-        """Explain the next items in batches, and yield their rows: a thread makes them while the network runs on."""
+        """Explain the next items in batches, and yield their rows, which a thread makes while the network runs on."""
         with ahead(
             lambda work: rows_of(*work, self.request), self._explained(loaded, count), min(1, self.loaders), 1
         ) as tables:
             yield from tables
 
     def _explained(self, loaded: Iterator[tuple[Item, Loaded]], left: int) -> Iterator[tuple[Batch, Results]]:
-        """Explain items in batches, and give all that their rows are made of."""
+        """Explain items in batches, and yield each batch with its results."""
         while left:
             batch = [*islice(loaded, min(self.batch_size, left))]
             results = explained(self.opened, batch, self.request)
@@ -312,7 +316,7 @@ class Engine(ABC):
             RelumeError: no picture can be explained like this, or the network cannot be prepared as it is to be.
         """
         first: tuple[Item, Tensor, Exception | None] | None = None
-        for item, loaded in map(self.load, self.waiting().slice(0, self.batch_size).to_pylist()):
+        for item, loaded in self.first():
             if isinstance(loaded, tuple):
                 error = None if tried else _error(self.opened, loaded, self.request)
                 first = (item, loaded[1], error) if first is None or error is None else first

@@ -46,7 +46,7 @@ class Local(Engine):
 
     @functools.cached_property
     def pending(self) -> list[int]:
-        """Those of them that are not there, or not whole."""
+        """The parts of the shard that are missing, or not whole."""
         there = [part for part in parts(self.folder).items() if part[0] in self.numbers]
         with ahead(self._is_whole, there, self.folder.at_once, self.folder.at_once) as whole:
             done = {number for (number, _), is_whole in zip(there, whole, strict=True) if is_whole}
@@ -60,7 +60,7 @@ class Local(Engine):
 
     @functools.cached_property
     def own(self) -> pa.ChunkedArray | None:
-        """For each item, True unless another engine has written its row into a part of its own; None if none has."""
+        """For each item, True unless another engine has written its row; None if there is no such row."""
         names = others(self.folder)
         elsewhere = pa.array(tidied(self.folder, names) if names else [], pa.string())
         return pc.invert(pc.is_in(self.manifest["id"], elsewhere)) if len(elsewhere) else None
@@ -71,7 +71,7 @@ class Local(Engine):
         return items if self.own is None else items.filter(self._range(self.own, number))
 
     def _range(self, of_items: Any, number: int) -> Any:
-        """Return what the range of the part has of a value for each item."""
+        """Cut the range of a part out of the items, or out of a value for each item."""
         return of_items.slice(number * self.part_size, self.part_size)
 
     def waiting(self) -> pa.Table:

@@ -21,7 +21,7 @@ SILENCE = 600
 #: Seconds from one sign to the next.
 SIGN = 60
 
-#: The locks that this process holds, as it does not hold those that it could not remove, of a server that went away.
+#: The locks that this process holds now. One that it could not remove, since the server went away, is not among them.
 _HELD: set[str] = set()
 
 _LOCK = re.compile(r"\.relume-[0-9a-f]+-(?P<pid>\d+)-[0-9a-f]+-lock_(?P<number>\d+)_(?P<count>\d+)_\w+")

@@ -1,4 +1,4 @@
-"""The engine of a cluster: Ray Data sees to it that every item is explained, by actors that do what one machine does."""
+"""The engine of a cluster: Ray Data divides the items among actors, each of which explains them as one machine does."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from relume.datasets.columns import FORMAT, schema_of
 from relume.datasets.engines import Engine, Progress, Report, prepared
 from relume.datasets.loading import ahead
 from relume.datasets.python import Indexed
+from relume.datasets.rows import Loaded
 from relume.datasets.source import Item
 from relume.datasets.storage import is_url, storage_of
 from relume.datasets.store import MANIFEST, PARQUET, PARTS, Run, parquet, read_record, tidied
@@ -81,7 +82,7 @@ def on_ray(
 
 @dataclass(kw_only=True)
 class OnRay(Engine):
-    """The items that Ray is to see explained. Without its network it is sent to the nodes, which open it there.
+    """The engine of a cluster. A copy without the network is sent to the nodes, which open the network there.
 
     Attributes:
         actors: how many processes explain at once.
@@ -104,6 +105,23 @@ class OnRay(Engine):
         """Return the items that have no row yet."""
         return self.pending
 
+    def first(self) -> Iterator[tuple[Item, Loaded]]:
+        """Load the first items that have no row yet in another process: a picture that kills it is to leave the driver alive.
+
+        Raises:
+            UnreachableError: the source does not answer.
+        """
+        import ray
+
+        load = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=_here())(OnRay.load)
+        for item in self.waiting().slice(0, self.batch_size).to_pylist():
+            try:
+                yield ray.get(load.remote(self._job(), item))
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                continue  # its row will say so
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
     def carry_out(self, report: Report) -> None:
         """Have the rows that are missing written by the cluster, and report how far it is.
 
@@ -115,12 +133,8 @@ class OnRay(Engine):
         report(Progress(total - left, total, 0, written=True))
         if not left:
             return
-        record = read_record(self.folder) or {}
-        place = storage_of(self.folder.for_arrow()[1]) if not is_url(str(self.folder)) else self.folder
-        job = dataclasses.replace(
-            self, folder=place, run=record["configuration_hash"], manifest=self.manifest.schema.empty_table()
-        )
-        job.opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
+        job = self._job()
+        job.run = (read_record(self.folder) or {})["configuration_hash"]
         check_nodes(job.folder, job.run)
         self._checkpoint(job.run)
         try:
@@ -139,6 +153,12 @@ class OnRay(Engine):
         report(Progress(total, total, errors, written=True))
 
     # --- The driver -------------------------------------------------------------------------------------------------------
+
+    def _job(self) -> OnRay:
+        """Return the copy that is sent to a node: without the network and the manifest, and with an absolute folder."""
+        place = storage_of(self.folder.for_arrow()[1]) if not is_url(str(self.folder)) else self.folder
+        opened = dataclasses.replace(self.opened, model=cast("nn.Module", None))
+        return dataclasses.replace(self, opened=opened, folder=place, manifest=self.manifest.schema.empty_table())
 
     def _checkpoint(self, run: str) -> None:
         """Tell Ray by its checkpoint which items have rows: the rows that are there decide, whatever ended the last run.
@@ -169,10 +189,8 @@ class OnRay(Engine):
     def _watched(self, job: OnRay, report: Callable[[int, int], object]) -> int:
         """Have Ray do the work, report while it does, and return how many rows have an error."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
+        tally = ray.remote(num_cpus=0, scheduling_strategy=_here())(Tally).remote()
         failure: list[BaseException] = []
 
         def work() -> None:
@@ -200,7 +218,7 @@ class OnRay(Engine):
         return errors
 
     def _write(self, job: OnRay, tally: Any) -> None:
-        """Read the manifest, explain and write by Ray Data, as it is told to."""
+        """Have Ray Data read the manifest, explain its items and write their rows."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
         from ray.data.checkpoint import CheckpointConfig
@@ -250,6 +268,14 @@ class OnRay(Engine):
         self.opened = prepared(self.opened, loaded[1], self.preparing)
 
 
+def _here() -> Any:
+    """Return the strategy by which Ray runs something on the node of this process."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def _gave_up(error: BaseException) -> RelumeError:
     """Return the error that ended the work of Ray as a sentence."""
     words = in_words(error).rstrip(".")
@@ -274,7 +300,10 @@ class Explainer:
             raise
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """Explain the items of a block in batches; those over which a process was killed alone, and after a second time not."""
+        """Explain the items of a block in batches.
+
+        An item over which a process was killed is explained alone; after a second time it gets a row with an error.
+        """
         import ray
 
         job, task, items = self._job, ray.get_runtime_context().get_task_id(), block.to_pylist()

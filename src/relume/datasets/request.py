@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 __all__ = ["RunRequest", "Store"]
 
-#: What is kept of maps beside the facts: nothing, their saliency, or the signed maps. A layer's map, which is small, always is.
+#: The maps that are kept, of those as large as the input: none, their saliency, or signed. The small map of a layer always is.
 Store: TypeAlias = Literal["facts", "saliency", "maps"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunRequest:
-    """Everything that a row depends on beside the network and the item.
+    """Everything that a row depends on, except the network and the item.
 
     Attributes:
         methods: as for :func:`relume.explain`.
-        target: as for :func:`relume.explain`, or a class by its name; the target of an item stands before it.
+        target: as for :func:`relume.explain`, or a class by its name; for items that have no target of their own.
         layer: as for :func:`relume.explain`.
         store: what is kept of maps that have the size of the input.
-        exact: True to keep these in float32; a value is a byte otherwise, see :mod:`relume.datasets.codes`.
+        exact: True to keep these maps in float32; otherwise a value is a byte, see :mod:`relume.datasets.codes`.
         masks: True if items have masks that maps are measured against.
         options: further options of :func:`relume.explain`.
 

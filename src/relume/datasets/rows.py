@@ -30,8 +30,8 @@ from relume.text import first_line
 
 __all__ = ["Batch", "Loaded", "Results", "at_once", "explained", "explained_rows", "rows_of", "small"]
 
-#: A picture that was read, or is to be; or both that and the network's input, as :meth:`relume.models.Opened.input_of` returns
-#: them; or the error that came instead.
+#: A picture, or the path of one; or a picture with the network's input, as :meth:`relume.models.Opened.input_of` returns them;
+#: or the error that came instead.
 Loaded: TypeAlias = "Photo | Recording | Path | tuple[Photo | Recording, Tensor] | Exception"
 
 #: Rows of a manifest, each with its picture.
@@ -85,7 +85,7 @@ def explained_rows(opened: Opened, batch: Batch, request: RunRequest) -> pa.Tabl
 
 
 def explained(opened: Opened, batch: Batch, request: RunRequest) -> Results:
-    """Do the network's part of :func:`explained_rows`; its tensors are on the CPU then."""
+    """Explain the items of a batch, without making rows; the tensors of the results are on the CPU."""
     results: dict[int, tuple[_Ready, Explanation] | Exception] = {}
     rewind = rewinding(request.methods)
 
@@ -114,13 +114,13 @@ def at_once(results: Results, batch_size: int) -> int:
 
 
 def rows_of(batch: Batch, results: Results, request: RunRequest) -> pa.Table:
-    """Do the rest of :func:`explained_rows`, for which another thread may run."""
+    """Make rows of the results of :func:`explained`, in any thread."""
     rows = [_row(item, result, request) for (item, _), result in zip(batch, results, strict=True)]
     return pa.Table.from_pylist(rows, schema=schema_of(request))
 
 
 def _ready(opened: Opened, item: Item, loaded: Loaded) -> _Ready:
-    """Prepare one item, or raise the reason why it has none of these."""
+    """Prepare one item, or raise the reason why it cannot be explained."""
     if isinstance(loaded, Exception):
         raise loaded
     ready = loaded if isinstance(loaded, tuple) else opened.input_of(loaded)

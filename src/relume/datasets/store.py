@@ -238,8 +238,8 @@ def read_record(place: str | Path | Storage) -> dict[str, Any] | None:
 class Run:
     """A run in its folder, finished or not: its rows, and the explanation of each item.
 
-    The files in ``parts`` are plain Parquet, which other tools read without relume. An item that has rows in several of them is
-    taken once.
+    The files in ``parts`` are plain Parquet, which other tools read without relume. If an item has rows in several parts, the
+    first one counts.
 
     Attributes:
         folder: where it is: a path, or the URL of a place that fsspec opens.
@@ -298,7 +298,7 @@ class Run:
         return self.rows()
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield each row as iteration does, of some columns only: the others are not read.
+        """Yield each row, as iteration does, but read some columns only.
 
         Args:
             columns: their names, ``id`` among them; all if None.
@@ -357,7 +357,7 @@ class Run:
         return names if columns is None else [*columns]
 
     def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
-        """Return the rows of parts: of several for one item the first, in the manifest's order."""
+        """Return the rows of parts in the manifest's order, one for each item."""
         storage = self._storage
         read = functools.partial(_read, storage, columns=[*dict.fromkeys(["id", *columns])])
         with ahead(read, there, storage.at_once, storage.at_once) as tables:
@@ -369,8 +369,8 @@ class Run:
     def explanation(self, id: str) -> Explanation:  # noqa: A002 - the name of the column
         """Return the explanation of one item: the maps that are kept, on the photo where it can still be read.
 
-        Of a saliency, the map is the saliency in one channel. Scores beyond the first five classes are not kept. A run that
-        keeps facts alone explains the item anew.
+        A saliency is a map of one channel. Scores beyond the first five classes are not kept. If the run keeps facts alone, the
+        item is explained anew.
 
         Raises:
             InputError: there is no such item, it has no row yet, it could not be explained, or its maps are not kept and it
@@ -405,12 +405,12 @@ class Run:
                 from it is the first part of the page.
             output: the folder for ``index.html``, ``summary.csv`` and ``suspects.parquet``, or its URL; ``report`` in that of
                 the run if None.
-            model: the network of the run, where it was given in Python; it is opened again as the run says if None.
-            source: its source, likewise.
+            model: the network of the run, if it was given in Python; if None, it is opened again as the run says.
+            source: the source of the run, likewise.
             shortcuts: False to leave out the search for repeated patches, which needs the network and runs it.
 
         Returns:
-            The page, one file that needs no network.
+            The page, one file that needs no internet.
 
         Raises:
             InputError: there is no row yet, a part is damaged, or the other run differs by more than its weights.

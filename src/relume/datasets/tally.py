@@ -11,7 +11,7 @@ __all__ = ["Tally"]
 
 
 class Tally:
-    """An actor that knows how many rows were explained, and which items were begun and never ended.
+    """An actor that knows how many rows were explained, and which items a process was at when it was killed.
 
     Example:
         >>> from relume.datasets.tally import Tally
@@ -26,14 +26,16 @@ class Tally:
 
     def __init__(self) -> None:
         """Begin with no rows."""
-        self._open = Counter[str]()
+        self._open, self._deaths = set[str](), Counter[str]()
         self._ended: dict[str, tuple[int, int]] = {}
         self._refusal: RelumeError | None = None
 
     def start(self, task: str, ids: Sequence[str]) -> list[int]:
         """Begin a task, maybe once more, and return for each item how often a process was killed over it."""
         self._ended[task] = 0, 0
-        return [self._open[key] for key in ids]
+        self._deaths.update(self._open.intersection(ids))
+        self._open.difference_update(ids)
+        return [self._deaths[key] for key in ids]
 
     def begin(self, ids: Sequence[str]) -> None:
         """Note that items are begun."""
@@ -41,8 +43,7 @@ class Tally:
 
     def end(self, task: str, ids: Sequence[str], errors: int) -> None:
         """Note that items are explained, some with errors."""
-        for key in ids:
-            del self._open[key]
+        self._open.difference_update(ids)
         rows, others = self._ended[task]
         self._ended[task] = rows + len(ids), others + errors
 

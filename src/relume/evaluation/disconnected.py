@@ -1,4 +1,4 @@
-"""Networks whose parts see one cell of a mosaic alone: DiPart and DiFull, a hard truth that no context can soften.
+"""Networks whose heads depend on one cell of a mosaic each: DiPart and DiFull.
 
 Rao, Böhle & Schiele 2022, arXiv:2205.10435. Both give ``grid²`` heads in place of one, ``(N, grid² · classes)``. In DiPart the
 backbone sees the mosaic, and head ``i`` reads the features of cell ``i`` alone. In DiFull the backbone sees each cell alone, so
@@ -60,7 +60,7 @@ class Disconnected(nn.Module):
 
 
 class _ByCell(nn.Module):
-    """A layer whose features are put together to those of the mosaic, and given on to the head cell by cell."""
+    """A layer that returns the features of the mosaic, and passes them on to the head cell by cell."""
 
     def __init__(self, layer: nn.Module, grid: int, kind: Kind) -> None:
         super().__init__()

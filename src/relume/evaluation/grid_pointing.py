@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Game", "calibrate"]
 
-#: The baselines that stand beside the methods: edges of the mosaic, everything, and chance.
+#: The baselines that stand beside the methods: edges of the mosaic, a uniform map, and a random one.
 BESIDE = ("sobel_edges", "uniform", "random")
 
 #: The two methods whose agreement is measured.
@@ -83,10 +83,10 @@ def calibrate(  # noqa: PLR0913 - every one is an option of the command too
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure in mosaics of your photographs how well methods point at the right one, on your network.
+    """Measure how well methods point at the right thing on your network, in mosaics of your photographs.
 
-    Photographs of different predicted classes are put together, and each class is explained: the cell that it came from is
-    right. No masks and no labels are needed. It says how a method does on this network, and nothing of a single map.
+    Photographs of different predicted classes are put together as a mosaic. Each class is explained there, and the cell that it
+    came from is right. No masks and no labels are needed. The scores are about methods on this network, not about single maps.
 
     Args:
         model: as for :func:`relume.open_model`, or what it returns; or a module, with its ``preprocessing``.
@@ -100,9 +100,9 @@ def calibrate(  # noqa: PLR0913 - every one is an option of the command too
         preprocessing: how a module wants its pictures.
         labels: the class names by index, as for :func:`relume.explain`.
         activation: as for :func:`relume.explain`: without it a module that ends in plain scores gives no probabilities.
-        output: the folder that ``calibration.json`` and a page, ``index.html``, are written to. What is finished of a
-            calibration that was stopped lies there too, and it is gone on with.
-        progress: called with what is done, how much of it, and how much there is.
+        output: the folder for ``calibration.json`` and a page, ``index.html``. Finished mosaics lie there too, so that the same
+            call goes on with a calibration that was stopped.
+        progress: called with a word for the work, how many items of it are done, and how many there are.
 
     Raises:
         InputError: fewer than four mosaics can be built; nothing tells what the network's scores are; the network gives no
@@ -190,7 +190,7 @@ class Game:
 
     @classmethod
     def of(cls, wall: Wall, methods: Iterable[MethodLike], layer: Layers = None, grid: int = 2, seed: int = 0) -> Game:
-        """Find the size of mosaics that the network takes, its layer, and whether it can be disconnected there.
+        """Find the size of mosaics that the network takes and its layer, and try to disconnect it there.
 
         Raises:
             RelumeError: as :func:`relume.explain`.
@@ -216,10 +216,10 @@ class Game:
         return replace(game, disconnected=disconnected, notes=tuple(notes))
 
     def cut(self, kind: Kind, mosaic: Tensor) -> Disconnected:
-        """Disconnect the network at its layer, and see that it can be explained so.
+        """Disconnect the network at its layer, and try to explain it so.
 
         Raises:
-            LayerError: there is no layer to do so at.
+            LayerError: there is no single layer to disconnect it at.
             ModelError: the network takes no mosaic of whole photographs.
         """
         opened = self.wall.opened
@@ -239,7 +239,7 @@ class Game:
         methods: Sequence[AnyMethod] | None = None,
         network: Disconnected | None = None,
     ) -> Comparison:
-        """Explain classes of a mosaic; of a disconnected ``network`` the classes are those of its heads."""
+        """Explain classes of a mosaic; those of a disconnected ``network`` are counted over its heads."""
         opened, methods = self.wall.opened, self.methods if methods is None else methods
         images, layer = image[None].to(opened.device), self.layer
         if network is not None:

@@ -43,7 +43,7 @@ def masks(folder: str, opened: Opened, seed: int = 0) -> list[Loader]:  # noqa: 
 
     Its columns are ``picture`` and ``mask`` (files, relative to the folder; a mask has one channel, or a palette, and the size
     of its picture), ``class`` (an index or a name; empty for a thing that is there and not explained) and, if wanted,
-    ``value`` (the pixel values of the mask that are the thing, between spaces; anything but 0 without it). A photo with
+    ``value`` (the pixel values of the mask that are the thing, separated by spaces; without it, all but 0). A photo with
     several things has several lines.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Mosaics of photographs: which photographs a network is sure of, how they are put together, and mosaics as samples.
+"""Mosaics of photographs that a network is sure of: how they are put together, and mosaics as samples.
 
 Böhle et al. 2021, arXiv:2104.00032; Rao, Böhle & Schiele 2022, arXiv:2205.10435.
 """
@@ -48,10 +48,10 @@ __all__ = [
 #: The least probability of a photograph's predicted class.
 CONFIDENCE = 0.9
 
-#: Fewer mosaics than these say nothing.
+#: Fewer mosaics than these are refused.
 LEAST = 4
 
-#: How often photographs are put together anew, where a choice at random leaves some over that fit no others.
+#: How often photographs are arranged anew, since a random choice may leave some over that fit no others.
 ATTEMPTS = 20
 
 #: The number of photographs that go through the network at once.
@@ -68,7 +68,7 @@ class Prediction:
         photo: its number among the photographs.
         index: the predicted class.
         probability: how sure the network is.
-        others: where a photograph may show several classes, those that the network does not rule out.
+        others: the other classes that the network does not rule out, if a photograph may show several.
     """
 
     photo: int
@@ -77,13 +77,13 @@ class Prediction:
     others: frozenset[int] = frozenset()
 
     def fits(self, others: Iterable[Prediction]) -> bool:
-        """Tell whether it can stand in a mosaic beside ``others``: nobody shows the class of another."""
+        """Tell whether it can stand in a mosaic beside ``others``: no photograph shows the class of another."""
         return all(self.index not in {o.index, *o.others} and o.index not in self.others for o in others)
 
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """The photographs of a mosaic, row by row, and the class that each was predicted.
+    """The photographs of a mosaic, row by row, and the class that is predicted for each.
 
     Example:
         >>> from relume.evaluation import Mosaic
@@ -118,7 +118,7 @@ def _are_scenes(photos: Any) -> bool:
 
 @dataclass(slots=True)
 class Wall:
-    """The photographs as the network sees them, and what it predicts for each: what mosaics are built of.
+    """The photographs that mosaics are built of, as the network sees them, with its predictions.
 
     Attributes:
         opened: the network.

@@ -30,7 +30,7 @@ from relume.models.opened import Opened
 
 __all__ = ["Skip", "evaluate", "skip_unusable"]
 
-#: Gives the reason to report for a sample that failed (None where it could not be loaded) by an error; or None, to raise it.
+#: A function of a sample (None if it could not be loaded) and its error: the reason to report, or None to raise the error.
 Skip: TypeAlias = Callable[[Sample | None, Exception], str | None]
 
 
@@ -64,8 +64,8 @@ def evaluate(
     Args:
         model: a network, or what :func:`relume.open_model` returns.
         samples: a spec as for :func:`relume.evaluation.open_samples`, ``scenes:100`` or a folder of photos with masks, which
-            needs an opened model; or :class:`relume.evaluation.Sample` objects, or functions that load one each, of which
-            one may fail.
+            needs an opened model; or :class:`relume.evaluation.Sample` objects, or functions that load one each; if one
+            fails, the others are still evaluated.
         methods: keys of :data:`relume.METHODS`, :class:`relume.Method` objects, or wrappers, whose every map is measured; all
             registered methods if None.
         layer: Grad-CAM's target layer, as for :func:`relume.explain`.

@@ -73,7 +73,7 @@ Loader: TypeAlias = Callable[[], Sample]
 
 
 def sample_of(name: str, picture: Image.Image, masks: Sequence[tuple[int | None, Mask]], opened: Opened) -> Sample:
-    """Make the sample of what a network sees of a picture.
+    """Make a sample of a picture, as the network sees it.
 
     Args:
         name: its name in messages.

@@ -38,7 +38,7 @@ class Samples(Iterable[Loader], Sized, Protocol):
     """
 
 
-#: Opens samples: from what stands after the colon, for an opened network, by a seed.
+#: A function that opens samples, of the text after the colon, an opened network, and a seed.
 Source: TypeAlias = "Callable[[str, Opened, int], Samples]"
 
 #: The sources by name; ``SOURCES["mine"] = ...`` adds one, for ``mine:REST``.
@@ -56,7 +56,7 @@ def open_samples(spec: str | Path, opened: Opened, seed: int = 0) -> Samples:
             of photos, whose truth is the cell that a class came from; or another of
             :data:`SOURCES`.
         opened: the network that they are for.
-        seed: tells which samples, where a source draws them.
+        seed: chooses the samples, if a source draws them.
 
     Raises:
         InputError: ``spec`` names no source and no folder, or what it names cannot be used.

@@ -21,6 +21,7 @@ __all__ = [
     "Verdict",
     "nothing",
     "reference",
+    "said",
     "unguided",
     "verdict_of",
     "verdicts_of",
@@ -51,7 +52,7 @@ class Verdict:
         level: ``points``, ``partly`` or ``edges`` is what a calibration on this network says of the map's method: it points at
             its object, it does so partly, or it is no better than edges. ``uncalibrated`` if there is none. The others are
             vetoes: ``nothing`` if the map is empty or the same everywhere; ``unguided`` if the rule did not reach every
-            rectifier; ``unstable`` if the map changes under what nobody sees.
+            rectifier; ``unstable`` if the map changes under noise that nobody sees.
         text: the sentence, with the measures it rests on.
 
     Example:
@@ -77,11 +78,19 @@ PREDICTION = "a probability tells how far to doubt the prediction, not its map"
 
 
 def nothing(*, zero: bool, remark: str = "") -> Verdict:
-    """Return the verdict on a map that is the same everywhere: empty if it is ``zero``, and the ``remark`` says why."""
+    """Return the verdict on a map that is the same everywhere; if it is ``zero``, it is empty, and ``remark`` says why."""
     if not zero:
         return Verdict("nothing", "The map is the same everywhere: it shows nothing, and nothing can be read from it.")
     why = f" {remark[0].upper()}{remark[1:]}." if remark else ""
     return Verdict("nothing", f"This map is empty: there is nothing to believe or doubt.{why}")
+
+
+def said(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Return each verdict once, after its level and the titles of the maps that have it."""
+    titles: dict[Verdict, list[str]] = {}
+    for title, verdict in verdicts.items():
+        titles.setdefault(verdict, []).append(title)
+    return [v.text if v == UNCALIBRATED else f"{', '.join(names)}: {LEVELS[v.level]}. {v}" for v, names in titles.items()]
 
 
 def reference(calibration: Calibration) -> dict[str, str | int | None]:
@@ -93,7 +102,7 @@ def reference(calibration: Calibration) -> dict[str, str | int | None]:
 def verdicts_of(
     methods: Sequence[AnyMethod], calibration: Calibration | None, coverage: Coverage, layer: str | None
 ) -> dict[str, Verdict]:
-    """Judge every map of ``methods``, by key, by what is the same for all images: rectifiers and calibration."""
+    """Judge every map of ``methods`` by the coverage and the calibration, which are the same for all images."""
     verdicts: dict[str, Verdict] = {}
     for method in methods:
         for info in method.maps:
@@ -119,9 +128,9 @@ def unguided(coverage: Coverage) -> Verdict:
 
 
 def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -> Verdict:
-    """Say what a calibration knows of a method; layers are compared if the method reads one."""
+    """Return the verdict of a calibration on a method; if the method reads a layer, it must be the calibrated one."""
     if key not in c.methods:
-        return Verdict("uncalibrated", f"{title} is not in the calibration of this network: relume calibrate PHOTOS.")
+        return Verdict("uncalibrated", "This method is not in the calibration of this network: relume calibrate PHOTOS.")
     if layer is not None and layer != c.layer:
         return Verdict(
             "uncalibrated", f"Calibrated at layer {c.layer}, not at {layer}: relume calibrate PHOTOS --layer {layer}."
@@ -138,7 +147,7 @@ def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -
 
 
 def _level(scores: Scores, edges: Estimate) -> tuple[Level, str]:
-    """Find the level of a method, and the words on what it means; an interval that is not known counts as wide."""
+    """Find the level of a method, and a sentence on what it means; an interval of NaN gives no better level than edges."""
     if scores.heaviest.low >= POINTS:
         return "points", "This speaks for the method on this network, not for this one map."
     if scores.mass.low > edges.high:

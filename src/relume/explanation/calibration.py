@@ -38,9 +38,9 @@ class Scores:
         heaviest: how often the right cell has the largest share of the map; an empty map has no such cell, and counts as wrong.
         focus: the share of the map in the two cells of its class, where two of the four cells show it: Arias-Duart et al. 2022.
             None if it was not measured.
-        dipart: ``mass`` where the head of the network reads the features of the right cell alone: Rao et al. 2022.
-        difull: ``mass`` where nothing but the right cell can matter at all; a map elsewhere is wrong. Rao et al. 2022.
-        empty: how many maps were zero everywhere; these are in no other score than ``heaviest``.
+        dipart: ``mass`` in DiPart, where the head of the network reads the features of the right cell alone: Rao et al. 2022.
+        difull: ``mass`` in DiFull, where nothing but the right cell can matter, so a map elsewhere is wrong: Rao et al. 2022.
+        empty: how many maps were zero everywhere; these count in ``heaviest`` and in no other score.
 
     Example:
         >>> from relume.explanation import Scores
@@ -86,11 +86,11 @@ class Calibration:
         grid: how many cells a side of a mosaic has.
         size: height and width of a mosaic, in pixels of the network's input.
         confidence: the least probability of a photograph's predicted class.
-        usable: how many of the photographs given had it.
+        usable: how many of the photographs given reached that probability.
         given: how many photographs were given.
-        pictures: what they are, in words: ``of your photographs`` or ``drawn scenes``.
-        agreement: how well the correlation of guided backpropagation with Grad-CAM tells maps whose heaviest cell is right
-            from others, inside mosaics alone: the area under the curve, or None.
+        pictures: what was put together, in words: ``of your photographs`` or ``drawn scenes``.
+        agreement: the area under the ROC curve (AUC) with which the correlation of guided backpropagation with Grad-CAM tells
+            maps whose heaviest cell is right from others. It holds inside mosaics only. None if it cannot be computed.
         notes: what a reader must know: what was left out and why.
         provenance: where it comes from, as plain data: seed, activation, preprocessing, versions.
 
@@ -138,7 +138,7 @@ class Calibration:
         return 1 / self.grid**2
 
     def check(self, model: Model) -> None:
-        """Refuse another network than that which was calibrated; a prepared network is what it was prepared from.
+        """Refuse another network than the calibrated one; a prepared network counts as the one that it was prepared from.
 
         Raises:
             InputError: it has other weights.
@@ -161,7 +161,7 @@ class Calibration:
         return verdict_of(self, method, self[method].title)
 
     def sentence(self, method: str) -> str:
-        """Return what results say of a method: its verdict in a sentence, with its figures."""
+        """Return the sentence that results say of a method: its verdict, with the numbers it rests on."""
         return self.verdict(method).text
 
     def level(self, method: str) -> str:

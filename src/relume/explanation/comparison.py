@@ -103,7 +103,7 @@ class Comparison(Sequence[Explanation]):
     def save(self, directory: str | Path, *, kind: Kinds = None) -> Path:
         """Write the page and the contact sheet into ``directory``, all or nothing, and return it.
 
-        ``compare.html`` is one file that needs no network, on which maps lie over the photo and are read value by value;
+        ``compare.html`` is one file that needs no internet, on which maps lie over the photo and are read value by value;
         ``sheet.png`` and ``sheet.pdf`` are the contact sheet.
 
         Args:

@@ -16,7 +16,7 @@ from torch import Tensor
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
 from relume.explanation import storage
-from relume.explanation.belief import LEVELS, PREDICTION, UNCALIBRATED, Verdict, nothing
+from relume.explanation.belief import PREDICTION, UNCALIBRATED, Verdict, nothing, said
 from relume.explanation.drawing import Kinds, drawn_map, framed, ground_at, is_drawn, kind_for
 from relume.explanation.quick_checks import Evidence
 from relume.maps import MapInfo, array, saliency_at
@@ -362,10 +362,8 @@ class Explanation:
     @property
     def beliefs(self) -> list[str]:
         """The verdicts that are the same for all images, a sentence each, and what a probability is about."""
-        verdicts = {key: self.belief.get(key, UNCALIBRATED) for key in self.maps}
-        named = {v: f"{self.infos[key].title}: {LEVELS[v.level]}. " if v != UNCALIBRATED else "" for key, v in verdicts.items()}
-        sentences = [f"{name}{verdict}" for verdict, name in named.items()]
-        return sentences + [f"{PREDICTION[0].upper()}{PREDICTION[1:]}."] * (self.quantity == "probability")
+        verdicts = {self.infos[key].title: self.belief.get(key, UNCALIBRATED) for key in self.maps}
+        return said(verdicts) + [f"{PREDICTION[0].upper()}{PREDICTION[1:]}."] * (self.quantity == "probability")
 
     def weak_here(self, method: str, sample: int = 0) -> str:
         """Say that one map is far weaker than others of its method, where each is drawn at full strength all the same."""

@@ -30,10 +30,10 @@ class Competing(Wrapper):
     further forward pass is needed, and as many backward passes for each rival as for the target.
 
     The map ``competing_<method>`` has the method's shape and sign. It shows what tells the target from its rivals: parts that
-    speak for several of them are taken out. Mosaics of several objects favour it for that reason; where the rivals share the
-    object's context, it may leave little: docs/belief.md has both measured.
+    speak for several of them are taken out. So mosaics of several objects favour it. On one photo, where rivals may share the
+    object, it may leave little.
 
-    Attributes, beside those of :class:`relume.methods.Wrapper`:
+    Attributes beside those of :class:`relume.methods.Wrapper`:
         rivals: how many classes compete with the target; all others if the network has fewer.
 
     Raises:

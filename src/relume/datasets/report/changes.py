@@ -61,8 +61,8 @@ class Move:
         before: its facts in the other run.
         stayed: True if prediction and class explained are those of the other run.
         score_change: by how much the score explained is higher than in the other run.
-        similarity: for each map that both runs keep the rank correlation of the two.
-        moved: ``1 − similarity`` of the main map; NaN if it is kept in neither, or empty in both.
+        similarity: for each map that both runs keep, the rank correlation of the two.
+        moved: ``1 − similarity`` of the main map; NaN if a run does not keep it, or if it is empty in both.
     """
 
     before: Facts
@@ -163,7 +163,7 @@ class Changes:
         return sorted(self.classes.values(), key=lambda c: (c.moves < LEAST, -np.nan_to_num(c.moved, nan=-1.0)))
 
     def figures(self) -> dict[str, float | None]:
-        """Return the figures of a comparison."""
+        """Return the measures of a comparison."""
         moves = sum(c.moves for c in self.classes.values())
         ranked = [c for c in self.ranked if c.moves >= LEAST]
         return {

@@ -18,7 +18,7 @@ LEAST = 20
 #: The steps of a histogram, from -1 to 1.
 BINS = 20
 
-#: Classes, and sentences of errors, that are told apart: what is explained may have other words in each picture.
+#: The most classes, and sentences of errors, that are counted apart; the rest are counted together.
 MOST, _SENTENCES = 10_000, 1000
 
 
@@ -54,13 +54,13 @@ class Mean:
 
 @dataclass
 class ClassSums:
-    """What is known of the pictures of which one class is explained.
+    """What is known of the pictures for which one class is explained.
 
     Attributes:
         name: its name.
         count: the number of pictures.
-        labelled: the number of pictures with its label, whatever is explained of them.
-        found: how many of them it is the highest class of.
+        labelled: the number of pictures with its label, whatever class is explained for them.
+        found: the number of these pictures whose highest class it is.
         empty: for each map the number of empty ones.
         means: for each map its mean.
         right: for each map its mean over pictures whose highest class is that of their label.
@@ -81,7 +81,7 @@ class ClassSums:
     inside: defaultdict[str, Mean] = field(default_factory=lambda: defaultdict(Mean))
 
     def add(self, facts: Facts) -> None:
-        """Add a picture of which this class is explained."""
+        """Add a picture for which this class is explained."""
         self.count += 1
         self.empty.update(key for key, empty in facts.empty.items() if empty)
         for key, small in facts.maps.items():
@@ -96,7 +96,7 @@ class ClassSums:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of the pictures with this label of which it is the highest class."""
+        """The share of the pictures with this label whose highest class it is."""
         return self.found / self.labelled if self.labelled else None
 
 
@@ -140,7 +140,7 @@ class Totals:
         return self.classes.setdefault(name, ClassSums(name))
 
     def usual(self, facts: Facts, key: str) -> SmallMap | None:
-        """Return the mean map of the class explained of a picture; None if it has too few."""
+        """Return the mean map of the class that is explained for a picture; None if the class has too few pictures."""
         mean = self[facts.explained].means[key]
         return mean.values if mean.count >= LEAST else None
 

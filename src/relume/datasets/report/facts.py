@@ -1,4 +1,4 @@
-"""The facts of a row that a report needs, its maps made small; and the place on disk where they wait for their turn."""
+"""The facts of each row that a report needs, with maps made small, and the temporary file that holds them."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ class Facts:
 
     Attributes:
         id: that of the picture.
-        error: why it was not explained; None if it was. The others have nothing then, but for the label.
+        error: why it was not explained; None if it was. With an error, only id, label and known are set.
         label: its label; None if it has none.
         known: the class that the label means, by its name; the label itself if it means none.
-        explained: the class that is explained, or what else is.
-        predicted: the highest class; None where scores are none of classes.
-        probability: that of the highest class; None where scores are no probabilities.
+        explained: the class that is explained, or another target in words.
+        predicted: the highest class; None if scores are not those of classes.
+        probability: the probability of the highest class; None if scores give no probabilities.
         score: the score explained.
         right: True if the highest class is that of the label, None if that cannot be known.
         empty: for each map, True if it is zero everywhere.
         checks: for each map and quick check its value.
-        inside: for each map the share of it inside the mask.
-        maps: each map that is kept, small; one that is empty is missing.
+        inside: for each map, the share of it inside the mask.
+        maps: each map that is kept and not empty, made small.
     """
 
     id: str
@@ -103,12 +103,12 @@ class Rows:
     Attributes:
         run: the run.
         maps: its maps by key.
-        main: the key of the map that speaks for a picture: the first one of a layer that is kept, else the first that is.
+        main: the key of the map that speaks for a picture: the first kept map of a layer, or else the first kept map.
         layer: Grad-CAM's target layer in the first row that has one.
     """
 
     def __init__(self, run: Run, like: Rows | None = None) -> None:
-        """Gather them, with small maps of the size of those that they are to be compared with.
+        """Gather the facts; small maps get the size of those of ``like``, to be compared with them.
 
         Raises:
             InputError: there is no row yet, or a part is damaged.

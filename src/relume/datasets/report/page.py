@@ -40,7 +40,7 @@ def report_page(
     figures: Mapping[str, float],
     notes: Sequence[str],
 ) -> str:
-    """Make the HTML document of a report, in one file that needs no network."""
+    """Make the HTML document of a report, in one file that needs no internet."""
     kept = [m for m in rows.maps.values() if m.column]
     cards = _Cards(rows, totals, changes, chosen)
     data = {
@@ -96,7 +96,7 @@ def _about(rows: Rows, changes: Changes | None) -> dict[str, str]:
 
 
 def _tiles(rows: Rows, totals: Totals, figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Return the figures at the top: value, name and meaning of each."""
+    """Return the numbers at the top: value, name and meaning of each."""
     explained = totals.count - totals.failed
     classes = sum(sums.count > 0 for sums in totals.classes.values())
     words = f"{explained:,} explained, for {classes:,} {'class' if classes == 1 else 'classes'}"

@@ -52,7 +52,7 @@ def _keep(heap: list[_Entry], most: int, entry: _Entry) -> None:
 
 
 class Foremost:
-    """The pictures of the highest values, of all and of each class, whatever number goes by.
+    """The pictures with the highest values, among all and in each class.
 
     Example:
         >>> from relume.datasets.report.facts import Facts
@@ -131,13 +131,13 @@ def _judged(number: int, facts: Facts, main: str | None, totals: Totals, changes
 
 
 def _without_maps(one: Judged) -> Judged:
-    """Return the same without its maps, which a row of the table has no need of."""
+    """Return a picture without its maps, which a row of the table does not need."""
     move = None if one.move is None else replace(one.move, before=replace(one.move.before, maps={}))
     return replace(one, facts=replace(one.facts, maps={}), move=move)
 
 
 def _worth(one: Judged) -> float:
-    """Tell how much a row is worth a look: one with an error most, then a wrong one, then one that moved or is unusual."""
+    """Rank a row by how much it is worth a look: errors first, then wrong ones, then those that moved or are unusual."""
     doubts = [1 - one.usual, math.nan if one.move is None else one.move.moved]
     unusual = max(0.0 if math.isnan(doubt) else doubt for doubt in doubts)
     return 8 * (one.facts.error is not None) + 4 * (one.facts.right is False) + unusual

@@ -1,4 +1,4 @@
-"""The report of a run: its figures, and its files."""
+"""The report of a run: its measures, and its files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunReport:
     """What a report says.
 
     Attributes:
-        figures: the figures of :data:`relume.datasets.report.figures.FIGURES` that the run has.
+        figures: the measures of :data:`relume.datasets.report.figures.FIGURES` that the run has.
         files: ``index.html``, ``summary.csv`` and ``suspects.parquet``.
         notes: what is left out of it, and why.
     """
@@ -78,7 +78,7 @@ class RunReport:
         return cls(figures, files | {PAGE: encoded(page)}, notes)
 
     def broken(self, conditions: Sequence[Condition]) -> list[str]:
-        """Say which conditions are met; one on a figure that the run lacks is met too, since it could not be judged."""
+        """Say which conditions are met; one on a measure that the run lacks is met too, since it could not be judged."""
         met = [condition.broken(self.figures) for condition in conditions]
         return [words for words in met if words is not None]
 
@@ -96,7 +96,7 @@ class RunReport:
 
 
 def _figures(totals: Totals, rows: Rows, changes: Changes | None) -> dict[str, float]:
-    """Return the figures that can be known."""
+    """Return the measures that can be known."""
     empty = [share for key in rows.maps if (share := totals.share_empty(key)) is not None]
     figures = {
         "errors": totals.failed / totals.count,

@@ -49,7 +49,7 @@ from relume.text import first_line
 
 __all__ = ["FLAGGED_RISE", "LEAST_STRENGTH", "find_suspects"]
 
-#: A patch at one place is strong if pasting it raises the probability of the class by so much.
+#: A patch at one place is flagged if pasting it raises the probability of the class by so much.
 FLAGGED_RISE = 0.1
 
 #: Weaker suspects are not listed.
@@ -115,10 +115,10 @@ def find_suspects(
 ) -> Suspects:
     """Find repeated patches that the network of a run uses.
 
-    For each class: groups of pictures whose maps have their maxima at one place, or on what the network sees alike; the pixels
-    that a group's pictures share and others do not; those pixels pasted on pictures of other classes, where the probability of
-    the class is compared with that before; and the patch looked for in all pictures. It raises no error because of what a run
-    lacks: what is not searched is a sentence in ``left_out``.
+    For each class, the search groups pictures whose maps have their maxima at one place, or on what the network sees alike. It
+    takes the pixels that a group shares and others do not, pastes them on pictures of other classes, and measures by how much
+    that raises the probability of the class. Then it looks for the patch in all pictures. If a run lacks something, that is no
+    error: what is not searched is a sentence in ``left_out``.
 
     Args:
         run: the run, finished or not; it has a map of a layer, such as Grad-CAM's.

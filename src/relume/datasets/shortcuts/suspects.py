@@ -22,7 +22,7 @@ Picture: TypeAlias = NDArray[np.uint8]
 #: Left, top, right and bottom in pixels of the network's input; the last two are excluded.
 Box: TypeAlias = tuple[int, int, int, int]
 
-#: ``same place``: at one place in all pictures; ``any place``: anywhere in them.
+#: ``same place``: at one place in at least 80 % of the pictures that have it; ``any place``: at different places.
 Where: TypeAlias = Literal["same place", "any place"]
 
 #: The words where both lists are empty. It is not known that there is no shortcut.
@@ -89,10 +89,10 @@ class Suspect:
         class_name: its name, or its index in words.
         where: the list that it is in.
         strength: ``rise × min(sameness / 100, 1) × (share_in − share_out)``, at most 1; lists are sorted by it.
-        flagged: True if it is strong: at the same place, with a rise of at least 0.1. A patch at any place never is.
+        flagged: True if it is in the list of the same place, with a rise of at least 0.1; never at any place.
         rise: how much pasting the patch raises the probability of the class: ``p_after − p_before``.
-        p_before: the mean probability of the class in pictures not predicted as it.
-        p_after: the same with the patch pasted on them.
+        p_before: the mean probability of the class in the pictures that the patch was pasted on, before.
+        p_after: the same afterwards.
         pasted_on: how many pictures that was measured on.
         found_in: how many pictures predicted as the class hold the patch.
         of_in: how many pictures are predicted as the class.
@@ -158,8 +158,8 @@ class Suspects:
     """The repeated patches of a run in two lists, the strongest first.
 
     Attributes:
-        same_place: patches at one place in all pictures.
-        any_place: patches anywhere in them, which are only worth a look: parts of things, such as wheels, are here too.
+        same_place: patches at one place in at least 80 % of the pictures that have them.
+        any_place: patches at different places. They are only worth a look, since parts of things, such as wheels, are here too.
         left_out: what was not searched and why, a sentence each.
         pictures: how many pictures were searched.
         classes: the names of the classes that were searched.
