@@ -130,6 +130,13 @@ def test_no_images_or_one_alone_take_the_ordinary_way():
 
 
 @needs_mkldnn
+def test_an_image_of_other_channels_gives_the_error_of_torch():
+    made = packed(nn.Conv2d(3, 16, 3).requires_grad_(requires_grad=False), (1, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels instead"):
+        made(torch.randn(1, 1, 8, 8))
+
+
+@needs_mkldnn
 def test_other_weights_are_never_taken_for_those_that_were_packed():
     made, x = packed(nn.Conv2d(3, 4, 3), (1, 3, 8, 8)), torch.randn(1, 3, 8, 8)
     for _ in range(20):  # the memory of one may be that of another before it

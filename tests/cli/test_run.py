@@ -8,6 +8,7 @@ import socket
 import sys
 
 import pytest
+from PIL import Image
 
 import relume
 from relume.cli import run as command
@@ -49,6 +50,19 @@ def test_what_it_writes_and_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("photos")
+def test_a_run_of_the_command_goes_on_in_python_and_empty_maps_are_said(tmp_path):
+    for name in ("white", "grey"):
+        Image.new("RGB", (9, 9), name).save(tmp_path / f"{name}.png")
+    result = run("--no-calibration", source="*.png")
+    (words,) = complaints(result)
+    assert words.startswith(
+        "relume: every map of Grad-CAM is empty: its weighted sum is nowhere positive at layer 'layer3'; name"
+    )
+    assert result.exit_code == 0
+    assert len(engines.run("demo", "*.png", "RUN", methods=["gradcam"])) == 2
+
+
+@pytest.mark.usefixtures("photos")
 def test_an_interruption_finishes_the_part_and_a_second_does_not(monkeypatch):
     explained, batches = engines.explained, []
 
@@ -86,7 +100,8 @@ def test_one_sentence_for_everything_that_is_wrong(tmp_path):
     assert "'empty' holds no pictures" in sentence(run(source="empty"), 2)
     assert "'nowhere'" in sentence(run(source="nowhere"), 2)
     assert "no class is called 'cow'" in sentence(run("--target", "cow"), 2)
-    assert "give --target or --ask" in sentence(run("--target", "cat", "--ask", "regression:up"), 2)
+    for more in (["--target", "cat,dog"], ["--target", "cat", "--ask", "regression:up"]):
+        assert "and 2 were given; give --target or --ask, once" in sentence(run(*more), 2)
     assert "--shard is I/N, such as 1/4 to 4/4; got '3'" in sentence(run("--shard", "3"), 2)
     assert "shards are counted from 1" in sentence(run("--shard", "5/4"), 2)
     assert "'photos/0.png' is not a folder" in sentence(run("--output", "photos/0.png"), 2).replace(f"{tmp_path}/", "")

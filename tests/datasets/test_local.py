@@ -12,6 +12,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 import relume
 from relume.datasets.lock import SILENCE, locked
@@ -86,6 +87,8 @@ def test_damage_to_what_a_run_is_is_refused(tmp_path):
     (tmp_path / "other" / "manifest.parquet").replace(run.folder / "manifest.parquet")
     with pytest.raises(InputError, match=r"was begun otherwise: manifest was '\w+… and is '\w+…; give"):
         run_scenes(3, run.folder)
+    (run.folder / "manifest.parquet").unlink()
+    assert run_scenes(3, run.folder).manifest["id"].to_pylist() == ["0", "1", "2"]  # it is listed again
     (run.folder / "run.json").unlink()
     with pytest.raises(InputError, match=r"has parts of a run but no run\.json"):
         run_scenes(3, run.folder)
@@ -138,12 +141,45 @@ def test_what_no_picture_can_meet_is_refused_before_anything_is_written(tmp_path
         ({"store": "all"}, InputError, "store is"),
         ({"shard": (0, 4)}, InputError, "counted from 1"),
         ({"limit": 0}, InputError, "limit is a number from 1 on; got 0"),
+        ({"batch": 2}, TypeError, "unexpected keyword argument 'batch'"),
+        ({"model": Opened("grey", Small(channels=1), Preprocessing(24, 24))}, RuntimeError, "to have 1 channels, but got 3"),
+        (
+            {"model": Opened("grey", Small(channels=1), Preprocessing(24, 24)), "target_column": "id"},
+            RuntimeError,
+            "1 channels",
+        ),
     ):
         with pytest.raises(error, match=words):
             run_scenes(20, tmp_path / "run", **options)
     with pytest.raises(OutputError, match="is not a folder"):
         run_scenes(3, __file__)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_fail_first_stop_no_other_even_if_drawn_ones_fail_alike(tmp_path):
+    class Particular(Small):
+        def forward(self, x):
+            if x.mean() < 2:
+                raise ValueError("it is too dark")
+            return super().forward(x)
+
+    opened = Opened("particular", Particular().eval(), Preprocessing(24, 24))
+    pictures = [Image.new("RGB", (24, 24), color) for color in ("black", "grey", "white")]
+    run = opened.run(pictures, tmp_path / "run", methods=["gradient"], evidence=None)
+    assert run.table(["error"])["error"].to_pylist() == ["it is too dark", "it is too dark", None]
+    (tmp_path / "run" / "parts" / "part-000000.parquet").unlink()
+    only = opened.run(pictures, tmp_path / "run", methods=["gradient"], evidence=None, batch_size=2)
+    assert only.table(["error"]).equals(run.table(["error"]))  # those that are left may all be such
+
+
+def test_a_list_of_other_pictures_is_another_run(tmp_path):
+    demo, pictures = relume.open_model("demo", "cpu"), [draw_scene(seed, ["cat"]).picture for seed in range(3)]
+    run = demo.run(pictures, tmp_path / "run", methods=["gradcam"])
+    assert demo.run(pictures, tmp_path / "run", methods=["gradcam"], evidence="quick").table().equals(run.table())
+    with pytest.raises(InputError, match="was begun otherwise: manifest was"):
+        demo.run(pictures[:2], tmp_path / "run", methods=["gradcam"])
+    assert run.explanation(2)["gradcam"].shape == (1, 16, 16)
+    assert "its source 'list' cannot be opened again: it was given in Python" in run.explanation("2").provenance["input"]
 
 
 def test_a_module_and_targets_in_a_column(tmp_path):

@@ -146,6 +146,12 @@ def test_runs_that_differ_by_more_than_weights_are_refused(tmp_path, change, opt
         report_of(now, before)
 
 
+def test_a_calibration_of_one_of_the_networks_does_not_matter(tmp_path):
+    before = write_run(tmp_path / "before", some_items()[:3], options={"calibration": relume.Calibration.demo()})
+    now = write_run(tmp_path / "now", some_items()[:3], options={"calibration": None})
+    assert report_of(now, before).figures["changed"] == 0
+
+
 def test_a_layer_that_was_chosen_otherwise_is_refused(tmp_path):
     before = write_run(tmp_path / "before", [item("a")])
     now = write_run(tmp_path / "now", [item("a", layer="layer4")])
@@ -171,6 +177,9 @@ def test_what_is_left_out_is_said(tmp_path):
     assert any("no label is a class of the network" in note for note in odd.notes)
     failed = report_of(write_run(tmp_path / "failed", [item("a", error="it is cut off")]))
     assert failed.figures == {"errors": 1.0}
+    assert not any("quick checks" in note for note in failed.notes)
+    searched = RunReport.of(relume.Run.load(tmp_path / "odd"))
+    assert searched.notes[-1].startswith("repeated patches were not searched for: no class has 20 pictures")
 
 
 def test_what_cannot_be_reported_is_one_sentence(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import relume
 from relume.datasets import of_dataset
@@ -57,6 +58,19 @@ def test_a_run_that_cannot_be_searched_says_why(tmp_path, count, options, reason
     suspects = find_suspects(run, opened, source)
     assert len(suspects) == suspects.pictures == 0
     assert suspects.left_out[-1].startswith(reason)
+
+
+def test_pictures_in_files_are_read_again_from_any_folder(tmp_path, monkeypatch):
+    """A folder that was named from where the run was begun; its pictures have paths from the root on."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    drawn, _ = pictures(66)
+    for i, picture in enumerate(drawn):
+        Image.fromarray(picture).save(f"photos/{i}.png")
+    _, opened, _ = planted_run(tmp_path / "other", drawn[:1])
+    run = opened.run("photos", tmp_path / "run", methods=["gradcam"], layer="second", evidence=None, loaders=0)
+    monkeypatch.chdir("/")
+    assert find_suspects(run, opened).pictures == 66
 
 
 def test_a_network_or_pictures_that_are_not_there_are_said(tmp_path):

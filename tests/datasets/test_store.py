@@ -99,6 +99,16 @@ def test_a_run_of_facts_asked_by_objects_says_so(run_of):
         Run.load(folder).explanation("1.png")
 
 
+def test_columns_that_there_are_not_are_refused(run_of):
+    run = Run.load(run_of(methods=["gradcam"]))
+    assert next(run.rows(["id", "error"])) == {"id": "0.png", "error": None}
+    for read in (run.table, lambda columns: next(run.rows(columns))):
+        with pytest.raises(InputError, match="a run has no column 'nothing'; choose from id, path"):
+            read(["id", "nothing"])
+        with pytest.raises(InputError, match=r"columns are a list of names, such as \['id'\]; got 'id'"):
+            read("id")
+
+
 def test_a_row_is_looked_for_in_its_own_part_first(run_of):
     folder = run_of(methods=["gradcam"])
     record = json.loads((folder / "run.json").read_text())

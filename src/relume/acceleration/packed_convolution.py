@@ -300,7 +300,9 @@ class Packed(_Base):
         weights = self._relume_weights
         alike = x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == weights.dtype
         trained = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
-        fits = alike and x.ndim == weight.ndim and x.numel() > 0 and weights.shape.is_of(self)
+        fits = (
+            alike and x.ndim == weight.ndim and x.shape[1] == self.in_channels and x.numel() > 0 and weights.shape.is_of(self)
+        )
         if fits and not trained and not torch.is_autocast_enabled("cpu"):
             return convolve(x, weight, bias, weights)
         plain: Tensor = super()._conv_forward(x, weight, bias)

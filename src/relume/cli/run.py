@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.progress import BarColumn, TextColumn
@@ -24,6 +24,7 @@ from relume.errors import InputError, TargetError
 if TYPE_CHECKING:
     from relume.datasets.engines import Progress, RunOptions
     from relume.datasets.request import Store
+    from relume.datasets.store import Run
 
 __all__ = ["EXAMPLES", "run"]
 
@@ -111,6 +112,7 @@ def run(
     with it. The network is always prepared, if it can be. Needs pip install 'relume[run]'.
     """
     try:
+        from relume.datasets.columns import maps_of
         from relume.datasets.engines import run
         from relume.datasets.loading import DEFAULT_LOADERS
         from relume.datasets.storage import storage_of
@@ -118,11 +120,13 @@ def run(
         raise InputError(str(error)) from error
     storage_of(output).check()
     part = _shard(shard)
-    if target is not None and ask is not None:
-        raise TargetError("a run explains one thing of each picture; give --target or --ask")
     methods, preparing = asked.methods(METHODS), network.preparing
     opened = belief.calibrated(network.open(prepared=False))
-    (wanted,) = common.targets_of(target and [target], ask and [ask], opened)
+    wanted, *more = common.targets_of(target and [target], ask and [ask], opened)
+    if more:
+        raise TargetError(
+            f"a run explains one thing of each picture, and {1 + len(more)} were given; give --target or --ask, once"
+        )
     with ExitStack() as held, _shown() as show:
 
         def progress(state: Progress) -> None:
@@ -155,12 +159,23 @@ def run(
             **cast("RunOptions", asked.options),
         )
     table = finished.table(["id", "error"])
+    _say_empty(finished, maps_of(table.schema))
     failed = table.filter(table["error"].is_valid())
     out.print(Text.assemble(f"{len(table)} of {len(finished.manifest)} rows  → ", (output, "green")))
     if failed:
         first = failed.slice(0, 1).to_pylist()[0]
         complain(f"{len(failed)} of {len(table)} rows have an error, such as {first['id']!r}: {first['error']}")
     raise typer.Exit(1 if failed else 0)
+
+
+def _say_empty(run: Run, maps: Mapping[str, Any]) -> None:
+    """Say which methods gave empty maps alone, and why."""
+    rows = run.table(["error", *(f"{key}_empty" for key in maps)])
+    rows = rows.filter(rows["error"].is_null())
+    for key, of_map in maps.items():
+        if len(rows) and all(rows[f"{key}_empty"].to_pylist()):
+            remark = next(row[f"{key}_remark"] for row in run.rows(["id", "error", f"{key}_remark"]) if row["error"] is None)
+            complain(f"every map of {of_map['title']} is empty: {remark}")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -22,12 +22,14 @@ from relume.datasets.configuration import check_same, configuration_of, digest_o
 from relume.datasets.loading import DEFAULT_LOADERS, ahead
 from relume.datasets.lock import locked
 from relume.datasets.manifest import hash_of
+from relume.datasets.python import Indexed
 from relume.datasets.request import RunRequest, Store
 from relume.datasets.rows import Batch, Loaded, Results, at_once, explained, rows_of, small
 from relume.datasets.source import Item, Source
 from relume.datasets.sources import open_source
 from relume.datasets.storage import Storage, storage_of
 from relume.datasets.store import (
+    MANIFEST,
     Run,
     clear_unfinished,
     parts,
@@ -37,7 +39,7 @@ from relume.datasets.store import (
 )
 from relume.demo import draw_scene
 from relume.engine.preparation import preparation_of
-from relume.errors import ImageError, InputError, NonFiniteError, RelumeError, UnreachableError
+from relume.errors import InputError, UnreachableError
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import rewinding
 from relume.models.labels import class_index
@@ -196,22 +198,26 @@ def run(  # noqa: PLR0913 - every one is an option of the command too
         layer=layer,
         store=store,
         exact=exact,
-        options=cast("Options", {"calibration": opened.calibration, **options}),
+        options=cast("Options", {"calibration": opened.calibration, "rectifiers": "all", "evidence": "quick", **options}),
     )
     with begin(model, source, address=address, actors=actors, shard=shard) as make, locked(folder, shard) as still_there:
         clear_unfinished(folder)
         record = read_record(folder)
         if record is None and parts(folder):
             raise InputError(f"{str(folder)!r} has parts of a run but no run.json; put it back, or name another folder")
-        manifest = _listed(source, limit, target_column) if record is None else Run.load(output).manifest
+        is_lost = record is not None and not folder.exists(MANIFEST)
+        is_listed = record is None or is_lost or isinstance(source, Indexed)  # a data set may be another of the same class
+        manifest = _listed(source, limit, target_column) if is_listed else Run.load(output).manifest
         request = dataclasses.replace(request, masks=manifest["mask"].null_count < len(manifest))
         more = {"preparing": {key: str(value) for key, value in (preparing or {}).items()}, "part_size": part_size}
         more |= {"source": source.spec, "manifest": hash_of(manifest), "target_column": target_column, "limit": limit}
         configuration = configuration_of(opened, request, **more)
         if record is not None:
             check_same(folder, record["configuration"], configuration)
+        if is_lost:
+            write_manifest(folder, manifest)
         work = make(opened, source, request, folder, manifest, shard, part_size, batch_size, loaders, preparing)
-        work.prepare()
+        work.prepare(tried=record is not None)
         if record is None:
             work.begin(model, configuration)
         work.carry_out(lambda state: (still_there(), progress and progress(state)))
@@ -300,18 +306,28 @@ class Engine(ABC):
             left -= len(batch)
             yield batch, results
 
-    def prepare(self) -> None:
-        """Prepare the network, if it can be, after one picture has shown that the request can be met.
+    def prepare(self, *, tried: bool) -> None:
+        """Prepare the network, if it can be, after a picture of the first batch has shown that the request can be met.
+
+        Args:
+            tried: True if a run that is gone on with has shown it.
 
         Raises:
             RelumeError: no picture can be explained like this, or the network cannot be prepared as it is to be.
         """
+        first: tuple[Item, Tensor, Exception | None] | None = None
         for item, loaded in self.first():
             if isinstance(loaded, tuple):
-                if item["target"] is None:
-                    _try(self.opened, loaded, self.request)
-                self.opened, self.example = prepared(self.opened, loaded[1], self.preparing), item
-                return
+                error = None if tried else _error(self.opened, loaded, self.request)
+                first = (item, loaded[1], error) if first is None or error is None else first
+                if error is None:
+                    break
+        if first is None:
+            return
+        self.example, image, error = first
+        if error is not None:
+            _raise_if_general(error, self.opened, self.request)
+        self.opened = prepared(self.opened, image, self.preparing)
 
     def begin(self, model: object, configuration: Mapping[str, Any]) -> None:
         """Write the manifest, and then what the run is, unless another shard has begun it meanwhile."""
@@ -361,27 +377,21 @@ def prepared(opened: Opened, image: Tensor, preparing: Preparing | None) -> Open
     return dataclasses.replace(opened, model=network, dtype=image.dtype)
 
 
-def _try(opened: Opened, loaded: tuple[Photo | Recording, Tensor], request: RunRequest) -> None:
-    """Refuse a request that fails on one picture, and on two drawn pictures for the same reason."""
+def _raise_if_general(error: Exception, opened: Opened, request: RunRequest) -> None:
+    """Raise the error of a picture, if two drawn pictures give the same."""
+    drawn = draw_scene(0).picture, Image.new("RGB", (256, 256))
+    if all(str(_error(opened, picture, request)) == str(error) for picture in drawn):
+        raise error
+
+
+def _error(opened: Opened, loaded: Image.Image | tuple[Photo | Recording, Tensor], request: RunRequest) -> Exception | None:
+    """Return the error that a picture gives; None if there is none. What items have as targets of their own is not asked."""
     rewind = rewinding(request.methods)
     try:
-        opened.compare_inputs([loaded], [request.target], request.methods, request.layer, **request.options)
-    except (ImageError, NonFiniteError):
-        return
-    except RelumeError as error:
-        pictures = (draw_scene(0).picture, Image.new("RGB", (256, 256)))
-        if all(str(error) == _error(opened, picture, request) for picture in pictures):
-            raise
-    except Exception:  # noqa: BLE001 - the network may fail on this picture alone
-        return
+        ready = loaded if isinstance(loaded, tuple) else opened.input_of(loaded)
+        opened.compare_inputs([ready], [request.target], request.methods, request.layer, **request.options)
+    except Exception as error:  # noqa: BLE001 - each is compared
+        return error
     finally:
         rewind()
-
-
-def _error(opened: Opened, picture: Image.Image, request: RunRequest) -> str | None:
-    """Return the error that a picture gives, in words; None if there is none."""
-    try:
-        opened.compare(picture, [request.target], request.methods, request.layer, **request.options)
-    except Exception as error:  # noqa: BLE001 - each is compared
-        return str(error)
     return None

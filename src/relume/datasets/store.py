@@ -304,11 +304,11 @@ class Run:
             columns: their names, ``id`` among them; all if None.
 
         Raises:
-            InputError: a part is damaged.
+            InputError: there is no such column, or a part is damaged.
         """
         storage, seen = self._storage, set[str]()
         there = _parts(storage)
-        are_apart = _are_apart(there)
+        are_apart, columns = _are_apart(there), self._columns(there, columns)
         for part in there:
             try:
                 with storage.open(part) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
@@ -338,11 +338,23 @@ class Run:
         there = _parts(self._storage)
         if not there:
             raise InputError(f"the run in {str(self.folder)!r} has no rows yet; go on with it")
+        return self._table(there, self._columns(there, columns))
+
+    def _columns(self, there: Mapping[str, int], columns: Sequence[str] | None) -> list[str]:
+        """Return the names of the columns that are asked for, all if None, as the first of the parts has them.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        if isinstance(columns, str):
+            raise InputError(f"columns are a list of names, such as ['id']; got {columns!r}")
+        if not there:
+            return [*(columns or ())]
         with self._storage.open(next(iter(there))) as file:
-            names = pq.read_schema(file).names
+            names: list[str] = pq.read_schema(file).names
         if unknown := [name for name in columns or () if name not in names]:
             raise InputError(f"a run has no column {unknown[0]!r}; choose from {', '.join(names)}")
-        return self._table(there, names if columns is None else columns)
+        return names if columns is None else [*columns]
 
     def _table(self, there: Mapping[str, int], columns: Sequence[str]) -> pa.Table:
         """Return the rows of parts in the manifest's order, one for each item."""
@@ -364,7 +376,7 @@ class Run:
             InputError: there is no such item, it has no row yet, it could not be explained, or its maps are not kept and it
                 cannot be explained anew.
         """
-        row, schema = self._row(id)
+        row, schema = self._row(str(id))  # those of a data set in Python are numbers
         if row["error"] is not None:
             raise InputError(f"{id!r} could not be explained: {row['error']}")
         if self.record["request"]["store"] == "facts":
@@ -437,10 +449,25 @@ class Run:
         """Read the picture of a row again."""
         if row["path"] is not None:
             return read_picture(row["path"]) if is_url(row["path"]) else Path(row["path"])
+        return self._source().read(self._item(row))
+
+    def _source(self) -> Source:
+        """Open the source again.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
         from relume.datasets.sources import open_source
 
-        photo: Path | Photo | Recording = open_source(self.record["source"]).read(self._item(row))
-        return photo
+        spec = self.record["source"]
+        try:
+            return open_source(spec)
+        except InputError as error:
+            if "://" in spec:
+                raise
+            raise InputError(
+                f"its source {spec!r} cannot be opened again: it was given in Python, has gone, or is a path in another folder"
+            ) from error
 
     def _item(self, row: Mapping[str, Any]) -> Item:
         item: Item = self.manifest.filter(pc.field("id") == row["id"]).to_pylist()[0]

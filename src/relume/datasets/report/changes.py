@@ -42,6 +42,7 @@ def _compared(rows: Rows) -> dict[str, Any]:
     record = rows.run.record
     configuration = {key: value for key, value in record.get("configuration", {}).items() if key not in _OWN}
     request = {key: value for key, value in record["request"].items() if key not in _OWN_REQUEST}
+    request["options"] = {key: value for key, value in request["options"].items() if key != "calibration"}
     return {**configuration, "request": request, "layer": rows.layer}
 
 

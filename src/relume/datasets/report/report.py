@@ -73,6 +73,8 @@ class RunReport:
         notes = _notes(rows, totals, changes)
         page = report_page(rows, totals, changes, chosen, suspects, figures, notes)
         files = {"summary.csv": _summary(rows, totals, changes), "suspects.parquet": _parquet(suspects)}
+        if shortcuts and not suspects.pictures:  # the page has a section for this
+            notes = [*notes, f"repeated patches were not searched for: {'; '.join(suspects.left_out)}"]
         return cls(figures, files | {PAGE: encoded(page)}, notes)
 
     def broken(self, conditions: Sequence[Condition]) -> list[str]:
@@ -123,8 +125,8 @@ def _notes(rows: Rows, totals: Totals, changes: Changes | None) -> list[str]:
         notes.append("the pictures have no labels, so that nothing is said of right and wrong predictions")
     elif not totals.judged and totals.count > totals.failed:
         notes.append("no label is a class of the network, so that nothing is said of right and wrong predictions")
-    if not any(any(totals.spread((key, check))) for key in rows.maps for check in CHECKS):
-        notes.append("no quick checks were made (evidence=None), so that their spread is left out")
+    if totals.count > totals.failed and not any(any(totals.spread((key, check))) for key in rows.maps for check in CHECKS):
+        notes.append("no quick checks were made, so that their spread is left out")
     if changes is not None and changes.only_here:
         notes.append(f"{changes.only_here:,} explained pictures are not in the other run, and are left out of the comparison")
     return notes

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from relume.datasets.codes import decode
 from relume.datasets.columns import maps_of
+from relume.datasets.folders import Folder
 from relume.datasets.shortcuts.candidates import (
     LEAST_MEMBERS,
     clusters,
@@ -41,7 +42,6 @@ from relume.datasets.shortcuts.patches import (
 from relume.datasets.shortcuts.pictures import pictures_of
 from relume.datasets.shortcuts.suspects import Box, Pasted, Picture, Shown, Suspect, Suspects, Where
 from relume.datasets.source import Source
-from relume.datasets.sources import open_source
 from relume.datasets.store import Run
 from relume.errors import RelumeError
 from relume.models.opened import Opened
@@ -244,8 +244,9 @@ def _network(run: Run, opened: Opened | None, rows: _Rows) -> Network:
 def _items(run: Run, source: Source | None, rows: _Rows) -> tuple[list[dict[str, Any]], Source]:
     """Find the items of the rows in the manifest, and the source that reads them."""
     try:
-        source = open_source(run.record["source"]) if source is None else source
         items = {item["id"]: item for item in run.manifest.filter(pc.field("id").isin(pa.array(rows.ids))).to_pylist()}
+        if source is None:  # a path is read from wherever this runs
+            source = Folder(run.record["source"], "") if all(item["path"] for item in items.values()) else run._source()
     except RelumeError as error:
         raise _LeftOutError(f"the pictures cannot be read again: {first_line(error)}") from None
     return [items[id_] for id_ in rows.ids.tolist()], source
