@@ -62,7 +62,10 @@ def test_what_is_written_is_read(calibration, tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps({**data, "format": 2}))
     with pytest.raises(InputError, match="written by another version of relume"):
         relume.Calibration.load(tmp_path)
-    for broken in ("{}", "no", json.dumps({**data, "more": 1}), json.dumps({**data, "methods": {"a": {}}}), "[]"):
+    wrong = [{"more": 1}, {"methods": {"a": {}}}, {"baselines": {}}, {"grid": 0}, {"mosaics": "many"}]
+    mass = {**data["methods"]["mine"], "mass": None}, {**data["methods"]["mine"], "mass": {"mean": "x"}}
+    wrong += [{"methods": {"mine": scores}} for scores in mass]
+    for broken in ("{}", "no", "[]", *(json.dumps({**data, **change}) for change in wrong)):
         (tmp_path / "calibration.json").write_text(broken)
         with pytest.raises(InputError, match="is no calibration"):
             relume.Calibration.load(tmp_path)

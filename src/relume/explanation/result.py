@@ -363,8 +363,10 @@ class Explanation:
     def beliefs(self) -> list[str]:
         """The verdicts that are the same for all images, a sentence each, and what a probability is about."""
         verdicts = {key: self.belief.get(key, UNCALIBRATED) for key in self.maps}
-        named = {v: f"{self.infos[key].title}: {LEVELS[v.level]}. " if v != UNCALIBRATED else "" for key, v in verdicts.items()}
-        sentences = [f"{name}{verdict}" for verdict, name in named.items()]
+        sentences = []
+        for verdict in dict.fromkeys(verdicts.values()):
+            titles = ", ".join(self.infos[key].title for key in verdicts if verdicts[key] == verdict)
+            sentences.append(f"{titles}: {LEVELS[verdict.level]}. {verdict}" if verdict != UNCALIBRATED else str(verdict))
         return sentences + [f"{PREDICTION[0].upper()}{PREDICTION[1:]}."] * (self.quantity == "probability")
 
     def weak_here(self, method: str, sample: int = 0) -> str:
