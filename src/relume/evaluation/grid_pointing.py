@@ -202,9 +202,7 @@ class Game:
         height, width = mosaic.shape[1:]
         notes = [] if large else [f"The network takes {width}×{height} pixels alone, so the cells of a mosaic are smaller."]
         if wall.confidence < CONFIDENCE:
-            notes.append(
-                f"Predictions below a probability of {CONFIDENCE:g} are wrong more often; then no cell shows the class."
-            )
+            notes.append(f"Predictions with less than {CONFIDENCE:g} are wrong more often; then no cell shows the class.")
         if wall.failed:
             notes.append(f"{wall.unused}.")
         game = cls(wall, resolved, layer, None, grid, (height, width), large, {}, seed)
