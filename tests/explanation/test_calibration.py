@@ -34,6 +34,7 @@ def test_the_demo_network_ships_with_its_own(calibration):
     [
         ((0.5, 0.4, 0.6), (0.95, 0.9, 1.0), "points at its object"),
         ((0.5, 0.4, 0.6), (0.95, 0.89, 1.0), "partly"),
+        ((0.254, 0.252, 0.256), (0.3, 0.2, 0.4), "no better than edges"),
         ((0.26, 0.25, 0.27), (0.5, 0.4, 0.6), "no better than edges"),
         ((np.nan, np.nan, np.nan), (0.0, 0.0, 0.0), "no better than edges"),
     ],

@@ -104,7 +104,8 @@ def _show(calibration: Calibration) -> None:
     c = calibration
     layer, few = f", layer {c.layer}" if c.layer else "", " (few)" if c.few else ""
     facts = f"{c.mosaics} mosaics{few} of {c.size[1]}×{c.size[0]} pixels{layer}; {c.usable} of {c.given} pictures"
-    out.print(table, "", Text(f"{facts} were predicted with a probability of {c.confidence:g} or more", style="dim"), "")
+    facts += f" were predicted with a probability of {c.confidence:g} or more"
+    out.print(table, "", Text(facts, style="dim"), "", sep="\n")
     for key in calibration.methods:
         out.print(Text(calibration.sentence(key)))
     for note in calibration.notes:
