@@ -115,7 +115,7 @@ class Subject:
     def _loop(self, explained: Callable[[Tensor], Mapping[str, Tensor]], folder: Path) -> None:
         for path in self.paths[: self.looped]:
             maps = explained(relume.preprocess_image(path, self.opened.preprocessing)[None])
-            np.savez(folder / path.stem, **{key: values.numpy() for key, values in maps.items()})
+            np.savez(folder / path.stem, **{key: values.numpy() for key, values in maps.items()})  # type: ignore[arg-type]
 
     def explained(self, images: Tensor) -> Mapping[str, Tensor]:
         """Make the maps as a user of relume would, without preparing the network."""

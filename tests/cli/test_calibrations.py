@@ -82,6 +82,15 @@ def test_compare_audit_and_run_say_it_too(cache, scene, tmp_path):
         assert relume.Run.load(tmp_path / name).explanation("scene.png").verdict("gradcam").text == audited["verdict"]["text"]
 
 
+def test_a_damaged_file_in_the_cache_stops_nothing(cache, explained):
+    (calibrations.remember(of_mosaics(31)) / "calibration.json").write_text("{")
+    words, result = explained()
+    assert result.exit_code == 0
+    assert UNCALIBRATED.text in words
+    assert "left out: '" in result.stderr
+    assert "is no calibration" in " ".join(result.stderr.split())
+
+
 def test_what_is_no_calibration_of_this_network_is_refused(cache, scene, explained, tmp_path):
     other = dataclasses.replace(relume.Calibration.demo(), fingerprint="0" * 64).save(tmp_path / "other")
     for args, says in (

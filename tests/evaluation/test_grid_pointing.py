@@ -126,8 +126,18 @@ def test_what_it_returns():
     assert calibrated(mosaics=4) == c
 
 
-def test_a_network_of_one_size_has_smaller_cells():
-    c = calibrated(Fixed())
+def test_the_interval_of_a_share_says_how_few_cells_there_were():
+    """All of 16 cells are right, so that every resample of the mosaics is the same: Wilson's interval is not."""
+    c = calibrated()
+    heaviest = c["gradcam"].heaviest
+    assert (heaviest.mean, heaviest.low, heaviest.high) == pytest.approx((1, 16 / (16 + 1.96**2), 1), abs=1e-4)
+    assert (c.level("gradcam"), calibrated(photos=pictures(36)).level("gradcam")) == ("partly", "points at its object")
+
+
+def test_a_network_of_one_size_has_smaller_cells(tmp_path):
+    c = calibrated(Fixed(), output=tmp_path)
+    assert "DiPart: " in (tmp_path / "index.html").read_text()
+    assert "DiFull: " not in (tmp_path / "index.html").read_text()
     assert c.size == (16, 16)
     assert c["gradcam"].difull is None
     assert c["gradcam"].dipart.mean > 0.5
@@ -146,8 +156,10 @@ def test_a_network_of_one_size_has_smaller_cells():
         ({"model": Colours(2.0)}, "these photographs make 0: 0 of 16 are predicted with a probability of 0.9 or more"),
         (
             {"photos": [*pictures(), "missing.png"], "mosaics": 3},
-            "make 3.*1 could not be used, such as: there is",
+            "make 3.*1 photograph could not be used, such as: there is",
         ),
+        ({"activation": "sigmoid", "grid": 3}, "a mosaic shows 9 different classes, and this network has 5"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 1)), "activation": "sigmoid"}, "and this network has one"),
         ({"photos": []}, "there are no photographs"),
         ({"grid": 1}, "grid from 2 on"),
         ({"model": nn.Conv2d(3, 4, 1)}, "a calibration needs a network that gives a score for each class of the whole picture"),

@@ -1,7 +1,6 @@
 """The verdict on a map: vetoes, what a calibration says of its method, and wherever a result says it."""
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -9,14 +8,15 @@ import torch
 
 import relume
 from relume.errors import InputError
+from relume.explanation import Scores
 from relume.explanation.belief import LEVELS, PREDICTION, UNCALIBRATED
 from relume.measures import Estimate
 from tests.helpers.networks import Small
 
-HIGH = SimpleNamespace(mass=Estimate(0.86, 0.83, 0.88, 25), heaviest=Estimate(0.97, 0.93, 1.0, 25))
-LOW = SimpleNamespace(mass=Estimate(0.26, 0.24, 0.28, 25), heaviest=Estimate(0.3, 0.2, 0.4, 25))
-MIDDLE = SimpleNamespace(mass=Estimate(0.5, 0.45, 0.55, 25), heaviest=Estimate(0.91, 0.85, 0.95, 25))
-EDGES = SimpleNamespace(mass=Estimate(0.25, 0.24, 0.26, 25), heaviest=Estimate(0.25, 0.2, 0.3, 25))
+HIGH = Scores("high", Estimate(0.86, 0.83, 0.88, 25), Estimate(0.97, 0.93, 1.0, 25))
+LOW = Scores("low", Estimate(0.26, 0.24, 0.28, 25), Estimate(0.3, 0.2, 0.4, 25))
+MIDDLE = Scores("middle", Estimate(0.5, 0.45, 0.55, 25), Estimate(0.91, 0.85, 0.95, 25))
+EDGES = Scores("edges", Estimate(0.25, 0.24, 0.26, 25), Estimate(0.25, 0.2, 0.3, 25))
 
 
 @dataclass
@@ -68,11 +68,28 @@ def test_each_method_has_its_level_and_its_figures(x):
 
 def test_a_calibration_is_of_its_layer_and_an_unknown_interval_counts_as_wide(x):
     net, one = Small().eval(), Estimate(0.9, np.nan, np.nan, 1)
-    other = Calibration(methods={key: SimpleNamespace(mass=one, heaviest=one) for key in KEYS}, mosaics=4, photos=16)
+    other = Calibration(methods={key: Scores(key, one, one) for key in KEYS}, mosaics=4, photos=16)
     e = relume.explain(net, x, 1, KEYS, "conv2", calibration=other)
     assert [e.verdict(key).level for key in KEYS] == ["uncalibrated", "edges", "edges", "uncalibrated"]
     assert e.verdict("gradcam").text == "Calibrated at layer body, not at conv2: relume calibrate PHOTOS --layer conv2."
     assert "in 4 mosaics (few) of 16 of your photographs" in e.verdict("gradient").text
+
+
+def test_methods_with_one_verdict_are_all_named(x):
+    e = relume.explain(
+        Small().eval(), x, 1, ["hirescam", "gradcam"], "conv2", calibration=Calibration({"gradcam": HIGH, "hirescam": LOW})
+    )
+    says = "Calibrated at layer body, not at conv2: relume calibrate PHOTOS --layer conv2."
+    assert e.beliefs == [f"HiResCAM, Grad-CAM: not calibrated. {says}"]
+
+
+def test_a_wrapper_is_another_method_with_other_settings(x):
+    few = Calibration({"competing_gradient": replace(HIGH, note="in competition with 4 classes", empty=3)})
+    four, two = [relume.Competing("gradient", rivals=rivals) for rivals in (4, 2)]
+    verdicts = [relume.explain(Small().eval(), x, 1, [m], calibration=few).verdict("competing_gradient") for m in (four, two)]
+    assert [v.level for v in verdicts] == ["points", "uncalibrated"]
+    assert "right in 97 of 100; 3 of 100 maps were empty. This" in verdicts[0].text
+    assert "calibrated otherwise (in competition with 4 classes; here in competition with 2 classes)" in verdicts[1].text
 
 
 def test_vetoes_come_first(x):

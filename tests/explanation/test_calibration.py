@@ -34,6 +34,7 @@ def test_the_demo_network_ships_with_its_own(calibration):
     [
         ((0.5, 0.4, 0.6), (0.95, 0.9, 1.0), "points at its object"),
         ((0.5, 0.4, 0.6), (0.95, 0.89, 1.0), "partly"),
+        ((0.254, 0.252, 0.256), (0.3, 0.2, 0.4), "no better than edges"),
         ((0.26, 0.25, 0.27), (0.5, 0.4, 0.6), "no better than edges"),
         ((np.nan, np.nan, np.nan), (0.0, 0.0, 0.0), "no better than edges"),
     ],
@@ -62,7 +63,10 @@ def test_what_is_written_is_read(calibration, tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps({**data, "format": 2}))
     with pytest.raises(InputError, match="written by another version of relume"):
         relume.Calibration.load(tmp_path)
-    for broken in ("{}", "no", json.dumps({**data, "more": 1}), json.dumps({**data, "methods": {"a": {}}}), "[]"):
+    wrong = [{"more": 1}, {"methods": {"a": {}}}, {"baselines": {}}, {"grid": 0}, {"mosaics": "many"}]
+    mass = {**data["methods"]["mine"], "mass": None}, {**data["methods"]["mine"], "mass": {"mean": "x"}}
+    wrong += [{"methods": {"mine": scores}} for scores in mass]
+    for broken in ("{}", "no", "[]", *(json.dumps({**data, **change}) for change in wrong)):
         (tmp_path / "calibration.json").write_text(broken)
         with pytest.raises(InputError, match="is no calibration"):
             relume.Calibration.load(tmp_path)

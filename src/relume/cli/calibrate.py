@@ -102,7 +102,11 @@ def _show(calibration: Calibration) -> None:
     for key, scores in rows.items():
         cells = [estimate.brief() if (estimate := getattr(scores, measure)) else "–" for measure in measures]
         table.add_row(scores.title, *cells, style="" if key in calibration.methods else "dim")
-    out.print(table, "")
+    c = calibration
+    layer, few = f", layer {c.layer}" if c.layer else "", " (few)" if c.few else ""
+    facts = f"{c.mosaics} mosaics{few} of {c.size[1]}×{c.size[0]} pixels{layer}; {c.usable} of {c.given} pictures"
+    facts += f" were predicted with a probability of {c.confidence:g} or more"
+    out.print(table, "", Text(facts, style="dim"), "", sep="\n")
     for key in calibration.methods:
         out.print(Text(calibration.sentence(key)))
     for note in calibration.notes:

@@ -75,7 +75,13 @@ class Belief:
             return opened
         fingerprint = fingerprint_of(opened.model)
         path = self.calibration or cached(fingerprint)
-        calibration = Calibration.demo() if path is None else Calibration.load(path)
+        try:
+            calibration = Calibration.demo() if path is None else Calibration.load(path)
+        except InputError as error:
+            if self.calibration is not None:
+                raise
+            err.print(Text(f"left out: {error}", style="dim"))  # nobody asked for the file in the cache
+            return opened
         if path is None and calibration.fingerprint != fingerprint:
             return opened
         calibration.check(opened.model)

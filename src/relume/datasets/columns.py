@@ -17,7 +17,7 @@ from relume.datasets.codes import Code, decode, encode
 from relume.datasets.request import RunRequest
 from relume.engine.coverage import Coverage
 from relume.errors import InputError
-from relume.explanation.belief import LEVELS, UNCALIBRATED, Level, Verdict, unguided, verdict_of
+from relume.explanation.belief import LEVELS, UNCALIBRATED, Level, Verdict, unguided
 from relume.explanation.calibration import Calibration
 from relume.explanation.drawing import is_drawn
 from relume.explanation.quick_checks import Evidence
@@ -276,7 +276,7 @@ def _stored_verdict(level: Level, info: MapInfo, coverage: Coverage, calibration
         return UNCALIBRATED  # a map that shows nothing is judged by itself
     if calibration is None:
         return Verdict(level, f"{LEVELS[level].capitalize()}, by the calibration that run.json names.")
-    return verdict_of(calibration, info.key, info.title)
+    return calibration.verdict(info.key)
 
 
 def _stored_map(row: Mapping[str, Any], key: str, kept: Mapping[str, Any]) -> Tensor:

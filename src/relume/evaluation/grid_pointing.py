@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relume.engine.weights import fingerprint_of
-from relume.errors import InputError, LayerError, ModelError
+from relume.errors import InputError, LayerError, ModelError, RelumeError
 from relume.evaluation.calibration_page import CellView, MapTile, MosaicView, calibration_page
 from relume.evaluation.disconnected import KINDS, Disconnected, Kind
 from relume.evaluation.mosaics import CONFIDENCE, Mosaic, Progress, Wall, arranged, assembled, enough, pairs, takes_large
@@ -31,7 +31,7 @@ from relume.explanation.comparison import Comparison, compare
 from relume.explanation.request import Layers
 from relume.measures.baselines import BASELINES
 from relume.measures.localisation import Map, Truth, cell_bounds, cell_masks, cell_masses
-from relume.measures.statistics import Estimate, area_under_curve, estimate, mean_of_defined
+from relume.measures.statistics import Estimate, area_under_curve, estimate, mean_of_defined, widened
 from relume.methods.base import METHODS
 from relume.methods.names import DEFAULT_METHODS
 from relume.methods.wrapper import AnyMethod, MethodLike, Wrapper, resolve_methods, rewinding
@@ -201,8 +201,10 @@ class Game:
         mosaic = assembled([image] * grid**2, grid, large=large)
         height, width = mosaic.shape[1:]
         notes = [] if large else [f"The network takes {width}×{height} pixels alone, so the cells of a mosaic are smaller."]
+        if wall.confidence < CONFIDENCE:
+            notes.append(f"Predictions with less than {CONFIDENCE:g} are wrong more often; then no cell shows the class.")
         if wall.failed:
-            notes.append(f"{len(wall.failed)} photographs could not be used, such as: {wall.failed[0]}.")
+            notes.append(f"{wall.unused}.")
         game = cls(wall, resolved, layer, None, grid, (height, width), large, {}, seed)
         if any(method.needs_layer for method in resolved):
             name = game.explained(mosaic, [0])[0].layer
@@ -212,7 +214,10 @@ class Game:
             try:
                 disconnected[kind] = game.cut(kind, mosaic)
             except Exception as error:  # noqa: BLE001 - networks fail in their own ways on being taken apart
-                notes.append(f"{NAMES[kind]} is left out: {first_line(error)}.")
+                why = first_line(error)
+                if not isinstance(error, RelumeError):
+                    why = f"the network cannot be taken apart at layer {game.layer_name} ({why})"
+                notes.append(f"{NAMES[kind]} is left out: {why}.")
         return replace(game, disconnected=disconnected, notes=tuple(notes))
 
     def cut(self, kind: Kind, mosaic: Tensor) -> Disconnected:
@@ -312,8 +317,8 @@ class Game:
     def calibration(self, rows: Sequence[Row], focus: Sequence[Row] = ()) -> Calibration:
         """Estimate every score, with its interval over mosaics."""
         opened, wall = self.wall.opened, self.wall
-        titles = {info.key: info.title for method in self.methods for info in method.maps}
-        scores = {key: self._scores(key, title, rows, focus) for key, title in titles.items()}
+        infos = [info for method in self.methods for info in method.maps]
+        scores = {info.key: self._scores(info.key, info.title, rows, focus, info.note) for info in infos}
         notes = (*self.notes, *(() if focus else (NO_FOCUS,)))
         agreement = [(a, right) for row in rows for a, right in _agreement(row) if not math.isnan(a)]
         values, right = np.array([a for a, _ in agreement]), np.array([right == 1 for _, right in agreement], dtype=bool)
@@ -342,18 +347,20 @@ class Game:
             },
         )
 
-    def _scores(self, key: str, title: str, rows: Sequence[Row], focus: Sequence[Row]) -> Scores:
+    def _scores(self, key: str, title: str, rows: Sequence[Row], focus: Sequence[Row], note: str = "") -> Scores:
         """Estimate the scores of one map over mosaics."""
 
         def over(measure: str, played: Sequence[Row]) -> Estimate | None:
             values = [mean_of_defined(row[key][measure]) for row in played if measure in row[key]]
-            return estimate(values, self.seed) if values else None
+            return estimate(values, self.seed, few=True) if values else None
 
         mass, heaviest = over("mass", rows), over("heaviest", rows)
         assert mass is not None, "there is a mosaic"
         assert heaviest is not None, "there is a mosaic"
+        if key not in BESIDE:
+            heaviest = widened(heaviest, len(rows) * self.grid**2)
         empty = sum(math.isnan(value) for row in rows for value in row[key]["mass"])
-        return Scores(title, mass, heaviest, over("focus", focus), over("dipart", rows), over("difull", rows), empty)
+        return Scores(title, mass, heaviest, over("focus", focus), over("dipart", rows), over("difull", rows), empty, note)
 
     def view(self, mosaic: Mosaic, row: Row) -> MosaicView | None:
         """Draw a mosaic and its maps for a page; None if its cells are recordings, which are no pictures to paste."""

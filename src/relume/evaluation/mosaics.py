@@ -128,6 +128,7 @@ class Wall:
         failed: why photographs could not be used, one sentence each.
         several: True if a photograph may show several classes.
         are_scenes: True if the photographs are drawn scenes.
+        classes: how many classes the network has; 0 before it predicted any.
 
     Example:
         >>> import relume
@@ -144,6 +145,7 @@ class Wall:
     failed: list[str] = field(default_factory=list)
     several: bool = False
     are_scenes: bool = False
+    classes: int = 0
     _size: tuple[int, ...] | None = None
 
     @classmethod
@@ -169,6 +171,12 @@ class Wall:
                 progress("predicting", i + 1, len(wall.photos))
         return wall
 
+    @property
+    def unused(self) -> str:
+        """The photographs that could not be used, in words: their number and a reason; empty if there are none."""
+        count = len(self.failed)
+        return f"{count} photograph{'s' * (count > 1)} could not be used, such as: {self.failed[0]}" if count else ""
+
     def image(self, i: int) -> Tensor:
         """Return the network's input of a photograph, ``(C, H, W)``.
 
@@ -192,13 +200,18 @@ class Wall:
         try:
             scores = class_scores(outputs, len(images))
         except TargetError as error:
-            needed = "a calibration needs a network that gives a score for each class of the whole picture"
-            raise InputError(f"{needed}: {error}") from error
+            raise InputError(
+                f"a calibration needs a network that gives a score for each class of the whole picture: {error}; detectors and "
+                "segmentations are measured with boxes and masks: relume evaluate"
+            ) from error
+        self.classes = scores.shape[1]
+        if self.classes < 2:
+            raise InputError("a mosaic shows photographs of several classes, and this network has one: no calibration")
         activation, are_probabilities = resolve_activation(self.opened.activation, scores)
-        if scores.shape[1] < 2 or (activation == "none" and not are_probabilities):
+        if activation == "none" and not are_probabilities:
             raise InputError(
                 "a calibration takes photographs that the network is sure of, and nothing tells what its scores are: "
-                + how_to_name("activation='{}'", scores.shape[1])
+                + how_to_name("activation='{}'", self.classes)
             )
         probabilities = activated(scores.detach().float(), activation).cpu()
         self.several = activation == "sigmoid" or not bool(torch.allclose(probabilities.sum(1), torch.ones(()), atol=1e-2))
@@ -326,12 +339,16 @@ def enough(wall: Wall, arrangement: Sequence[Mosaic], cells: int) -> None:
     """Refuse fewer than :data:`LEAST` mosaics."""
     if len(arrangement) >= LEAST:
         return
+    if 0 < wall.classes < cells:
+        raise InputError(f"a mosaic shows {cells} different classes, and this network has {wall.classes}: no calibration")
     classes = len({p.index for p in wall.predictions})
-    unread = f"; {len(wall.failed)} could not be used, such as: {wall.failed[0]}" if wall.failed else ""
+    unused = f"; {wall.unused}" if wall.failed else ""
+    if wall.several:
+        unused += "; a photograph stands beside another only if the network rules the other's class out for it"
     raise InputError(
         f"at least {LEAST} mosaics of {cells} different classes are needed, and these photographs make {len(arrangement)}: "
         f"{len(wall.predictions)} of {len(wall.photos)} are predicted with a probability of {wall.confidence:g} or more, as "
-        f"{classes} classes{unread}; give more photographs, of more classes, or a lower confidence"
+        f"{classes} classes{unused}; give more photographs, of more classes, or a lower confidence"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from relume.engine.coverage import Coverage
 from relume.explanation.calibration import FEW, Calibration, Scores
+from relume.maps import MapInfo
 from relume.measures.statistics import Estimate
 from relume.methods.base import Method
 from relume.methods.wrapper import AnyMethod, Wrapper
@@ -108,7 +109,7 @@ def verdicts_of(
         for info in method.maps:
             verdicts[info.key] = UNCALIBRATED
             if calibration is not None:
-                verdicts[info.key] = verdict_of(calibration, info.key, info.title, layer if method.needs_layer else None)
+                verdicts[info.key] = verdict_of(calibration, info, layer if method.needs_layer else None)
             if coverage.unguided and _is_guided(method.inner if isinstance(method, Wrapper) else method):
                 verdicts[info.key] = unguided(coverage)
     return verdicts
@@ -127,22 +128,26 @@ def unguided(coverage: Coverage) -> Verdict:
     )
 
 
-def verdict_of(c: Calibration, key: str, title: str, layer: str | None = None) -> Verdict:
-    """Return the verdict of a calibration on a method; if the method reads a layer, it must be the calibrated one."""
-    if key not in c.methods:
+def verdict_of(c: Calibration, info: MapInfo, layer: str | None = None) -> Verdict:
+    """Return the verdict of a calibration on a map; if its method reads a layer, it must be the calibrated one."""
+    title = info.title
+    if info.key not in c.methods:
         return Verdict("uncalibrated", "This method is not in the calibration of this network: relume calibrate PHOTOS.")
     if layer is not None and layer != c.layer:
         return Verdict(
             "uncalibrated", f"Calibrated at layer {c.layer}, not at {layer}: relume calibrate PHOTOS --layer {layer}."
         )
-    scores, edges, cells = c.methods[key], c.baselines["sobel_edges"].mass, c.grid**2
+    scores, edges, cells = c.methods[info.key], c.baselines["sobel_edges"].mass, c.grid**2
+    if scores.note != info.note:
+        return Verdict("uncalibrated", f"{title} was calibrated otherwise ({scores.note}; here {info.note}).")
     level, end = _level(scores, edges)
     few = " (few)" if c.mosaics < FEW else ""
+    empty = f"; {scores.empty} of {c.photos} maps were empty" if scores.empty else ""
     return Verdict(
         level,
         f"On this network, in {c.mosaics} mosaics{few} of {c.photos} {c.pictures}, {title} put {scores.mass} of its map "
         f"on the right one of {NUMBERS.get(cells, cells)} (chance {1 / cells:.2f}; edges {edges.mean:.2f}); the heaviest cell "
-        f"was right in {round(scores.heaviest.mean * c.photos)} of {c.photos}. {end}",
+        f"was right in {round(scores.heaviest.mean * c.photos)} of {c.photos}{empty}. {end}",
     )
 
 
@@ -150,7 +155,7 @@ def _level(scores: Scores, edges: Estimate) -> tuple[Level, str]:
     """Find the level of a method, and a sentence on what it means; an interval of NaN gives no better level than edges."""
     if scores.heaviest.low >= POINTS:
         return "points", "This speaks for the method on this network, not for this one map."
-    if scores.mass.low > edges.high:
+    if round(scores.mass.low, 2) > round(edges.high, 2):  # a difference that no figure of the sentence shows is none
         return "partly", "This speaks in part for the method on this network, and not for this one map."
     return "edges", "This speaks against the method on this network: it is no better than edges."
 

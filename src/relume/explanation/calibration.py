@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from relume.engine.inputs import Model
 from relume.engine.weights import fingerprint_of
 from relume.errors import InputError
+from relume.maps import MapInfo
 from relume.measures.statistics import Estimate
 from relume.pages.folder import write_folder
 from relume.text import FORMAT, json_of
@@ -41,6 +42,7 @@ class Scores:
         dipart: ``mass`` in DiPart, where the head of the network reads the features of the right cell alone: Rao et al. 2022.
         difull: ``mass`` in DiFull, where nothing but the right cell can matter, so a map elsewhere is wrong: Rao et al. 2022.
         empty: how many maps were zero everywhere; these count in ``heaviest`` and in no other score.
+        note: how a wrapper made the map, in words.
 
     Example:
         >>> from relume.explanation import Scores
@@ -57,16 +59,18 @@ class Scores:
     dipart: Estimate | None = None
     difull: Estimate | None = None
     empty: int = 0
+    note: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Scores:
         """Return the scores that :meth:`Calibration.as_dict` wrote."""
+        plain: dict[str, Any] = {"title": str(data["title"]), "empty": int(data["empty"]), "note": str(data.get("note", ""))}
         estimates: dict[str, Any] = {
-            key: value and Estimate(**{k: math.nan if v is None else v for k, v in value.items()})  # type: ignore[arg-type]
+            key: Estimate(**{k: math.nan if v is None else v + 0 for k, v in value.items()})  # type: ignore[arg-type]
             for key, value in data.items()
-            if key not in ("title", "empty")
+            if key not in plain and value is not None
         }
-        return cls(title=str(data["title"]), empty=int(data["empty"]), **estimates)
+        return cls(**plain, **estimates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,8 @@ class Calibration:
         """
         from relume.explanation.belief import verdict_of
 
-        return verdict_of(self, method, self[method].title)
+        scores = self[method]
+        return verdict_of(self, MapInfo(method, scores.title, note=scores.note))
 
     def sentence(self, method: str) -> str:
         """Return the sentence that results say of a method: its verdict, with the numbers it rests on."""
@@ -179,7 +184,10 @@ class Calibration:
     def read(cls, data: Mapping[str, Any]) -> Calibration:
         """Return the calibration that :meth:`as_dict` wrote."""
         scores = {part: {k: Scores.read(v) for k, v in data[part].items()} for part in ("methods", "baselines")}
-        return cls(**{**data, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
+        counts = {key: int(data[key]) for key in ("mosaics", "photos", "grid", "usable", "given")}
+        if counts["grid"] < 2 or "sobel_edges" not in scores["baselines"]:
+            raise ValueError("it has no grid of cells, or no row of edges")
+        return cls(**{**data, **counts, **scores, "size": tuple(data["size"]), "notes": tuple(data["notes"])})
 
     def save(self, folder: str | Path) -> Path:
         """Write :data:`FILE` into ``folder``, whole or not at all, and return the folder.
