@@ -158,7 +158,7 @@ def test_killed_actors_a_removed_node_and_a_killed_driver_lose_nothing(cluster, 
 def test_a_picture_that_kills_its_process_twice_is_a_row_with_an_error(undisturbed, tmp_path):
     run = finished(begin_on_ray(COUNT, tmp_path / "run", lethal="0,17,125"), tmp_path / "run")
     errors = {row["id"]: row["error"] for row in run if row["error"] and not row["id"].endswith("9")}
-    assert [*errors] == ["0", "17", "125"]
+    assert {*errors} == {"0", "17", "125"}  # in whichever order the files were written
     assert all("was killed twice, by this picture or for lack of memory" in error for error in errors.values())
     others = {row["id"]: row["gradcam_map"] for row in undisturbed if row["id"] not in errors}
     assert {row["id"] for row in run if row["gradcam_map"]} == {key for key, value in others.items() if value}
