@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     BasicTextSRStorage,
@@ -16,7 +17,8 @@ from pydicom.uid import (
 )
 
 from relume.errors import ImageError
-from relume.pictures import read
+from relume.models.photos import picture_suffixes
+from relume.pictures import format_of, read
 from tests.helpers.dicom import SERIES, header, put
 
 SHAPE = ROWS, COLUMNS = 6, 5
@@ -199,6 +201,13 @@ def test_a_fault_of_a_series_is_one_sentence(fault, capfd, monkeypatch):
         read("ct")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_without_a_suffix_are_known_whatever_pillow_was_used_for(monkeypatch):
+    monkeypatch.setitem(Image.registered_extensions(), "", "PPM")  # as Pillow before 13 does by itself
+    series()
+    assert format_of("ct") == "dicom"
+    assert "" not in picture_suffixes()
 
 
 def test_what_is_no_image_of_the_series_is_left_out():

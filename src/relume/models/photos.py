@@ -88,7 +88,9 @@ def picture_suffixes() -> set[str]:
     """Return the suffixes, in small letters, of the formats that Pillow reads by itself."""
     from PIL import Image
 
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN and name not in _UNREAD}
+    known = Image.registered_extensions().items()
+    # Pillow before 13 registers an empty suffix once a picture was saved into memory
+    return {suffix for suffix, name in known if suffix and name in Image.OPEN and name not in _UNREAD}
 
 
 def _may_be_file(path: Path) -> bool:

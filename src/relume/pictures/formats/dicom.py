@@ -47,7 +47,7 @@ def is_dicom(path: Path) -> bool:
 def _is_file(path: Path) -> bool:
     """Tell whether a file is one of DICOM, which need not have a suffix."""
     suffix = path.suffix.lower()
-    if path.name.startswith(".") or suffix in Image.registered_extensions() or not path.is_file():
+    if path.name.startswith(".") or suffix in filter(None, Image.registered_extensions()) or not path.is_file():
         return False  # a folder of photos is not read twice
     if suffix in (".dcm", ".dicom"):
         return True
