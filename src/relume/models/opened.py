@@ -41,8 +41,8 @@ P = TypeVar("P", bound="Picture")
 
 #: The note where a source knows nothing of preprocessing.
 ASSUMED = (
-    "nothing in it says how pictures are prepared, so ImageNet's way is taken: resize 256, crop 224, its mean and std; "
-    "recordings go in as they are"
+    "nothing in it says how pictures are prepared, so ImageNet's way is taken where no option says another: resize 256, crop "
+    "224, its mean and std; recordings go in as they are"
 )
 
 #: The number of photos that run at once where nothing else is said.
