@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -68,6 +69,7 @@ def connected(address: str | None, actors: int | None) -> Iterator[None]:
             with _silent():
                 yield
         finally:
+            gc.collect()  # what is left of Ray Data ends when it is freed; without Ray it would end this process with code 1
             ray.shutdown()
     finally:
         for name, value in before.items():

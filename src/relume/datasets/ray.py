@@ -191,13 +191,13 @@ class OnRay(Engine):
         import ray
 
         tally = ray.remote(num_cpus=0, scheduling_strategy=_here())(Tally).remote()
-        failure: list[BaseException] = []
+        failure: list[RelumeError] = []
 
         def work() -> None:
             try:
                 self._write(job, tally)
             except BaseException as error:  # noqa: BLE001 - it is raised where the run is waited for
-                failure.append(error)
+                failure.append(_gave_up(error))  # and not the error, which would keep alive what is to end before Ray does
 
         thread = threading.Thread(target=work, name="relume-ray", daemon=True)
         thread.start()
@@ -214,7 +214,7 @@ class OnRay(Engine):
             ray.kill(tally)  # without which actors cannot go on: so ends what is not waited for any more
             thread.join(_END)
         if failure:
-            raise _gave_up(failure[0]) from failure[0]
+            raise failure[0]
         return errors
 
     def _write(self, job: OnRay, tally: Any) -> None:
